@@ -17,12 +17,12 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == "keep" {
 		os.Exit(process.Keep(os.Args[2]))
 	}
-	if len(os.Args) > 2 && os.Args[1] == process.ConfineCommand {
-		os.Exit(process.Confine(os.Args[2:]))
-	}
 	// `keep-command` runs a command beside a replica, for `dstack exec`.
 	if len(os.Args) == 3 && os.Args[1] == "keep-command" {
 		os.Exit(process.KeepCommand(os.Args[2]))
+	}
+	if len(os.Args) > 2 && os.Args[1] == process.ConfineCommand {
+		os.Exit(process.Confine(os.Args[2:]))
 	}
 	os.Exit(runCommand())
 }

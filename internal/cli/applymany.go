@@ -191,6 +191,7 @@ func (m *applyManyCommand) plan(ctx context.Context) error {
 		}
 		if err == nil {
 			r.printPlan(r.preview)
+			r.upload = m.runs[0].upload // the runs share the folder; only the first plan prints it
 			err = r.checkCapacity(r.preview)
 		}
 		if err != nil {

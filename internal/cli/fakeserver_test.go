@@ -33,6 +33,7 @@ type fakeServer struct {
 	events       [][]api.EventView // the events of each request
 	history      []api.RevisionView
 	explain      api.Explanation
+	secrets      fakeSecrets
 
 	// Faults.
 	refusals      map[string]refusal // last element of the path → answer
@@ -160,6 +161,8 @@ func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 		writeAnswer(w, 200, f.views[0])
 	case strings.HasSuffix(path, "/runs/explain"):
 		writeAnswer(w, 200, f.explain)
+	case strings.Contains(path, "/secrets/"):
+		f.secrets.answer(w, r)
 	default:
 		writeAnswer(w, 404, `{"detail":"Not Found"}`)
 	}

@@ -30,7 +30,8 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 	for _, note := range preview.Notes {
 		j.printInfo(" %s %s", j.err.paint(yellow, "note"), cleanLine(note))
 	}
-	if len(preview.Notes) > 0 {
+	j.printNotes(j.request.notes)
+	if len(preview.Notes)+len(j.request.notes) > 0 {
 		j.printInfo("")
 	}
 	j.printChanges(preview)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,12 +59,17 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	}
 	current, target := g.findTarget(revisions)
 	if target > 0 {
-		changes := changesBetween(revisions, current, target)
-		if len(changes) == 0 {
+		changes, secrets := splitSecrets(changesBetween(revisions, current, target))
+		if len(changes)+len(secrets) == 0 {
 			return g.endUnchanged(ctx, name, current, target)
 		}
-		g.printRollback(name, revisions, current, target, changes)
-		if !g.yes {
+		if len(changes) > 0 {
+			g.printRollback(name, revisions, current, target, changes)
+		}
+		if len(changes) > 0 && len(secrets) > 0 {
+			g.printInfo(" %s a rollback keeps the present values of secrets: %s", g.err.paint(yellow, "note"), strings.Join(secrets, ", "))
+		}
+		if !g.yes && len(changes) > 0 { // the server refuses one that changes only secrets
 			yes, err := g.confirm(ctx, fmt.Sprintf("Roll back to revision %d?", target))
 			if err == nil && !yes {
 				g.printInfo("nothing was changed")
@@ -138,6 +144,19 @@ func (g *rollbackCommand) printRollback(
 	} else { // the capacity of the machines is not known here
 		g.printInfo(" If a machine has capacity for both, a new replica becomes ready before an old one stops.")
 	}
+}
+
+// splitSecrets returns the changes of the configuration, and the names of secrets
+// whose values changed.
+func splitSecrets(changes []api.Change) (configuration []api.Change, secrets []string) {
+	for _, c := range changes {
+		if name, ok := strings.CutPrefix(c.Path, "secrets."); ok {
+			secrets = append(secrets, cleanLine(name))
+		} else {
+			configuration = append(configuration, c)
+		}
+	}
+	return configuration, secrets
 }
 
 // changesBetween combines the changes from one revision to another. Each revision

@@ -17,6 +17,7 @@ type runRequest struct {
 	profile chosenProfile
 	flags   map[string]string // field → the flag that sets it
 	env     map[string]string // variable → the origin of its value, in words
+	notes   spec.Problems     // what is valid, but probably meant otherwise
 }
 
 // readRequest reads the configuration in a file, the profile, the variables and the flags.
@@ -35,8 +36,12 @@ func (a *app) readRequest(name string, f *applyFlags, args []string) (*runReques
 			return nil, fmt.Errorf("parse a blank configuration: %w", err)
 		}
 	}
-	if f.name == "" && problems == nil {
-		problems = spec.Locate(file.name, file.text, r.service.NameProblems())
+	if problems == nil {
+		r.notes = spec.Locate(file.name, file.text, r.service.FindNotes())
+		problems = spec.FindBadReferences(file.name, file.text)
+		if f.name == "" {
+			problems = append(problems, r.service.NameProblems()...)
+		}
 	}
 	r.flags, flagProblems = f.overrideFields(r.service)
 	flagProblems = append(flagProblems, r.overrideName(f.name)...)
@@ -45,15 +50,32 @@ func (a *app) readRequest(name string, f *applyFlags, args []string) (*runReques
 	r.env = given.describeOrigins(r.service.Env)
 
 	unsupported := r.groupByOrigin(spec.Unsupported(r.service, r.profile.Profile))
-	inFile, unresolved := a.locateUnresolved(given, spec.ResolveEnv(r.service, given.list, a.env))
-	unlocated := append(append(unsupported.configuration, inFile...), spec.Interpolate(r.service, args, a.env)...)
+	open := spec.ResolveEnv(r.service, given.list, a.env)
+	references := spec.Interpolate(r.service, args, a.env).NotIn(problems)
+	inFile, unresolved := a.locateUnresolved(given, append(open, variableProblemsOf(references)...))
+	unlocated := append(append(unsupported.configuration, inFile...), references.NotIn(variableProblemsOf(references))...)
 	unlocated = append(unlocated, r.service.LaunchProblems()...)
-	if len(unlocated) > 0 {
-		problems = append(problems, spec.Locate(file.name, file.text, unlocated)...)
+	if len(problems)+len(unlocated) > 0 {
+		problems = spec.Locate(file.name, file.text, append(problems, unlocated...))
 	}
+	addSecretOrigins(r.env, r.service.Env)
 	problems = slices.Concat(problems, profileProblems, unsupported.profile, variableProblems, unresolved,
 		flagProblems, unsupported.flags)
 	return r, problemsError(problems)
+}
+
+// variableProblemsOf returns the problems of variables.
+func variableProblemsOf(problems spec.Problems) spec.Problems {
+	return slices.DeleteFunc(slices.Clone(problems), func(p spec.Problem) bool { return !strings.HasPrefix(p.Path, "env.") })
+}
+
+// addSecretOrigins adds the secrets that variables refer to.
+func addSecretOrigins(origins map[string]string, env spec.Env) {
+	for _, v := range env {
+		if names := v.SecretNames(); len(names) > 0 {
+			origins[v.Name] = "secret " + strings.Join(names, ", ")
+		}
+	}
 }
 
 // overrideName sets the run's name to that of --name.

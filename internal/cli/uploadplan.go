@@ -38,8 +38,11 @@ func (a *app) gitEnvironment() gitignore.Environment {
 }
 
 // printUpload prints how much is uploaded, what is left out by default, and how to
-// take it back.
+// take it back. A plan of several runs prints it once.
 func (j *applyCommand) printUpload() {
+	if j.upload == nil {
+		return
+	}
 	size := fmt.Sprintf("%s, %s", human.Count(j.upload.Files, "file"), human.Bytes(j.upload.Bytes))
 	j.printItems("uploads", []string{size})
 	if left := sortLeftOut(j.upload.LeftOut); len(left) > 0 {

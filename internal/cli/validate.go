@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,7 @@ type fileResult struct {
 	File     string        `json:"file"`
 	Valid    bool          `json:"valid"`
 	Problems spec.Problems `json:"problems"`
-	Notes    spec.Problems `json:"notes"`           // valid, but not supported yet
+	Notes    spec.Problems `json:"notes"`           // valid, but not supported yet, or probably meant otherwise
 	Error    string        `json:"error,omitempty"` // the file could not be read
 	read     spec.Configuration
 	profiles *profileList // of a profiles file, instead of read
@@ -97,14 +98,15 @@ func (a *app) checkFile(name string) fileResult {
 	}
 	result.read, err = spec.ParseConfiguration(source.name, source.text)
 	if service, ok := result.read.(*spec.Service); ok {
-		if problems := service.NameProblems(); problems != nil {
+		problems := append(service.NameProblems(), spec.FindBadReferences(source.name, source.text)...)
+		if problems != nil {
 			err = spec.Locate(source.name, source.text, problems)
 		}
 	}
 	problems, isProblems := errors.AsType[spec.Problems](err)
 	switch {
 	case err == nil:
-		result.Notes = append(result.Notes, spec.Locate(source.name, source.text, result.read.Unsupported())...)
+		result.Notes = append(result.Notes, findNotes(source, result.read)...)
 	case isProblems && problems.OnlyUnsupported():
 		result.Notes = problems
 	case isProblems:
@@ -114,6 +116,16 @@ func (a *app) checkFile(name string) fileResult {
 	}
 	result.Valid = result.err == nil
 	return result
+}
+
+// findNotes returns what is not supported in a configuration, and what is probably
+// meant otherwise.
+func findNotes(source sourceFile, c spec.Configuration) spec.Problems {
+	notes := c.Unsupported()
+	if service, ok := c.(*spec.Service); ok {
+		notes = append(notes, service.FindNotes()...)
+	}
+	return spec.Locate(source.name, source.text, notes)
 }
 
 // findConfigurations returns the configuration files in a folder and the folders
@@ -178,7 +190,7 @@ func describeResult(r fileResult) string {
 	switch {
 	case r.read == nil && r.profiles == nil:
 		return "not checked"
-	case len(r.Notes) > 0:
+	case slices.ContainsFunc(r.Notes, func(n spec.Problem) bool { return n.Unsupported }):
 		return "valid, but this version cannot run it"
 	}
 	return "valid"

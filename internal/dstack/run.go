@@ -54,6 +54,12 @@ type RunSpec struct {
 	// accepts only text. The server looks it up when the run is submitted;
 	// clients do not send it. Nil: not needed, or not known yet.
 	Template *ChatTemplate `json:"-"`
+
+	// Secrets are the versions of the secrets that the configuration refers to,
+	// by name. The store sets them when the revision is submitted, so that a
+	// replica of an earlier revision keeps the value that it was proven with. A
+	// secret that is missing here has its present value.
+	Secrets map[string]SecretVersion `json:"-"`
 }
 
 // RunStatus is the phase of a run's life. RunStatus in package api is what

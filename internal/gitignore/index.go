@@ -16,6 +16,8 @@ import (
 const (
 	sha1Size   = 20
 	sha256Size = 32
+
+	maxIndexEntries = 1 << 24 // of the base of a split index; bounds the memory for a malformed one
 )
 
 // modes of index entries that are no files.
@@ -270,6 +272,7 @@ func (r *indexReader) readBitmap() map[int]bool {
 	size := int(r.uint32())
 	words := &indexReader{rest: r.take(int(r.uint32()) * 8)}
 	r.take(4) // where the last run begins
+	r.failed = r.failed || size > maxIndexEntries
 	result := map[int]bool{}
 	at := 0
 	for len(words.rest) > 0 && at < size && !r.failed {

@@ -108,7 +108,7 @@ func newUnsupportedOperation(path string, level access.Level, feature string) ap
 var unsupportedHints = map[string]string{
 	"configuring backends by the API": "configure them in the server's config.yml and restart the server",
 	"pools":                           "machines come from the backends in the server's config.yml",
-	"secrets":                         "set the value in env: when you apply",
+	"secrets/add":                     "call secrets/create_or_update, or run: dstack secret set NAME",
 	"gateways":                        "the server itself publishes services, at its own address",
 	"volumes":                         "store data outside of the service",
 	"fleets":                          "machines come from the backends in the server's config.yml",

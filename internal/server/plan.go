@@ -47,6 +47,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 		return p, err
 	}
 	p.spec.Template = template
+	if err := s.store.PinSecrets(c.ctx, c.project.ID, &p.spec); err != nil {
+		return p, err
+	}
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
 		return p, err
@@ -79,8 +82,9 @@ func findRunName(rs dstack.RunSpec) string {
 }
 
 // checkSpec returns an error if a spec can run on no machine: an invalid name,
-// unsupported fields, commands and variables that no process can be started with, an
-// unsupported repo type, or variables without a value.
+// unsupported fields, commands and variables that no process can be started with,
+// references that nothing replaces, an unsupported repo type, or variables without a
+// value.
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
@@ -92,6 +96,9 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 	}
 	if problems := rs.Configuration.LaunchProblems(); len(problems) > 0 {
 		return newLaunchError(problems)
+	}
+	if problems := spec.CheckReferences(&rs.Configuration, rs.Profile); len(problems) > 0 {
+		return newReferenceError(problems)
 	}
 	if err := checkRepoType(rs.RepoData); err != nil {
 		return err
@@ -130,6 +137,16 @@ func toInvalidError(err error) error {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.Message, Hint: p.Hint}
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Message: err.Error()}
+}
+
+// newReferenceError returns one error for all references that nothing replaces,
+// with their places.
+func newReferenceError(problems spec.Problems) error {
+	texts := make([]string, 0, len(problems))
+	for _, p := range problems {
+		texts = append(texts, p.Path+": "+p.Message)
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(texts, "; "), Hint: problems[0].Hint}
 }
 
 // newUnsupportedError returns one error for all unsupported features of a spec.

@@ -2,6 +2,8 @@ package server
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
@@ -69,8 +71,15 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	if err != nil {
 		return api.RunView{}, err
 	}
-	if len(job.CompareSpecs(details.Run.Spec, target.Spec)) == 0 {
+	changes := job.CompareSpecs(details.Run.Spec, target.Spec)
+	if len(changes) == 0 {
 		return buildRunView(details, s.urlsFor(c)), nil
+	}
+	if !slices.ContainsFunc(changes, func(d job.Difference) bool { return !d.IsSecret() }) {
+		return api.RunView{}, newForgottenValueError(in.RunName, target.Num, changes)
+	}
+	if err := s.store.PinSecrets(c.ctx, c.project.ID, &target.Spec); err != nil {
+		return api.RunView{}, err
 	}
 	if err := s.checkMayPlace(c, target.Spec); err != nil {
 		return api.RunView{}, err
@@ -83,6 +92,19 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	}
 	s.notifyChange()
 	return s.viewRevision(c, run)
+}
+
+// newForgottenValueError returns the error for a rollback to a revision that
+// differs only by the values of secrets: a rollback uses their present values.
+func newForgottenValueError(name string, num int, changes []job.Difference) error {
+	secrets := make([]string, 0, len(changes))
+	for _, d := range changes {
+		secrets = append(secrets, strings.TrimPrefix(d.Path, job.SecretsPrefix))
+	}
+	return &dstack.Error{Kind: dstack.Conflict,
+		Message: fmt.Sprintf("revision %d of %s differs only by the value of the secret %s, and a rollback uses the present "+
+			"values of secrets", num, name, strings.Join(secrets, ", ")),
+		Hint: "set the value again, which replaces the replicas: dstack secret set " + secrets[0]}
 }
 
 // findRollbackTarget finds revision num of a run. If num is 0, it finds the

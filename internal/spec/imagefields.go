@@ -14,8 +14,8 @@ var registryMapping = newMapping("registry_auth", "`registry_auth`", "The login 
 			shape:       textShape, examples: []string{"me"},
 			read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Username, _ = r.ReadText(n) }},
 		{Key: requiredKey("password", "password: ${{ env.REGISTRY_PASSWORD }}"),
-			description: "The password or token. To keep it out of the file, write `${{ env.NAME }}`, which takes it " +
-				"from a variable of the service or of your environment.", shape: textShape,
+			description: "The password or token. To keep it out of the file, write `${{ secrets.NAME }}` for a secret " +
+				"of the project, or `${{ env.NAME }}` for a variable of the service or of your environment.", shape: textShape,
 			examples: []string{"${{ env.REGISTRY_PASSWORD }}"},
 			read:     func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Password, _ = r.ReadText(n) }},
 	})

@@ -8,62 +8,85 @@ import (
 
 var referenceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
 
+// The hints for references without a value, by place.
+const (
+	hintRunArgs  = "only ${{ run.args }} can be used here, the arguments after -- on the command line"
+	hintRegistry = "only ${{ env.NAME }} and ${{ secrets.NAME }} can be used here; set the variable in `env` or in " +
+		"your environment"
+)
+
 // Interpolate replaces references: ${{ run.args }} in commands by args, and ${{
 // env.NAME }} in the registry login by a variable of the service or, if it has
-// none, by lookup. References to ${{ secrets.NAME }} stay unchanged. The
-// problems name references without a value; the texts that contain them are not
-// changed.
+// none, by lookup. References to secrets stay in the registry login, which is a
+// template afterwards. The problems name references without a value; the texts
+// that contain them are not changed.
 func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) Problems {
 	var all Problems
-	fill := func(path string, text *string, value func(name string) (string, bool), known string) {
-		filled, f := fillReferences(*text, value, known)
-		if f != nil {
+	fill := func(path string, text *string, value referenceValue, known string) {
+		pieces, f := fillReferences(*text, value, known)
+		switch {
+		case f != nil:
 			all = append(all, newProblem(path, f))
-			return
+		case value.hasSecrets:
+			*text = formatTemplate(pieces)
+		default:
+			*text = joinPieces(pieces)
 		}
-		*text = filled
 	}
-	run := func(name string) (string, bool) { return strings.Join(args, " "), name == "run.args" }
-	const knownRun = "only ${{ run.args }} can be used here, the arguments after -- on the command line"
+	runArgs := referenceValue{find: func(name string) ([]piece, bool) {
+		return []piece{{text: strings.Join(args, " ")}}, name == "run.args"
+	}}
 	for _, list := range []struct {
 		path  string
 		lines []string
 	}{{"commands", s.Commands}, {"setup", s.Setup}} {
 		for i := range list.lines {
-			fill(fmt.Sprintf("%s.%d", list.path, i), &list.lines[i], run, knownRun)
+			fill(fmt.Sprintf("%s.%d", list.path, i), &list.lines[i], runArgs, hintRunArgs)
+		}
+	}
+	for _, v := range s.Env {
+		if f := checkOtherReferences("env."+v.Name, v.Value); f != nil && !v.Open {
+			all = append(all, newProblem("env."+v.Name, f))
 		}
 	}
 	if s.RegistryAuth == nil {
 		return all
 	}
-	env := func(name string) (string, bool) {
+	variables := referenceValue{hasSecrets: true, find: func(name string) ([]piece, bool) {
 		name, ok := strings.CutPrefix(name, "env.")
 		if !ok {
-			return "", false
+			return nil, false
 		}
 		if v, ok := s.Env.Get(name); ok {
-			return v, true
+			return parseTemplate(v), true
 		}
-		return lookup(name)
-	}
-	const knownEnv = "only ${{ env.NAME }} can be used here; set the variable in `env` or in your environment"
-	fill("registry_auth.username", &s.RegistryAuth.Username, env, knownEnv)
-	fill("registry_auth.password", &s.RegistryAuth.Password, env, knownEnv)
+		v, ok := lookup(name)
+		return []piece{{text: v}}, ok
+	}}
+	fill("registry_auth.username", &s.RegistryAuth.Username, variables, hintRegistry)
+	fill("registry_auth.password", &s.RegistryAuth.Password, variables, hintRegistry)
 	return all
+}
+
+// referenceValue finds the values of the references that a place allows.
+type referenceValue struct {
+	find       func(name string) ([]piece, bool)
+	hasSecrets bool // references to secrets are allowed, and stay
 }
 
 // fillReferences replaces the references in a text. `$$` becomes a dollar sign,
 // unless a single dollar sign precedes it since the last reference.
-func fillReferences(text string, value func(string) (string, bool), known string) (string, *fault) {
-	var b strings.Builder
-	var missing []string
+func fillReferences(text string, value referenceValue, known string) ([]piece, *fault) {
+	var pieces []piece
+	var missing, secrets []string
+	addText := func(text string) { pieces = append(pieces, piece{text: text}) }
 	for text != "" {
 		dollar := strings.IndexByte(text, '$')
 		if dollar < 0 {
 			break
 		}
 		if strings.HasPrefix(text[dollar:], "$$") {
-			b.WriteString(text[:dollar+1])
+			addText(text[:dollar+1])
 			text = text[dollar+2:]
 			continue
 		}
@@ -71,37 +94,60 @@ func fillReferences(text string, value func(string) (string, bool), known string
 		if open < 0 {
 			break
 		}
-		b.WriteString(text[:open])
+		addText(text[:open])
 		inside, rest, closed := strings.Cut(text[open+3:], "}}")
-		if !closed {
-			return "", &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", text[open:]),
-				Hint: "close it with }}, or write $$ for a dollar sign"}
+		ref := piece{text: text[open : len(text)-len(rest)], name: strings.TrimSpace(inside), isReference: true,
+			isClosed: closed}
+		if f := checkReference(ref); f != nil {
+			return nil, f
 		}
-		name := strings.TrimSpace(inside)
-		if !referenceName.MatchString(name) {
-			return "", &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", name),
-				Hint: "write ${{ run.args }} or ${{ env.NAME }}"}
-		}
-		switch v, ok := value(name); {
+		switch v, ok := value.find(ref.name); {
 		case ok:
-			b.WriteString(v)
-		case strings.HasPrefix(name, "secrets."):
-			b.WriteString(text[open : len(text)-len(rest)])
+			pieces = append(pieces, v...)
+		case ref.secretName() == "":
+			missing = append(missing, "`"+ref.name+"`")
+		case value.hasSecrets:
+			pieces = append(pieces, ref)
 		default:
-			missing = append(missing, "`"+name+"`")
+			secrets = append(secrets, ref.secretName())
 		}
 		text = rest
 	}
-	if missing != nil {
-		return "", &fault{Message: "there is no value for " + strings.Join(missing, ", "), Hint: known}
+	addText(text)
+	switch {
+	case secrets != nil:
+		return nil, newMisplacedSecret(secrets[0])
+	case missing != nil:
+		return nil, &fault{Message: "there is no value for " + strings.Join(missing, ", "), Hint: known}
 	}
-	b.WriteString(text)
-	return b.String(), nil
+	return pieces, nil
+}
+
+// checkReference validates the syntax of a reference.
+func checkReference(ref piece) *fault {
+	switch {
+	case !ref.isClosed:
+		return &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", ref.text),
+			Hint: "close it with }}, or write $$ for a dollar sign"}
+	case ref.secretName() == "" && !referenceName.MatchString(ref.name):
+		return &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", ref.name),
+			Hint: "write ${{ run.args }}, ${{ env.NAME }} or ${{ secrets.NAME }}"}
+	}
+	return nil
+}
+
+func joinPieces(pieces []piece) string {
+	var b strings.Builder
+	for _, p := range pieces {
+		b.WriteString(p.text)
+	}
+	return b.String()
 }
 
 // ResolveEnv gives every variable of the service a value. overrides replace and
 // add variables; variables that are still open are then looked up. The problems
-// name all variables without a value.
+// name all variables without a value. Only values that are looked up are plain text;
+// the others are templates.
 func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, bool)) Problems {
 	env := append(Env{}, s.Env...)
 	for _, v := range overrides {
@@ -124,7 +170,7 @@ func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, boo
 			})
 			continue
 		}
-		env[i] = EnvVar{Name: v.Name, Value: value}
+		env[i] = EnvVar{Name: v.Name, Value: EscapeReferences(value)}
 	}
 	s.Env = env
 	return all

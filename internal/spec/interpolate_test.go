@@ -21,7 +21,7 @@ func TestInterpolate_RunArgs(t *testing.T) {
 		"$$ ${{ run.args }} $$":         "$ --a b $",
 		"cost $5":                       "cost $5",
 		"end $":                         "end $",
-		"${{ secrets.x }}":              "${{ secrets.x }}",
+		"$${{ secrets.x }}":             "${{ secrets.x }}",
 		"$${{ run.args }}":              "${{ run.args }}",
 		"":                              "",
 	} {
@@ -42,6 +42,8 @@ func TestInterpolate_RejectsUnknownReferences(t *testing.T) {
 		"${{ run }}":              "invalid reference: `run`",
 		"${{ run.a.b }}":          "invalid reference: `run.a.b`",
 		"${{ 1run.args }}":        "invalid reference: `1run.args`",
+		"${{ secrets.x }}":        "`${{ secrets.x }}` cannot be used here",
+		"${{ secrets.x-y }}":      "`${{ secrets.x-y }}` cannot be used here",
 		"${{ run.args":            "the reference is not closed: `${{ run.args`",
 	} {
 		s := spec.Service{Commands: []string{"a", input}}

@@ -94,9 +94,6 @@ func (m secretMasker) maskScalar(n *strictyaml.Node, behindEquals bool) {
 		}
 		shown = from + len([]rune(string(row[from:to])[:equals])) + 1
 	}
-	if !behindEquals && strings.HasPrefix(n.Text, "${{") {
-		return // a reference is not secret
-	}
 	m.lines[n.Line-1] = string(row[:shown]) + maskText(string(row[shown:to])) + string(row[to:])
 	if n.Quoted && to == len(row) { // a quoted text may continue on the next lines
 		m.maskIndentedLines(n.Line)
@@ -114,8 +111,22 @@ func (m secretMasker) maskIndentedLines(line int) {
 	}
 }
 
-// maskText replaces all characters except blanks and quotes with bullets.
+// writtenReference matches a reference, which is not secret.
+var writtenReference = regexp.MustCompile(`\$\{\{[^{}]*\}\}`)
+
+// maskText replaces all characters except blanks, quotes and references with
+// bullets.
 func maskText(text string) string {
+	var b strings.Builder
+	at := 0
+	for _, ref := range writtenReference.FindAllStringIndex(text, -1) {
+		b.WriteString(maskCharacters(text[at:ref[0]]) + text[ref[0]:ref[1]])
+		at = ref[1]
+	}
+	return b.String() + maskCharacters(text[at:])
+}
+
+func maskCharacters(text string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(" \t\r\"'", r) {
 			return r

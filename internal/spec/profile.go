@@ -36,6 +36,7 @@ func ParseProfiles(file string, text []byte) ([]Profile, error) {
 	p := profiles{list: []Profile{}}
 	if root := strictyaml.Load(text, r.Problems); root != nil && !root.IsNull() {
 		profilesMapping.read(r, root, &p)
+		r.checkReferences(root)
 	}
 	if problems := r.buildProblems(file, text); problems != nil {
 		return nil, problems

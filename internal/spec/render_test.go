@@ -120,11 +120,12 @@ func checkFile(name string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	problems := c.Unsupported()
+	problems := append(c.Unsupported(), spec.FindBadReferences(name, text)...)
 	if s, ok := c.(*spec.Service); ok {
 		none := func(string) (string, bool) { return "", false }
+		problems = append(problems, s.FindNotes()...)
 		problems = append(problems, spec.ResolveEnv(s, nil, none)...)
-		problems = append(problems, spec.Interpolate(s, nil, none)...)
+		problems = append(problems, spec.Interpolate(s, nil, none).NotIn(problems)...)
 		problems = append(problems, s.NameProblems()...)
 	}
 	return spec.Locate(name, text, problems)

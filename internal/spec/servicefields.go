@@ -73,7 +73,7 @@ var serviceMapping = newMapping("service", "a service",
 				isUsed: func(s *Service) bool { return s.HomeDir != "/root" && s.HomeDir != "" }},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.HomeDir = r.readNonEmpty(n) }},
 		{Key: nullableKey("registry_auth"), description: "The login to the registry of the image. References to " +
-			"`${{ env.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
+			"`${{ env.NAME }}` and `${{ secrets.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.RegistryAuth = r.readRegistryAuth(n) }},
 		{Key: nullableKey("python"), description: "The Python version of the base image. `3.10` needs no quotes.",
 			defaultText: "3.10", shape: pythonShape, examples: []string{"3.11"},
@@ -86,7 +86,8 @@ var serviceMapping = newMapping("service", "a service",
 				}
 			}},
 		{Key: plainKey("env"), description: "Environment variables. A variable without a value must be set when the " +
-			"file is applied: in your environment, with `-e`, or with `--env-file`.",
+			"file is applied: in your environment, with `-e`, or with `--env-file`. In a value, `${{ secrets.NAME }}` is " +
+			"a secret of the project.",
 			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader,
 				n *strictyaml.Node, s *Service) {
 				s.Env = r.readEnv(n)

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -17,8 +18,8 @@ const (
 	Rolling UpdateStrategy = "rolling"  // replicas are replaced by new ones
 )
 
-// Code is the path of a change of the uploaded files. It is the only change that
-// is not in the configuration.
+// Code is the path of a change of the uploaded files. It and the secrets are the
+// only changes that are not in the configuration.
 const Code = "code"
 
 // strategies maps every field of a service to the strategy for its change. Fields
@@ -58,7 +59,7 @@ type Difference struct {
 
 // CompareSpecs returns everything that differs between two specifications of one
 // run: first the fields of configuration and profile in the order of spec.Diff,
-// then the working directory and the code. Names are not compared.
+// then the working directory, the code and the values of secrets. Names are not compared.
 func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	var all []Difference
 	for _, c := range spec.Diff(mergeProfile(from), mergeProfile(to)) {
@@ -75,6 +76,25 @@ func CompareSpecs(from, to dstack.RunSpec) []Difference {
 			d.Strategy = InPlace // without commands, no code is copied into the image
 		}
 		all = append(all, d)
+	}
+	return append(all, compareSecrets(from, to)...)
+}
+
+// SecretsPrefix begins the paths of changes of the values of secrets.
+const SecretsPrefix = "secrets."
+
+// IsSecret reports whether the value of a secret changed, and not the configuration.
+func (d Difference) IsSecret() bool { return strings.HasPrefix(d.Path, SecretsPrefix) }
+
+// compareSecrets returns the secrets that both specifications refer to with other
+// values. It does not show the values.
+func compareSecrets(from, to dstack.RunSpec) []Difference {
+	var all []Difference
+	for _, name := range slices.Sorted(maps.Keys(to.Secrets)) {
+		if version, ok := from.Secrets[name]; ok && version != to.Secrets[name] {
+			all = append(all, Difference{spec.Change{Path: SecretsPrefix + name, From: "an earlier value", To: "a later value"},
+				Rolling})
+		}
 	}
 	return all
 }

@@ -254,3 +254,20 @@ func TestNeedsRollout_OrReplicasAreTheSame(t *testing.T) {
 		}
 	})
 }
+
+// The value of a secret is compared by its version, and never shown.
+func TestCompareSpecs_ValuesOfSecrets(t *testing.T) {
+	from, to := parseRunSpec(t, "env: {A: '${{ secrets.A }}'}"), parseRunSpec(t, "env: {A: '${{ secrets.A }}'}")
+	if found := job.CompareSpecs(from, to); len(found) != 0 {
+		t.Errorf("got %+v", found)
+	}
+	to.Secrets = map[string]dstack.SecretVersion{"A": 2, "B": 3}
+	if found := job.CompareSpecs(from, to); len(found) != 0 { // stored before there were secrets
+		t.Errorf("got %+v", found)
+	}
+	from.Secrets = map[string]dstack.SecretVersion{"A": 1, "C": 3}
+	found := job.CompareSpecs(from, to)
+	if len(found) != 1 || found[0].Path != "secrets.A" || found[0].Strategy != job.Rolling || !found[0].IsSecret() || !job.NeedsRollout(from, to) {
+		t.Errorf("got %+v", found)
+	}
+}

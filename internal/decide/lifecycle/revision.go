@@ -28,6 +28,7 @@ type NewRevision struct {
 	User         string // its author
 	NeedsRollout bool   // it needs new containers
 	Restores     int    // the revision whose spec it repeats; 0: none
+	Cause        string // what made it, if its spec is the present one: secret A was changed
 }
 
 // Revise returns a run at a new revision, and the events to record. The number
@@ -110,6 +111,9 @@ func buildReviseEvents(was, run dstack.Run, rev NewRevision) []dstack.Event {
 	message := fmt.Sprintf("revision %d, %s", run.Revision, how)
 	if rev.Restores > 0 {
 		message += fmt.Sprintf(", brings back revision %d", rev.Restores)
+	}
+	if rev.Cause != "" {
+		message += ": " + rev.Cause
 	}
 	all := []dstack.Event{event(dstack.EventApplied, message)}
 	if run.DesiredReplicas != was.DesiredReplicas {

@@ -19,10 +19,10 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "keep":
 		syscall.Exit(process.Keep(os.Args[2])) // os.Exit would wait for the race detector
-	case len(os.Args) > 2 && os.Args[1] == process.ConfineCommand:
-		syscall.Exit(process.Confine(os.Args[2:]))
 	case len(os.Args) == 3 && os.Args[1] == "keep-command":
 		syscall.Exit(process.KeepCommand(os.Args[2]))
+	case len(os.Args) > 2 && os.Args[1] == process.ConfineCommand:
+		syscall.Exit(process.Confine(os.Args[2:]))
 	case len(os.Args) == 2 && os.Args[1] == "serve":
 		err := http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.FileServer(http.Dir(".")))
 		_, _ = os.Stderr.WriteString(err.Error())

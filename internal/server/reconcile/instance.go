@@ -137,15 +137,18 @@ func (r *Reconciler) syncEngine(
 	if err != nil {
 		return nil, err
 	}
+	if err := r.hideSecrets(ctx, seen.Replicas, reports); err != nil {
+		return nil, err
+	}
 	r.startLogCopies(eng, seen.Replicas, reports)
 	var failures []error
 	removed := map[dstack.AttemptID]bool{}
 	for _, c := range lifecycle.PlanEngineCommands(seen.Replicas, reports) {
 		switch c.Command {
 		case lifecycle.StartAttempt:
-			err = eng.Start(ctx, job.BuildAttemptSpec(c.Placed.Run, c.Placed.Replica))
-			if err == nil {
-				reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting})
+			var rep dstack.Report
+			if rep, err = r.startAttempt(ctx, eng, c); err == nil {
+				reports = append(reports, rep)
 			}
 		case lifecycle.StopAttempt:
 			err = eng.Stop(ctx, c.Attempt, c.GracePeriod)
@@ -160,6 +163,20 @@ func (r *Reconciler) syncEngine(
 		failures = append(failures, err)
 	}
 	return withoutRemoved(reports, removed), errors.Join(failures...)
+}
+
+// startAttempt gives an attempt to the engine, with the values of its secrets, and
+// returns its first report. An attempt whose secret does not exist is refused.
+func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c lifecycle.EngineCommand) (dstack.Report, error) {
+	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
+	}
+	if err != nil {
+		return dstack.Report{}, err
+	}
+	err = eng.Start(ctx, job.BuildAttemptSpec(run, c.Placed.Replica))
+	return dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting}, err
 }
 
 func withoutRemoved(reports []dstack.Report, removed map[dstack.AttemptID]bool) []dstack.Report {

@@ -55,6 +55,9 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err := s.sealClearCode(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if err := s.forgetAllOldSecrets(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 

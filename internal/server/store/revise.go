@@ -18,55 +18,30 @@ type Revision struct {
 	User         string // its author
 	NeedsRollout bool   // it needs new containers
 	Restores     int    // the revision that it repeats; 0: none
+	Cause        string // see lifecycle.NewRevision
 	Now          time.Time
 }
 
 // ReviseRun gives an unfinished run a new revision, as lifecycle.Revise decides,
 // due now. It fails with Conflict if the present revision is no longer
-// r.Revision, or the run has ended or is being stopped.
+// r.Revision, or the run has ended or is being stopped, and with Invalid if a
+// secret that the revision refers to does not exist.
 func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dstack.Run, error) {
 	r.Now = orNow(r.Now)
-	sealed, err := s.sealSpec(id, r.Spec)
-	if err != nil {
-		return dstack.Run{}, err
-	}
-	open, err := publishSpec(r.Spec)
-	if err != nil {
+	if _, err := s.sealSpec(id, r.Spec); err != nil { // fail before the transaction
 		return dstack.Run{}, err
 	}
 	var run dstack.Run
-	err = s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
-		row, err := s.lockRun(ctx, tx, id)
+	err := s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		row, err := s.lockRunOfProject(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		seen, err := s.findReviseFacts(ctx, tx, row, r.NeedsRollout)
+		if err := pinSecrets(ctx, tx, dstack.ProjectID(row.ProjectID), &r.Spec); err != nil {
+			return err
+		}
+		next, events, err := s.reviseRow(ctx, tx, row, r)
 		if err != nil {
-			return err
-		}
-		rev := lifecycle.NewRevision{Present: r.Revision, Spec: r.Spec, User: r.User, NeedsRollout: r.NeedsRollout, Restores: r.Restores}
-		next, events, err := lifecycle.Revise(seen, rev, r.Now)
-		if err != nil {
-			return err
-		}
-		next.Version++
-		row.Spec, row.publicSpec = sealed, open
-		row.setRevision(next)
-		if err := saveRevised(ctx, tx, row); err != nil {
-			return err
-		}
-		if next.StableRevision != seen.Run.StableRevision && next.StableRevision > 0 { // it has served before this
-			if err := markReady(ctx, tx, id, next.StableRevision); err != nil {
-				return err
-			}
-		}
-		if err := putRevision(ctx, tx, row, r.User, r.Restores, r.Now); err != nil {
-			return err
-		}
-		if err := markDue(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {
-			return err
-		}
-		if err := bumpInstances(ctx, tx, id); err != nil {
 			return err
 		}
 		run = next
@@ -76,6 +51,62 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 		return dstack.Run{}, err
 	}
 	return run, nil
+}
+
+// reviseRow gives a locked run a new revision and returns the events to add.
+func (s *Store) reviseRow(ctx context.Context, tx bun.Tx, row runRow, r Revision) (dstack.Run, []dstack.Event, error) {
+	id := dstack.RunID(row.ID)
+	sealed, err := s.sealSpec(id, r.Spec)
+	if err != nil {
+		return dstack.Run{}, nil, err
+	}
+	open, err := publishSpec(r.Spec)
+	if err != nil {
+		return dstack.Run{}, nil, err
+	}
+	seen, err := s.findReviseFacts(ctx, tx, row, r.NeedsRollout)
+	if err != nil {
+		return dstack.Run{}, nil, err
+	}
+	rev := lifecycle.NewRevision{Present: r.Revision, Spec: r.Spec, User: r.User, NeedsRollout: r.NeedsRollout,
+		Restores: r.Restores, Cause: r.Cause}
+	next, events, err := lifecycle.Revise(seen, rev, r.Now)
+	if err != nil {
+		return dstack.Run{}, nil, err
+	}
+	next.Version++
+	row.Spec, row.publicSpec = sealed, open
+	row.setRevision(next)
+	if err := saveRevised(ctx, tx, row); err != nil {
+		return dstack.Run{}, nil, err
+	}
+	if next.StableRevision != seen.Run.StableRevision && next.StableRevision > 0 { // it has served before this
+		if err := markReady(ctx, tx, id, next.StableRevision); err != nil {
+			return dstack.Run{}, nil, err
+		}
+	}
+	if err := putRevision(ctx, tx, row, r.User, r.Restores, r.Now); err != nil {
+		return dstack.Run{}, nil, err
+	}
+	if err := markDue(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {
+		return dstack.Run{}, nil, err
+	}
+	return next, events, bumpInstances(ctx, tx, id)
+}
+
+// lockRunOfProject locks a run's project and then the run: changes of secrets
+// lock the project first, too; NotFound.
+func (s *Store) lockRunOfProject(ctx context.Context, tx bun.Tx, id dstack.RunID) (runRow, error) {
+	var projects []string
+	if err := tx.NewRaw("SELECT project_id FROM runs WHERE id = ?", string(id)).Scan(ctx, &projects); err != nil {
+		return runRow{}, err
+	}
+	if len(projects) > 0 {
+		if err := s.lockProject(ctx, tx, dstack.ProjectID(projects[0])); err != nil {
+			return runRow{}, err
+		}
+	}
+	return s.lockRun(ctx, tx, id)
 }
 
 // lockRun reads a run's row and locks it until the transaction ends; NotFound.

@@ -12,18 +12,25 @@ import (
 
 // SubmitRun inserts a run with status submitted, at revision 1, due now. In the
 // same transaction it marks earlier finished runs of the name Deleted. It fails
-// with Conflict when one of them is not finished.
+// with Conflict when one of them is not finished, and with Invalid when a secret
+// that it refers to does not exist.
 func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 	r.SubmittedAt = orNow(r.SubmittedAt)
-	row, err := s.newRunRow(r)
-	if err != nil {
+	if _, err := s.newRunRow(r); err != nil { // fail before the transaction
 		return err
 	}
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if err := s.lockProject(ctx, tx, r.ProjectID); err != nil {
 			return err
 		}
-		_, err := tx.NewRaw("UPDATE runs SET deleted = TRUE, version = version + 1 WHERE project_id = ? AND name = ? AND NOT live AND NOT deleted",
+		if err := pinSecrets(ctx, tx, r.ProjectID, &r.Spec); err != nil {
+			return err
+		}
+		row, err := s.newRunRow(r)
+		if err != nil {
+			return err
+		}
+		_, err = tx.NewRaw("UPDATE runs SET deleted = TRUE, version = version + 1 WHERE project_id = ? AND name = ? AND NOT live AND NOT deleted",
 			row.ProjectID, row.Name).Exec(ctx)
 		if err != nil {
 			return err
