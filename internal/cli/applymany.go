@@ -113,6 +113,7 @@ func (m *applyManyCommand) listFiles(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		found = slices.DeleteFunc(found, func(name string) bool { return !isConfigurationName(filepath.Base(name)) }) // profiles
 		if len(found) == 0 {
 			return nil, invalidInput("name the file itself", "there is no *.dstack.yml in %s", given)
 		}
@@ -173,7 +174,7 @@ func (m *applyManyCommand) createArchive(ctx context.Context) error {
 		return err
 	}
 	for _, r := range m.runs[1:] {
-		r.archive = first.archive
+		r.archive, r.upload = first.archive, first.upload
 		r.spec.RepoID, r.spec.RepoData, r.spec.RepoCodeHash = first.spec.RepoID, first.spec.RepoData, first.spec.RepoCodeHash
 	}
 	return nil
@@ -301,7 +302,7 @@ func (m *applyManyCommand) submitAll(ctx context.Context) error {
 			m.printErrors([]error{&fileError{r.file, err}})
 			m.printProgress(i)
 			if m.flags.json {
-				err = errors.Join(m.printJSON(m.listViews()), err)
+				err = errors.Join(m.printJSON(m.listApplied()), err)
 			}
 			return &reportedError{err}
 		}
@@ -333,14 +334,15 @@ func (m *applyManyCommand) printProgress(failed int) {
 	}
 }
 
-func (m *applyManyCommand) listViews() []api.RunView {
-	views := []api.RunView{}
+// listApplied returns the runs that were submitted or are unchanged.
+func (m *applyManyCommand) listApplied() []appliedRun {
+	applied := []appliedRun{}
 	for _, r := range m.runs {
 		if r.view != nil {
-			views = append(views, *r.view)
+			applied = append(applied, appliedRun{*r.view, r.upload})
 		}
 	}
-	return views
+	return applied
 }
 
 // finish waits for all runs if --wait asks for that, and prints them.
@@ -350,7 +352,7 @@ func (m *applyManyCommand) finish(ctx context.Context) error {
 		failures = m.waitForAll(ctx)
 	}
 	if m.flags.json {
-		if err := m.printJSON(m.listViews()); err != nil {
+		if err := m.printJSON(m.listApplied()); err != nil {
 			return err
 		}
 	} else {
@@ -403,7 +405,7 @@ func formatWait(waited time.Duration) string {
 // printSummary prints a line for each run.
 func (m *applyManyCommand) printSummary() {
 	t := &table{head: []string{"NAME", "REVISION", "STATUS", "URL"}}
-	for _, v := range m.listViews() {
+	for _, v := range m.listApplied() {
 		t.rows = append(t.rows, []string{cleanLine(v.Name), fmt.Sprint(v.Revision), cleanLine(string(v.Status)), cleanLine(v.URL)})
 	}
 	t.writeTo(m.out)

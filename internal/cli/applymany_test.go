@@ -26,6 +26,7 @@ func newFolderTest(t *testing.T, views ...api.RunView) (*fakeServer, *testUser) 
 	u.writeFile("all/2.dstack.yaml", serviceNamed("two"))
 	u.writeFile("all/3.dstack.yml", serviceNamed("three"))
 	u.writeFile("all/notes.yml", "not: a configuration")
+	u.writeFile("all/.dstack/profiles.yml", "profiles:\n- name: not-a-service\n")
 	return f, u
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,7 +26,7 @@ const (
 	maxArchiveSize = 64 << 20
 	maxFileSize    = 16 << 20
 	maxFiles       = 50_000
-	maxNamedFiles  = 20 // rejected files that the error names
+	maxNamedFiles  = 20 // files that the error and the notes name
 )
 
 // archive is a folder packed as a tar file. The same content gives the same
@@ -59,6 +58,9 @@ type archiver struct {
 	leftOut       []leftOutEntry
 	rejected      []string // rejected files and why, at most maxNamedFiles
 	rejectedCount int
+
+	notes           []string // what cannot travel and is left out, at most maxNamedFiles
+	unsuitableCount int
 }
 
 // archiveFolder packs dir without the ignored and the excluded paths, which are
@@ -110,7 +112,7 @@ func archiveFolder(
 		return nil, p.tooLargeError()
 	}
 	result.Hash, result.Files, result.Bytes = hex.EncodeToString(hash.Sum(nil)), p.sizes.files, p.sizes.bytes
-	result.LeftOut, result.Notes = p.leftOut, rules.git.Notes()
+	result.LeftOut, result.Notes = p.leftOut, append(rules.git.Notes(), p.listNotes()...)
 	return result, nil
 }
 
@@ -122,8 +124,11 @@ func (p *archiver) addFolder(ctx context.Context, at []string, rules *uploadRule
 	}
 	name := path.Join(append([]string{"."}, at...)...)
 	entries, err := fs.ReadDir(p.root.FS(), name)
+	if err != nil && len(at) == 0 {
+		return fmt.Errorf("read the folder: %w", err)
+	}
 	if err != nil {
-		p.reject(name, "cannot be read")
+		p.leaveOut(name+"/", "cannot be read")
 		return nil
 	}
 	for _, entry := range entries {
@@ -156,11 +161,15 @@ func (p *archiver) addFolder(ctx context.Context, at []string, rules *uploadRule
 // addSubfolder packs a folder in a folder. One from which everything is left out is
 // left out, too; an empty one is packed.
 func (p *archiver) addSubfolder(ctx context.Context, at []string, rules *uploadRules, onlyTracked bool) error {
+	name := path.Join(at...) + "/"
 	own, err := rules.openFolder(at[len(at)-1], onlyTracked)
+	if err != nil && p.isClosed(name) {
+		p.leaveOut(name, "cannot be read")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	name := path.Join(at...) + "/"
 	p.pending = append(p.pending, name)
 	err = p.addFolder(ctx, at, own)
 	if last := len(p.pending) - 1; last >= 0 && p.pending[last] == name {
@@ -185,7 +194,7 @@ func (p *archiver) absolutePath(at []string) string {
 	return filepath.Join(append([]string{p.dir}, at...)...)
 }
 
-// addEntry packs a file or a link, and rejects everything else.
+// addEntry packs a file or a link, and leaves everything else out.
 func (p *archiver) addEntry(at []string, entry fs.DirEntry) error {
 	name := path.Join(at...)
 	if p.sizes.areTooLarge() {
@@ -203,13 +212,13 @@ func (p *archiver) addEntry(at []string, entry fs.DirEntry) error {
 	case mode&fs.ModeSymlink != 0:
 		return p.addLink(name)
 	case mode&fs.ModeSocket != 0:
-		p.reject(name, "is a socket")
+		p.leaveOut(name, "is a socket")
 	case mode&fs.ModeNamedPipe != 0:
-		p.reject(name, "is a named pipe")
+		p.leaveOut(name, "is a named pipe")
 	case mode&fs.ModeDevice != 0:
-		p.reject(name, "is a device")
+		p.leaveOut(name, "is a device")
 	default:
-		p.reject(name, "is not a file")
+		p.leaveOut(name, "is not a file")
 	}
 	return nil
 }
@@ -223,7 +232,7 @@ func (p *archiver) addFile(name string) error {
 	// O_NONBLOCK: the file may have become a named pipe since it was listed.
 	f, err := p.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		p.reject(name, "cannot be read")
+		p.leaveOut(name, "cannot be read")
 		return nil
 	}
 	defer f.Close()
@@ -253,27 +262,6 @@ func (p *archiver) addFile(name string) error {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}
 	p.sizes.add(name, int64(len(content)))
-	return nil
-}
-
-// addLink packs a symbolic link whose target is in the folder.
-func (p *archiver) addLink(name string) error {
-	target, err := p.root.Readlink(name)
-	if err != nil {
-		p.reject(name, "cannot be read")
-		return nil
-	}
-	_, err = p.root.Stat(name) // an error for targets outside of the folder
-	leaves := err != nil && !errors.Is(err, fs.ErrNotExist)
-	if filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target)) || leaves {
-		p.reject(name, "is a link out of the folder, to "+target)
-		return nil
-	}
-	header := &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: archiveTime}
-	if err := p.tar.WriteHeader(header); err != nil {
-		return fmt.Errorf("pack %s: %w", name, err)
-	}
-	p.sizes.add(name, 0)
 	return nil
 }
 

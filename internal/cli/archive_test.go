@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"archive/tar"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"dstack/internal/dstack"
 	"dstack/internal/gitignore"
@@ -91,40 +94,103 @@ func TestArchive_HasTheHashOfItsContent(t *testing.T) {
 
 func TestArchive_ReportsAllRejectedFiles(t *testing.T) {
 	u := newTestUser(t, nil)
+	for _, name := range []string{"huge", "sub/vast"} {
+		u.writeFile(name, "")
+		if err := os.Truncate(filepath.Join(u.dir, name), maxFileSize+1); err != nil {
+			t.Fatal(err)
+		}
+	}
 	u.writeFile("fine", "x")
+	_, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
+	want := " because of 2 files:\nhuge has 16MB, the limit is 16MB\nsub/vast has 16MB, the limit is 16MB"
+	if dstack.KindOf(err) != dstack.TooLarge || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	u.writeFile(".dstackignore", "huge\nvast\n")
+	if got, want := archivedNames(t, u.dir), []string{".dstackignore", "fine"}; !slices.Equal(got, want) {
+		t.Errorf("packed %q, want %q", got, want)
+	}
+}
+
+// Links travel as links. What leads out of the folder, and what is neither a file nor a
+// folder, is left out with a note.
+func TestArchive_LeavesOutWhatCannotTravel(t *testing.T) {
+	u := newTestUser(t, nil)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	must(os.Truncate(filepath.Join(u.dir, "fine"), 0))
-	u.writeFile("huge", "")
-	must(os.Truncate(filepath.Join(u.dir, "huge"), maxFileSize+1))
+	u.writeFile("fine", "x")
+	u.writeFile("venv/bin/tool", "x")
+	for name, target := range map[string]string{
+		"ok-link": "fine", "ok-dangling": "nothing", "ok-folder": "venv", "ok-up": "venv/bin/../../fine", "ok-circle": "ok-circle",
+		"ok-through": "ok-folder/bin/tool", "venv/bin/ok-parent": "../../fine", "ok-file": "fine/below",
+		"link-up": "../outside", "link-abs": "/etc/passwd", "link-through": "link-up/x", "link-inside-abs": filepath.Join(u.dir, "fine"),
+		"venv/bin/python": "python3", "venv/bin/python3": "/usr/bin/python3", "venv/link-up-later": "bin/../../../x",
+		"link-chain": "ok-folder/../../x",
+	} {
+		must(os.Symlink(target, filepath.Join(u.dir, name)))
+	}
 	must(syscall.Mkfifo(filepath.Join(u.dir, "pipe"), 0o600))
-	must(os.Symlink("fine", filepath.Join(u.dir, "ok-link")))
-	must(os.Symlink("nothing", filepath.Join(u.dir, "ok-dangling")))
-	must(os.Symlink("../outside", filepath.Join(u.dir, "link-up")))
-	must(os.Symlink("/etc/passwd", filepath.Join(u.dir, "link-abs")))
-	must(os.Symlink("link-up/x", filepath.Join(u.dir, "link-through")))
 	t.Chdir(u.dir) // the path of a socket must be short
 	socket, err := net.Listen("unix", "sock")
 	must(err)
 	defer socket.Close()
 
-	_, err = archiveFolder(t.Context(), u.dir, gitignore.Environment{})
-	if dstack.KindOf(err) != dstack.TooLarge {
-		t.Fatalf("got %v", err)
+	packed, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
+	must(err)
+	defer packed.Close()
+	wantNotes := []string{
+		"link-abs is a link out of the folder, to /etc/passwd: left out",
+		"link-chain is a link out of the folder, to ok-folder/../../x: left out",
+		"link-inside-abs is a link with an absolute path, to " + filepath.Join(u.dir, "fine") + ": left out",
+		"link-through is a link to link-up/x, which leads out of the folder, to ../outside: left out",
+		"link-up is a link out of the folder, to ../outside: left out",
+		"pipe is a named pipe: left out",
+		"sock is a socket: left out",
+		"venv/bin/python is a link to python3, which leads out of the folder, to /usr/bin/python3: left out",
+		"venv/bin/python3 is a link out of the folder, to /usr/bin/python3: left out",
+		"venv/link-up-later is a link out of the folder, to bin/../../../x: left out",
 	}
-	want := " because of 6 files:\nhuge has 16MB, the limit is 16MB\nlink-abs is a link out of the folder, to /etc/passwd\n" +
-		"link-through is a link out of the folder, to link-up/x\nlink-up is a link out of the folder, to ../outside\n" +
-		"pipe is a named pipe\nsock is a socket"
-	if !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v\nwant %s", err, want)
+	if diff := cmp.Diff(wantNotes, packed.Notes); diff != "" {
+		t.Errorf("notes: %s", diff)
 	}
-	u.writeFile(".dstackignore", "huge\nlink-*\npipe\nsock\n")
-	if got, want := archivedNames(t, u.dir), []string{".dstackignore", "fine", "ok-dangling", "ok-link"}; !slices.Equal(got, want) {
-		t.Errorf("packed %q, want %q", got, want)
+	links := map[string]string{}
+	for source := tar.NewReader(packed.newReader()); ; {
+		h, err := source.Next()
+		if err != nil {
+			break
+		}
+		if h.Typeflag == tar.TypeSymlink {
+			links[h.Name] = h.Linkname
+		}
+	}
+	wantLinks := map[string]string{
+		"ok-link": "fine", "ok-dangling": "nothing", "ok-folder": "venv", "ok-up": "venv/bin/../../fine", "ok-circle": "ok-circle",
+		"ok-through": "ok-folder/bin/tool", "venv/bin/ok-parent": "../../fine", "ok-file": "fine/below",
+	}
+	if diff := cmp.Diff(wantLinks, links); diff != "" {
+		t.Errorf("links: %s", diff)
+	}
+}
+
+func TestArchive_NamesAFewOfManyLinks(t *testing.T) {
+	u := newTestUser(t, nil)
+	for i := range maxNamedFiles + 5 {
+		if err := os.Symlink("/nowhere", filepath.Join(u.dir, fmt.Sprintf("link-%02d", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packed, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close()
+	last := packed.Notes[len(packed.Notes)-1]
+	if len(packed.Notes) != maxNamedFiles+1 || last != "5 more links, sockets or unreadable files are left out" {
+		t.Errorf("%d notes, ending in %q", len(packed.Notes), last)
 	}
 }
 

@@ -60,12 +60,15 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 	return nil
 }
 
+// appliedRun is the JSON form of a run after `dstack apply`: with what was uploaded.
+type appliedRun struct {
+	api.RunView
+	Upload *uploadView `json:"upload,omitempty"`
+}
+
 // printRunJSON prints a run and, after `dstack apply`, what was uploaded.
 func (s *runWatcher) printRunJSON(view api.RunView) error {
-	return s.printJSON(struct {
-		api.RunView
-		Upload *uploadView `json:"upload,omitempty"`
-	}{view, s.upload})
+	return s.printJSON(appliedRun{view, s.upload})
 }
 
 // detach ends the command; the run continues. If the user asked for readiness it

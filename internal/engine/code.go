@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"os"
 	"path"
 	"strings"
@@ -21,7 +22,7 @@ const CodeFolder = "/workflow"
 
 // Limits on unpacked code.
 const (
-	maxArchiveEntries = 20_000
+	maxArchiveEntries = 100_000 // the command line packs at most 50,000 files, and the folders that they are in
 	maxUnpackedBytes  = 256 << 20
 )
 
@@ -55,10 +56,11 @@ type archiveEntry struct {
 }
 
 // readArchive yields the entries of a code archive. It accepts only folders, plain
-// files and symbolic links, with relative names and link targets that stay inside
-// the archive's root. Any other entry, too many entries or too many bytes end the
-// sequence with an error: an incomplete code folder must not be used.
-func readArchive(ctx context.Context, r io.Reader) iter.Seq2[archiveEntry, error] {
+// files and symbolic links, with relative names. Links whose targets are not inside the
+// archive's root are left out and added to leftOut. Any other entry, too many entries or
+// too many bytes end the sequence with an error: an incomplete code folder must not be
+// used.
+func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[archiveEntry, error] {
 	return func(yield func(archiveEntry, error) bool) {
 		source := tar.NewReader(r)
 		var size int64
@@ -75,6 +77,10 @@ func readArchive(ctx context.Context, r io.Reader) iter.Seq2[archiveEntry, error
 				return
 			}
 			if h.Typeflag == tar.TypeXGlobalHeader {
+				continue
+			}
+			if h.Typeflag == tar.TypeSymlink && leadsOut(h) && count < maxArchiveEntries {
+				*leftOut = append(*leftOut, h.Name)
 				continue
 			}
 			clean, err := sanitizeHeader(h)
@@ -107,14 +113,16 @@ func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 	case tar.TypeReg:
 		c.Size, c.Mode = h.Size, c.Mode|0o600
 	case tar.TypeSymlink:
-		if path.IsAbs(h.Linkname) || !isInside(path.Join(path.Dir(name), h.Linkname)) {
-			return nil, newCodeError("the link %q leads out of the folder, to %q", h.Name, h.Linkname)
-		}
 		c.Linkname = h.Linkname
 	default:
 		return nil, newCodeError("%q is neither a file, a folder nor a symbolic link", h.Name)
 	}
 	return c, nil
+}
+
+// leadsOut reports whether the target of a link is not inside the archive's root.
+func leadsOut(link *tar.Header) bool {
+	return path.IsAbs(link.Linkname) || !isInside(path.Join(path.Dir(path.Clean(link.Name)), link.Linkname))
 }
 
 func newCodeError(format string, args ...any) error {
@@ -126,17 +134,17 @@ func newCodeError(format string, args ...any) error {
 }
 
 // UnpackArchive writes the code archive to root. No entry can reach outside of root,
-// not through symbolic links either.
-func UnpackArchive(ctx context.Context, root *os.Root, code io.Reader) error {
-	for entry, err := range readArchive(ctx, code) {
+// not through symbolic links either. leftOut names the links that lead out of it.
+func UnpackArchive(ctx context.Context, root *os.Root, code io.Reader) (leftOut []string, err error) {
+	for entry, err := range readArchive(ctx, code, &leftOut) {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := unpackEntry(root, entry); err != nil {
-			return fmt.Errorf("cannot unpack %q of the uploaded code: %w", entry.Name, err)
+			return nil, fmt.Errorf("cannot unpack %q of the uploaded code: %w", entry.Name, err)
 		}
 	}
-	return nil
+	return leftOut, nil
 }
 
 func unpackEntry(root *os.Root, entry archiveEntry) error {
@@ -167,23 +175,32 @@ func unpackEntry(root *os.Root, entry archiveEntry) error {
 }
 
 // RepackArchive reads a code archive and writes it to w as a tar stream for a
-// container: sanitized, below folder, and owned by root.
-func RepackArchive(ctx context.Context, w io.Writer, folder string, code io.Reader) error {
+// container: sanitized, below folder, and owned by root. leftOut names the links that lead
+// out of the archive's root.
+func RepackArchive(ctx context.Context, w io.Writer, folder string, code io.Reader) (leftOut []string, err error) {
 	out := tar.NewWriter(w)
 	if err := out.WriteHeader(&tar.Header{Name: folder, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
-		return err
+		return nil, err
 	}
-	for entry, err := range readArchive(ctx, code) {
+	for entry, err := range readArchive(ctx, code, &leftOut) {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		entry.Name = path.Join(folder, entry.Name)
 		if err := out.WriteHeader(entry.Header); err != nil {
-			return err
+			return nil, err
 		}
 		if _, err := io.Copy(out, entry.body); err != nil {
-			return newReadError(err)
+			return nil, newReadError(err)
 		}
 	}
-	return out.Close()
+	return leftOut, out.Close()
+}
+
+// LogLeftOut logs the links that an attempt's folder does not have.
+func LogLeftOut(log *slog.Logger, spec dstack.AttemptSpec, leftOut []string) {
+	if len(leftOut) > 0 {
+		log.Info("links out of the uploaded folder are left out", "run", spec.Run, "attempt", spec.Attempt,
+			"count", len(leftOut), "links", leftOut[:min(len(leftOut), 10)])
+	}
 }

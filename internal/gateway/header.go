@@ -35,17 +35,19 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 		h.Del("Expect") // the gateway has read the body
 	}
 
-	h["X-Forwarded-For"] = []string{p.client.ForwardedFor()}
-	h["X-Real-Ip"] = []string{p.client.AddressText()}
-	h["X-Forwarded-Host"] = []string{p.client.Origin.Host}
-	h["X-Forwarded-Proto"] = []string{p.client.Origin.Scheme}
-	h["X-Forwarded-Port"] = []string{p.client.Port()}
-	h["Forwarded"] = []string{p.client.Forwarded()}
+	values := [...]string{p.client.ForwardedFor(), p.client.AddressText(), p.client.Origin.Host, p.client.Origin.Scheme,
+		p.client.Port(), p.client.Forwarded(), p.id}
+	for i, name := range forwardedHeaders {
+		h[name] = values[i : i+1 : i+1] // one allocation for all of them
+	}
 	if p.pathPrefix() != "" {
 		h["X-Forwarded-Prefix"] = []string{p.pathPrefix()}
 	}
-	h["X-Request-Id"] = []string{p.id}
 }
+
+// forwardedHeaders are the headers that every request to a replica has.
+var forwardedHeaders = [...]string{"X-Forwarded-For", "X-Real-Ip", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
+	"Forwarded", "X-Request-Id"}
 
 // isGatewayHeader reports whether only the gateway may set a header of this
 // name. Many applications do not distinguish X-Real-IP from x_real_ip.

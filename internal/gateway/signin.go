@@ -36,11 +36,12 @@ var signInBody = template.Must(template.New("sign-in").Parse(`{{if .Problem}}<p 
 <form method="post" action="` + signInPath + `"><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="off" spellcheck="false" required autofocus>
 <input type="hidden" name="next" value="{{.Next}}"><button>Sign in</button></form>
-<p>This browser then stays signed in to this service alone, for seven days or until the token is revoked. ` +
-	`The service does not see the token.</p>
+<p>This browser then stays signed in to this service alone, for seven days or until the token is revoked.
+The token is not sent to the service.</p>
 `))
 
-var signOutBody = template.Must(template.New("sign-out").Parse(`{{if .Done}}<p>This browser is signed out of {{.Run}}.</p>
+var signOutBody = template.Must(template.New("sign-out").Parse(`{{if .Done}}
+<p>This browser is signed out of {{.Run}}.</p>
 <p><a href="/">Open {{.Run}} again</a></p>{{else}}<form method="post" action="` + signOutPath +
 	`"><p>Sign this browser out of {{.Run}}?</p><button>Sign out</button></form>{{end}}
 `))

@@ -106,3 +106,34 @@ func TestTGI_AnotherRunsTemplate(t *testing.T) {
 		}
 	}
 }
+
+// A conversation goes on after a tool call without arguments, and the reasoning
+// of an answer reaches the template under the name that it reads.
+func TestTGI_ConversationAfterAToolCall(t *testing.T) {
+	const source = "{% for m in messages %}{{ m.reasoning_content }}{% for c in m.tool_calls or [] %}" +
+		"[{% for k, v in c.function.arguments | items %}{{ k }}={{ v }}{% endfor %}]{% endfor %}{% endfor %}"
+	asked := &tgi{}
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(source), startReplica(t, 0, asked.ServeHTTP)))
+	chat := func(arguments string) response {
+		return r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"},{"role":"assistant","content":null,"reasoning":"R",` +
+			`"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":` + arguments + `}}]}]}`)
+	}
+	for arguments, want := range map[string]string{`""`: "R[]", `"{\"a\": 1}"`: "R[a=1]"} {
+		if got := chat(arguments); got.StatusCode != 200 || !strings.Contains(asked.last.Load().(string), `"inputs":"`+want+`"`) {
+			t.Errorf("%s: %d %s; the replica was asked %v", arguments, got.StatusCode, got.body, asked.last.Load())
+		}
+	}
+	if got := chat(`"nothing"`); got.StatusCode != 400 || !strings.Contains(got.body, `"param":"messages[1].tool_calls[0].function.arguments"`) {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+}
+
+// The failure of a replica is not called the caller's.
+func TestTGI_FailureOfTheReplica(t *testing.T) {
+	up := startReplica(t, 0, serveStatus(424, "application/json", `{"error":"CUDA out of memory","error_type":"generation"}`))
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), up))
+	got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+	if got.StatusCode != 424 || !strings.Contains(got.body, `"type":"server_error"`) || !strings.Contains(got.body, "CUDA out of memory") {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+}

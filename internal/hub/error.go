@@ -69,7 +69,14 @@ func connectionError(ctx context.Context, err error) *hubError {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) || ok && limit.Timeout() {
 		return &hubError{kind: kindTimeout, Cause: err}
 	}
-	return &hubError{kind: kindUnavailable, Cause: err}
+	failure := &hubError{kind: kindUnavailable, Cause: err}
+	if proxied, ok := errors.AsType[*proxyError](err); ok {
+		failure.reason = "cannot be reached through the proxy " + proxied.proxy
+	}
+	if errors.Is(err, errInvalidProxy) {
+		failure.reason = "cannot be reached: " + err.Error()
+	}
+	return failure
 }
 
 // statusError returns the error for a status and its X-Error-Code.

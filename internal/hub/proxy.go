@@ -15,6 +15,18 @@ import (
 // ProxyFunc returns the proxy for a request, or nil for none.
 type ProxyFunc func(*http.Request) (*url.URL, error)
 
+var errInvalidProxy = errors.New("HTTPS_PROXY or HTTP_PROXY is not the address of a proxy")
+
+// proxyError is the error of a request through a proxy, for example that the
+// proxy refuses it.
+type proxyError struct {
+	proxy string // host and port
+	cause error
+}
+
+func (e *proxyError) Error() string { return "through the proxy " + e.proxy + ": " + e.cause.Error() }
+func (e *proxyError) Unwrap() error { return e.cause }
+
 // lookupTimeout is for the name of a redirect's target. Networks with a proxy
 // often resolve no names of others.
 const lookupTimeout = time.Second
@@ -36,7 +48,7 @@ func (c *Client) send(r *http.Request) (*http.Response, error) {
 	proxy, err := c.opts.Proxy(r)
 	switch {
 	case err != nil: // the error quotes the setting, which may contain a password
-		return nil, errors.New("the proxy of the environment is not a valid address: see HTTPS_PROXY and HTTP_PROXY")
+		return nil, errInvalidProxy
 	case proxy == nil:
 		return c.direct.RoundTrip(r)
 	}
@@ -45,7 +57,7 @@ func (c *Client) send(r *http.Request) (*http.Response, error) {
 	}
 	resp, err := c.proxied.RoundTrip(r)
 	if err != nil {
-		return nil, fmt.Errorf("through the proxy %s: %w", proxy.Host, err)
+		return nil, &proxyError{proxy.Host, err}
 	}
 	return resp, nil
 }

@@ -140,15 +140,15 @@ func TestProxy_RedirectIntoOwnNetwork(t *testing.T) {
 // A proxy that cannot be used is named, without its password.
 func TestProxy_Errors(t *testing.T) {
 	for _, c := range []struct {
-		proxy ProxyFunc
-		says  string
+		proxy         ProxyFunc
+		says, message string
 	}{
-		{func(*http.Request) (*url.URL, error) { return nil, errors.New("bad: http://user:canary@x") }, "see HTTPS_PROXY and HTTP_PROXY"},
-		{func(*http.Request) (*url.URL, error) { return url.Parse("http://user:canary@127.0.0.1:1") }, "through the proxy 127.0.0.1:1: "},
+		{func(*http.Request) (*url.URL, error) { return nil, errors.New("bad: http://user:canary@x") }, "HTTPS_PROXY", "cannot be reached: HTTPS_PROXY or HTTP_PROXY is not the address of a proxy"},
+		{func(*http.Request) (*url.URL, error) { return url.Parse("http://user:canary@127.0.0.1:1") }, "through the proxy 127.0.0.1:1: ", "cannot be reached through the proxy 127.0.0.1:1"},
 	} {
 		r := newRig(t, func(o *Options) { o.Proxy = c.proxy })
 		_, err := r.client.ChatTemplate(t.Context(), llama, nil)
-		r.checkError(err, dstack.Unavailable, "cannot be reached", "")
+		r.checkError(err, dstack.Unavailable, c.message, "")
 		if got := causeOf(err); !strings.Contains(got, c.says) || strings.Contains(got, "canary") {
 			t.Errorf("%s", got)
 		}

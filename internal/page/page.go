@@ -15,8 +15,10 @@ import (
 // style follows the browser's own colours, light or dark.
 const style = `:root{color-scheme:light dark}` +
 	`body{font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:12vh auto;padding:0 1em}` +
-	`h1{font-size:1.5em}code,pre{font:.9em ui-monospace,monospace}pre{overflow-x:auto;padding:.8em;border:1px solid;border-radius:.4em}` +
-	`input,button{font:inherit;padding:.4em .7em;border:1px solid;border-radius:.4em}input{width:100%;box-sizing:border-box;margin:.3em 0 1em}` +
+	`h1{font-size:1.5em}code,pre{font:.9em ui-monospace,monospace}` +
+	`pre{overflow-x:auto;padding:.8em;border:1px solid;border-radius:.4em}` +
+	`input,button{font:inherit;padding:.4em .7em;border:1px solid;border-radius:.4em}` +
+	`input{width:100%;box-sizing:border-box;margin:.3em 0 1em}` +
 	`.error{border-left:.3em solid #c33;padding-left:.7em}`
 
 // layout surrounds the body of a page.
@@ -52,7 +54,7 @@ func (p Page) Render() ([]byte, error) {
 		Title   string
 		Refresh int
 		Body    template.HTML
-	}{p.Title, p.Refresh, template.HTML(body.String())}) //nolint:gosec // the output of a template, which escapes
+	}{p.Title, p.Refresh, template.HTML(body.String())}) // of a template, which escapes
 	return all.Bytes(), err
 }
 
@@ -78,5 +80,6 @@ func SetHeaders(h http.Header) {
 	h.Set("Referrer-Policy", "same-origin")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
 }

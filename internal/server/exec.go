@@ -70,9 +70,11 @@ type execCall struct {
 	server  *Server
 	conn    *websocket.Conn
 	request api.ExecRequest
-	input   *execInput
-	resizes chan engine.TerminalSize
-	tasks   sync.WaitGroup // end when the connection is closed
+	// onlyAdmins: no container is around the command, so that it has the rights of the server.
+	onlyAdmins bool
+	input      *execInput
+	resizes    chan engine.TerminalSize
+	tasks      sync.WaitGroup // end when the connection is closed
 }
 
 // run runs the command to its end.
@@ -104,7 +106,7 @@ func (x *execCall) runCommand() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	executor, spec, err := x.server.findExecutor(x.ctx, details, replica, x.user)
+	executor, spec, err := x.findExecutor(details, replica)
 	if err != nil {
 		return 0, err
 	}
@@ -182,23 +184,22 @@ func chooseExecReplica(details store.RunDetails, num *int) (dstack.Replica, erro
 	return *best, nil
 }
 
-// findExecutor returns the engine that runs a replica, and what the replica runs. It is
-// Forbidden for a user who may not run plain processes on a machine without containers.
-func (s *Server) findExecutor(
-	ctx context.Context, details store.RunDetails, replica dstack.Replica, user dstack.User,
+// findExecutor returns the engine that runs a replica, and what the replica runs.
+func (x *execCall) findExecutor(
+	details store.RunDetails, replica dstack.Replica,
 ) (engine.Executor, dstack.AttemptSpec, error) {
 	var none dstack.AttemptSpec
-	seen, err := s.store.InstanceFacts(ctx, replica.Instance)
+	seen, err := x.server.store.InstanceFacts(x.ctx, replica.Instance)
 	if err != nil {
 		return nil, none, err
 	}
-	if !seen.Instance.Offer.Engine.Containers && user.GlobalRole != dstack.RoleAdmin {
-		return nil, none, newProcessForbiddenError()
+	if x.onlyAdmins = !seen.Instance.Offer.Engine.Containers; x.onlyAdmins && !x.isGlobalAdmin() {
+		return nil, none, newExecForbiddenError()
 	}
-	b, err := s.backends.Get(seen.Instance.Backend)
+	b, err := x.server.backends.Get(seen.Instance.Backend)
 	var eng engine.Engine
 	if err == nil {
-		eng, err = b.Engine(ctx, seen.Instance.ID)
+		eng, err = b.Engine(x.ctx, seen.Instance.ID)
 	}
 	if dstack.KindOf(err) == dstack.NotFound && seen.Instance.Host != "" {
 		return nil, none, &dstack.Error{Kind: dstack.Unsupported, Cause: err,
@@ -220,6 +221,14 @@ func (s *Server) findExecutor(
 		}
 	}
 	return nil, none, engine.NewNotRunningError() // it has been restarted since
+}
+
+// newExecForbiddenError returns the error for a user who may not run commands without a
+// container around them.
+func newExecForbiddenError() error {
+	return &dstack.Error{Kind: dstack.Forbidden,
+		Message: "only global admins may run commands beside plain processes: they have the rights of the server's own user",
+		Hint:    "ask an admin to run it, or to use Docker for the service"}
 }
 
 // execute runs the command with the streams of the WebSocket.
@@ -301,7 +310,11 @@ func (x *execCall) checkAccess(ctx context.Context, cancel context.CancelCauseFu
 	for loop.Sleep(ctx, execAccessInterval) == nil {
 		again := *x.apiCall
 		again.ctx = ctx
-		switch err := x.server.authorize(&again); dstack.KindOf(err) {
+		err := x.server.authorize(&again)
+		if err == nil && x.onlyAdmins && !again.isGlobalAdmin() {
+			err = newExecForbiddenError()
+		}
+		switch dstack.KindOf(err) {
 		case dstack.Unauthorized, dstack.Forbidden, dstack.NotFound:
 			x.server.audit(x.apiCall, "a command was ended: its caller has lost access")
 			cancel(err)

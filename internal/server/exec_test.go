@@ -158,6 +158,37 @@ func TestExec_EndsWhenTheCallerLosesAccess(t *testing.T) {
 	}
 }
 
+// A command beside a plain process has the rights of the server.
+func TestExec_BesidePlainProcessesIsForGlobalAdmins(t *testing.T) {
+	h := newTestServer(t)
+	h.backend.engine = &fakeExecutor{run: func(ctx context.Context, _ dstack.AttemptSpec, c engine.Command) (int, error) {
+		return 0, nil
+	}}
+	h.initRepo()
+	submitted := h.submitRun("web")
+	h.stepRun(submitted.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
+	plain := testOffer()
+	plain.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
+	h.stepReplica(h.findReplica(submitted.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Placement: &dstack.Placement{Offer: plain}, NewAttempt: true}
+	})
+	r := h.findReplica(submitted.ID)
+	h.saveReports(r.Instance, dstack.Report{Attempt: r.Attempt, State: dstack.AttemptRunning, At: time.Now()})
+	member := h.createUser("alice", dstack.RoleUser)
+	h.mustCall("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{{Username: "alice", ProjectRole: dstack.RoleAdmin}}}, nil)
+	for token, want := range map[string]dstack.Kind{h.admin: "", member: dstack.Forbidden} {
+		client, err := api.NewClient(h.url, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Exec(t.Context(), "main", api.ExecRequest{RunName: "web"}, api.ExecStreams{Stdout: io.Discard, Stderr: io.Discard})
+		if (err == nil) != (want == "") || err != nil && dstack.KindOf(err) != want {
+			t.Errorf("want %q, got %v", want, err)
+		}
+		client.Close()
+	}
+}
+
 func TestExec_ReportsErrors(t *testing.T) {
 	h, client := newExecTest(t, func(context.Context, dstack.AttemptSpec, engine.Command) (int, error) {
 		return engine.ExitNoProgram, engine.NewNoProgramError([]string{"nope"})

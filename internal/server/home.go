@@ -18,20 +18,25 @@ type homeView struct {
 	Schema  string `json:"schema"` // the JSON Schema of configurations
 }
 
-var homeBody = template.Must(template.New("home").Parse(`<p>This is a <b>dstack</b> server, version {{.Version}}. ` +
-	`It runs services that are described in a file, and publishes them.</p>
+var homeBody = template.Must(template.New("home").Parse(`<p>This is a <b>dstack</b> server, version {{.Version}}.
+It runs services that are described in a file, and publishes them.</p>
 <h2>Use it</h2>
-<p>The server's first start prints the administrator's token; administrators give others theirs. With a token:</p>
+<p>The server's first start prints the administrator's token;
+<code>dstack server token</code> on its machine finds or replaces it.
+Administrators give others theirs with <code>dstack user create</code>. With a token:</p>
 <pre>dstack config --project {{.Main}} --url {{.URL}} --token TOKEN
 dstack apply -f service.dstack.yml
 dstack ps</pre>
-<p>A service that asks for a token asks you to sign in when you open it by its name. <code>dstack ps</code> prints its address.</p>
+<p>A service that asks for a token asks you to sign in when you open it by its name.
+<code>dstack ps</code> prints its address.</p>
 <h2>Use its models</h2>
 <p>Give clients of OpenAI's API this base URL, and your token as the API key:</p>
 <pre>{{.Models}}</pre>
 <h2>Read more</h2>
-<p>The API is described at <a href="{{.API}}">{{.API}}</a>, the configuration at <a href="{{.Schema}}">{{.Schema}}</a>. ` +
-	`<code>dstack --help</code> lists the commands; <code>README.md</code> and <code>docs/reference</code> of the source code explain them.</p>
+<p>The API is described at <a href="{{.API}}">{{.API}}</a>,
+the configuration at <a href="{{.Schema}}">{{.Schema}}</a>.
+<code>dstack --help</code> lists the commands;
+<code>README.md</code> and <code>docs/reference</code> of the source code explain them.</p>
 `))
 
 // serveHome answers at the server's own address: people get a page, programs

@@ -32,8 +32,9 @@ func JoinCommands(commands []string) string {
 }
 
 // exitOnFailure ends a script with the status of the last command, unless that is 0.
-// It sets no variable, and leaves $? at 0.
-const exitOnFailure = "\ncase $? in 0) ;; *) exit $? ;; esac\n"
+// It sets no variable, and leaves $? at 0. It is on the line of the command, because bash
+// 5.2 reads a line wrong after an eval of a command with an open quote.
+const exitOnFailure = "; case $? in 0) ;; *) exit $? ;; esac\n"
 
 func evalCommands(commands []string) string {
 	parts := make([]string, 0, len(commands))
@@ -43,13 +44,10 @@ func evalCommands(commands []string) string {
 	return strings.Join(parts, exitOnFailure)
 }
 
-// endLine ends the last line of a command, where that matters: the last line of a
-// here-document, and a backslash, which bash 5.2 only survives before an empty line.
+// endLine ends the last line of a command, where that matters: after a backslash and in a
+// here-document.
 func endLine(command string) string {
-	switch {
-	case strings.HasSuffix(command, `\`):
-		return command + "\n\n"
-	case strings.Contains(command, "\n") && !strings.HasSuffix(command, "\n"):
+	if strings.HasSuffix(command, `\`) || strings.Contains(command, "\n") && !strings.HasSuffix(command, "\n") {
 		return command + "\n"
 	}
 	return command

@@ -68,6 +68,21 @@ func TestJoinCommands_RunOneByOneInRealShells(t *testing.T) {
 	}
 }
 
+// The message about an open quote is about the command, and not about what JoinCommands
+// adds to it.
+func TestJoinCommands_ReportsAnOpenQuoteOnce(t *testing.T) {
+	for _, shell := range []string{"bash", "dash"} {
+		path, err := exec.LookPath(shell)
+		if err != nil {
+			t.Skip("needs " + shell + ": this machine has none")
+		}
+		out, err := exec.Command(path, "-c", spec.JoinCommands([]string{"echo 'open", "echo next"})).CombinedOutput()
+		if text := string(out); err == nil || strings.Count(text, "\n") != 1 || strings.Contains(text, "case") {
+			t.Errorf("%s printed %q, %v", shell, text, err)
+		}
+	}
+}
+
 // runOneByOne lets the shell read each command from a file of its own.
 func runOneByOne(argv []string, commands []string) string {
 	folder, err := os.MkdirTemp("", "dstack-commands-")

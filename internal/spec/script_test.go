@@ -47,7 +47,7 @@ func TestJoinCommands_EvaluatesOtherCommandsOnTheirOwn(t *testing.T) {
 		if strings.Contains(c, "\n") {
 			end = "\n"
 		}
-		want := "eval " + spec.QuoteWord(c+end) + "\ncase $? in 0) ;; *) exit $? ;; esac\neval 'b'"
+		want := "eval " + spec.QuoteWord(c+end) + "; case $? in 0) ;; *) exit $? ;; esac\neval 'b'"
 		if got := spec.JoinCommands([]string{c, "b"}); got != want {
 			t.Errorf("%q became\n%s", c, got)
 		}

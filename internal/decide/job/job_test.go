@@ -23,7 +23,7 @@ func TestBuildArgv(t *testing.T) {
 		{"other images run sh", spec.Service{Image: "x", Commands: []string{"a"}}, []string{"/bin/sh", "-i", "-c", "a"}},
 		{"a background command is wrapped", spec.Service{Commands: []string{"a &", "b"}}, []string{"/bin/bash", "-i", "-c", "{ a & } && b"}},
 		{"a comment ends with its command", spec.Service{Image: "x", Commands: []string{"echo a # b", "c"}}, []string{
-			"/bin/sh", "-i", "-c", "eval 'echo a # b'\ncase $? in 0) ;; *) exit $? ;; esac\neval 'c'",
+			"/bin/sh", "-i", "-c", "eval 'echo a # b'; case $? in 0) ;; *) exit $? ;; esac\neval 'c'",
 		}},
 		{"an entrypoint takes commands as arguments", spec.Service{Image: "x", Entrypoint: `serve --name "two words"`, Commands: []string{"--port", "80"}}, []string{"serve", "--name", "two words", "--port", "80"}},
 		{"without commands, the image's own command runs", spec.Service{Image: "x"}, nil},

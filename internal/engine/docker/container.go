@@ -65,6 +65,9 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 	if err := engine.ValidateMounts(spec); err != nil {
 		return client.ContainerCreateOptions{}, err
 	}
+	if err := engine.ValidateLaunch(spec); err != nil {
+		return client.ContainerCreateOptions{}, err
+	}
 	config := &container.Config{
 		User: "0", Env: buildEnv(spec, withInit), Entrypoint: buildEntrypoint(spec.Argv), Image: image,
 		Labels: e.attemptLabels(spec), ExposedPorts: network.PortSet{port: {}},

@@ -199,15 +199,17 @@ func (e *Engine) copyCode(ctx context.Context, id string, spec dstack.AttemptSpe
 	}
 	defer code.Close()
 	r, w := io.Pipe()
+	var leftOut []string
 	var repackErr error
 	var repacking sync.WaitGroup
 	repacking.Go(func() {
-		repackErr = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
+		leftOut, repackErr = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
 		_ = w.CloseWithError(repackErr)
 	})
 	_, err = e.docker.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r})
 	_ = r.CloseWithError(errors.New("the copy to the container has ended"))
 	repacking.Wait()
+	engine.LogLeftOut(e.opts.Log, spec, leftOut)
 	if refusal, ok := errors.AsType[*dstack.Error](repackErr); ok {
 		return refusal
 	}

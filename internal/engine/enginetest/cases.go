@@ -21,6 +21,7 @@ var contractCases = []contractCase{
 	{"an attempt becomes ready and answers at its address", becomesReady},
 	{"an attempt sees its environment and no tokens of the server", seesEnvironment},
 	{"the longest commands and variables run", runsLongestStrings},
+	{"longer commands and variables are refused", refusesLongerStrings},
 	{"an attempt starts in its working folder, with its code", seesCode},
 	{"a working folder outside of the code is refused", refusesOutsideDir},
 	{"output lines have increasing times", recordsOutput},
@@ -94,6 +95,13 @@ func runsLongestStrings(h *harness) {
 	}))
 	h.waitForReport(id, "ended", isExited)
 	h.expectLines(id, "131068 112485")
+}
+
+func refusesLongerStrings(h *harness) {
+	h.expectRefusal(h.newSpec(": "+strings.Repeat("x", 127<<10-1)), "the commands have 130049 bytes, the limit is 130048")
+	h.expectRefusal(h.newSpec("true", func(spec *dstack.AttemptSpec) {
+		spec.Env["AB"] = strings.Repeat("x", 128<<10-len("AB="))
+	}), "the environment variable AB has 131072 bytes with its name, the limit is 131071")
 }
 
 func seesCode(h *harness) {

@@ -62,9 +62,9 @@ func (e *Engine) Exec(ctx context.Context, spec dstack.AttemptSpec, c engine.Com
 	if !dir.hasFile("kept.json") || dir.isOver() {
 		return 0, engine.NewNotRunningError()
 	}
-	launch, err := e.newCommandLaunch(dir, spec, c)
+	launch, code, err := e.newCommandLaunch(dir, spec, c)
 	if err != nil {
-		return engine.ExitNoProgram, err
+		return code, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -136,12 +136,14 @@ func (e *Engine) endCommands(ctx context.Context, id dstack.AttemptID) error {
 	return nil
 }
 
-// newCommandLaunch returns what the keeper of a command needs. The error is that there is
-// no such program.
-func (e *Engine) newCommandLaunch(dir folder, spec dstack.AttemptSpec, c engine.Command) (commandLaunch, error) {
+// newCommandLaunch returns what the keeper of a command needs. If there is no such program,
+// it returns an error with the command's exit code.
+func (e *Engine) newCommandLaunch(
+	dir folder, spec dstack.AttemptSpec, c engine.Command,
+) (launch commandLaunch, exitCode int, err error) {
 	workingDir, err := engine.ResolveWorkingDir(spec)
 	if err != nil {
-		return commandLaunch{}, err
+		return launch, 0, err
 	}
 	env := map[string]string{}
 	if c.Terminal != nil && c.Terminal.Type != "" {
@@ -153,7 +155,7 @@ func (e *Engine) newCommandLaunch(dir folder, spec dstack.AttemptSpec, c engine.
 		env[dstack.PortVariable] = strconv.Itoa(started.Port)
 	}
 	spec.Env = env
-	launch := commandLaunch{
+	launch = commandLaunch{
 		Argv: c.Argv, Env: buildEnv(spec, os.Environ(), e.opts.GPUs), Terminal: c.Terminal != nil,
 		Dir:         filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
 		confinement: e.newConfinement(dir),
@@ -163,10 +165,19 @@ func (e *Engine) newCommandLaunch(dir folder, spec dstack.AttemptSpec, c engine.
 	}
 	program, ok := findProgram(launch.Argv[0], launch.Dir, launch.Env)
 	if !ok {
-		return commandLaunch{}, engine.NewNoProgramError(c.Argv)
+		return launch, engine.ExitNoProgram, engine.NewNoProgramError(c.Argv)
+	}
+	if !isProgram(program) {
+		return launch, engine.ExitNotExecutable, &dstack.Error{Kind: dstack.Invalid,
+			Message: "cannot run `" + launch.Argv[0] + "`: it is not a program, or may not be run", Hint: "check the path"}
 	}
 	launch.Argv = append([]string{program}, launch.Argv[1:]...)
-	return launch, nil
+	return launch, 0, nil
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
 // findProgram returns the path of a program as a shell in a folder finds it.
@@ -188,7 +199,7 @@ func findProgram(name, dir string, env []string) (string, bool) {
 				folder = filepath.Join(dir, folder)
 			}
 			path := filepath.Join(folder, name)
-			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			if isProgram(path) {
 				return path, true
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,7 @@ type Options struct {
 	Dialer        *dial.Dialer      // opens the connections of port checks; nil: directly
 	Hidden        []string          // folders that attempts must not read, if the system can hide them; Dir may be in one
 	GPUs          bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
+	Log           *slog.Logger      // nil: no log
 }
 
 // Engine runs attempts as processes.
@@ -69,6 +71,9 @@ var _ engine.Engine = (*Engine)(nil)
 // New opens the engine of a folder. ListReports returns the attempts of an earlier server
 // in the folder, too.
 func New(opts Options) (*Engine, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, &dstack.Error{
 			Kind:    dstack.Unavailable,

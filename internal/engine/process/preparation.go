@@ -164,6 +164,9 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 	if err := checkMounts(spec); err != nil {
 		return 0, err
 	}
+	if err := engine.ValidateLaunch(spec); err != nil {
+		return 0, err
+	}
 	bash, err := findBash(spec)
 	if err != nil {
 		return 0, err
@@ -222,9 +225,11 @@ func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec d
 			return err
 		}
 		defer code.Close()
-		if err := engine.UnpackArchive(ctx, root, code); err != nil {
+		leftOut, err := engine.UnpackArchive(ctx, root, code)
+		if err != nil {
 			return err
 		}
+		engine.LogLeftOut(e.opts.Log, spec, leftOut)
 	}
 	return root.MkdirAll(workingDir, 0o755)
 }

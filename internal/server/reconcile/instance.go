@@ -175,6 +175,9 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 	if err != nil {
 		return dstack.Report{}, err
 	}
+	if err := checkResolvedSize(c.Placed.Run, run); err != nil {
+		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
+	}
 	err = eng.Start(ctx, job.BuildAttemptSpec(run, c.Placed.Replica))
 	return dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting}, err
 }

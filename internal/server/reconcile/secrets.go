@@ -43,6 +43,20 @@ func (r *Reconciler) hideSecrets(ctx context.Context, placed []lifecycle.PlacedR
 	return nil
 }
 
+// checkResolvedSize returns an error if a variable is too long for the kernel with the
+// values of secrets. Without them it was checked when the run was submitted.
+func checkResolvedSize(run, resolved dstack.Run) error {
+	if len(run.Spec.Configuration.SecretNames()) == 0 {
+		return nil
+	}
+	for _, p := range resolved.Spec.Configuration.LaunchProblems() {
+		if strings.HasPrefix(p.Path, "env") {
+			return &dstack.Error{Kind: dstack.Invalid, Message: "cannot start with the values of its secrets: " + p.Message, Hint: p.Hint}
+		}
+	}
+	return nil
+}
+
 // newSecretReplacer returns a replacer for values, and for each line of those with
 // several; nil: there is nothing to replace.
 func newSecretReplacer(values map[string]string) *strings.Replacer {

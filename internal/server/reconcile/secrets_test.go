@@ -118,3 +118,17 @@ func TestPasses_ADeletedSecretIsAPlainReason(t *testing.T) {
 		t.Errorf("the engine got %v", got.Env)
 	}
 }
+
+// Values that are too long together are told before the kernel refuses them.
+func TestPasses_TooLongWithItsSecrets(t *testing.T) {
+	r := newRig(t)
+	r.setSecret(strings.Repeat("x", 64<<10))
+	r.begin(lifecycle.Limits{})
+	id := r.submitLike(func(s *spec.Service) {
+		s.Env = spec.Env{{Name: "LONG", Value: "${{ secrets.TOKEN }}${{ secrets.TOKEN }}"}}
+	})
+	w := r.until(id, "failed", finished)
+	if !strings.Contains(string(w.Run.Reason), "cannot start with the values of its secrets: the environment variable `LONG` has 131077 bytes") {
+		t.Errorf("it failed with %s", w.Run.Reason)
+	}
+}

@@ -50,11 +50,13 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 }
 
 // lockProject locks a project's row until the transaction ends: the project is not
-// deleted meanwhile, and submissions to it come one after the other; NotFound.
+// deleted meanwhile, and submissions to it come one after the other; NotFound. Passes
+// that lock a run and then add an event are not held up: its foreign key needs a
+// weaker lock.
 func (s *Store) lockProject(ctx context.Context, tx bun.Tx, id dstack.ProjectID) error {
 	query := "SELECT id FROM projects WHERE id = ?"
 	if s.kind == postgres {
-		query += " FOR UPDATE"
+		query += " FOR NO KEY UPDATE"
 	}
 	var ids []string
 	if err := tx.NewRaw(query, string(id)).Scan(ctx, &ids); err != nil {

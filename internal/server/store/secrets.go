@@ -110,14 +110,17 @@ func (s *Store) rollSecret(
 	if isFirst {
 		how = "set"
 	}
-	for _, user := range users[secret.Name] {
+	var rows []runRow
+	for _, user := range users[secret.Name] { // all of them first: passes lock a run before its instances, too
 		row, err := s.lockRun(ctx, tx, user.ID)
 		if err != nil {
 			return nil, nil, err
 		}
-		if !row.Live || row.Stop != string(dstack.StopNone) || row.Status == string(dstack.RunTerminating) {
-			continue
+		if row.Live && row.Stop == string(dstack.StopNone) && row.Status != string(dstack.RunTerminating) {
+			rows = append(rows, row)
 		}
+	}
+	for _, row := range rows {
 		run, err := s.openRun(row)
 		if err != nil {
 			return nil, nil, err

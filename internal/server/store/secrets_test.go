@@ -259,3 +259,43 @@ func TestSecrets_AreDeletedWithTheirProject(t *testing.T) {
 		}
 	})
 }
+
+// A pass that holds a run's row adds its event while a change of a secret waits for
+// the run: otherwise each would wait for the other.
+func TestSetSecret_DoesNotHoldUpPasses(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		if strings.HasPrefix(h.url, "sqlite") {
+			return // it has one writer at a time
+		}
+		h.setSecret("TOKEN", "one", t0)
+		run := h.submitted(usesSecret("web", tokenReference), t0)
+		raw := h.openRaw()
+		pass, err := raw.BeginTx(t.Context(), nil)
+		h.noError(err)
+		defer func() { _ = pass.Rollback() }()
+		_, err = pass.ExecContext(t.Context(), "UPDATE runs SET reason = 'x' WHERE id = $1", string(run.ID))
+		h.noError(err)
+		changed := make(chan error, 1)
+		go func() {
+			_, err := h.s.SetSecret(t.Context(), h.project.ID, "TOKEN", "two", "alice", t0)
+			changed <- err
+		}()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			var waiting int
+			h.noError(raw.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&waiting))
+			if waiting > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the change of the secret does not wait for the run")
+			}
+		}
+		_, err = pass.ExecContext(t.Context(), "SET LOCAL lock_timeout = '200ms'")
+		h.noError(err)
+		_, err = pass.ExecContext(t.Context(), `INSERT INTO events (id, project_id, run_id, run_name, at, kind, revision, was, became, username, message)
+			VALUES (1000, $1, $2, 'web', 0, 'run', 1, '', '', '', '')`, string(h.project.ID), string(run.ID))
+		h.noError(err)
+		h.noError(pass.Commit())
+		h.noError(<-changed)
+	})
+}
