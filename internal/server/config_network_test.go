@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,7 +65,8 @@ func TestParseConfig_NetworkProblems(t *testing.T) {
 			continue
 		}
 		var all strings.Builder
-		for _, p := range err.(spec.Problems) {
+		problems, _ := errors.AsType[spec.Problems](err)
+		for _, p := range problems {
 			fmt.Fprintf(&all, "c.yml:%d %s: %s\n", p.Line, p.Message, p.Hint)
 		}
 		for _, want := range wants {

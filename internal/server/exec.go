@@ -217,7 +217,8 @@ func (x *execCall) findExecutor(
 	}
 	for _, placed := range seen.Replicas {
 		if placed.Replica.Attempt == replica.Attempt {
-			return executor, job.BuildAttemptSpec(placed.Run, placed.Replica), nil
+			run, err := x.server.store.ResolveSecrets(x.ctx, placed.Run)
+			return executor, job.BuildAttemptSpec(run, placed.Replica), err
 		}
 	}
 	return nil, none, engine.NewNotRunningError() // it has been restarted since

@@ -140,7 +140,8 @@ func parseNode(text string) netip.Addr {
 	if pair, err := netip.ParseAddrPort(text); err == nil {
 		return plainAddress(pair.Addr())
 	}
-	host, port, hasPort := text, "", false
+	var host, port string
+	var hasPort bool
 	if strings.HasPrefix(text, "[") {
 		end := strings.IndexByte(text, ']')
 		if end < 0 {
