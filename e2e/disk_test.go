@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -142,10 +143,10 @@ func TestUploadsAreSealed(t *testing.T) {
 func (h *harness) uploadCode(code, hash string, part float64) string {
 	h.t.Helper()
 	c, err := h.sendUpload(code, hash, part)
-	defer c.Close()
 	if err != nil {
-		return err.Error()
+		return errors.Join(err, c.Close()).Error()
 	}
+	defer c.Close()
 	if part < 1 {
 		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 			return err.Error()

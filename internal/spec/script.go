@@ -44,10 +44,13 @@ func evalCommands(commands []string) string {
 	return strings.Join(parts, exitOnFailure)
 }
 
-// endLine ends the last line of a command, where that matters: after a backslash and in a
-// here-document.
+// endLine ends the last line of a command, where that matters: in a here-document, and
+// after a backslash, where an interactive bash 5.2 without an empty line ends silently.
 func endLine(command string) string {
-	if strings.HasSuffix(command, `\`) || strings.Contains(command, "\n") && !strings.HasSuffix(command, "\n") {
+	switch {
+	case strings.HasSuffix(command, `\`):
+		return command + "\n\n"
+	case strings.Contains(command, "\n") && !strings.HasSuffix(command, "\n"):
 		return command + "\n"
 	}
 	return command
@@ -91,6 +94,8 @@ type scanContext struct {
 	word        string // the start of the word being read
 	isStart     bool   // a command must follow: none has been read since the last operator
 	wantsTarget bool   // the target of a redirection must follow
+	isSubshell  bool   // a list in parentheses, which is a command and no part of a word
+	isComplete  bool   // a subshell has ended: only redirections and operators may follow
 }
 
 // next reads one element. It returns false if the command is not plain.
@@ -134,6 +139,8 @@ func (s *plainScanner) next() bool {
 		return s.endWord()
 	case c == ';' || c == '#' && s.word == "":
 		return false
+	case c == '[' && s.isStart && s.word != "" && s.word != "[":
+		return false // the index of an array, which may contain spaces and operators
 	case strings.IndexByte("&|<>()", c) >= 0:
 		return s.nextOperator(c, previous)
 	}
@@ -173,6 +180,7 @@ func (s *plainScanner) nextOperator(c, previous byte) bool {
 		return true
 	case c == '(' && s.isStart:
 		s.push(')')
+		s.isSubshell = true
 		return true
 	case c == '(' || s.isStart:
 		return false // an operator without a command before it
@@ -180,16 +188,21 @@ func (s *plainScanner) nextOperator(c, previous byte) bool {
 		if s.closing != ')' {
 			return false
 		}
-		s.pop() // a subshell counts as a word, too
+		if !s.isSubshell {
+			s.pop()
+			return true
+		}
+		s.scanContext, s.outer = s.outer[len(s.outer)-1], s.outer[:len(s.outer)-1]
+		s.isStart, s.isComplete = false, true
 		return true
 	case c == '&' && strings.HasPrefix(s.rest, "&"):
-		s.rest, s.isStart = s.rest[1:], true
+		s.rest, s.isStart, s.isComplete = s.rest[1:], true, false
 		return true
 	case c == '&':
 		s.ended = true
 		return len(s.outer) == 0
 	}
-	s.isStart = true // |
+	s.isStart, s.isComplete = true, false // |
 	return !strings.HasPrefix(s.rest, "|") && !strings.HasPrefix(s.rest, "&")
 }
 
@@ -199,6 +212,9 @@ func (s *plainScanner) endWord() bool {
 	word, isCommand := s.word, s.isStart && !s.wantsTarget
 	if word == "" {
 		return true
+	}
+	if s.isComplete && !s.wantsTarget {
+		return false
 	}
 	s.word, s.wantsTarget = "", false
 	if isCommand {

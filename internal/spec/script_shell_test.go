@@ -33,6 +33,12 @@ var trickyCommands = []string{
 	"echo $UNSET", "sleep 0 & echo $! > /dev/null", "wait", "umask 077", "umask", "cd nosuch", "cd nosuch || true", "exec 2>/dev/null", "true >", "<",
 }
 
+// shellPieces make random texts that are commands, or almost.
+var shellPieces = []string{
+	"true", "false", "echo a", "x=1", "b", " ", " ", " ", "'", "'", `"`, `"`, `\`, "$", "$(", "${x", "(", ")", "}", "& wait ", "&&", "|", "||", ";", "<", ">",
+	">f", "#", "\n", "!", "if ", "then ", "fi", "{ ", "set -e\n", "`", "[", "]", "*", "<<E", "E\n",
+}
+
 // On real shells, joined commands print the same and end with the same status as
 // commands that the same shell reads one by one, until the first failure.
 func TestJoinCommands_RunOneByOneInRealShells(t *testing.T) {
@@ -63,6 +69,13 @@ func TestJoinCommands_RunOneByOneInRealShells(t *testing.T) {
 			}
 			rapid.Check(t, func(t *rapid.T) {
 				check(t, rapid.SliceOfN(rapid.SampledFrom(trickyCommands), 2, 6).Draw(t, "commands"))
+			})
+			rapid.Check(t, func(t *rapid.T) {
+				text := strings.Join(rapid.SliceOfN(rapid.SampledFrom(shellPieces), 1, 8).Draw(t, "pieces"), "")
+				if strings.Contains(strings.ReplaceAll(text, " ", ""), "()") {
+					t.Skip("a function may call itself for ever")
+				}
+				check(t, []string{"echo first", text, "echo last"})
 			})
 		})
 	}
