@@ -40,7 +40,7 @@ func newLogsCommand(a *app) *cobra.Command {
 			} else if lines >= 0 {
 				request.Tail = &lines
 			}
-			return a.showLogs(c, request, logStyle{timestamps: stamps, json: asJSON})
+			return a.showLogs(c, request, since, logStyle{timestamps: stamps, json: asJSON})
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
@@ -99,7 +99,7 @@ func hasSeveralReplicas(view api.RunView, follow bool) bool {
 	return view.ReplicaCount > 1 || len(view.Replicas) > 1 || follow && view.Max > 1
 }
 
-func (a *app) showLogs(c *cobra.Command, request api.FollowLogs, style logStyle) error {
+func (a *app) showLogs(c *cobra.Command, request api.FollowLogs, since string, style logStyle) error {
 	ctx := c.Context()
 	client, project, err := a.connect(ctx)
 	if err != nil {
@@ -111,19 +111,39 @@ func (a *app) showLogs(c *cobra.Command, request api.FollowLogs, style logStyle)
 		return a.suggestRun(ctx, client, project, request.RunName, err)
 	}
 	style.showReplica = request.Replica == nil && hasSeveralReplicas(view, request.Follow)
+	notice := startSilenceNotice(silenceDelay, func() {
+		if request.Follow && !view.Status.IsFinished() {
+			a.printNoOutput(view, request, since)
+		}
+	})
+	defer notice.end()
 	reader := &logReader{client: client, project: project, request: request, retryDelay: reconnectDelay,
-		notify: func(text string) { a.printInfo(" %s", cleanLine(text)) }}
+		notify: func(text string) {
+			notice.end()
+			a.printInfo(" %s", cleanLine(text))
+		}}
 	printer := newLogPrinter(a.screen, style)
+	isEmpty := true
 	for entry, err := range reader.entries(ctx) {
+		notice.end()
 		if ctx.Err() != nil {
 			return nil // Ctrl-C is the normal end
 		}
 		if err != nil {
 			return err
 		}
+		isEmpty = false
 		if err := printer.printEntry(entry); err != nil {
 			return err
 		}
 	}
+	notice.end()
+	if !isEmpty {
+		return nil
+	}
+	if last, err := client.GetRunView(ctx, project, api.RunViewRequest{RunName: request.RunName}); err == nil {
+		view = last // it may have ended in the meantime
+	}
+	a.printNoOutput(view, request, since)
 	return nil
 }

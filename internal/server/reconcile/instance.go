@@ -193,15 +193,20 @@ func withoutRemoved(reports []dstack.Report, removed map[dstack.AttemptID]bool) 
 }
 
 // startLogCopies starts to copy the output of each placed attempt that runs or
-// has ended, unless it is being copied already.
+// has ended, unless it is being copied already. An attempt that was refused has
+// none, which ends the streams that follow it.
 func (r *Reconciler) startLogCopies(eng engine.Engine, placed []lifecycle.PlacedReplica, reports []dstack.Report) {
-	hasOutput := map[dstack.AttemptID]bool{}
+	states := map[dstack.AttemptID]dstack.AttemptState{}
 	for _, rep := range reports {
-		hasOutput[rep.Attempt] = rep.State == dstack.AttemptRunning || rep.State == dstack.AttemptExited
+		states[rep.Attempt] = rep.State
 	}
 	for _, p := range placed {
-		if a := p.Replica.Attempt; hasOutput[a] {
-			r.logCopier.start(eng, logs.Key{Project: p.Run.Project, Run: p.Run.ID, RunName: p.Run.Name, Attempt: a})
+		key := logs.Key{Project: p.Run.Project, Run: p.Run.ID, RunName: p.Run.Name, Attempt: p.Replica.Attempt}
+		state := states[key.Attempt]
+		if state == dstack.AttemptRunning || state == dstack.AttemptExited {
+			r.logCopier.start(eng, key)
+		} else if state == dstack.AttemptRefused && !r.Logs.Finished(key) {
+			r.Logs.Finish(key)
 		}
 	}
 }
