@@ -1,12 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"dstack/internal/human"
 	"dstack/internal/server"
 )
 
@@ -50,7 +50,7 @@ func readTokenFile(path, source string) (string, error) {
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return "", newInvalidError(fmt.Sprintf("%s: cannot read %s: %s", source, path, describeFileError(err)), "check the path")
+			return "", newInvalidError(fmt.Sprintf("%s: cannot read %s: %s", source, path, human.DescribeFailure(err)), "check the path")
 		}
 		defer func() { _ = f.Close() }() // it was only read
 		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
@@ -60,19 +60,11 @@ func readTokenFile(path, source string) (string, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxFileBytes))
 	if err != nil {
-		return "", newInvalidError(fmt.Sprintf("%s: cannot read %s: %s", source, path, describeFileError(err)), "check the path")
+		return "", newInvalidError(fmt.Sprintf("%s: cannot read %s: %s", source, path, human.DescribeFailure(err)), "check the path")
 	}
 	token := strings.TrimRight(string(text), "\r\n")
 	if token == "" {
 		return "", newInvalidError(fmt.Sprintf("%s: %s is empty", source, path), "write the token into it, and nothing else")
 	}
 	return token, nil
-}
-
-// describeFileError returns why a file operation failed, without the path.
-func describeFileError(err error) string {
-	if p, ok := errors.AsType[*os.PathError](err); ok {
-		return p.Err.Error()
-	}
-	return err.Error()
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // openListener listens on a TCP address. flag is the flag that sets the port, for the hint of an error; see
@@ -30,14 +30,7 @@ func newListenError(address, flag string, err error) error {
 	if host, _, _ := net.SplitHostPort(address); isUnknown && unknown.Name == host {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "cannot find the host " + host, Hint: ownAddress, Cause: err}
 	}
-	reason := err
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		reason = op.Err
-	}
-	if call, ok := errors.AsType[*os.SyscallError](reason); ok {
-		reason = call.Err
-	}
-	e := &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("cannot listen on %s: %v", address, reason),
+	e := &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("cannot listen on %s: %s", address, human.DescribeFailure(err)),
 		Hint: "choose another address or port with " + flag, Cause: err}
 	malformed, isMalformed := errors.AsType[*net.AddrError](err)
 	switch {

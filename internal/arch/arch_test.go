@@ -66,10 +66,10 @@ var packages = []entry{
 	{"internal/hub/hubtest", ""},
 
 	// The server.
-	{"internal/server/store", "spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status"},
-	{"internal/server/logs", "dstack"},
-	{"internal/server/reconcile", "spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
-	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
+	{"internal/server/store", "human spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status"},
+	{"internal/server/logs", "human dstack"},
+	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
+	{"internal/server/wire", "human spec dstack decide/job decide/status api server/store"},
 	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin page api backend engine hub loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -136,7 +137,7 @@ func markRunErrors(c *cobra.Command) {
 		if err == nil || isOurs || isProblems || isExit {
 			return err
 		}
-		return &dstack.Error{Kind: dstack.Internal, Message: err.Error(), Cause: err}
+		return &dstack.Error{Kind: dstack.Internal, Message: human.PlainFailure(err.Error()), Cause: err}
 	}
 }
 

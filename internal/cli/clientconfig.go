@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/loop"
 )
 
@@ -176,7 +177,7 @@ func readClientConfig(home string) (*clientConfig, error) {
 	}
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("cannot read %s: %s", path, describeFileError(err)),
+			Message: fmt.Sprintf("cannot read %s: %s", path, human.DescribeFailure(err)),
 			Hint:    "fix that file, or move it and run: dstack config --project NAME --url URL"}
 	}
 	config.addRecords(readServerRecords(home))
@@ -216,7 +217,7 @@ func updateClientConfig(home string, change func(*clientConfig) error) error {
 }
 
 func cannotWrite(path string, err error) error {
-	return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("cannot write %s: %s", path, describeFileError(err)),
+	return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("cannot write %s: %s", path, human.DescribeFailure(err)),
 		Hint: "check that you own the folder and that the disk is not full", Cause: err}
 }
 

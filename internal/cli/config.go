@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +12,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // configCommand is one `dstack config`.
@@ -257,28 +256,20 @@ func (a *app) readTokenFile(path string) (string, error) {
 	if path != "-" {
 		f, err := os.Open(a.resolvePath(path))
 		if err != nil {
-			return "", invalidInput("check the path", "cannot read the token from %s: %s", path, describeFileError(err))
+			return "", invalidInput("check the path", "cannot read the token from %s: %s", path, human.DescribeFailure(err))
 		}
 		defer f.Close()
 		in, where = f, path
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxFileBytes))
 	if err != nil {
-		return "", invalidInput("check the path", "cannot read the token from %s: %s", where, describeFileError(err))
+		return "", invalidInput("check the path", "cannot read the token from %s: %s", where, human.DescribeFailure(err))
 	}
 	token := strings.TrimSpace(string(text))
 	if token == "" || len(strings.Fields(token)) > 1 {
 		return "", invalidInput("it must contain the token and nothing else", "there is no token in %s", where)
 	}
 	return token, nil
-}
-
-// describeFileError returns why a file operation failed, without the path.
-func describeFileError(err error) string {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return p.Err.Error()
-	}
-	return err.Error()
 }
 
 // checkServer verifies that the server accepts the token, and returns the

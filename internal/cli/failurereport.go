@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -29,7 +30,7 @@ func (s *screen) printError(err error, verbose bool) {
 		return
 	}
 	if !ok {
-		ours = &dstack.Error{Message: err.Error()} // an error of cobra or of a library
+		ours = &dstack.Error{Message: human.PlainFailure(err.Error())} // an error of cobra or of a library
 	}
 	title, rest, _ := strings.Cut(ours.Message, "\n")
 	s.printLabeled("error: ", red, cleanLine(title))

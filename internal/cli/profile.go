@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -75,7 +76,7 @@ func (a *app) readProfiles(folder string) (file sourceFile, profiles []spec.Prof
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return file, nil, spec.Problems{{File: name, Message: "this file cannot be read: " + readFailure(err),
+			return file, nil, spec.Problems{{File: name, Message: "this file cannot be read: " + human.DescribeFailure(err),
 				Hint: "make it readable, or move it"}}
 		case file.name != "":
 			return file, nil, spec.Problems{{File: name, Message: "there is also " + file.name, Hint: "keep one of them"}}

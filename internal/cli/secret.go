@@ -109,7 +109,7 @@ func (s *secretSetCommand) readValue(ctx context.Context, name string, given []s
 		f, err := os.Open(s.resolvePath(s.file))
 		if err != nil {
 			return "", &dstack.Error{Kind: dstack.Invalid, Cause: err, Hint: "check the path",
-				Message: fmt.Sprintf("cannot read %s: %s", s.file, readFailure(err))}
+				Message: fmt.Sprintf("cannot read %s: %s", s.file, human.DescribeFailure(err))}
 		}
 		defer f.Close()
 		if value, err = readSecretText(f, s.file); err != nil {
@@ -132,7 +132,7 @@ func readSecretText(from io.Reader, source string) (string, error) {
 	text, err := io.ReadAll(io.LimitReader(from, api.MaxSecretBytes+3)) // a line break, and one byte too many
 	if err != nil {
 		return "", &dstack.Error{Kind: dstack.Invalid, Cause: err, Hint: "check that it is a file",
-			Message: fmt.Sprintf("cannot read %s: %s", source, readFailure(err))}
+			Message: fmt.Sprintf("cannot read %s: %s", source, human.DescribeFailure(err))}
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
 }

@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +51,7 @@ func (a *app) readSource(name string) (sourceFile, error) {
 	text, err := a.readFile(name)
 	if err != nil {
 		return sourceFile{}, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("cannot read %s: %s", name, readFailure(err)),
+			Message: fmt.Sprintf("cannot read %s: %s", name, human.DescribeFailure(err)),
 			Hint:    a.suggestFile(name, "check the path")}
 	}
 	return sourceFile{name, text}, nil
@@ -67,14 +65,6 @@ func (a *app) readFile(name string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxSourceSize))
-}
-
-// readFailure returns why a file cannot be read, without its path.
-func readFailure(err error) string {
-	if reason, ok := errors.AsType[*fs.PathError](err); ok {
-		return reason.Err.Error()
-	}
-	return err.Error()
 }
 
 // resolvePath resolves a path relative to the current folder.

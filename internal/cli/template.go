@@ -266,7 +266,7 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 		vars.setKey("add_generation_prompt", json.RawMessage("true"))
 	case '{':
 		if err := vars.merge(text); err != nil {
-			return nil, invalidInput("", "--messages: %s: %v", name, err)
+			return nil, invalidInput("", "--messages: %s: %s", name, human.DescribeFailure(err))
 		}
 	default:
 		return nil, invalidInput("", "--messages: %s is neither a list of messages nor an object of variables", name)
@@ -288,7 +288,7 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	}
 	if r.kwargs != "" {
 		if err := vars.merge([]byte(r.kwargs)); err != nil {
-			return nil, invalidInput("", "--kwargs: %v", err)
+			return nil, invalidInput("", "--kwargs: %s", human.DescribeFailure(err))
 		}
 	}
 	return vars.encode(), nil

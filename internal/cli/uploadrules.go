@@ -9,6 +9,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/gitignore"
+	"dstack/internal/human"
 )
 
 // defaultLeftOut names what is left out, tracked by git or not, unless a rule in
@@ -105,7 +106,7 @@ func ignoreFileError(err error) error {
 	var pathErr *fs.PathError
 	message := "cannot read the files that say what is not uploaded"
 	if errors.As(err, &pathErr) {
-		message = fmt.Sprintf("cannot read %s: %v", pathErr.Path, pathErr.Err)
+		message = fmt.Sprintf("cannot read %s: %s", pathErr.Path, human.DescribeFailure(err))
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Message: message, Cause: err,
 		Hint: "make the file readable: it says what must not be uploaded"}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -157,7 +158,7 @@ func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, 
 	})
 	if err != nil && ctx.Err() == nil {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: "cannot read the folder " + folder + ": " + err.Error()}
+			Message: "cannot read the folder " + folder + ": " + human.DescribeFailure(err)}
 	}
 	return names, err
 }

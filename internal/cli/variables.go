@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -35,7 +36,7 @@ func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
 		text, err := a.readFile(name)
 		if err != nil {
 			problems = append(problems, flagProblem("--env-file", "check the path",
-				"cannot read %s: %s", name, readFailure(err)))
+				"cannot read %s: %s", name, human.DescribeFailure(err)))
 			continue
 		}
 		vars, err := spec.ParseEnvFile(name, text)

@@ -80,7 +80,7 @@ func ReadConfig(dir, mainProject string, format ConfigFormat) (config Config, cr
 	}
 	if err != nil {
 		return Config{}, false, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("cannot read %s: %s", file, withoutPath(err)),
+			Message: fmt.Sprintf("cannot read %s: %s", file, human.DescribeFailure(err)),
 			Hint:    "make it readable for this user, or remove it"}
 	}
 	config, err = parseConfig(file, text, format)
@@ -93,14 +93,6 @@ func indent(text, by string) string {
 		b.WriteString(by + line)
 	}
 	return b.String()
-}
-
-// withoutPath returns the text of an error without the operation and the path.
-func withoutPath(err error) string {
-	if p, ok := errors.AsType[*os.PathError](err); ok {
-		return p.Err.Error()
-	}
-	return err.Error()
 }
 
 // createFile writes a file in one step: after a crash it is complete or does not exist.

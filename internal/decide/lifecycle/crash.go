@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -63,7 +64,11 @@ func decideRetry(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack
 			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", human.RoundDuration(window)))
 		}
 	case crashes >= maxFirstAttempts:
-		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(", %d times in a row", crashes))
+		times := ", %d times in a row"
+		if strings.Contains(string(why), "; ") { // the last part of the reason is advice
+			times = "; this happened %d times in a row"
+		}
+		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(times, crashes))
 	}
 	if step.To == dstack.ReplicaRestarting {
 		step.RetryAt = now.Add(backoffAfter(crashes))

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // errorPattern recognizes an error of Docker by its text: Docker's API returns most
@@ -138,7 +139,7 @@ func insertImage(message, image string) string {
 func shortenError(err error) string {
 	const maxBytes = 300
 	text := strings.Join(strings.Fields(err.Error()), " ")
-	text = strings.TrimPrefix(text, "Error response from daemon: ")
+	text = human.PlainFailure(strings.TrimPrefix(text, "Error response from daemon: "))
 	if len(text) > maxBytes {
 		text = text[:maxBytes] + "…"
 	}

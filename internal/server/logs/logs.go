@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 const (
@@ -196,7 +197,7 @@ func (s *Store) Remove(project, runName string) error {
 	r.attempts, r.bytes, r.loaded = map[dstack.AttemptID]*attemptLogs{}, 0, false
 	if err := os.RemoveAll(dir); err != nil {
 		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
-			Message: "cannot remove the logs of " + runName + ": " + err.Error()}
+			Message: "cannot remove the logs of " + runName + ": " + human.DescribeFailure(err)}
 	}
 	return nil
 }
@@ -219,7 +220,7 @@ func (s *Store) RemoveProject(project string) error {
 	}
 	if err != nil {
 		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
-			Message: "cannot remove the logs of project " + project + ": " + err.Error()}
+			Message: "cannot remove the logs of project " + project + ": " + human.DescribeFailure(err)}
 	}
 	return nil
 }
@@ -269,7 +270,7 @@ func (s *Store) withAttempt(k Key, use func(*runLogs, *attemptLogs) error) error
 
 func newDiskError(verb string, err error) error {
 	return &dstack.Error{
-		Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot %s logs: %s", verb, err), Cause: err,
+		Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot %s logs: %s", verb, human.DescribeFailure(err)), Cause: err,
 		Hint: "check that the server may write to its folder and that the disk works",
 	}
 }

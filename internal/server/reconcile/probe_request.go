@@ -15,6 +15,7 @@ import (
 
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -131,12 +132,12 @@ func describeError(probe spec.Probe, err error) *probeFailure {
 	case errors.Is(err, io.EOF):
 		return newFailure(probe, ": it closed the connection without an answer")
 	case errors.As(err, &network):
-		return newFailure(probe, ": "+network.Error())
+		return newFailure(probe, ": "+human.DescribeFailure(network))
 	}
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
 		err = inner
 	}
-	return newFailure(probe, ": "+strings.TrimPrefix(err.Error(), "net/http: "))
+	return newFailure(probe, ": "+human.DescribeFailure(err))
 }
 
 // probeTitle names a probe for the user. The query is left out: it may hold a

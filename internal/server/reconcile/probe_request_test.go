@@ -169,7 +169,7 @@ func TestSendProbe_ReasonsAreShortAndPrintable(t *testing.T) {
 	}{
 		{"no query, which may hold a key", "/health?key=secret", "GET /health: connection refused"},
 		{"a long path", "/" + long, "GET /" + strings.Repeat("ä", 58) + "…: connection refused"},
-		{"control characters", "/a\x1b[31m\nb", "GET /a [31m b: net/url: invalid control character in URL"},
+		{"control characters", "/a\x1b[31m\nb", "GET /a [31m b: invalid control character in URL"},
 		{"an invalid path", "/%zz", `GET /%zz: invalid URL escape "%zz"`},
 	}
 	for _, c := range cases {

@@ -19,6 +19,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 const (
@@ -83,7 +84,7 @@ func (s *Store) openSQLite(where string) error {
 	path := filepath.Clean(u.Path)
 	if err := createPrivate(path); err != nil {
 		return &dstack.Error{
-			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, describeFileError(err)), Cause: err,
+			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, human.DescribeFailure(err)), Cause: err,
 			Hint: folderHint,
 		}
 	}
@@ -109,14 +110,6 @@ func createPrivate(path string) error {
 
 // folderHint is the hint for a file that cannot be created.
 const folderHint = "check that the folder exists, is yours, and that its disk has free space"
-
-// describeFileError returns why a file operation failed, without the path.
-func describeFileError(err error) string {
-	if p, ok := errors.AsType[*os.PathError](err); ok {
-		return p.Err.Error()
-	}
-	return err.Error()
-}
 
 func sqlitePool(path string, conns int, settings ...string) (*bun.DB, error) {
 	settings = append([]string{"_pragma=busy_timeout(10000)", "_pragma=foreign_keys(1)"}, settings...)

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // sealPrefix begins every sealed text: enc:v1:<key's id>:<base64>.
@@ -39,16 +40,16 @@ func NewSealer(file string) (*Sealer, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeKeyFile(file); err != nil {
-			return nil, keyError(file, describeFileError(err), folderHint, err)
+			return nil, keyError(file, human.DescribeFailure(err), folderHint, err)
 		}
 		text, err = os.ReadFile(file)
 	}
 	if err != nil {
-		return nil, keyError(file, describeFileError(err), "check that the file is yours", err)
+		return nil, keyError(file, human.DescribeFailure(err), "check that the file is yours", err)
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, keyError(file, describeFileError(err), "check that the file is yours", err)
+		return nil, keyError(file, human.DescribeFailure(err), "check that the file is yours", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, keyError(file, "others can read it", "chmod 600 "+file, nil)
@@ -74,11 +75,11 @@ func parseKeys(file string, text []byte) (*Sealer, error) {
 		}
 		block, err := aes.NewCipher(key)
 		if err != nil {
-			return nil, keyError(file, err.Error(), "", err)
+			return nil, keyError(file, human.DescribeFailure(err), "", err)
 		}
 		gcm, err := cipher.NewGCM(block)
 		if err != nil {
-			return nil, keyError(file, err.Error(), "", err)
+			return nil, keyError(file, human.DescribeFailure(err), "", err)
 		}
 		sum := sha256.Sum256(key)
 		id := hex.EncodeToString(sum[:4])

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -91,7 +92,7 @@ func (d *documentDecoder) addSyntaxError(loc []any, err error) {
 	if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
 		loc = append(slices.Clone(loc), bad.Offset)
 	}
-	d.addError(loc, "value_error.jsondecode", "not JSON: %s", err)
+	d.addError(loc, "value_error.jsondecode", "%s", human.DescribeFailure(err))
 }
 
 func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value) {
@@ -126,7 +127,7 @@ func (d *documentDecoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into
 	}
 	problems, ok := errors.AsType[spec.Problems](err)
 	if !ok {
-		d.addError(loc, "value_error", "%s", err)
+		d.addError(loc, "value_error", "%s", human.DescribeFailure(err))
 		return
 	}
 	for _, p := range problems {
