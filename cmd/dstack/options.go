@@ -16,6 +16,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
+	"dstack/internal/human"
 )
 
 // serverOptions are the settings of `dstack server`, from its flags and from the environment.
@@ -74,7 +75,7 @@ func (o *serverOptions) readEnvironment() error {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(o.dir, "data"), 0o700); err != nil {
-		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot use the folder %s: %v", o.dir, err),
+		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot use the folder %s: %s", o.dir, human.DescribeFailure(err)),
 			Hint: "set DSTACK_SERVER_DIR to a folder that you may write to", Cause: err}
 	}
 	o.domain = os.Getenv("DSTACK_GATEWAY_DOMAIN")

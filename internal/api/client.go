@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,6 +46,9 @@ type Client struct {
 // An invalid URL or token is a *dstack.Error of kind Invalid.
 func NewClient(rawURL, token string) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(rawURL, "/"))
+	if err == nil && base.Port() != "" {
+		_, err = strconv.ParseUint(base.Port(), 10, 16)
+	}
 	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
 			Message: fmt.Sprintf("%q is not the URL of a dstack server", rawURL),
@@ -254,7 +258,10 @@ func (c *Client) call(ctx context.Context, path string, body, answer any, limit 
 			Message: fmt.Sprintf("the response of %s is larger than %s", c.base, human.Bytes(maxResponseBytes))}
 	}
 	if answer == nil {
-		return nil
+		answer = new(json.RawMessage)
+		if len(text) == 0 {
+			return nil
+		}
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
 		return c.unexpectedResponseError(err)

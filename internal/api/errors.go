@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // kindByStatus maps HTTP statuses to error kinds, for responses without a kind.
@@ -55,10 +57,20 @@ func (c *Client) unreachableError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // canceled by the caller, or timed out
 	}
-	return &dstack.Error{Kind: dstack.Unavailable, Cause: noResponseError{err},
-		Message: fmt.Sprintf("cannot reach the dstack server at %s", c.base),
-		Hint:    c.unreachableHint()}
+	message, hint := fmt.Sprintf("cannot reach the dstack server at %s", c.base), c.unreachableHint()
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED): // it does not run
+	case errors.Is(err, http.ErrSchemeMismatch):
+		message += ": it speaks http, not https"
+		hint = "correct the URL: dstack config --url http://" + c.base.Host
+	default:
+		message += ": " + human.DescribeFailure(err)
+		hint = otherwiseHint
+	}
+	return &dstack.Error{Kind: dstack.Unavailable, Cause: noResponseError{err}, Message: message, Hint: hint}
 }
+
+const otherwiseHint = "check that it runs, that this machine can reach it, and the URL: dstack config"
 
 // unreachableHint says how to start the server that listens at the client's URL, if it
 // is on this machine, and otherwise what to check.
@@ -70,7 +82,7 @@ func (c *Client) unreachableHint() string {
 	ip := net.ParseIP(host)
 	switch {
 	case port == "" || host != "localhost" && (ip == nil || !ip.IsLoopback()):
-		return "check that it runs, that this machine can reach it, and the URL: dstack config"
+		return otherwiseHint
 	case port == defaultPort:
 		return "start it with: dstack server"
 	}
@@ -122,6 +134,7 @@ func (c *Client) responseError(response *http.Response) error {
 	}
 	if refused.Message == "" {
 		refused.Message = fmt.Sprintf("the dstack server at %s answered %s", c.base, response.Status)
+		refused.Hint = "check the output of the server, then try again"
 	}
 	if refused.Hint == "" && refused.Kind == dstack.Unauthorized {
 		refused.Hint = "set the token again: dstack config --url " + c.base.String()

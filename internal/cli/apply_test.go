@@ -161,7 +161,7 @@ func TestApply_SuggestsFiles(t *testing.T) {
 	_, u := newApplyTest(t, readyView)
 	u.run("apply", "-y", "-f", "servcie.dstack.yml").check(t, ExitInvalid, nil,
 		[]string{"cannot read servcie.dstack.yml: no such file", "did you mean `service.dstack.yml`?"})
-	u.run("apply", "-y").check(t, ExitInvalid, nil, []string{"there is no .dstack.yml", "there is: service.dstack.yml"})
+	u.run("apply", "-y").check(t, ExitInvalid, nil, []string{"there is no .dstack.yml", "name one: -f service.dstack.yml"})
 	u.writeFile("empty/README", "")
 	u.run("apply", "-y", "-f", "empty").check(t, ExitInvalid, nil, []string{"there is no *.dstack.yml in empty", "name the file itself"})
 	u.writeFile(".dstack.yml", serviceFile)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -172,16 +173,40 @@ func readClientConfig(home string) (*clientConfig, error) {
 		err = fmt.Errorf("it is larger than %d bytes", maxConfigSize)
 	}
 	var config clientConfig
+	reason := human.DescribeFailure(err)
 	if err == nil && len(strings.TrimSpace(string(content))) > 0 {
 		err = yaml.Load(content, &config)
+		reason = describeYAMLFailure(err)
 	}
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("cannot read %s: %s", path, human.DescribeFailure(err)),
+			Message: fmt.Sprintf("cannot read %s: %s", path, reason),
 			Hint:    "fix that file, or move it and run: dstack config --project NAME --url URL"}
 	}
 	config.addRecords(readServerRecords(home))
 	return &config, nil
+}
+
+// yamlLine finds the line in an error of the YAML library.
+var yamlLine = regexp.MustCompile(`line (\d+)|L(\d+)\.C`)
+
+// describeYAMLFailure says where a file is not as expected. The text of the library's error names
+// Go types.
+func describeYAMLFailure(err error) string {
+	if err == nil {
+		return ""
+	}
+	place := ""
+	if found := yamlLine.FindStringSubmatch(err.Error()); found != nil {
+		place = "line " + found[1] + found[2]
+	}
+	switch {
+	case strings.Contains(err.Error(), "cannot construct") && place != "":
+		return place + " has a value of another type than expected"
+	case place != "":
+		return "it is not valid YAML, at or before " + place
+	}
+	return "it is not valid YAML"
 }
 
 // updateClientConfig reads, changes and replaces the file under a lock that

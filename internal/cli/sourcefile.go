@@ -40,7 +40,7 @@ func (a *app) readSource(name string) (sourceFile, error) {
 			}
 		}
 		if name == "" {
-			return sourceFile{}, invalidInput(a.suggestFile("", "name one: -f service.dstack.yml"),
+			return sourceFile{}, invalidInput(a.suggestFlag("service.dstack.yml"),
 				"there is no %s in %s", defaultFileNames[0], a.dir)
 		}
 	}
@@ -89,7 +89,25 @@ func (a *app) suggestFile(name, otherwise string) string {
 	} else {
 		folder = filepath.Dir(folder)
 	}
-	var existing []string
+	existing := a.listConfigurations(folder)
+	if near := human.Nearest(name, existing); near != "" {
+		return "did you mean `" + near + "`?"
+	}
+	if len(existing) > 0 {
+		return "there is: " + strings.Join(existing[:min(5, len(existing))], ", ")
+	}
+	return otherwise
+}
+
+// suggestFlag returns a hint that names a configuration of the current folder as a flag, or an
+// example if there is none.
+func (a *app) suggestFlag(example string) string {
+	existing := append(a.listConfigurations(a.dir), example)
+	return "name one: -f " + strings.Join(existing[:max(1, min(5, len(existing)-1))], ", or -f ")
+}
+
+// listConfigurations returns the configurations in a folder, relative to the current one.
+func (a *app) listConfigurations(folder string) (existing []string) {
 	for _, pattern := range []string{"*.dstack.yml", "*.dstack.yaml"} {
 		found, _ := filepath.Glob(filepath.Join(folder, pattern)) // the only error is a malformed pattern
 		for _, f := range found {
@@ -99,11 +117,5 @@ func (a *app) suggestFile(name, otherwise string) string {
 			existing = append(existing, f)
 		}
 	}
-	if near := human.Nearest(name, existing); near != "" {
-		return "did you mean `" + near + "`?"
-	}
-	if len(existing) > 0 {
-		return "there is: " + strings.Join(existing[:min(5, len(existing))], ", ")
-	}
-	return otherwise
+	return existing
 }

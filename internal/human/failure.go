@@ -78,7 +78,7 @@ var failurePatterns = []failurePattern{
 	{regexp.MustCompile(`\b(Get|Head|Post|Put|Delete) "[^"]*": `), ""},
 	{regexp.MustCompile(`\b(dial (tcp|udp|unix)[46]?: )?lookup (\S+?)( on \S+)?: no such host`), "there is no host $3"},
 	{regexp.MustCompile(`\b(dial (tcp|udp|unix)[46]?: )?lookup (\S+?)( on \S+)?: .*`), "the address of the host $3 cannot be found"},
-	{regexp.MustCompile(`\bdial (tcp|udp|unix)[46]? \S+: `), ""},
+	{regexp.MustCompile(`\bdial (tcp|udp|unix)[46]?( \S+)?: `), ""},
 	{regexp.MustCompile(`\b(read|write) (tcp|udp|unix)[46]? \S+: `), ""},
 	{regexp.MustCompile(`\b(connect|read|write|accept|bind): `), ""},
 	{regexp.MustCompile(`\b(open|stat|lstat|mkdir|rename|readlink|unlinkat|fork/exec|chdir) [^\s:]\S*: `), ""},

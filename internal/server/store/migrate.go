@@ -45,7 +45,7 @@ func (s *Store) migrate(ctx context.Context) error {
 
 func openError(err error) error {
 	return &dstack.Error{
-		Kind: dstack.Unavailable, Message: "cannot open the database: " + human.PlainFailure(err.Error()), Cause: err,
+		Kind: dstack.Unavailable, Message: "cannot open the database: " + human.DescribeFailure(err), Cause: err,
 		Hint: "check that DSTACK_DATABASE_URL names a database that is up and that this user may change",
 	}
 }
