@@ -19,7 +19,15 @@ import (
 func TestExec(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
-		h.applyAndWait(h.newFolder(h.workloadConfig("web", "- GREETING=a b  c")))
+		set := h.newCommand(h.home, "secret", "set", "API_KEY")
+		set.Stdin = strings.NewReader("s3cret value\n")
+		if out, err := set.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		h.applyAndWait(h.newFolder(h.workloadConfig("web", "- GREETING=a b  c", "- KEY=${{ secrets.API_KEY }}")))
+		if r := h.runCLI("exec", "web", "--", "sh", "-c", `test "$KEY" = "s3cret value" && echo same`).expectExit(0); r.out != "same\n" {
+			t.Errorf("the secret is not in the environment: %q", r.out)
+		}
 
 		r := h.runCLI("exec", "web", "--", "sh", "-c", `echo "$GREETING $DSTACK_REPLICA_NUM"; ls; echo oops >&2; exit 7`).expectExit(7)
 		if !strings.HasPrefix(r.out, "a b  c 0\n") || !strings.Contains(r.out, "workload") || r.err != "oops\n" {
@@ -161,7 +169,7 @@ func TestExecTerminal(t *testing.T) {
 }
 
 // beatScript starts a process that ignores SIGHUP and writes to a file until it is killed.
-const beatScript = `rm -f beat; (trap "" HUP INT TERM; while :; do echo beat >> beat; sleep 0.1; done) & echo started; `
+const beatScript = `echo beat > beat; (trap "" HUP INT TERM; while :; do echo beat >> beat; sleep 0.1; done) & echo started; `
 
 // expectSilence checks that a process of beatScript has ended.
 func (h *harness) expectSilence(run string) {

@@ -213,7 +213,7 @@ func TestProcess_AreForGlobalAdmins(t *testing.T) {
 		member.runCLIIn(member.newFolder(portConfig(name, "auto", "- VERSION=2")), "apply", "-f", "service.dstack.yml", "-y").
 			expectError(code, "only global admins", "install Docker")
 	}
-	member.runCLI("exec", "web", "--", "id").expectError(1, "only global admins", "install Docker")
+	member.runCLI("exec", "web", "--", "id").expectError(1, "only global admins", "Docker")
 	if v := h.fetchRun("web"); v.Revision != 1 || v.Ready != 1 {
 		t.Errorf("the admin's run is at revision %d with %d ready replicas", v.Revision, v.Ready)
 	}

@@ -46,8 +46,8 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 }
 
 // forwardedHeaders are the headers that every request to a replica has.
-var forwardedHeaders = [...]string{"X-Forwarded-For", "X-Real-Ip", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
-	"Forwarded", "X-Request-Id"}
+var forwardedHeaders = [...]string{"X-Forwarded-For", "X-Real-Ip", "X-Forwarded-Host", "X-Forwarded-Proto",
+	"X-Forwarded-Port", "Forwarded", "X-Request-Id"}
 
 // isGatewayHeader reports whether only the gateway may set a header of this
 // name. Many applications do not distinguish X-Real-IP from x_real_ip.

@@ -114,7 +114,8 @@ func (p *proxyRequest) signIn() error {
 }
 
 func (p *proxyRequest) logRefusedSignIn(why string) {
-	p.gateway.log.Info("sign-in refused", slog.String("id", p.id), slog.String("why", why),
+	p.gateway.log.Info("sign-in refused", slog.String("id", p.id), slog.String("from", p.client.AddressText()),
+		slog.String("why", why),
 		slog.String("project", p.destination.Project), slog.String("run", p.destination.Run))
 }
 

@@ -46,7 +46,8 @@ func (t *requestTrailer) complete() {
 // checked those before.
 func mayTrail(name string) bool {
 	switch name = http.CanonicalHeaderKey(name); name {
-	case "Authorization", "Connection", "Cookie", "Expect", "Host", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+	case "Authorization", "Connection", "Cookie", "Expect", "Host", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding",
+		"Upgrade":
 		return false
 	default:
 		return !isGatewayHeader(name) && !strings.HasPrefix(name, "Proxy-") && !strings.HasPrefix(name, "Content-") ||

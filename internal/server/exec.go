@@ -45,6 +45,7 @@ func (s *Server) execInReplica(c *apiCall) error {
 		return &dstack.Error{Kind: dstack.Unavailable, Message: "too many commands run in replicas", Hint: "try again in a moment"}
 	}
 	defer s.commands.Add(-1)
+	defer c.endWhenStopping()()
 	c.setReadDeadline(0)
 	conn, err := websocket.Accept(c.w, c.r, nil)
 	if err != nil {
@@ -218,6 +219,9 @@ func (x *execCall) findExecutor(
 	for _, placed := range seen.Replicas {
 		if placed.Replica.Attempt == replica.Attempt {
 			run, err := x.server.store.ResolveSecrets(x.ctx, placed.Run)
+			if !x.onlyAdmins && dstack.KindOf(err) == dstack.NotFound {
+				run, err = placed.Run, nil // a container has its environment already
+			}
 			return executor, job.BuildAttemptSpec(run, placed.Replica), err
 		}
 	}

@@ -361,7 +361,7 @@ func shortHash(hash string) string {
 // where no machine has containers.
 func newProcessForbiddenError() error {
 	return &dstack.Error{Kind: dstack.Forbidden,
-		Message: "only global admins may run commands as plain processes: they have the rights of the server's own user",
+		Message: "only global admins may run services as plain processes: they have the rights of the server's own user",
 		Hint:    placement.AdviceForGlobalAdmins}
 }
 

@@ -237,8 +237,9 @@ func commandRefusesUnknown(h *harness) {
 	}
 }
 
-// beat starts a process that ignores SIGHUP and writes to the file beat until it ends.
-const beat = `(trap "" HUP INT TERM; while :; do echo beat >> beat; sleep 0.1; done) & echo started; `
+// beat writes to the file beat, and starts a process that ignores SIGHUP and goes on with
+// that until it ends.
+const beat = `echo beat >> beat; (trap "" HUP INT TERM; while :; do echo beat >> beat; sleep 0.1; done) & echo started; `
 
 // expectSilence checks that a process that beat has started has ended.
 func (h *harness) expectSilence(spec dstack.AttemptSpec) {

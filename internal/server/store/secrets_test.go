@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -84,7 +85,7 @@ func TestSecrets_MissingOnesAreRefusedByName(t *testing.T) {
 		rs := usesSecret("web", "${{ secrets.B }} ${{ secrets.A }}")
 		err := h.s.PinSecrets(t.Context(), h.project.ID, &rs)
 		h.wantKind(dstack.Invalid, err)
-		e, _ := err.(*dstack.Error)
+		e, _ := errors.AsType[*dstack.Error](err)
 		if e.Message != "this project has no secrets A, B" || e.Hint != "an admin of the project can set it: dstack secret set A; dstack secret set B" {
 			t.Errorf("got %q, %q", e.Message, e.Hint)
 		}
