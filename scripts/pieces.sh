@@ -24,6 +24,18 @@ mark_broken() {
 is_root() { [ "$(id -u)" = 0 ]; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# without_services COMMAND... runs the command while Debian starts no service of a
+# package that it installs: nginx would take port 80 and stay.
+without_services() {
+	local policy=/usr/sbin/policy-rc.d status
+	[ -e $policy ] && { "$@"; return; }
+	printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+	"$@"
+	status=$?
+	rm -f $policy
+	return $status
+}
+
 # install PACKAGE... installs Debian packages. If it fails, $why has the reason.
 install() {
 	why="$1 is not installed"
@@ -34,7 +46,7 @@ install() {
 		# Without Error-Mode, an update that reaches no server exits with 0.
 		apt-get update -qq -o APT::Update::Error-Mode=any >/dev/null 2>&1 || apt_state=unreachable
 	fi
-	if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >"$root/apt.log" 2>&1; then
+	if ! DEBIAN_FRONTEND=noninteractive without_services apt-get install -y -qq --no-install-recommends "$@" >"$root/apt.log" 2>&1; then
 		why+=", and apt-get could not install it: $(grep -m1 '^E:' "$root/apt.log")"
 		[ $apt_state = reached ] && [ "${CI:-}" = true ] && pieces_failed=1
 		return 1

@@ -74,7 +74,9 @@ func (r *testGateway) upload(host string, size int64, inChunks bool) response {
 // while the gateway still sends the body. The client gets the response.
 func TestForward_EarlyResponse(t *testing.T) {
 	const requests, size = 20, 20 << 20
-	long := strings.Repeat("too large ", 10_000)
+	// What a replica has not sent when it resets the connection is lost, also without
+	// the gateway: the long response fits the window of a new connection.
+	long := strings.Repeat("too large ", 3_000)
 	for name, c := range map[string]struct {
 		header, body string
 		pause        time.Duration // between the response and the end of the connection

@@ -63,7 +63,7 @@ func QuoteWord(text string) string { return "'" + strings.ReplaceAll(text, "'", 
 // and builtins whose effect depends on how the commands after them are read or combined.
 var notPlainWords = []string{
 	"if", "then", "elif", "else", "fi", "for", "while", "until", "do", "done", "case", "esac", "select", "function",
-	"coproc", "{", "}", "set", "shopt", "alias", "unalias", "trap", "enable",
+	"coproc", "{", "}", "[[", "]]", "set", "shopt", "alias", "unalias", "trap", "enable",
 }
 
 // isPlain reports whether a trimmed command can be an operand of &&: a single line of
@@ -112,6 +112,10 @@ func (s *plainScanner) next() bool {
 		}
 		s.rest, s.last = s.rest[1:], c
 		s.addToWord(`\`)
+		return true
+	case c == '$' && strings.HasPrefix(s.rest, "$"): // the shell's process ID
+		s.rest = s.rest[1:]
+		s.addToWord("$$")
 		return true
 	case c == '$' && strings.HasPrefix(s.rest, "("):
 		s.push(')')

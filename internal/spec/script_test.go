@@ -21,8 +21,8 @@ func TestJoinCommands_KeepsTheWireFormOfPlainCommands(t *testing.T) {
 			"pip install -r requirements.txt && A=1 python -m http.server $PORT 2>&1"},
 		{[]string{`echo "it's; # fine" 'a; b'`, `serve --key "$(cat "my key")" --n ${N:-1} >> log 2>/dev/null`},
 			`echo "it's; # fine" 'a; b' && serve --key "$(cat "my key")" --n ${N:-1} >> log 2>/dev/null`},
-		{[]string{"(cd app && make) > log", "! grep -q x y", "[ -f a ]", "[[ -f a ]]", "echo a[0]", "a$(b)c d"},
-			"(cd app && make) > log && ! grep -q x y && [ -f a ] && [[ -f a ]] && echo a[0] && a$(b)c d"},
+		{[]string{"(cd app && make) > log", "! grep -q x y", "[ -f a ]", "echo a[0]", "a$(b)c d $$"},
+			"(cd app && make) > log && ! grep -q x y && [ -f a ] && echo a[0] && a$(b)c d $$"},
 		{[]string{"curl http://x/#a", `echo $# ${#x} a\;b \# \'`}, `curl http://x/#a && echo $# ${#x} a\;b \# \'`},
 		{[]string{"echo if", "kubectl set image x"}, "echo if && kubectl set image x"},
 		{[]string{"source .venv/bin/activate", "exec serve"}, "source .venv/bin/activate && exec serve"},
@@ -42,7 +42,7 @@ func TestJoinCommands_EvaluatesOtherCommandsOnTheirOwn(t *testing.T) {
 		"a # b", "# a", "a;", "a; b", "a ||", "a || b", "a &&", "&& a", "a |", "| a", "a & b", "a & &", "& a", "a\nb", "a\n#b",
 		"cat <<X\nX", "cat <<< x", "echo 'a", `echo "a`, `echo "$(a`, "echo ${a", "(a", "a)", "`a`", "$'\\'' '", "a >", "a <",
 		"a >&", "a &> b", "a |& b", "a && | b", "if a", "a && if b", "a | while b", "set -e", "a && set -e", "alias a=b", "trap x ERR",
-		"{ a", "! if a", "(if a)", "echo 'a\nb'", "a > && b", "a > | b", "$(", "$()", "a $(set -e)", "a <(b)", "a[ b", "(a)b", "(a) b", "a (b)", "$(a; b)", "a >& &", "a & #",
+		"{ a", "! if a", "(if a)", "echo 'a\nb'", "a > && b", "a > | b", "$(", "$()", "a $(set -e)", "a <(b)", "a[ b", "[[ a", "]]", "$$(a)", "(a)b", "(a) b", "a (b)", "$(a; b)", "a >& &", "a & #",
 	} {
 		end := ""
 		if strings.Contains(c, "\n") {

@@ -34,6 +34,7 @@ var contractCases = []contractCase{
 	{"a report shows on which addresses an attempt listens", reportsAddresses},
 	{"an attempt listens on the port that its engine chose", choosesPort},
 	{"SIGTERM reaches all processes", stopsGracefully},
+	{"no signal is ignored at the start", startsWithDefaultSignals},
 	{"an attempt that ignores SIGTERM is killed after its grace period", killsAfterGrace},
 	{"a second stop shortens the grace period", shortensStop},
 	{"a stop without a grace period kills at once", killsWithoutGrace},
@@ -194,6 +195,15 @@ func resumesLogs(h *harness) {
 				h.t.Fatalf("line %d is at %v now, and was at %v", i+1+j, l.At, lines[i+1+j].At)
 			}
 		}
+	}
+}
+
+// A shell cannot trap a signal that was ignored when it started.
+func startsWithDefaultSignals(h *harness) {
+	id := h.startAttempt(h.newSpec(`caught=; for s in INT HUP QUIT TERM USR1 PIPE; do trap "caught=\"\$caught $s\"" $s; kill -$s $$; done; ` +
+		`[ "$caught" = " INT HUP QUIT TERM USR1 PIPE" ] && exit 7; echo "caught:$caught"; exit 8`))
+	if r := h.waitForReport(id, "exited", isOver); r.ExitCode != 7 {
+		h.t.Errorf("the exit code is %d, the output %q", r.ExitCode, r.LastOutput)
 	}
 }
 

@@ -54,7 +54,8 @@ func Keep(path string) int {
 	defer runtime.KeepAlive(lock)
 	stopSignals := make(chan os.Signal, 8)
 	ossignal.Notify(stopSignals, syscall.SIGTERM)
-	ossignal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
+	// Not Ignore: the replica would inherit that.
+	ossignal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
 	k := &keeper{dir: dir, stopSignals: stopSignals}
 	if err := k.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "dstack keep:", err)

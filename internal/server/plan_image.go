@@ -1,0 +1,45 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"dstack/internal/decide/job"
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/human"
+)
+
+// describeImage says how much has to be downloaded before the replicas can start,
+// or "" if nothing has to be, or nothing is known.
+func (s *Server) describeImage(ctx context.Context, p runPlan) string {
+	if len(p.placements) == 0 || !p.placements[0].Offer.Engine.Containers || p.placements[0].Offer.OwnedInstance == "" {
+		return ""
+	}
+	offer := p.placements[0].Offer
+	b, err := s.backends.Get(offer.Key)
+	if err != nil {
+		return ""
+	}
+	eng, err := b.Engine(ctx, offer.OwnedInstance)
+	finder, ok := eng.(engine.ImageFinder)
+	if err != nil || !ok {
+		return ""
+	}
+	image := job.ChooseImage(p.spec)
+	var auth *dstack.RegistryAuth
+	if login := p.spec.Configuration.RegistryAuth; login != nil {
+		auth = &dstack.RegistryAuth{Username: login.Username, Password: login.Password}
+	}
+	info, err := finder.FindImage(ctx, image, auth)
+	switch {
+	case err != nil || info.IsLocal:
+		return ""
+	case info.DownloadBytes == 0 && p.spec.Configuration.Image == "":
+		return fmt.Sprintf("the default image %s is not on %s yet: several gigabytes will be downloaded; `image` may name a smaller one",
+			image, offer.Type)
+	case info.DownloadBytes == 0:
+		return fmt.Sprintf("the image %s is not on %s yet and will be downloaded", image, offer.Type)
+	}
+	return fmt.Sprintf("the image %s is not on %s yet: %s will be downloaded", image, offer.Type, human.ImageBytes(info.DownloadBytes))
+}
