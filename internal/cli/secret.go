@@ -315,7 +315,7 @@ func (d *secretDeleteCommand) checkNames(names []string, secrets []api.Secret, p
 				Hint: "first: dstack stop " + strings.Join(runs, " ") + "; or add --force: replicas that run keep the value, and " +
 					"none can start without it"}
 		case len(runs) > 0:
-			d.printInfo(" %s %s is used by %s: their replicas cannot start again without it",
+			d.printInfo(" %s without %s, no replica of %s can start again",
 				d.err.paint(yellow, "warning"), name, strings.Join(runs, ", "))
 		}
 	}
