@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 
 	"dstack/internal/backend"
 	"dstack/internal/decide/route"
@@ -61,7 +60,7 @@ type Server struct {
 	namingMu sync.Mutex // held while a run name is generated
 	table    tableCache
 	mux      *http.ServeMux
-	commands atomic.Int64 // running commands of runs/exec
+	commands execSlots // running commands of runs/exec
 
 	backendTypes map[string]BackendType
 }
