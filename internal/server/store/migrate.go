@@ -24,10 +24,27 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, err := compareVersions(ctx, provider); err != nil {
+		return err
+	}
 	if _, err := provider.Up(ctx); err != nil {
 		return openError(err)
 	}
 	return nil
+}
+
+// compareVersions reports whether migrations are missing. The database of a later version is an
+// error of kind Conflict: this version would misread it.
+func compareVersions(ctx context.Context, provider *goose.Provider) (isOld bool, err error) {
+	version, known, err := provider.GetVersions(ctx)
+	if err != nil {
+		return false, openError(err)
+	}
+	if version > known {
+		return false, &dstack.Error{Kind: dstack.Conflict, Message: "the database is that of a later version of dstack",
+			Hint: "start that version again, or give this one another database"}
+	}
+	return version < known, nil
 }
 
 // checkMigrated returns an error of kind Conflict if migrations are missing.
@@ -36,9 +53,9 @@ func (s *Store) checkMigrated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	isOld, err := provider.HasPending(ctx)
+	isOld, err := compareVersions(ctx, provider)
 	if err != nil {
-		return openError(err)
+		return err
 	}
 	if isOld {
 		return &dstack.Error{Kind: dstack.Conflict, Message: "the database is that of an earlier version of dstack",

@@ -80,6 +80,19 @@ func TestOpenMigrated_DoesNotMigrate(t *testing.T) {
 	})
 }
 
+// An earlier version would misread what a later one has written.
+func TestOpen_RefusesTheDatabaseOfALaterVersion(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		h.noError(h.s.Close())
+		_, err := h.openRaw().ExecContext(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, TRUE)")
+		h.noError(err)
+		_, err = store.Open(t.Context(), h.url, h.sealer)
+		h.wantKind(dstack.Conflict, err)
+		_, err = store.OpenMigrated(t.Context(), h.url, h.sealer)
+		h.wantKind(dstack.Conflict, err)
+	})
+}
+
 // A new revision writes no secret in the clear.
 func TestSecrets_OfRevisionsAreNotReadable(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
