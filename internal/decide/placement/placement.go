@@ -103,6 +103,14 @@ func compareFilters(need dstack.Requirements, o dstack.Offer) (why []string) {
 	among("backend", o.Backend, need.Backends)
 	among("region", o.Region, need.Regions)
 	among("instance type", o.Type, need.InstanceTypes)
+	switch {
+	case o.OwnedInstance != "" && need.InstanceName != "" && !strings.EqualFold(o.Type, need.InstanceName):
+		why = append(why, fmt.Sprintf("its name is %s, not %s", o.Type, need.InstanceName))
+	case o.OwnedInstance == "" && need.InstanceName != "":
+		why = append(why, fmt.Sprintf("it would be rented, and `instance_name` asks for the existing machine %s", need.InstanceName))
+	case o.OwnedInstance == "" && need.OwnedOnly:
+		why = append(why, "it would be rented, and `creation_policy` is reuse")
+	}
 	if need.Spot != nil && *need.Spot != o.Spot {
 		why = append(why, map[bool]string{true: "it is not a spot machine", false: "it is a spot machine"}[*need.Spot])
 	}
@@ -119,6 +127,9 @@ func compareSizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocat
 	res, hw := need.Resources, o.Hardware
 	mine := o.OwnedInstance != ""
 	var why []string
+	if arch := string(res.CPUArch); arch != "" && hw.Arch != "" && arch != hw.Arch {
+		why = append(why, fmt.Sprintf("its processors are %s, %s asked for", hw.Arch, arch))
+	}
 	if !mine || res.Explicit.CPU {
 		why = append(why, compareSize("CPUs", res.CPU, hw.CPUs, taken.CPUs, mine)...)
 	}
