@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +21,9 @@ type publishedClient struct {
 	*harness
 	bin     string // the folder of its Python
 	ownHome string
+
+	requests  io.WriteCloser // of clients/published_cli.py, which loads the client only once
+	responses *bufio.Scanner
 }
 
 // needPublishedClient skips the test without the published client, and returns the
@@ -33,26 +40,71 @@ func newPublishedClient(h *harness) *publishedClient {
 	p := &publishedClient{harness: h, bin: filepath.Join(needPublishedClient(h.t), "bin"), ownHome: h.t.TempDir()}
 	// It looks for a newer version once a day, on the network.
 	h.writeFile(filepath.Join(p.ownHome, ".cache", ".dstack", "cli", "last_check"), "")
-	p.run(p.ownHome, "config", "--project", "main", "--url", h.serverURL(), "--token", h.token, "--default").expectExit(0)
+	config := []string{"config", "--project", "main", "--url", h.serverURL(), "--token", h.token, "--default"}
+	p.finish(p.newCommand(p.ownHome, filepath.Join(p.bin, "dstack"), config...)).expectExit(0)
+	p.startCLI()
 	return p
+}
+
+// startCLI starts the process that runs commands until the end of the test.
+func (p *publishedClient) startCLI() {
+	p.t.Helper()
+	program, err := filepath.Abs("clients/published_cli.py")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := p.newCommand(p.ownHome, filepath.Join(p.bin, "python"), program)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if p.requests, err = cmd.StdinPipe(); err != nil {
+		p.t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.responses = bufio.NewScanner(out)
+	p.responses.Buffer(nil, 64<<20)
+	p.t.Cleanup(func() {
+		_ = p.requests.Close()
+		timer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		defer timer.Stop()
+		_ = cmd.Wait()
+	})
 }
 
 // run runs a command of the client's command line, without a terminal.
 func (p *publishedClient) run(dir string, args ...string) *result {
 	p.t.Helper()
-	return p.finish(p.newCommand(dir, filepath.Join(p.bin, "dstack"), args...), "")
+	return p.answer("", dir, args...)
 }
 
 // answer runs a command of the client's command line with text on standard input.
 func (p *publishedClient) answer(input, dir string, args ...string) *result {
 	p.t.Helper()
-	return p.finish(p.newCommand(dir, filepath.Join(p.bin, "dstack"), args...), input)
+	request := map[string]any{"dir": dir, "args": args, "input": input}
+	if _, err := fmt.Fprintln(p.requests, encodeJSON(p.t, request)); err != nil {
+		p.t.Fatal(err)
+	}
+	if !p.responses.Scan() {
+		p.t.Fatalf("published dstack %s: no result: %v", strings.Join(args, " "), p.responses.Err())
+	}
+	var got struct {
+		Code     int
+		Out, Err string
+	}
+	if err := json.Unmarshal(p.responses.Bytes(), &got); err != nil {
+		p.t.Fatal(err)
+	}
+	return &result{t: p.t, line: "published dstack " + strings.Join(args, " "), out: got.Out, err: got.Err, code: got.Code}
 }
 
 // runPython runs a program with the client's Python API.
 func (p *publishedClient) runPython(dir, program string, args ...string) *result {
 	p.t.Helper()
-	return p.finish(p.newCommand(dir, filepath.Join(p.bin, "python"), append([]string{program}, args...)...), "")
+	return p.finish(p.newCommand(dir, filepath.Join(p.bin, "python"), append([]string{program}, args...)...))
 }
 
 func (p *publishedClient) newCommand(dir, program string, args ...string) *exec.Cmd {
@@ -75,10 +127,11 @@ func (p *publishedClient) buildEnv() []string {
 	return env
 }
 
-func (p *publishedClient) finish(cmd *exec.Cmd, input string) *result {
+// finish runs a program to its end.
+func (p *publishedClient) finish(cmd *exec.Cmd) *result {
 	p.t.Helper()
 	var out, errOut bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errOut
+	cmd.Stdout, cmd.Stderr = &out, &errOut
 	timer := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	err := cmd.Run()
