@@ -76,9 +76,9 @@ func TestPublishedClient_Options(t *testing.T) {
 	apply = append(apply, "-e", "COLOUR=red")
 	p.run(dir, append(apply, "--profile", "none")...).expectExit(1).expectText("No such profile: none")
 	p.run(dir, append(apply, "-n", "Bad_Name")...).expectExit(1).expectText("Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'")
-	p.run(dir, append(apply, "--gpu", "1")...).expectExit(1).expectText("no machine suits", "it has no GPU", "ask for less")
+	p.run(dir, append(apply, "--gpu", "1")...).expectExit(1).expectText("no machine suits", "it has no GPU", "no machine of this server has a GPU")
 	p.run(dir, append(apply, "-b", "aws")...).expectExit(1).expectText("no machine suits", "this server has the backends: local")
-	p.run(dir, append(apply, "--instance", "attic")...).expectExit(1).expectText("its name is", "not attic", "this server has the machines: ")
+	p.run(dir, append(apply, "--instance", "attic")...).expectExit(1).expectText("its name is", "`instance_name` allows only attic")
 
 	machine := strings.Fields(p.run(dir, "pool", "ps").expectExit(0).expectText("default-pool", "idle").lineWith("local"))[0]
 	for _, flags := range [][]string{{"--pool", "team"}, {"--reuse"}, {"--dont-destroy"}, {"--idle-duration", "1h"}, {"--instance", machine}} {

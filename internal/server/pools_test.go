@@ -76,7 +76,7 @@ func TestSubmit_PoolFields(t *testing.T) {
 	fields := "pool_name: team\ncreation_policy: reuse\ntermination_policy: dont-destroy\ntermination_idle_time: 1h\ninstance_name: Box\n"
 	h.mustSubmit(api.RunSpecRequest{RunSpec: h.newRunSpec("pooled", plainService+fields)})
 	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("web", plainService+"instance_name: attic\n")}, 400,
-		dstack.NoCapacity, "its name is box, not attic")
+		dstack.NoCapacity, "its name is box, and `instance_name` allows only attic")
 
 	// A plan names the pool, and what the client submits of it is not the user's.
 	var plan api.RunPlan

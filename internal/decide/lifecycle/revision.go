@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -26,7 +27,8 @@ type ReviseFacts struct {
 type NewRevision struct {
 	Present      int // the run's revision as its author saw it
 	Spec         dstack.RunSpec
-	User         string // its author
+	User         string // who made it
+	Author       string // who wrote its spec, whose rights decide where it may run; empty: User
 	NeedsRollout bool   // it needs new containers
 	Restores     int    // the revision whose spec it repeats; 0: none
 	Cause        string // what made it, if its spec is the present one: secret A was changed
@@ -55,7 +57,7 @@ func Revise(seen ReviseFacts, rev NewRevision, now time.Time) (dstack.Run, []dst
 			run.TemplateRevision, run.ReadyAt = num, time.Time{}
 		}
 	}
-	run.Revision, run.LatestRevision, run.User, run.Spec = num, num, rev.User, rev.Spec
+	run.Revision, run.LatestRevision, run.User, run.Spec = num, num, cmp.Or(rev.Author, rev.User), rev.Spec
 	run.DesiredReplicas = clampReplicas(rev.Spec.Configuration.Replicas, run.DesiredReplicas)
 	if run.DesiredReplicas != seen.Run.DesiredReplicas {
 		run.ScaledAt = now
@@ -129,8 +131,8 @@ func buildReviseEvents(was, run dstack.Run, rev NewRevision) []dstack.Event {
 const maxNamedLinks = 20
 
 // LeftOutEvents returns the event of a submitted revision whose code has links that
-// replicas do not get, or none.
-func LeftOutEvents(run dstack.Run, links []string) []dstack.Event {
+// replicas do not get, or none. by is who submitted it.
+func LeftOutEvents(run dstack.Run, by string, links []string) []dstack.Event {
 	if len(links) == 0 {
 		return nil
 	}
@@ -139,7 +141,7 @@ func LeftOutEvents(run dstack.Run, links []string) []dstack.Event {
 		message += fmt.Sprintf(" and %d more", more)
 	}
 	return []dstack.Event{{Project: run.ProjectID, Run: run.ID, RunName: run.Name, Kind: dstack.EventUpload,
-		Revision: run.Revision, User: run.User, Message: message}}
+		Revision: run.Revision, User: by, Message: message}}
 }
 
 // RollBack returns a run at an earlier revision that has served.

@@ -94,21 +94,21 @@ func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocatio
 
 // compareFilters returns why backend, region, type, spot or price do not suit.
 func compareFilters(need dstack.Requirements, o dstack.Offer) (why []string) {
-	among := func(field, value string, allowed []string) {
+	among := func(what, value, field string, allowed []string) {
 		same := func(a string) bool { return strings.EqualFold(a, value) }
 		if len(allowed) > 0 && !slices.ContainsFunc(allowed, same) {
-			why = append(why, fmt.Sprintf("%s %s is not among %s", field, value, strings.Join(allowed, ", ")))
+			why = append(why, fmt.Sprintf("its %s is %s, and `%s` allows only %s", what, value, field, strings.Join(allowed, ", ")))
 		}
 	}
-	among("backend", o.Backend, need.Backends)
-	among("region", o.Region, need.Regions)
-	among("instance type", o.Type, need.InstanceTypes)
-	switch {
-	case o.OwnedInstance != "" && need.InstanceName != "" && !strings.EqualFold(o.Type, need.InstanceName):
-		why = append(why, fmt.Sprintf("its name is %s, not %s", o.Type, need.InstanceName))
-	case o.OwnedInstance == "" && need.InstanceName != "":
-		why = append(why, fmt.Sprintf("it would be rented, and `instance_name` asks for the existing machine %s", need.InstanceName))
-	case o.OwnedInstance == "" && need.OwnedOnly:
+	among("backend", o.Backend, "backends", need.Backends)
+	among("region", o.Region, "regions", need.Regions)
+	among("instance type", o.Type, "instance_types", need.InstanceTypes)
+	switch isOwned := o.OwnedInstance != ""; {
+	case isOwned:
+		among("name", o.Type, "instance_name", nonEmpty(need.InstanceName))
+	case need.InstanceName != "":
+		why = append(why, "it would be rented, and `instance_name` allows only the existing machine "+need.InstanceName)
+	case need.OwnedOnly:
 		why = append(why, "it would be rented, and `creation_policy` is reuse")
 	}
 	if need.Spot != nil && *need.Spot != o.Spot {

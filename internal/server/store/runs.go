@@ -48,7 +48,7 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run, leftOut ...string) 
 			return err
 		}
 		events := []dstack.Event{row.event(dstack.EventApplied, r.User, "revision 1")}
-		return addEvents(ctx, tx, append(events, lifecycle.LeftOutEvents(r, leftOut)...), r.SubmittedAt)
+		return addEvents(ctx, tx, append(events, lifecycle.LeftOutEvents(r, r.User, leftOut)...), r.SubmittedAt)
 	})
 }
 
