@@ -82,8 +82,8 @@ func TestPublishedClient_Options(t *testing.T) {
 
 	machine := strings.Fields(p.run(dir, "pool", "ps").expectExit(0).expectText("default-pool", "idle").lineWith("local"))[0]
 	for _, flags := range [][]string{{"--pool", "team"}, {"--reuse"}, {"--dont-destroy"}, {"--idle-duration", "1h"}, {"--instance", machine}} {
-		r := p.answer("n\n", dir, append(append([]string{"apply", "-f", "service.dstack.yml", "-e", "COLOUR=red", "-d"}, flags...))...)
-		r.expectExit(0).expectText("local", machine, "optional", "[y/n]", "Exiting...")
+		asking := append([]string{"apply", "-f", "service.dstack.yml", "-e", "COLOUR=red", "-d"}, flags...)
+		p.answer("n\n", dir, asking...).expectExit(0).expectText("local", machine, "optional", "[y/n]", "Exiting...")
 		p.run(dir, append(apply, flags...)...).expectExit(0).expectText("Run optional submitted")
 		p.run(dir, "stop", "optional", "--abort", "-y").expectExit(0).expectText("Aborted")
 		p.waitForStatus("optional", "terminated")
