@@ -32,8 +32,8 @@ func TestProfileAndEnvFile(t *testing.T) {
 				t.Errorf("the replica has %s=%q, want %q", name, got, want)
 			}
 		}
-		r = h.runCLIIn(dir, append(apply, "--profile", "here", "--no-retry", "--pool", "gpus")...)
-		r.expectError(2, "--pool: not supported yet: pool_name")
+		r = h.runCLIIn(dir, append(apply, "--profile", "here", "--gpu", "16G")...)
+		r.expectError(2, "--gpu: ")
 		if strings.Contains(r.err, "service.dstack.yml") {
 			t.Errorf("the error of a flag names the file:\n%s", r.err)
 		}

@@ -137,7 +137,7 @@ func TestApply_RejectsInvalidInputBeforeAnyRequest(t *testing.T) {
 		{"a broken file, all problems at once", "type: service\nport: 8000\ncomands: [a]\nresources: {gpu: 16G}\n", nil, ExitInvalid,
 			[]string{"service.dstack.yml:3:1", "did you mean `commands`?", "2 problems"}},
 		{"missing variables", strings.ReplaceAll(serviceFile, "GREETING", "NOT_SET"), nil, ExitInvalid, []string{"service.dstack.yml:7:", "NOT_SET", "-e NOT_SET=…"}},
-		{"an unsupported field", serviceFile + "pool_name: x\n", nil, ExitInvalid, []string{"service.dstack.yml:9:1", "not supported yet: pool_name"}},
+		{"an unsupported field", serviceFile + "reservation: x\n", nil, ExitInvalid, []string{"service.dstack.yml:9:1", "not supported yet: reservation"}},
 		{"a wrong flag value", serviceFile, []string{"--gpu", "16G"}, ExitInvalid, []string{"--gpu: "}},
 		{"a wrong price", serviceFile, []string{"--max-price", "-3"}, ExitInvalid, []string{"--max-price: "}},
 		{"a wrong variable", serviceFile, []string{"-e", "1A=2"}, ExitInvalid, []string{"--env: "}},

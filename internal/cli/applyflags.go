@@ -66,11 +66,11 @@ func (f *applyFlags) addTo(c *cobra.Command) {
 	flags.BoolVar(&f.noRetry, "no-retry", false, "do not retry")
 	flags.StringVar(&f.retryDuration, "retry-duration", "", "retry after every kind of failure, for this `TIME`")
 	flags.StringVar(&f.maxDuration, "max-duration", "", "stop the run after this `TIME`, or off")
-	flags.StringVar(&f.pool, "pool", "", "machines of the pool `NAME`")
-	flags.StringVar(&f.instance, "instance", "", "use the machine `NAME` of the pool only")
+	flags.StringVar(&f.pool, "pool", "", "the `NAME` of a pool; it selects nothing")
+	flags.StringVar(&f.instance, "instance", "", "only the existing machine `NAME`")
 	flags.BoolVar(&f.reuse, "reuse", false, "existing machines only")
-	flags.BoolVar(&f.dontDestroy, "dont-destroy", false, "keep idle machines")
-	flags.StringVar(&f.idleDuration, "idle-duration", "", "keep idle machines for this `TIME`")
+	flags.BoolVar(&f.dontDestroy, "dont-destroy", false, "keep a rented machine when it is idle")
+	flags.StringVar(&f.idleDuration, "idle-duration", "", "keep a rented machine for this `TIME` when it is idle")
 }
 
 // validate returns an error for flags that exclude each other, and for flags

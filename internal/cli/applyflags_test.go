@@ -7,33 +7,6 @@ import (
 	"dstack/internal/spec"
 )
 
-// The error of an unsupported flag names the flag, even if the file sets the
-// same field.
-func TestFlags_RejectsUnsupportedFlags(t *testing.T) {
-	for _, c := range []struct {
-		flags []string
-		says  string
-	}{
-		{[]string{"--pool", "gpus"}, "error: --pool: not supported yet: pool_name\n  try   "},
-		{[]string{"--reuse"}, "error: --reuse: not supported yet: creation_policy\n  try   "},
-		{[]string{"--dont-destroy"}, "error: --dont-destroy: not supported yet: termination_policy\n  try   "},
-		{[]string{"--idle-duration", "1h"}, "error: --idle-duration: not supported yet: termination_idle_time\n  try   "},
-		{[]string{"--instance", "box"}, "error: --instance: not supported yet: instance_name\n  try   "},
-		{[]string{"--pool", "gpus", "--reuse", "--instance", "box", "--idle-duration", "1h"}, "4 problems in the command line"}, // all are reported
-	} {
-		t.Run(strings.Join(c.flags, " "), func(t *testing.T) {
-			f, u := newApplyTest(t, readyView)
-			u.writeFile("service.dstack.yml", serviceFile+"pool_name: other\n")
-			if !strings.HasPrefix(c.flags[0], "--pool") {
-				u.writeFile("service.dstack.yml", serviceFile)
-			}
-			if output := u.applyRefused(f, []string{c.says}, c.flags...); strings.Contains(output, "service.dstack.yml") {
-				t.Errorf("the error names the file instead of the flag:\n%s", output)
-			}
-		})
-	}
-}
-
 // Each flag overrides the field of the configuration.
 func TestFlags_OverrideFields(t *testing.T) {
 	contrary, err := spec.ParseService("", []byte(`{"type": "service", "port": 1, "commands": ["a"], "max_duration": "1d", "pool_name": "x", "instance_name": "x",

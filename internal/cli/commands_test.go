@@ -249,16 +249,16 @@ func TestValidate(t *testing.T) {
 	u := newTestUser(t, nil)
 	u.writeFile("service.dstack.yml", serviceFile)
 	u.writeFile("sub/bad.dstack.yml", "type: service\nport: 99999\ncommands: [a]\n")
-	u.writeFile("sub/later.dstack.yml", serviceFile+"pool_name: x\n")
+	u.writeFile("sub/later.dstack.yml", serviceFile+"reservation: x\n")
 	u.writeFile(".hidden/worse.dstack.yml", ":")
 	u.run("validate", "service.dstack.yml").check(t, ExitDone, []string{"service.dstack.yml: valid\n"}, nil)
 	u.writeFile("task.dstack.yml", "type: task\ncommands: [a]\n")
 	u.writeFile("fleet.dstack.yml", "type: fleet\nnodes: 2\n")
 	u.run("validate", "sub/later.dstack.yml").check(t, ExitDone, []string{"sub/later.dstack.yml: valid, but this version cannot run it\n"},
-		[]string{"sub/later.dstack.yml:9:12: note: not supported yet: pool_name; remove it"})
+		[]string{"sub/later.dstack.yml:9:14: note: not supported yet: reservation; remove it"})
 	u.run("validate", "task.dstack.yml").check(t, ExitDone, []string{"task.dstack.yml: not checked\n"}, []string{"task.dstack.yml:1:7: note: not supported yet: type task"})
 	u.run("validate", "fleet.dstack.yml").check(t, ExitDone, []string{"fleet.dstack.yml: valid, but"}, []string{"fleet.dstack.yml:1:7: note: not supported yet: type fleet"})
-	u.run("validate", ".").check(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"sub/bad.dstack.yml:2:7", "not supported yet: pool_name"})
+	u.run("validate", ".").check(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"sub/bad.dstack.yml:2:7", "not supported yet: reservation"})
 	u.writeFile(".hidden/Name.dstack.yml", "type: service\nname: My_Service\nport: 1\ncommands: [a]\n")
 	u.run("validate", ".hidden/Name.dstack.yml").check(t, ExitInvalid, nil, []string{".hidden/Name.dstack.yml:2:7: `My_Service` is not a valid name for a run"})
 	u.run("validate", "nowhere.yml", "service.dstack.yml").check(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"cannot read nowhere.yml"})
@@ -290,9 +290,9 @@ func TestValidate(t *testing.T) {
 func TestValidate_Profiles(t *testing.T) {
 	u := newTestUser(t, nil)
 	u.writeFile("service.dstack.yml", serviceFile)
-	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  spot_policy: auto\n- name: gpus\n  pool_name: a\n")
+	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  spot_policy: auto\n- name: gpus\n  reservation: a\n")
 	u.run("validate", ".").check(t, ExitDone, []string{"service.dstack.yml: valid\n", ".dstack/profiles.yml: valid, but this version cannot run it\n"},
-		[]string{".dstack/profiles.yml:5:14: note: not supported yet: pool_name"})
+		[]string{".dstack/profiles.yml:5:16: note: not supported yet: reservation"})
 	u.run("validate", "--json", ".dstack/profiles.yml").check(t, ExitDone, []string{`"profiles": [`, `"name": "cheap"`}, nil)
 
 	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  spot_polic: auto\n  nothing: 1\n")

@@ -195,24 +195,24 @@ func TestProfile_ReportsAnUnreadableFile(t *testing.T) {
 // The problems of each file are reported with positions in that file.
 func TestProfile_RejectsUnsupportedFields(t *testing.T) {
 	f, u := newApplyTest(t, readyView)
-	u.writeFile(".dstack/profiles.yml", profilesFile("- name: first", "- name: mine\n  spot_policy: auto\n  termination_idle_time: 1h\n  pool_name: gpus"))
-	u.writeFile("service.dstack.yml", serviceFile+"creation_policy: reuse\n")
+	u.writeFile(".dstack/profiles.yml", profilesFile("- name: first", "- name: mine\n  spot_policy: auto\n  stop_duration: 1h\n  reservation: gpus"))
+	u.writeFile("service.dstack.yml", serviceFile+"privileged: true\n")
 	u.applyRefused(f, []string{
-		"service.dstack.yml:9:18: not supported yet: creation_policy", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:5:26: not supported yet: termination_idle_time",
-		".dstack/profiles.yml:6:14: not supported yet: pool_name", "2 problems in .dstack/profiles.yml\n\n--instance: not supported yet: instance_name", "1 problem in the command line",
-	}, "--profile", "mine", "--instance", "box")
+		"service.dstack.yml:9:13: not supported yet: privileged", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:5:18: not supported yet: stop_duration",
+		".dstack/profiles.yml:6:16: not supported yet: reservation", "2 problems in .dstack/profiles.yml",
+	}, "--profile", "mine")
 }
 
 // A malformed configuration does not hide the problems of other sources.
 func TestProfile_ReportsAllProblemsAtOnce(t *testing.T) {
 	f, u := newApplyTest(t, readyView)
-	u.writeFile(".dstack/profiles.yml", profilesFile("- name: mine\n  default: true\n  instance_name: gpus"))
+	u.writeFile(".dstack/profiles.yml", profilesFile("- name: mine\n  default: true\n  reservation: gpus"))
 	u.writeFile("service.dstack.yml", "type: service\nport: 8000\ncomands: [a]\n")
 	u.writeFile("bad.env", "A=1\n2B=secret\n")
 	output := u.applyRefused(f, []string{
-		"service.dstack.yml:3:1", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:4:18: not supported yet: instance_name",
-		"1 problem in .dstack/profiles.yml\n\nbad.env:2:1", "1 problem in bad.env\n\n--env: ", "--gpu: ", "--name: ", "--pool: not supported yet: pool_name", "4 problems in the command line",
-	}, "--gpu", "16G", "--pool", "x", "--env-file", "bad.env", "-e", "1C", "--name", "UP")
+		"service.dstack.yml:3:1", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:4:16: not supported yet: reservation",
+		"1 problem in .dstack/profiles.yml\n\nbad.env:2:1", "1 problem in bad.env\n\n--env: ", "--gpu: ", "--name: ", "3 problems in the command line",
+	}, "--gpu", "16G", "--env-file", "bad.env", "-e", "1C", "--name", "UP")
 	if strings.Contains(output, "secret") || strings.Contains(output, "NaN") {
 		t.Errorf("a value was printed:\n%s", output)
 	}

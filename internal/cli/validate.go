@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -242,12 +243,26 @@ func (a *app) printNormalised(results []fileResult) error {
 			a.printInfo("%s: %s", cleanLine(r.File), describeResult(r))
 			a.printNotes(r.Notes)
 		default:
-			if err := a.printJSON(r.read); err != nil {
+			meaning, err := describeMeaning(r.read)
+			if err == nil {
+				err = a.printJSON(meaning)
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
 	return last
+}
+
+// describeMeaning returns what a configuration means, as JSON.
+func describeMeaning(c spec.Configuration) (any, error) {
+	service, ok := c.(*spec.Service)
+	if !ok {
+		return c, nil
+	}
+	text, err := service.MeaningJSON()
+	return json.RawMessage(text), err
 }
 
 // reportedError is an error that was printed already. It determines the exit

@@ -11,6 +11,9 @@ import (
 // takes the Python version; services with nvcc add the suffix "-devel".
 const BaseImage = "dstackai/base:py%s-0.5-cuda-12.1"
 
+// PythonImage is the format of the image for Python versions that BaseImage does not have.
+const PythonImage = "python:%s"
+
 // DefaultPython is the Python version of the base image when the service
 // names none.
 const DefaultPython = "3.10"

@@ -63,10 +63,11 @@ type EngineCapabilities struct {
 
 // Hardware is the total capacity of a machine, whether in use or not.
 type Hardware struct {
-	CPUs      int   `json:"cpus"`
-	MemoryMiB int64 `json:"memory_mib"`
-	DiskMiB   int64 `json:"disk_mib"`
-	GPUs      []GPU `json:"gpus,omitempty"`
+	CPUs      int    `json:"cpus"`
+	Arch      string `json:"arch,omitempty"` // x86, arm; empty: not known
+	MemoryMiB int64  `json:"memory_mib"`
+	DiskMiB   int64  `json:"disk_mib"`
+	GPUs      []GPU  `json:"gpus,omitempty"`
 }
 
 // GPU is one graphics processor of a machine.
@@ -90,6 +91,8 @@ type Requirements struct {
 	Backends      []string
 	Regions       []string
 	InstanceTypes []string
+	InstanceName  string   // only the owned machine with this name; empty: any
+	OwnedOnly     bool     // no machine is rented
 	Spot          *bool    // nil: spot and on-demand machines are both accepted
 	MaxPrice      *float64 // dollars per hour
 }

@@ -36,8 +36,14 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 	a.view, a.routes, a.bySession = v, nil, false
 	if p.destination.Models {
 		a.hidesToken = true
-		if err := a.checkToken(v, p); err != nil || p.model.name == "" {
+		if err := a.checkToken(v, p); err != nil {
 			return err
+		}
+		if !v.HasProject(p.destination.Project) { // a global admin's token opens every project
+			return projectNotFound(p.destination.Project)
+		}
+		if p.model.name == "" {
+			return nil
 		}
 		a.routes = v.Model(p.destination.Project, p.model.name)
 		if len(a.routes) == 0 {
@@ -149,6 +155,11 @@ func runNotFound(d route.Destination) error {
 	return &responseError{details: details{Kind: dstack.NotFound,
 		Message: "no service " + d.Run + " runs in the project " + d.Project,
 		Hint:    "see what runs: dstack ps"}}
+}
+
+func projectNotFound(name string) error {
+	return &responseError{details: details{Kind: dstack.NotFound, Message: "there is no project " + quoteName(name),
+		Hint: "list the projects: dstack project list"}}
 }
 
 func modelNotFound(name string) error {

@@ -46,6 +46,26 @@ func TestAPIPath(t *testing.T) {
 	}
 }
 
+// The token of a global admin opens every project, but none that does not exist.
+func TestModels_OfAnUnknownProject(t *testing.T) {
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "org/m", startReplica(t, 0, serveHello)))
+	for _, c := range []struct {
+		token, method, path string
+		status              int
+		words               string
+	}{
+		{admin, "GET", "/proxy/models/nope/v1/models", 404, "there is no project `nope`"},
+		{admin, "POST", "/proxy/models/nope/v1/completions", 404, "there is no project `nope`"},
+		{member, "GET", "/proxy/models/nope/v1/models", 403, "no access"},
+		{admin, "GET", "/proxy/models/team/v1/models", 200, `"data":[]`}, // it has no models
+	} {
+		got := r.do(r.newRequest(c.method, "http://127.0.0.1:3000"+c.path, strings.NewReader(`{"model":"org/m"}`), withToken(c.token)...))
+		if got.StatusCode != c.status || !strings.Contains(got.body, c.words) {
+			t.Errorf("%s with %s: %d %s", c.path, c.token, got.StatusCode, got.body)
+		}
+	}
+}
+
 func TestServes_NamesBelowThePublicURL(t *testing.T) {
 	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(r.Host)) })
 	r := startGatewayWith(t, gateway.Options{Site: route.Site{Server: route.Origin{Scheme: "https", Host: "dstack.example.com"}}},

@@ -89,7 +89,10 @@ func (p *fakeControlPlane) setRoutes(routes ...route.Route) {
 		hashToken(admin):  {"*"},
 		hashToken(member): {"main"},
 		hashToken(other):  {"team"},
-	}}
+	}, Projects: []string{"main", "team"}}
+	for _, r := range routes {
+		p.table.Projects = append(p.table.Projects, r.Project)
+	}
 	p.mu.Unlock()
 	p.changes.Notify()
 }

@@ -13,12 +13,14 @@ import (
 // urlsFor returns the URLs of runs and models that work for the caller.
 func (s *Server) urlsFor(c *apiCall) route.URLs { return s.site.URLs(origin.ReaderOf(c.r, s.proxies)) }
 
-// buildRunURLs returns the URLs of a run in the wire format.
+// buildRunURLs returns the URLs of a run in the wire format. A URL by name has no trailing
+// slash, as in 0.18.10. One by path needs it, so that relative links work.
 func buildRunURLs(urls route.URLs, run dstack.Run) wire.RunURLs {
-	return wire.RunURLs{
-		Service: strings.TrimSuffix(urls.Run(run.Project, run.Name), "/"),
-		Models:  urls.Models(run.Project),
+	service := urls.RunForPrograms(run.Project, run.Name)
+	if service != urls.RunByPath(run.Project, run.Name) {
+		service = strings.TrimSuffix(service, "/")
 	}
+	return wire.RunURLs{Service: service, Models: urls.Models(run.Project)}
 }
 
 // buildModelView returns the addresses of a run's model.

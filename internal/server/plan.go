@@ -33,6 +33,9 @@ type runPlan struct {
 // planRun checks a spec and finds placements for it. A backend that does not
 // answer gives a note, not an error.
 func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
+	if rs.Profile.PoolName == api.DefaultPool { // the 0.18.10 client submits what getPlan returned
+		rs.Profile.PoolName = ""
+	}
 	p := runPlan{spec: rs, name: findRunName(rs)}
 	if err := checkSpec(rs, p.name); err != nil {
 		return p, err
@@ -96,7 +99,7 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 		return newLaunchError(problems)
 	}
 	if problems := spec.CheckReferences(&rs.Configuration, rs.Profile); len(problems) > 0 {
-		return newReferenceError(problems)
+		return newProblemsError(problems)
 	}
 	if err := checkRepoType(rs.RepoData); err != nil {
 		return err
@@ -137,9 +140,9 @@ func toInvalidError(err error) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: err.Error()}
 }
 
-// newReferenceError returns one error for all references that nothing replaces,
+// newProblemsError returns one error for all problems of a configuration,
 // with their places.
-func newReferenceError(problems spec.Problems) error {
+func newProblemsError(problems spec.Problems) error {
 	texts := make([]string, 0, len(problems))
 	for _, p := range problems {
 		texts = append(texts, p.Path+": "+p.Message)
@@ -262,13 +265,16 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 }
 
 // getPlan returns the plan of a run in the wire format. It contains the spec
-// unchanged, because the 0.18.10 client submits that.
+// unchanged, because the 0.18.10 client submits that, and the name of the pool,
+// because that client shows it.
 func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (api.RunPlan, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.RunPlan{}, err
 	}
-	return p.toWire(c), nil
+	plan := p.toWire(c)
+	plan.RunSpec.Profile.PoolName = spec.Text(namePool(plan.RunSpec.Profile))
+	return plan, nil
 }
 
 func (p runPlan) toWire(c *apiCall) api.RunPlan {

@@ -21,7 +21,7 @@ func TestRuns_SubmitGetAndList(t *testing.T) {
 	before := h.wakes.Load()
 	run := h.submitRun("web")
 	if run.Status != "submitted" || run.Jobs == nil || run.LatestJobSubmission != nil || *run.RunSpec.RunName != "web" ||
-		run.Service.URL != h.localURL("web") || run.ProjectName != "main" || run.User != "admin" {
+		run.Service.URL != h.url+"/proxy/services/main/web/" || run.ProjectName != "main" || run.User != "admin" {
 		t.Errorf("%+v", run)
 	}
 	if h.wakes.Load() == before {
@@ -159,7 +159,7 @@ func TestGetPlan(t *testing.T) {
 	h.mustCall(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: h.newRunSpec("web", plainService)}, &plan)
 	one := plan.JobPlans[0]
 	if len(plan.JobPlans) != 1 || one.TotalOffers != 1 || one.JobSpec.JobName != "dry-run-0-0" || one.MaxPrice == nil ||
-		one.Offers[0].Instance.Resources.Description != "8xCPU, 32GB, 1xL4 (24GB), 100.0GB (disk)" || plan.RunSpec.Profile.PoolName != "" {
+		one.Offers[0].Instance.Resources.Description != "8xCPU, 32GB, 1xL4 (24GB), 100.0GB (disk)" || plan.RunSpec.Profile.PoolName != "default-pool" {
 		t.Errorf("%+v", plan)
 	}
 	// The 0.18.10 client submits the spec of the plan as it is.

@@ -39,11 +39,8 @@ func buildScalingView(run dstack.Run) *api.ScalingView {
 	if sc == nil {
 		return nil
 	}
-	v := &api.ScalingView{Metric: sc.Metric, Target: sc.Target, Window: 60,
+	v := &api.ScalingView{Metric: sc.Metric, Target: sc.Target, Window: int64(sc.EffectiveWindow()),
 		UpDelay: int64(sc.ScaleUpDelay), DownDelay: int64(sc.ScaleDownDelay)}
-	if sc.Window != nil {
-		v.Window = int64(*sc.Window)
-	}
 	return v
 }
 

@@ -186,7 +186,7 @@ func (l *configValues) addResources(r Resources) {
 		}
 		return value + " by default"
 	}
-	l.add("resources.cpu", markDefault(r.CPU.String(), r.Explicit.CPU))
+	l.add("resources.cpu", markDefault(r.formatCPU(), r.Explicit.CPU))
 	l.add("resources.memory", markDefault(r.Memory.String(), r.Explicit.Memory))
 	if r.ShmSize != nil {
 		l.add("resources.shm_size", r.ShmSize.String())

@@ -62,7 +62,6 @@ func FuzzParse(f *testing.F) {
 		if s.UnsupportedNotes != nil {
 			return // unsupported features are not kept
 		}
-		s.UsesIdleDuration = false // the wire format has only the old names
 		source, err := s.SourceJSON()
 		if err != nil {
 			t.Fatal(err)

@@ -27,10 +27,16 @@ func (r *reader) readRegistryAuth(n *strictyaml.Node) *RegistryAuth {
 	return a
 }
 
-var pythonVersions = []string{"3.8", "3.9", "3.10", "3.11", "3.12"}
+var pythonVersions = []string{"3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"}
 
 var pythonShape = shape{oneOfShape(pythonVersions...).words,
-	schema{"enum": []any{"3.8", "3.9", "3.10", "3.11", "3.12", 3.8, 3.9, 3.1, 3.11, 3.12}}}
+	schema{"enum": []any{"3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", 3.8, 3.9, 3.1, 3.11, 3.12, 3.13, 3.14, 3.15}}}
+
+// BaseImageHasPython reports whether the base image exists with a Python version. Those of
+// 0.18.10 end with 3.12.
+func BaseImageHasPython(version string) bool {
+	return slices.Index(pythonVersions, version) <= slices.Index(pythonVersions, "3.12")
+}
 
 // readPython reads a Python version. Without quotes, YAML reads 3.10 as the
 // number 3.1, so that counts as 3.10.

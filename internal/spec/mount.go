@@ -21,9 +21,11 @@ var pathField = field[Mount]{Key: requiredKey("path", "path: /data"),
 
 var mountMapping = newMapping("volumes", "a volume",
 	"A volume and where it is mounted. Short form: `my-volume:/data`.", []field[Mount]{
-		{Key: requiredKey("name", "name: followed by the volume's name"), description: "The name of the volume.",
-			shape: nonEmptyShape, examples: []string{"my-volume"},
-			read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Name = r.readNonEmpty(n) }},
+		{Key: requiredKey("name", "name: followed by the volume's name"),
+			description: "The name of the volume. A list has a volume for each zone, one of which is mounted.",
+			shape:       anyOfShape("text, or list of text", nonEmptyShape, listShape("", nonEmptyShape).withMinItems(1)),
+			examples:    []string{"my-volume", "[my-volume-1, my-volume-2]"},
+			read:        func(r *reader, n *strictyaml.Node, m *Mount) { r.readVolumeNames(n, m) }},
 		pathField,
 	})
 
@@ -55,6 +57,24 @@ func (r *reader) readMounts(n *strictyaml.Node) []Mount {
 		mounts = append(mounts, m)
 	}
 	return mounts
+}
+
+// readVolumeNames reads the name of a volume, or a list of names.
+func (r *reader) readVolumeNames(n *strictyaml.Node, m *Mount) {
+	if n.Kind != strictyaml.Sequence {
+		m.Name = r.readNonEmpty(n)
+		return
+	}
+	if len(n.Items) == 0 {
+		r.Add(n, "`name` cannot be an empty list", "write the volume's name")
+	}
+	for i, item := range n.Items {
+		if name := r.readNonEmpty(item); i == 0 {
+			m.Name = name
+		} else {
+			m.OtherNames = append(m.OtherNames, name)
+		}
+	}
 }
 
 // readShortMount reads the short form: `my-volume:/data` or `/var/cache:/data`.

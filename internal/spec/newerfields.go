@@ -70,8 +70,6 @@ var newerParams = []field[Params]{
 		"`off` keeps it. This is the newer name of `termination_idle_time`.",
 		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape,
 			shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it",
-			isUsed: func(p *Params) bool { return p.UsesIdleDuration }},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
 	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape,
 		"remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
@@ -230,7 +228,6 @@ var utilizationMapping = newMapping("utilization_policy", "`utilization_policy`"
 // readIdleDuration reads the newer name of termination_idle_time. `off` and -1
 // mean that an idle machine is kept.
 func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
-	p.UsesIdleDuration = true
 	if isOff(n) || n.Kind == strictyaml.Int && n.Text == "-1" {
 		p.TerminationPolicy = "dont-destroy"
 		return

@@ -37,14 +37,11 @@ var unsupportedSpellings = []string{
 	"stop_criteria: all-done",
 	"schedule: {cron: '* * * * *'}",
 	"backend_options: [{type: aws}]",
-	"resources: {cpu: arm:4..} | resources: {cpu: 'x86'} | resources: {cpu: {arch: arm, count: 4}}",
 	"resources: {count: 2..}",
 	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
-	"idle_duration: 5m | idle_duration: off",
 	"replicas:\n- {count: 1..4, commands: [a]}",
 	"setup: [a]",
 	"home_dir: /home/me",
-	"pool_name: a",
 }
 
 // supportedSpellings are supported uses of fields that 0.18.10 does not have.
@@ -53,7 +50,8 @@ var supportedSpellings = []string{
 	"probes: [{type: http, url: /health?x=1, method: post, headers: [{name: X-A, value: 1}], body: '{}', timeout: 5s, interval: 30, ready_after: 2, until_ready: true}]",
 	"rate_limits: [{rps: 1}]",
 	"rate_limits: [{prefix: /v1/, key: {type: header, header: Authorization}, rps: 0.5, burst: 10}, {rps: '2', key: {type: ip_address}}]",
-	"max_duration: 1h",
+	"resources: {cpu: arm:4..}", "resources: {cpu: 'x86'}", "resources: {cpu: {arch: arm, count: 4}}", "resources: {cpu: {arch: ~, count: {min: 2}}}",
+	"max_duration: 1h", "idle_duration: 5m", "idle_duration: off",
 	"replicas: 0", "replicas: 3..3",
 	"replicas: 0..4\nscaling: {metric: rps, target: 10, window: 1h}",
 	"replicas: 1..2\nscaling: {metric: concurrency, target: 4, window: 1}",

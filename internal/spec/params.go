@@ -11,7 +11,9 @@ import (
 var backendNames = []string{
 	"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "local",
 	"nebius", "oci", "remote", "runpod", "tensordock", "vastai",
-	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // since versions after 0.18.10
+	// since versions after 0.18.10
+	"amddevcloud", "cloudrift", "crusoe", "daytona", "digitalocean", "hotaisle", "jarvislabs", "lium", "seeweb", "slurm",
+	"verda", "vultr",
 }
 
 // allRetryEvents are the events after which a replica can be retried.
@@ -51,34 +53,24 @@ var paramFields = []field[Params]{
 			v := r.readPositive(n, "the maximum price in dollars per hour, such as 1.5")
 			p.MaxPrice = &v
 		}},
-	{Key: nullableKey("pool_name"), description: "The pool of machines. Deprecated.", shape: textShape,
-		unsupported: &unsupportedUse[Params]{hint: "remove it; there are no pools",
-			isUsed: func(p *Params) bool { return p.PoolName != "" }},
+	{Key: nullableKey("pool_name"), description: "A name for the machines that runs share. It selects nothing: every " +
+		"run may use all machines of its project's backends. Deprecated.", shape: textShape,
 		read: readTextInto(func(p *Params) *Text { return &p.PoolName })},
-	{Key: nullableKey("instance_name"), description: "Only the machine with this name.", shape: textShape,
-		unsupported: &unsupportedUse[Params]{hint: "remove it; use `instance_types` to choose a machine",
-			isUsed: func(p *Params) bool { return p.InstanceName != "" }},
+	{Key: nullableKey("instance_name"), description: "Only the existing machine with this name, as `dstack ps -v` " +
+		"shows it.", shape: textShape,
 		read: readTextInto(func(p *Params) *Text { return &p.InstanceName })},
 	{Key: nullableKey("creation_policy"), description: "Whether new machines may be rented, or only existing ones " +
 		"are used.", defaultText: "reuse-or-create", shape: oneOfShape("reuse", "reuse-or-create"),
-		unsupported: &unsupportedUse[Params]{hint: "remove it",
-			isUsed: func(p *Params) bool { return p.CreationPolicy != "" }},
 		read: readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
-	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle.",
+	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle. The " +
+		"server's own machine never is.",
 		defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
-		unsupported: &unsupportedUse[Params]{hint: "remove it",
-			isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.UsesIdleDuration }},
 		read: readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy",
 			"destroy-after-idle")},
 	{Key: nullableKey("termination_idle_time"),
 		description: "How long a rented machine may be idle before it is deleted.", defaultText: "5m",
 		shape: durationShape, examples: []string{"10m"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it",
-			isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.UsesIdleDuration }},
-		read: func(r *reader, n *strictyaml.Node,
-			p *Params) {
-			p.TerminationIdleTime = r.readOptionalDuration(n)
-		}},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.readOptionalDuration(n) }},
 }
 
 func (r *reader) readBackends(n *strictyaml.Node) []string {

@@ -71,7 +71,7 @@ func (r *reader) readProfile(n *strictyaml.Node) Profile {
 	profileMapping.read(r, n, &p)
 	r.checkIdle(n)
 	for _, note := range r.unsupported[before:] {
-		note.Path = trimPath(n.Path, note.Path)
+		note.Path, note.What = trimPath(n.Path, note.Path), trimPath(n.Path, note.What)
 		p.UnsupportedNotes = append(p.UnsupportedNotes, note)
 	}
 	r.unsupported = r.unsupported[:before]

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -11,8 +10,8 @@ import (
 var resourcesMapping = newMapping("resources", "`resources`",
 	"What a replica requires of its machine. A size such as `16GB` means exactly that size; `16GB..` means at least "+
 		"that size.", []field[Resources]{
-		{Key: plainKey("cpu"), description: "The number of processors.", defaultText: "2..", shape: cpuShape,
-			examples: []string{"4..", "4..8"},
+		{Key: plainKey("cpu"), description: "The number of processors, and their type.", defaultText: "2..", shape: cpuShape,
+			examples: []string{"4..", "4..8", "arm:4.."},
 			read:     func(r *reader, n *strictyaml.Node, res *Resources) { r.readCPU(n, res) }},
 		{Key: plainKey("memory"), description: "The memory.", defaultText: "8GB..", shape: sizeRangeShape,
 			examples: []string{"16GB..", "32GB..64GB"},
@@ -56,32 +55,63 @@ func (r *reader) readResources(n *strictyaml.Node) Resources {
 	return res
 }
 
-// cpuKinds are the processor types that later versions of dstack accept before
-// the count, as in arm:4.
-var cpuKinds = []string{"x86", "arm"}
+// cpuArchs are the processor types that may stand before the count, as in arm:4, which
+// later versions of dstack have.
+var cpuArchs = []string{"x86", "arm"}
 
-var cpuShape = anyOfShape(countShape.words, countShape, patternShape("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`),
-	shape{"", schema{"type": "object", "required": []string{"arch"}}})
+var cpuShape = anyOfShape("`x86:` or `arm:` and "+countShape.words, countShape,
+	patternShape("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`), mappingShape("resources.cpu"))
 
-// readCPU reads the number of processors. A processor type, as in later
-// versions of dstack, is noted as unsupported.
+// cpu is a requirement for processors, written as a mapping.
+type cpu struct {
+	arch    string
+	count   Range[int]
+	isGiven bool // the count
+}
+
+var cpuMapping = newMapping("resources.cpu", "`cpu`", "The processors, written as a mapping.", []field[cpu]{
+	{Key: nullableKey("arch"), description: "The type of the processors.", shape: oneOfShape(cpuArchs...),
+		read: func(r *reader, n *strictyaml.Node, c *cpu) { c.arch, _ = r.ReadOneOf(n, cpuArchs...) }},
+	{Key: nullableKey("count"), description: "Their number.", defaultText: "2..", shape: countShape,
+		examples: []string{"4.."},
+		read:     func(r *reader, n *strictyaml.Node, c *cpu) { c.count, c.isGiven = readCountRange(r, n) }},
+})
+
+// readCPU reads the number of processors, and their type.
 func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
-	kind, rest, _ := strings.Cut(n.Text, ":")
-	if n.Kind == strictyaml.Mapping && n.Get("arch") != nil {
-		kind = n.Get("arch").Text
+	if n.Kind == strictyaml.Mapping && n.Get("min") == nil && n.Get("max") == nil && len(n.Pairs) > 0 {
+		var c cpu
+		cpuMapping.read(r, n, &c)
+		if res.CPUArch = Text(c.arch); c.isGiven {
+			res.CPU, res.Explicit.CPU = c.count, isExplicit(n.Get("count"), c.count, defaultResources().CPU)
+		}
+		return
 	}
-	if kind = strings.ToLower(strings.TrimSpace(kind)); slices.Contains(cpuKinds, kind) {
-		if _, f := parseRange(cmp.Or(rest, "2.."), parseCount); f != nil {
+	arch, count, hasCount := strings.Cut(n.Text, ":")
+	if arch = strings.ToLower(strings.TrimSpace(arch)); n.IsScalar() && slices.Contains(cpuArchs, arch) {
+		res.CPUArch = Text(arch)
+		if !hasCount {
+			return
+		}
+		v, f := parseRange(count, parseCount)
+		if f != nil {
 			r.AddFault(n, f)
 			return
 		}
-		r.addUnsupportedUse(n, "the processor type "+kind,
-			"remove it: write cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
+		res.CPU, res.Explicit.CPU = v, true
 		return
 	}
 	if v, ok := readCountRange(r, n); ok {
 		res.CPU, res.Explicit.CPU = v, isExplicit(n, v, defaultResources().CPU)
 	}
+}
+
+// formatCPU formats the processors as in a configuration: 4.., or arm:4...
+func (r Resources) formatCPU() string {
+	if r.CPUArch == "" {
+		return r.CPU.String()
+	}
+	return string(r.CPUArch) + ":" + r.CPU.String()
 }
 
 func defaultResources() Resources {
@@ -125,7 +155,7 @@ func (r *reader) readDiskSize(n *strictyaml.Node, res *Resources) {
 // String formats the requirements for the user, such as "gpu 24GB · cpu 2.. ·
 // memory 8GB.. · disk 100GB..".
 func (r Resources) String() string {
-	s := "cpu " + r.CPU.String() + " · memory " + r.Memory.String()
+	s := "cpu " + r.formatCPU() + " · memory " + r.Memory.String()
 	if r.GPU != nil {
 		s = "gpu " + r.GPU.String() + " · " + s
 	}

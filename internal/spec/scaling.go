@@ -10,6 +10,17 @@ const (
 	MetricConcurrency = "concurrency" // concurrent requests; dstack 0.18.10 does not have it
 )
 
+// DefaultWindow is the averaging window if the configuration names none.
+const DefaultWindow = Seconds(60)
+
+// EffectiveWindow returns the averaging window.
+func (s Scaling) EffectiveWindow() Seconds {
+	if s.Window == nil || *s.Window == 0 {
+		return DefaultWindow
+	}
+	return *s.Window
+}
+
 // maxWindow is the upper limit of the averaging window.
 const maxWindow = Seconds(3600)
 
@@ -53,7 +64,7 @@ func (r *reader) readScaling(n *strictyaml.Node) *Scaling {
 func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
 	scaled, n := root.Get("scaling"), root.Get("replicas")
 	switch {
-	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"), n != nil && n.IsNull(): // already reported
+	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"): // already reported
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
 		r.Add(n, "`scaling` is required when `replicas` is a range",
 			"add scaling: {metric: rps, target: 10}, or write one number of replicas")

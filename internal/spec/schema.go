@@ -42,7 +42,7 @@ func (b *mapping[T]) describe() mappingTable {
 func allMappings() []mappingTable {
 	return []mappingTable{
 		serviceMapping.describe(), portMapping.describe(), modelMappings["openai"].describe(), modelMappings["tgi"].describe(),
-		replicasMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
+		replicasMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), cpuMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
 		registryMapping.describe(), openVarMapping.describe(), mountMapping.describe(), folderMapping.describe(),
 		retryMapping.describe(), retryPolicyMapping.describe(),
 		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(),

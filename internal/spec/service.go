@@ -62,8 +62,6 @@ type Params struct {
 	CreationPolicy      Text         `json:"creation_policy"`
 	TerminationPolicy   Text         `json:"termination_policy"`
 	TerminationIdleTime *Seconds     `json:"termination_idle_time"`
-
-	UsesIdleDuration bool `json:"-"` // idle_duration was written; the wire format has the old names only
 }
 
 // Profile is a named set of Params.
@@ -143,7 +141,8 @@ type RegistryAuth struct {
 // Mount is a volume, or a folder of the machine, that is mounted into the
 // container.
 type Mount struct {
-	Name         string // name of the volume; empty for a folder
+	Name         string   // name of the volume; empty for a folder
+	OtherNames   []string // volumes of other zones or nodes, one of which is mounted instead; since versions after 0.18.10
 	Path         string
 	InstancePath string // the folder on the machine; since versions after 0.18.10
 	Optional     bool   // the replica may run without the folder
@@ -173,6 +172,7 @@ type RetryPolicy struct {
 // Resources is what a replica requires of a machine.
 type Resources struct {
 	CPU     Range[int] `json:"cpu"`
+	CPUArch Text       `json:"-"` // x86 or arm; empty: any
 	Memory  Range[GB]  `json:"memory"`
 	ShmSize *GB        `json:"shm_size"`
 	GPU     *GPU       `json:"gpu"`

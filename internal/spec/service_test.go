@@ -162,27 +162,21 @@ replicas: 0..2
 scaling: {metric: rps, target: 1}
 model: {type: chat, name: m, format: tgi}
 max_duration: 1h
-pool_name: p
-instance_name: i
-creation_policy: reuse
-termination_policy: dont-destroy
-termination_idle_time: 5m`)
+reservation: r`)
 	var got []string
-	for _, p := range spec.Unsupported(&s, spec.Profile{Params: spec.Params{PoolName: "x", InstanceName: "x", MaxDuration: &spec.MaxDuration{Seconds: 1}}}) {
+	for _, p := range spec.Unsupported(&s, spec.Profile{Params: spec.Params{MaxDuration: &spec.MaxDuration{Seconds: 1}}}) {
 		if !p.Unsupported || !strings.HasPrefix(p.Message, "not supported yet: ") || p.Hint == "" {
 			t.Errorf("%+v is not an unsupported feature with a hint", p)
 		}
 		got = append(got, p.Path)
 	}
-	want := []string{
-		"home_dir", "setup", "volumes", "pool_name", "instance_name",
-		"creation_policy", "termination_policy", "termination_idle_time", // the configuration overrides the profile
-	}
+	want := []string{"home_dir", "setup", "volumes", "reservation"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	for _, fine := range []string{
-		"auth: true", "max_duration: off", "home_dir: /root", "replicas: 3", "replicas: 0",
+		"auth: true", "max_duration: off", "home_dir: /root", "replicas: 3", "replicas: 0", "idle_duration: off",
+		"pool_name: p\ninstance_name: i\ncreation_policy: reuse\ntermination_policy: dont-destroy\ntermination_idle_time: 5m",
 		"retry: true\nbackends: [aws]\nregions: [a]\ninstance_types: [b]\nspot_policy: spot\nmax_price: 1\nretry_policy: {retry: true}",
 	} {
 		s := parseWith(t, fine)
@@ -190,13 +184,13 @@ termination_idle_time: 5m`)
 			t.Errorf("%s is rejected: %v", fine, problems)
 		}
 	}
-	profile := parseProfileWith(t, "pool_name: x", "idle_duration: 1h", "max_duration: 1h", "tags: {a: b}")
+	profile := parseProfileWith(t, "reservation: x", "idle_duration: 1h", "max_duration: 1h", "tags: {a: b}")
 	got = nil
 	over := parseWith(t, "max_duration: off")
 	for _, p := range spec.Unsupported(&over, profile) {
 		got = append(got, p.Path)
 	}
-	if diff := cmp.Diff([]string{"profile.pool_name", "profile.idle_duration", "profile.tags"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"profile.reservation", "profile.tags"}, got); diff != "" {
 		t.Error(diff)
 	}
 }

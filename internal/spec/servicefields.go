@@ -27,7 +27,7 @@ var serviceMapping = newMapping("service", "a service",
 			shape: anyOfShape("text, or "+modelWords, nonEmptyShape, mappingShape("model.openai"),
 				mappingShape("model.tgi")), examples: []string{"org/my-model"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Model = r.readModel(n) }},
-		{Key: plainKey("https"), description: "Whether the service is published with TLS.", defaultText: "true",
+		{Key: nullableKey("https"), description: "Whether the service is published with TLS.", defaultText: "true",
 			shape: anyOfShape(boolShape.words+", `auto`", boolShape, oneOfShape("auto")),
 			read: func(r *reader, n *strictyaml.Node, s *Service) {
 				if n.Text != "auto" {
@@ -37,7 +37,7 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: plainKey("auth"), description: "Whether callers must send a token of the project. If false, everybody " +
 			"who can reach the address can use the service.", defaultText: "true", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Auth, _ = r.ReadBool(n) }},
-		{Key: plainKey("replicas"), description: "The number of replicas, or a range within which `scaling` chooses " +
+		{Key: nullableKey("replicas"), description: "The number of replicas, or a range within which `scaling` chooses " +
 			"the number.", defaultText: "1", examples: []string{"2", "1..4", "0..2"},
 			shape:       replicasShape,
 			unsupported: &unsupportedUse[Service]{what: "groups of replicas", hint: replicasHint},
@@ -75,7 +75,8 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: nullableKey("registry_auth"), description: "The login to the registry of the image. References to " +
 			"`${{ env.NAME }}` and `${{ secrets.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.RegistryAuth = r.readRegistryAuth(n) }},
-		{Key: nullableKey("python"), description: "The Python version of the base image. `3.10` needs no quotes.",
+		{Key: nullableKey("python"), description: "The Python version of the base image. `3.10` needs no quotes. From " +
+			"3.13 on, the image is `python:3.13`, without conda and CUDA.",
 			defaultText: "3.10", shape: pythonShape, examples: []string{"3.11"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Python = r.readPython(n) }},
 		{Key: nullableKey("nvcc"), description: "Whether the base image includes `nvcc`, to compile CUDA kernels.",
@@ -146,6 +147,9 @@ func (r *reader) readService(n *strictyaml.Node) *Service {
 func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
 	if s.Image == "" {
 		r.checkCommands(n)
+		if s.NVCC != nil && *s.NVCC && !BaseImageHasPython(string(s.Python)) {
+			r.Add(n.Get("nvcc"), fmt.Sprintf("there is no `nvcc` with Python %s", s.Python), "use python: 3.12, or set `image`")
+		}
 		return
 	}
 	for _, key := range []string{"python", "nvcc"} {

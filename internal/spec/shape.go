@@ -71,8 +71,13 @@ func intShape(low, high int) shape {
 }
 
 // withMaxItems limits the length of a list.
-func (s shape) withMaxItems(n int) shape {
-	bounded := schema{"maxItems": n}
+func (s shape) withMaxItems(n int) shape { return s.withBound("maxItems", n) }
+
+// withMinItems demands items of a list.
+func (s shape) withMinItems(n int) shape { return s.withBound("minItems", n) }
+
+func (s shape) withBound(keyword string, n int) shape {
+	bounded := schema{keyword: n}
 	for k, v := range s.schema {
 		bounded[k] = v
 	}

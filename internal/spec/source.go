@@ -9,7 +9,7 @@ import (
 // express: which sizes are explicit (these are written as text, defaults are
 // left out), the fields of later versions, and additional fields. This is the
 // form that is sent and stored; it unmarshals to an equal Service, except for
-// UsesIdleDuration and UnsupportedNotes.
+// UnsupportedNotes.
 func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
@@ -81,8 +81,11 @@ func (r Resources) newSource() sourceResources {
 	if r.GPU != nil {
 		s.GPU = &sourceGPU{r.GPU.Vendor, wireGPU(*r.GPU)}
 	}
-	if r.Explicit.CPU {
-		s.CPU = new(r.CPU.String())
+	switch {
+	case r.Explicit.CPU:
+		s.CPU = new(r.formatCPU())
+	case r.CPUArch != "":
+		s.CPU = new(string(r.CPUArch))
 	}
 	if r.Explicit.Memory {
 		s.Memory = new(r.Memory.String())

@@ -9,7 +9,6 @@ import "strings"
 func Unsupported(s *Service, p Profile) Problems {
 	all := s.Unsupported()
 	given := s.Params.setFields()
-	given["idle_duration"] = given["termination_idle_time"] || given["termination_policy"]
 	for _, problem := range p.Unsupported() {
 		if given[problem.Path] {
 			continue // the configuration overrides the profile

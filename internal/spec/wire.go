@@ -134,10 +134,14 @@ func (m Mount) MarshalJSON() ([]byte, error) {
 	if m.InstancePath != "" {
 		return marshalJSON(m.wireInstanceMount())
 	}
+	var name any = m.Name
+	if len(m.OtherNames) > 0 {
+		name = append([]string{m.Name}, m.OtherNames...)
+	}
 	return marshalJSON(struct {
-		Name string `json:"name"`
+		Name any    `json:"name"`
 		Path string `json:"path"`
-	}{m.Name, m.Path})
+	}{name, m.Path})
 }
 
 // wireGPU is the wire form of GPU.

@@ -20,20 +20,12 @@ type target struct {
 	hasOpenRequests bool
 }
 
-// defaultWindow is the averaging window if neither the load nor the
-// configuration has one.
-const defaultWindow = time.Minute
-
 // window returns the time over which the load is averaged.
 func (f Facts) window() time.Duration {
-	switch {
-	case f.Load.Window > 0:
+	if f.Load.Window > 0 {
 		return f.Load.Window
-	case f.Scaling.Window != nil && *f.Scaling.Window > 0:
-		return time.Duration(*f.Scaling.Window) * time.Second
-	default:
-		return defaultWindow
 	}
+	return time.Duration(f.Scaling.EffectiveWindow()) * time.Second
 }
 
 // targetFromLoad calculates the target. Without a known load it is the current

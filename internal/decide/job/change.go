@@ -30,14 +30,14 @@ var strategies = map[string]UpdateStrategy{
 	"model": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
 	"replicas": InPlace, "scaling": InPlace, "rate_limits": InPlace, "hold": InPlace, "drain_timeout": InPlace,
 	"max_duration": InPlace, "retry": InPlace, "retry_policy": InPlace,
-	"pool_name": InPlace, "instance_name": InPlace, "creation_policy": InPlace,
-	"termination_policy": InPlace, "termination_idle_time": InPlace, "idle_duration": InPlace,
+	"pool_name": InPlace, "termination_policy": InPlace, "termination_idle_time": InPlace,
+	"idle_duration": InPlace,
 
 	"port": Rolling, "image": Rolling, "entrypoint": Rolling, "commands": Rolling, "env": Rolling,
 	"working_dir": Rolling, "home_dir": Rolling, "registry_auth": Rolling, "python": Rolling, "nvcc": Rolling,
 	"resources": Rolling, "volumes": Rolling, "setup": Rolling, "backends": Rolling, "regions": Rolling,
-	"instance_types": Rolling, "spot_policy": Rolling, "max_price": Rolling,
-	"probes": Rolling, "type": Rolling, Code: Rolling,
+	"instance_types": Rolling, "spot_policy": Rolling, "max_price": Rolling, "instance_name": Rolling,
+	"creation_policy": Rolling, "probes": Rolling, "type": Rolling, Code: Rolling,
 }
 
 // StrategyOfChange returns the strategy for a change by its path as in spec.Diff,

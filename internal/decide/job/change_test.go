@@ -46,7 +46,17 @@ var fieldPairs = map[string][2]string{
 	"rate_limits":    {"rate_limits: [{rps: 1}]", "rate_limits: [{rps: 2}]"},
 	"drain_timeout":  {"drain_timeout: 0", "drain_timeout: 5m"},
 	"hold":           {"hold: {requests: 1}", "hold: {requests: 2}"},
+
+	"pool_name":             {"pool_name: a", "pool_name: b"},
+	"instance_name":         {"instance_name: a", "instance_name: b"},
+	"creation_policy":       {"creation_policy: reuse", "creation_policy: reuse-or-create"},
+	"termination_policy":    {"termination_policy: dont-destroy", "termination_policy: destroy-after-idle"},
+	"termination_idle_time": {"termination_idle_time: 1h", "termination_idle_time: 2h"},
+	"idle_duration":         {"idle_duration: 1h", "idle_duration: 2h"},
 }
+
+// otherSpellings maps fields to the spelling by which changes of them are reported.
+var otherSpellings = map[string]string{"retry_policy": "retry", "idle_duration": "termination_idle_time"}
 
 // constantFields are fields for which only the default is implemented.
 var constantFields = []string{"type", "gateway", "strip_prefix"}
@@ -127,7 +137,7 @@ func TestStrategyOfChange_IsRollingWhereReplicasDiffer(t *testing.T) {
 			a, b := parseRunSpec(t, pair[0]), parseRunSpec(t, pair[1])
 			found := job.CompareSpecs(a, b)
 			for _, d := range found {
-				if top, _, _ := strings.Cut(d.Path, "."); top != field && top+"_policy" != field {
+				if top, _, _ := strings.Cut(d.Path, "."); top != field && otherSpellings[field] != top {
 					t.Errorf("%s differs as well", d.Path)
 				}
 			}
@@ -222,7 +232,7 @@ func TestCompareSpecs(t *testing.T) {
 func TestNeedsRollout_OrReplicasAreTheSame(t *testing.T) {
 	var fields []string
 	for _, field := range slices.Sorted(maps.Keys(fieldPairs)) {
-		if !slices.Contains([]string{"image", "scaling", "entrypoint"}, field) { // cannot be combined with other fields
+		if !slices.Contains([]string{"image", "scaling", "entrypoint", "idle_duration"}, field) { // cannot be combined with other fields
 			fields = append(fields, field)
 		}
 	}

@@ -25,6 +25,9 @@ func ChooseImage(s dstack.RunSpec) string {
 	if python == "" {
 		python = dstack.DefaultPython
 	}
+	if !spec.BaseImageHasPython(python) {
+		return fmt.Sprintf(dstack.PythonImage, python)
+	}
 	image := fmt.Sprintf(dstack.BaseImage, python)
 	if c.NVCC != nil && *c.NVCC {
 		image += "-devel"
@@ -64,6 +67,8 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		Backends:      p.Backends,
 		Regions:       p.Regions,
 		InstanceTypes: p.InstanceTypes,
+		InstanceName:  string(p.InstanceName),
+		OwnedOnly:     p.CreationPolicy == "reuse",
 		MaxPrice:      p.MaxPrice,
 	}
 	if spot := p.SpotPolicy == "spot"; spot || p.SpotPolicy == "on-demand" {

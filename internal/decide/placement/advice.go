@@ -65,6 +65,7 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 		{"backends", need.Backends, func(o dstack.Offer) string { return o.Backend }},
 		{"regions", need.Regions, func(o dstack.Offer) string { return o.Region }},
 		{"instance types", need.InstanceTypes, func(o dstack.Offer) string { return o.Type }},
+		{"machines", nonEmpty(need.InstanceName), func(o dstack.Offer) string { return o.Type }},
 	} {
 		if len(filter.allowed) == 0 {
 			continue
@@ -84,6 +85,14 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 		}
 	}
 	return lines
+}
+
+// nonEmpty returns a list of one value, or no list for an empty value.
+func nonEmpty(value string) []string {
+	if value == "" {
+		return nil
+	}
+	return []string{value}
 }
 
 // freePort returns a port that is free on a machine whose replicas share its

@@ -31,6 +31,8 @@ func TestAdvise(t *testing.T) {
 			"this server has the backends: local"},
 		{"a region and a type", dstack.Requirements{Regions: []string{"eu"}, InstanceTypes: []string{"p5"}}, []dstack.Offer{laptop}, nil,
 			"this server has the regions: local\nthis server has the instance types: laptop"},
+		{"a machine that does not exist", dstack.Requirements{InstanceName: "box"}, []dstack.Offer{laptop}, nil,
+			"this server has the machines: laptop"},
 		{"an image without Docker", dstack.Requirements{IsGlobalAdmin: true, NeedsImage: true}, []dstack.Offer{laptop}, nil,
 			"install Docker on the server's machine, or remove `image` to run plain processes"},
 		{"more than the machine has: waiting cannot help", dstack.Requirements{Resources: cpus(64)}, []dstack.Offer{docker}, nil,

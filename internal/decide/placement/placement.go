@@ -103,6 +103,14 @@ func compareFilters(need dstack.Requirements, o dstack.Offer) (why []string) {
 	among("backend", o.Backend, "backends", need.Backends)
 	among("region", o.Region, "regions", need.Regions)
 	among("instance type", o.Type, "instance_types", need.InstanceTypes)
+	switch isOwned := o.OwnedInstance != ""; {
+	case isOwned:
+		among("name", o.Type, "instance_name", nonEmpty(need.InstanceName))
+	case need.InstanceName != "":
+		why = append(why, "it would be rented, and `instance_name` allows only the existing machine "+need.InstanceName)
+	case need.OwnedOnly:
+		why = append(why, "it would be rented, and `creation_policy` is reuse")
+	}
 	if need.Spot != nil && *need.Spot != o.Spot {
 		why = append(why, map[bool]string{true: "it is not a spot machine", false: "it is a spot machine"}[*need.Spot])
 	}
@@ -119,6 +127,9 @@ func compareSizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocat
 	res, hw := need.Resources, o.Hardware
 	mine := o.OwnedInstance != ""
 	var why []string
+	if arch := string(res.CPUArch); arch != "" && hw.Arch != "" && arch != hw.Arch {
+		why = append(why, fmt.Sprintf("its processors are %s, %s asked for", hw.Arch, arch))
+	}
 	if !mine || res.Explicit.CPU {
 		why = append(why, compareSize("CPUs", res.CPU, hw.CPUs, taken.CPUs, mine)...)
 	}

@@ -44,6 +44,8 @@ func TestRank_OwnedMachine(t *testing.T) {
 	with := func(names ...string) func(*dstack.Offer) {
 		return func(o *dstack.Offer) { o.Hardware.GPUs = gpus(names...) }
 	}
+	x86 := func(o *dstack.Offer) { o.Hardware.Arch = "x86" }
+	rented := func(o *dstack.Offer) { o.OwnedInstance = "" }
 	mem80, cc := exactly(spec.GB(24)), [2]int{9, 0}
 	no := false
 	yes := true
@@ -58,6 +60,9 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "defaults are not held against it", need: asked(func(*spec.Resources) {})},
 		{name: "what was asked for is", need: asked(func(r *spec.Resources) { r.Explicit.Disk = true }), why: "it has 50GB of disk, 100GB asked for"},
 		{name: "CPUs", need: asked(func(r *spec.Resources) { r.CPU, r.Explicit.CPU = exactly(16), true }), why: "it has 8 CPUs, 16 asked for"},
+		{name: "its processor type", need: asked(func(r *spec.Resources) { r.CPUArch = "x86" }), box: x86},
+		{name: "another processor type", need: asked(func(r *spec.Resources) { r.CPUArch = "arm" }), box: x86, why: "its processors are x86, arm asked for"},
+		{name: "an unknown processor type suits", need: asked(func(r *spec.Resources) { r.CPUArch = "arm" })},
 		{name: "upper bounds do not bind a shared machine", need: asked(func(r *spec.Resources) { r.CPU, r.Explicit.CPU = exactly(4), true })},
 		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Explicit.Memory = least(spec.GB(16)), true }), used: dstack.Allocation{MemoryMiB: 20 << 10}, why: "it has 32GB of memory, 12GB free, 16GB asked for"},
 		{name: "every reason at once", need: asked(func(r *spec.Resources) {
@@ -83,6 +88,11 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "backends", need: dstack.Requirements{Backends: []string{"aws", "gcp"}}, why: "its backend is local, and `backends` allows only aws, gcp"},
 		{name: "regions", need: dstack.Requirements{Regions: []string{"eu-west-1"}}, why: "its region is local, and `regions` allows only eu-west-1"},
 		{name: "instance types", need: dstack.Requirements{InstanceTypes: []string{"BOX"}}},
+		{name: "the machine of a name", need: dstack.Requirements{InstanceName: "Box"}},
+		{name: "another machine", need: dstack.Requirements{InstanceName: "attic"}, why: "its name is box, and `instance_name` allows only attic"},
+		{name: "a name, and a machine to rent", need: dstack.Requirements{InstanceName: "box"}, box: rented, why: "allows only the existing machine box"},
+		{name: "reuse", need: dstack.Requirements{OwnedOnly: true}},
+		{name: "reuse, and a machine to rent", need: dstack.Requirements{OwnedOnly: true}, box: rented, why: "it would be rented, and `creation_policy` is reuse"},
 		{name: "spot", need: dstack.Requirements{Spot: &yes}, why: "it is not a spot machine"},
 		{name: "on-demand", need: dstack.Requirements{Spot: &no}},
 	} {

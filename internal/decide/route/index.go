@@ -18,6 +18,7 @@ type Index struct {
 	runs          map[routeKey]*Route
 	models        map[routeKey][]*Route
 	projects      map[string][]Model
+	existing      map[string]bool // all projects; nil: not known
 	tokens        map[Digest]*Grant
 }
 
@@ -56,6 +57,12 @@ func NewIndex(t Table) *Index {
 	}
 	for i := range routes {
 		x.addModel(&routes[i])
+	}
+	if t.Projects != nil {
+		x.existing = make(map[string]bool, len(t.Projects))
+	}
+	for _, project := range t.Projects {
+		x.existing[project] = true
 	}
 	for text, projects := range t.Tokens {
 		x.addGrant(text, projects)
@@ -100,6 +107,10 @@ func (x *Index) Model(project, model string) []*Route { return x.models[routeKey
 // Models returns the models of a project, in the order in which their first runs
 // were submitted. The caller must not modify them.
 func (x *Index) Models(project string) []Model { return x.projects[project] }
+
+// HasProject reports whether a project exists, also without any run. It is true if the
+// table does not list the projects.
+func (x *Index) HasProject(project string) bool { return x.existing == nil || x.existing[project] }
 
 // Runs calls each for every route, in no order.
 func (x *Index) Runs(each func(*Route)) {

@@ -198,6 +198,15 @@ func (u URLs) Run(project, run string) string {
 	return u.RunByPath(project, run)
 }
 
+// RunForPrograms returns the URL of a run for programs, whose resolvers need not know the
+// names below localhost: then it is by path.
+func (u URLs) RunForPrograms(project, run string) string {
+	if name, _ := trimPort(u.names.Host); name == localDomain {
+		return u.RunByPath(project, run)
+	}
+	return u.Run(project, run)
+}
+
 // RunByName returns https://<run>.<domain>/, or "" if the reader can resolve no
 // such name.
 func (u URLs) RunByName(project, run string) string {

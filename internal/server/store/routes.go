@@ -13,7 +13,7 @@ import (
 )
 
 // Routes returns the route table: a route for each unfinished run, the oldest
-// first, and the projects that each token opens. The caller sets Version;
+// first, the projects that each token opens, and all projects. The caller sets Version;
 // DrainSequence is the latest drain that the table knows. While nothing changes,
 // the same table is returned. It must not be written to.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) {
@@ -61,7 +61,10 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 	if table.Routes, err = s.buildRoutes(runs, targets); err != nil {
 		return table, err
 	}
-	table.Tokens, err = findTokens(ctx, tx)
+	if table.Tokens, err = findTokens(ctx, tx); err != nil {
+		return table, err
+	}
+	err = tx.NewRaw("SELECT name_lower FROM projects ORDER BY name_lower").Scan(ctx, &table.Projects)
 	return table, err
 }
 

@@ -100,6 +100,39 @@ func BuildErrorResponse(err error) (status int, body any) {
 	return response.status, api.ErrorBody{Detail: []Message{message}, Error: view}
 }
 
+// IsPublishedClient reports whether a request is one of a published client, which names its
+// version.
+func IsPublishedClient(r *http.Request) bool { return r.Header.Get(versionHeader) != "" }
+
+// BuildPublishedErrorResponse returns the status and the body of the response to a
+// published client. It prints only the message, so that the hint follows on a line of its
+// own; and a denied access without the message, so that the status is 400 where the
+// operation, and not the token, is the reason.
+func BuildPublishedErrorResponse(err error) (status int, body any) {
+	status, body = BuildErrorResponse(err)
+	switch b := body.(type) {
+	case forbiddenBody:
+		if b.Error.Kind != dstack.Forbidden {
+			return status, body
+		}
+		code := responses[dstack.Invalid].code
+		message := Message{Msg: addHint(b.Error.Message, b.Error.Hint), Code: &code}
+		return responses[dstack.Invalid].status, api.ErrorBody{Detail: []Message{message}, Error: b.Error}
+	case api.ErrorBody:
+		if messages, ok := b.Detail.([]Message); ok && len(messages) == 1 {
+			messages[0].Msg = addHint(messages[0].Msg, b.Error.Hint)
+		}
+	}
+	return status, body
+}
+
+func addHint(msg, hint string) string {
+	if hint == "" {
+		return msg
+	}
+	return msg + "\n" + hint
+}
+
 // BuildErrorView returns an error for our own client. It hides the text of
 // errors that are not *dstack.Error, which may contain secrets.
 func BuildErrorView(err error) api.ErrorView {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"dstack/internal/api"
 	"dstack/internal/dstack"
 )
 
@@ -48,6 +49,36 @@ func TestBuildErrorResponse(t *testing.T) {
 			text, err := json.Marshal(body)
 			if err != nil || status != c.status || string(text) != c.body {
 				t.Errorf("%d %s (%v)\nwant %d %s", status, text, err, c.status, c.body)
+			}
+		})
+	}
+}
+
+// The published client prints detail[0].msg and nothing else, and a traceback for other
+// statuses than 400.
+func TestBuildPublishedErrorResponse(t *testing.T) {
+	plain := func(k dstack.Kind, hint string) error { return &dstack.Error{Kind: k, Message: "m", Hint: hint} }
+	for _, c := range []struct {
+		name   string
+		err    error
+		status int
+		detail string
+	}{
+		{"the hint is the second line", plain(dstack.Invalid, "h"), 400, `[{"msg":"m\nh","code":"error"}]`},
+		{"no hint", plain(dstack.Conflict, ""), 400, `[{"msg":"m","code":"error"}]`},
+		{"the message of 0.18.10 is the first line", Error{Msg: "Run not found", Err: plain(dstack.NotFound, "h")}, 400,
+			`[{"msg":"Run not found\nh","code":"resource_not_exists"}]`},
+		{"denied by a handler", plain(dstack.Forbidden, "h"), 400, `[{"msg":"m\nh","code":"error"}]`},
+		{"denied before the handler", StatusError{403, Message{Msg: "Access denied"}, &dstack.Error{Kind: dstack.Forbidden, Message: "m", Hint: "h"}}, 403,
+			`{"msg":"Access denied","code":null}`},
+		{"validation errors", ValidationErrors{{Loc: []any{"body"}, Msg: "m", Type: "t", Hint: "h"}}, 422, `[{"loc":["body"],"msg":"m","type":"t"}]`},
+		{"an internal error", errors.New("secret path"), 500, `"Internal Server Error"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			status, body := BuildPublishedErrorResponse(c.err)
+			text, err := json.Marshal(body.(api.ErrorBody).Detail)
+			if err != nil || status != c.status || string(text) != c.detail {
+				t.Errorf("%d %s (%v)\nwant %d %s", status, text, err, c.status, c.detail)
 			}
 		})
 	}

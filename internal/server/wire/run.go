@@ -24,7 +24,7 @@ import (
 
 // RunURLs are the URLs at which a run is published.
 type RunURLs struct {
-	Service string // https://<run>.<domain> or below the server's own address, without a trailing slash
+	Service string // https://<run>.<domain>, or below the server's own address with a trailing slash
 	Models  string // base URL of the models of its project, with /v1; used only if the run has a model
 }
 

@@ -15,6 +15,10 @@ import (
 // speaks.
 var supportedVersion = [3]int{0, 18, 10}
 
+// versionHeader is the header in which published clients name their version. Our own
+// client does not send it.
+const versionHeader = "X-API-VERSION"
+
 var versionPattern = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^v?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?(?:\.\d+)*(?:[-._]?(?:a|b|c|rc|alpha|beta|pre|post|dev)[-._]?\d*)*(?:\+[a-z0-9.]+)?$`)
 })
@@ -23,7 +27,7 @@ var versionPattern = sync.OnceValue(func() *regexp.Regexp {
 // the header X-API-VERSION: an older major or minor version, or any newer
 // version. It accepts requests without the header.
 func CheckVersion(r *http.Request) error {
-	claim := r.Header.Get("X-API-VERSION")
+	claim := r.Header.Get(versionHeader)
 	if claim == "" || claim == "latest" {
 		return nil
 	}

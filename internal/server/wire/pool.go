@@ -1,0 +1,31 @@
+package wire
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// BuildInstance returns the machine of an offer as one of the only pool. since is when the
+// machine was first known.
+func BuildInstance(project string, o dstack.Offer, num int, isBusy bool, since time.Time) api.Instance {
+	status := "idle"
+	if isBusy {
+		status = "busy"
+	}
+	return api.Instance{ID: buildUUID(string(o.OwnedInstance)), ProjectName: project, Backend: o.Backend,
+		InstanceType: buildInstanceType(o), Name: o.Type, InstanceNum: num, PoolName: api.DefaultPool, Status: status,
+		Created: api.NewTimestamp(since), Region: o.Region, Price: o.Price}
+}
+
+// buildUUID returns an ID itself if it is a UUID, and otherwise always the same one for it:
+// 0.18.10 accepts nothing else.
+func buildUUID(id string) string {
+	if _, err := uuid.Parse(id); err == nil {
+		return id
+	}
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("dstack:instance:"+id)).String()
+}

@@ -1,0 +1,52 @@
+package spec_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/spec"
+)
+
+// What `validate --json` prints has every field that something acts on, and means the
+// same service.
+func TestMeaningJSON(t *testing.T) {
+	for input, parts := range map[string][]string{
+		"auth: true": {`"probes":[]`, `"rate_limits":[]`, `"strip_prefix":true`, `"drain_timeout":30`, `"hold":null`, `"scaling":null`,
+			`"cpu":{"min":2,"max":null}`, `"disk":{"size":{"min":100.0,"max":null}}`},
+		"resources: {cpu: 'arm:8..', gpu: nvidia, disk: ~}":                      {`"cpu":{"arch":"arm","count":{"min":8,"max":null}}`, `"vendor":"nvidia"`, `"disk":null`},
+		"replicas: 1..2\nscaling: {metric: rps, target: 1}":                      {`"metric":"rps"`, `"window":60`},
+		"replicas: 1..2\nscaling: {metric: concurrency, target: 1, window: 30s}": {`"metric":"concurrency"`, `"window":30`},
+		"probes: [{type: http, url: /health}]":                                   {`"probes":[{"type":"http","url":"/health","method":"get"`, `"interval":15`, `"ready_after":1`},
+		"rate_limits: [{rps: 10, burst: 20}]":                                    {`"rate_limits":[{"prefix":"/","key":{"type":"ip_address"},"rps":10`, `"burst":20`},
+		"strip_prefix: true\ndrain_timeout: 0":                                   {`"strip_prefix":true`, `"drain_timeout":0`},
+		"hold: {requests: 5, timeout: 1m}":                                       {`"hold":{"requests":5,"timeout":60}`},
+		"port: auto":                                                             {`"port":"auto"`},
+		"volumes: [{name: [v, w], path: /d}]":                                    {`"volumes":[{"name":["v","w"],"path":"/d"}]`},
+		"model: {type: chat, name: m, format: tgi, bos_token: b}":                {`"bos_token":"b"`},
+	} {
+		s := parseWith(t, input)
+		text, err := s.MeaningJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range parts {
+			if !strings.Contains(string(text), part) {
+				t.Errorf("%s: no %s in %s", input, part, text)
+			}
+		}
+		again, err := spec.ParseService("", text)
+		if err != nil {
+			t.Fatalf("%s: cannot parse %s: %v", input, text, err)
+		}
+		second, err := again.MeaningJSON()
+		if err != nil || string(second) != string(text) {
+			t.Errorf("%s: the meaning changes (%v):\n%s", input, err, cmp.Diff(string(text), string(second)))
+		}
+		if !json.Valid(text) {
+			t.Errorf("%s: %s", input, text)
+		}
+	}
+}
