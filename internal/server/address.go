@@ -39,8 +39,11 @@ type SSHListener struct {
 // sshAddressFor returns the address of the SSH server for the caller: its host is the one that the caller used for the
 // API. It is zero if the key of the run opens nothing, or the caller cannot reach the SSH server.
 func (s *Server) sshAddressFor(c *apiCall, run dstack.Run) wire.SSHAddress {
+	if s.ssh.Port == 0 || run.Spec.SSHKeyPub == "" {
+		return wire.SSHAddress{}
+	}
 	reader := origin.ReaderOf(c.r, s.proxies)
-	if _, ok := sshserver.ParseKey(run.Spec.SSHKeyPub); !ok || s.ssh.Port == 0 || s.ssh.IsLocal && !reader.IsLocal {
+	if _, ok := sshserver.ParseKey(run.Spec.SSHKeyPub); !ok || s.ssh.IsLocal && !reader.IsLocal {
 		return wire.SSHAddress{}
 	}
 	host := reader.Origin.Host

@@ -142,6 +142,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		return
 	}
 	if !s.usage.beginLogin() {
+		s.attempts.giveBack(from, time.Now())
 		if skipped, ok := s.full.Admit("connections", "", time.Now()); ok {
 			s.log.Warn("an SSH connection was refused: there are too many", "from", from, "not_logged", skipped)
 		}
