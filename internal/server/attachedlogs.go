@@ -65,19 +65,19 @@ func (l *attachedLogs) dial(ctx context.Context, job attachedJob) (net.Conn, err
 	return nil, &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "the server cannot send logs now"}
 }
 
-// pipeListener passes the connections of dial to an http.Server.
-type pipeListener struct {
+// logListener passes the connections of dial to an http.Server.
+type logListener struct {
 	*attachedLogs
 	closing chan struct{}
 	close   func()
 }
 
-func newPipeListener(l *attachedLogs) pipeListener {
+func newLogListener(l *attachedLogs) logListener {
 	closing := make(chan struct{})
-	return pipeListener{l, closing, sync.OnceFunc(func() { close(closing) })}
+	return logListener{l, closing, sync.OnceFunc(func() { close(closing) })}
 }
 
-func (l pipeListener) Accept() (net.Conn, error) {
+func (l logListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-l.conns:
 		return conn, nil
@@ -86,18 +86,18 @@ func (l pipeListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l pipeListener) Close() error {
+func (l logListener) Close() error {
 	l.close()
 	return nil
 }
 
-func (l pipeListener) Addr() net.Addr { return pipeAddr{} }
+func (l logListener) Addr() net.Addr { return logAddr{} }
 
-// pipeAddr is the address of a pipeListener.
-type pipeAddr struct{}
+// logAddr is the address of a logListener.
+type logAddr struct{}
 
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "attached logs" }
+func (logAddr) Network() string { return "pipe" }
+func (logAddr) String() string  { return "attached logs" }
 
 // Limits of the HTTP server for logs.
 const (
@@ -124,7 +124,7 @@ func (l *attachedLogs) serve(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	err := srv.Serve(newPipeListener(l))
+	err := srv.Serve(newLogListener(l))
 	l.endStreams()
 	if ctx.Err() != nil {
 		return ctx.Err()
