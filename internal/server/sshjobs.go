@@ -6,6 +6,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/google/uuid"
+
 	"dstack/internal/decide/access"
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
@@ -48,6 +50,9 @@ func (j *SSHJobs) Authorize(ctx context.Context, login sshserver.Login) error {
 // authorizeRun returns the run that a login opens: its key is that of the run, the run has not ended long ago, and its
 // author may still see the project.
 func (j *SSHJobs) authorizeRun(ctx context.Context, login sshserver.Login) (dstack.Run, error) {
+	if uuid.Validate(login.User) != nil { // it may not even be text
+		return dstack.Run{}, errNoSSHJob
+	}
 	run, err := j.server.store.RunOfAttempt(ctx, attemptOfLogin(login))
 	switch {
 	case dstack.KindOf(err) == dstack.NotFound:

@@ -85,12 +85,11 @@ func (s *sshTest) startWithKey(token, name, keyLine string) (api.Run, sshserver.
 	return run, sshserver.Login{User: string(r.Attempt), Key: key}
 }
 
-// report saves that the replica of a run is running at an address.
-func (s *sshTest) report(run api.Run, address string, chosenPort int) {
+// newReport returns a report that the replica of a run is running at an address.
+func (s *sshTest) newReport(run api.Run, address string, chosenPort int) dstack.Report {
 	s.t.Helper()
-	r := s.findReplica(run.ID)
-	s.saveReports(r.Instance, dstack.Report{Attempt: r.Attempt, State: dstack.AttemptRunning, At: time.Now(), Port: chosenPort,
-		Endpoint: dstack.Endpoint{Address: address}})
+	return dstack.Report{Attempt: s.findReplica(run.ID).Attempt, State: dstack.AttemptRunning, At: time.Now(), Port: chosenPort,
+		Endpoint: dstack.Endpoint{Address: address}}
 }
 
 func (s *sshTest) expectForbidden(what string, login sshserver.Login) {
@@ -175,7 +174,7 @@ func TestSSHJobs_KeyOfAuthor(t *testing.T) {
 // TestSSHJobs_AfterTheEnd: after the end of a run, its key opens only its logs, and only for a while.
 func TestSSHJobs_AfterTheEnd(t *testing.T) {
 	s := newSSHTest(t)
-	s.report(s.run, "127.0.0.1:1", 0)
+	s.saveReports(s.findReplica(s.run.ID).Instance, s.newReport(s.run, "127.0.0.1:1", 0))
 	s.stepReplica(s.findReplica(s.run.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {
 		return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}
 	})
@@ -195,7 +194,7 @@ func TestSSHJobs_AfterTheEnd(t *testing.T) {
 
 func TestSSHJobs_DialsPortsOfTheJob(t *testing.T) {
 	s := newSSHTest(t)
-	serve := func(text string) string {
+	serve := func(text string) net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -211,7 +210,7 @@ func TestSSHJobs_DialsPortsOfTheJob(t *testing.T) {
 				_ = c.Close()
 			}
 		}()
-		return l.Addr().String()
+		return l
 	}
 	expect := func(login sshserver.Login, port int, want string) {
 		t.Helper()
@@ -227,31 +226,22 @@ func TestSSHJobs_DialsPortsOfTheJob(t *testing.T) {
 	if _, err := s.jobs.Dial(t.Context(), s.login, 8000); dstack.KindOf(err) != dstack.Unavailable {
 		t.Errorf("a job without an address ended with %v", err)
 	}
-	_, other := s.startWithKey(s.admin, "other", newKeyLine(t))
-	theirs := serve("other")
-	otherRun := s.runOf("other")
-	s.report(otherRun, theirs, 0)
-	s.report(s.run, serve("web"), 40123)
+	otherRun, other := s.startWithKey(s.admin, "other", newKeyLine(t))
+	mine, theirs := serve("web"), serve("other")
+	s.saveReports(s.findReplica(s.run.ID).Instance, s.newReport(s.run, mine.Addr().String(), 40123),
+		s.newReport(otherRun, theirs.Addr().String(), 0))
 	expect(s.login, 8000, "web")
 	expect(s.login, 40123, "web")
 	expect(other, 8000, "other")
-	_, theirPort, _ := net.SplitHostPort(theirs)
-	number, _ := strconv.Atoi(theirPort)
-	for _, port := range []int{number, 40124, 22, 3000, 0, -1, 65536 + 8000} {
+	for _, port := range []int{theirs.Addr().(*net.TCPAddr).Port, mine.Addr().(*net.TCPAddr).Port, 40124, 22, 3000, 0, -1, 65536 + 8000} {
 		if _, err := s.jobs.Dial(t.Context(), s.login, port); dstack.KindOf(err) != dstack.Forbidden {
 			t.Errorf("port %d ended with %v", port, err)
 		}
 	}
-	s.report(s.run, "127.0.0.1:1", 0)
+	_ = mine.Close()
 	if _, err := s.jobs.Dial(t.Context(), s.login, 8000); dstack.KindOf(err) != dstack.Unavailable || !strings.Contains(err.Error(), "port 8000") {
 		t.Errorf("a port at which nothing answers ended with %v", err)
 	}
-}
-
-func (s *sshTest) runOf(name string) (run api.Run) {
-	s.t.Helper()
-	s.mustCall(api.ProjectPrefix+"/runs/get", api.RunName{RunName: name}, &run)
-	return run
 }
 
 // TestSSHJobs_FailedStore: nobody gets in while keys cannot be checked.
@@ -299,7 +289,7 @@ func TestSSHAddress(t *testing.T) {
 				line = newKeyLine(t)
 			}
 			run, login := s.startWithKey(h.admin, "web", line)
-			s.report(run, "192.0.2.7:8000", 0)
+			s.saveReports(s.findReplica(run.ID).Instance, s.newReport(run, "192.0.2.7:8000", 0))
 			header := []string{}
 			if c.header != "" {
 				header = append(header, c.header, "203.0.113.9")
