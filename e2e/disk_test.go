@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bufio"
 	"crypto/sha256"
 	"errors"
@@ -77,7 +78,7 @@ func TestInterruptedUpload(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
 	h.expectResponse("POST", h.serverURL()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
-	code := strings.Repeat("not a tar, but large. ", 100_000)
+	code := packFile(t, strings.Repeat("a large file. ", 100_000))
 	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(code)))
 	before := h.listFiles()
 	for _, part := range []float64{0, 0.01, 0.5, 0.99} {
@@ -106,7 +107,7 @@ func TestUploadsAreSealed(t *testing.T) {
 	h := newHarness(t, "process")
 	h.expectResponse("POST", h.serverURL()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
 	const marker = "canary of an upload. "
-	code := strings.Repeat(marker, 200_000)
+	code := packFile(t, strings.Repeat(marker, 200_000))
 	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(code)))
 	check := func(when string) {
 		t.Helper()
@@ -136,6 +137,21 @@ func TestUploadsAreSealed(t *testing.T) {
 	h.killServer()
 	check("after the end of the server after")
 	h.startServer()
+}
+
+// packFile returns an archive with one file.
+func packFile(t *testing.T, content string) string {
+	t.Helper()
+	var archive strings.Builder
+	w := tar.NewWriter(&archive)
+	err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "file.txt", Mode: 0o644, Size: int64(len(content))})
+	if err == nil {
+		_, err = w.Write([]byte(content))
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return archive.String()
 }
 
 // uploadCode sends the first part of an upload (part is from 0 to 1) and closes the

@@ -31,6 +31,7 @@ const (
 	EventRolledBack EventKind = "rolled_back" // a revision failed, and an earlier one became current again
 	EventStop       EventKind = "stop"        // a user asked to stop the run
 	EventExec       EventKind = "exec"        // a user ran a command in a replica
+	EventUpload     EventKind = "upload"      // a part of the uploaded folder is left out
 )
 
 // Revision is one submitted version of a run's specification. Revisions are

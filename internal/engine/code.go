@@ -56,13 +56,15 @@ type archiveEntry struct {
 }
 
 // readArchive yields the entries of a code archive. It accepts only folders, plain
-// files and symbolic links, with relative names. Links whose targets are not inside the
-// archive's root are left out and added to leftOut. Any other entry, too many entries or
-// too many bytes end the sequence with an error: an incomplete code folder must not be
-// used.
+// files, symbolic links and hard links to files before them, with relative names. It skips the archive's root, with which
+// tar begins an archive of a whole folder. Links whose targets are not inside the root are
+// left out and added to leftOut. Any other entry, two entries that cannot both be
+// unpacked, too many entries or too many bytes end the sequence with an error: an
+// incomplete code folder must not be used.
 func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[archiveEntry, error] {
 	return func(yield func(archiveEntry, error) bool) {
 		source := tar.NewReader(r)
+		written := writtenNames{}
 		var size int64
 		for count := 0; ; count++ {
 			h, err := source.Next()
@@ -76,7 +78,7 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 				yield(archiveEntry{}, newReadError(err))
 				return
 			}
-			if h.Typeflag == tar.TypeXGlobalHeader {
+			if h.Typeflag == tar.TypeXGlobalHeader || isRoot(h) && count < maxArchiveEntries {
 				continue
 			}
 			if h.Typeflag == tar.TypeSymlink && leadsOut(h) && count < maxArchiveEntries {
@@ -84,6 +86,9 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 				continue
 			}
 			clean, err := sanitizeHeader(h)
+			if err == nil {
+				err = written.add(clean)
+			}
 			if size += h.Size; err == nil && (size > maxUnpackedBytes || count >= maxArchiveEntries) {
 				err = newCodeError("it has more than %d files or is larger than %s", maxArchiveEntries,
 					human.Bytes(maxUnpackedBytes))
@@ -95,16 +100,64 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 	}
 }
 
+// newReadError returns the error for an archive that cannot be read: of kind Invalid if
+// its content is the reason, and not the medium.
 func newReadError(err error) error {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &dstack.Error{
+			Kind: dstack.Invalid, Cause: err, Message: "the uploaded code is not a complete tar archive",
+			Hint: "upload the folder with dstack apply, or as a tar archive without compression",
+		}
+	}
 	return fmt.Errorf("the uploaded code cannot be read: %w", err)
+}
+
+// isRoot reports whether an entry is the folder that the archive is unpacked to. Python's
+// tarfile names it "/".
+func isRoot(h *tar.Header) bool {
+	name := path.Clean(h.Name)
+	return h.Typeflag == tar.TypeDir && (name == "." || name == "/")
+}
+
+// writtenNames maps what an archive has written so far to its type. Folders that only the
+// names of other entries imply are included.
+type writtenNames map[string]byte
+
+// add records an entry. It returns an error if the entry cannot be unpacked beside the
+// earlier ones: below a file or a link, or in place of another kind.
+func (w writtenNames) add(h *tar.Header) error {
+	for parent := path.Dir(h.Name); parent != "."; parent = path.Dir(parent) {
+		kind, exists := w[parent]
+		if exists && kind != tar.TypeDir {
+			return newCodeError("%q is below %q, which is no folder", h.Name, parent)
+		}
+		if exists {
+			break
+		}
+		w[parent] = tar.TypeDir
+	}
+	if h.Typeflag == tar.TypeLink && (w[h.Linkname] != tar.TypeReg || h.Linkname == h.Name) {
+		return newCodeError("%q is a hard link to %q, which is no earlier file", h.Name, h.Linkname)
+	}
+	kind, exists := w[h.Name]
+	if exists && (kind == tar.TypeDir) != (h.Typeflag == tar.TypeDir) {
+		return newCodeError("%q is a folder and something else", h.Name)
+	}
+	if w[h.Name] = h.Typeflag; h.Typeflag == tar.TypeLink {
+		w[h.Name] = tar.TypeReg
+	}
+	return nil
 }
 
 // sanitizeHeader returns a header with only the fields that are kept: name, size,
 // link target, times and permissions, without setuid and the like.
 func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 	name := path.Clean(h.Name)
-	if path.IsAbs(h.Name) || !isInside(name) || strings.ContainsRune(name, 0) {
+	if path.IsAbs(h.Name) || !isInside(name) || name == "." {
 		return nil, newCodeError("%q leads out of the folder", h.Name)
+	}
+	if err := checkNames(h); err != nil {
+		return nil, err
 	}
 	c := &tar.Header{Name: name, Mode: h.Mode & 0o777, ModTime: h.ModTime, Typeflag: h.Typeflag}
 	switch h.Typeflag {
@@ -114,10 +167,28 @@ func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 		c.Size, c.Mode = h.Size, c.Mode|0o600
 	case tar.TypeSymlink:
 		c.Linkname = h.Linkname
+	case tar.TypeLink: // Python's tarfile packs the second name of a file as a hard link
+		c.Linkname = path.Clean(h.Linkname)
 	default:
 		return nil, newCodeError("%q is neither a file, a folder nor a symbolic link", h.Name)
 	}
 	return c, nil
+}
+
+// maxNameBytes is the length of a file name that every file system can store.
+const maxNameBytes = 255
+
+// checkNames returns an error if no file system can store the names of an entry.
+func checkNames(h *tar.Header) error {
+	if strings.ContainsRune(h.Name+h.Linkname, 0) || h.Typeflag == tar.TypeSymlink && h.Linkname == "" {
+		return newCodeError("%q has a name or a target that no file can have", h.Name)
+	}
+	for part := range strings.SplitSeq(h.Name, "/") {
+		if len(part) > maxNameBytes {
+			return newCodeError("the name %.40q… has more than %d bytes", part, maxNameBytes)
+		}
+	}
+	return nil
 }
 
 // leadsOut reports whether the target of a link is not inside the archive's root.
@@ -131,6 +202,17 @@ func newCodeError(format string, args ...any) error {
 		Message: "the uploaded code is refused: " + fmt.Sprintf(format, args...),
 		Hint:    "remove it from the folder or name it in .dstackignore, and apply again",
 	}
+}
+
+// CheckArchive reads a code archive and returns an error if it cannot be unpacked. leftOut
+// names the links that lead out of it.
+func CheckArchive(ctx context.Context, code io.Reader) (leftOut []string, err error) {
+	for _, err := range readArchive(ctx, code, &leftOut) {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return leftOut, nil
 }
 
 // UnpackArchive writes the code archive to root. No entry can reach outside of root,
@@ -150,9 +232,6 @@ func UnpackArchive(ctx context.Context, root *os.Root, code io.Reader) (leftOut 
 func unpackEntry(root *os.Root, entry archiveEntry) error {
 	mode := fs.FileMode(entry.Mode)
 	if entry.Typeflag == tar.TypeDir {
-		if entry.Name == "." {
-			return nil
-		}
 		return root.MkdirAll(entry.Name, mode)
 	}
 	if dir := path.Dir(entry.Name); dir != "." {
@@ -163,8 +242,11 @@ func unpackEntry(root *os.Root, entry archiveEntry) error {
 	if err := root.Remove(entry.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if entry.Typeflag == tar.TypeSymlink {
+	switch entry.Typeflag {
+	case tar.TypeSymlink:
 		return root.Symlink(entry.Linkname, entry.Name)
+	case tar.TypeLink:
+		return root.Link(entry.Linkname, entry.Name)
 	}
 	f, err := root.OpenFile(entry.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
@@ -187,6 +269,9 @@ func RepackArchive(ctx context.Context, w io.Writer, folder string, code io.Read
 			return nil, err
 		}
 		entry.Name = path.Join(folder, entry.Name)
+		if entry.Typeflag == tar.TypeLink {
+			entry.Linkname = path.Join(folder, entry.Linkname)
+		}
 		if err := out.WriteHeader(entry.Header); err != nil {
 			return nil, err
 		}

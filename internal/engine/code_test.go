@@ -64,11 +64,12 @@ func TestUnpackArchive_FilesFoldersAndLinks(t *testing.T) {
 		testEntry{"a/up", tar.TypeSymlink, "../top", ""},
 		testEntry{"top", tar.TypeReg, "", "old"},
 		testEntry{"top", tar.TypeReg, "", "new"},
+		testEntry{"a/second", tar.TypeLink, "top", ""},
 	)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"a/b/run.sh": "run", "a/link": "run", "a/up": "new", "top": "new"} {
+	for name, want := range map[string]string{"a/b/run.sh": "run", "a/link": "run", "a/up": "new", "top": "new", "a/second": "new"} {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
 			t.Errorf("%s has content %q, %v; want %q", name, got, err, want)
 		}
@@ -80,16 +81,25 @@ func TestUnpackArchive_FilesFoldersAndLinks(t *testing.T) {
 
 // maliciousArchives try to write outside of the folder that they are unpacked to.
 var maliciousArchives = map[string][]testEntry{
-	"parent":            {{"../out", tar.TypeReg, "", "x"}},
-	"deep parent":       {{"a/../../out", tar.TypeReg, "", "x"}},
-	"absolute":          {{"/tmp/out-of-it", tar.TypeReg, "", "x"}},
-	"hard link":         {{"l", tar.TypeLink, "/etc/passwd", ""}},
-	"device":            {{"d", tar.TypeChar, "", ""}},
-	"pipe":              {{"p", tar.TypeFifo, "", ""}},
-	"through a link":    {{"d", tar.TypeDir, "", ""}, {"d/l", tar.TypeSymlink, "..", ""}, {"m", tar.TypeSymlink, "d/l/..", ""}, {"m/out", tar.TypeReg, "", "x"}},
-	"file as folder":    {{"f", tar.TypeReg, "", "x"}, {"f/out", tar.TypeReg, "", "x"}},
-	"the folder itself": {{".", tar.TypeReg, "", "x"}},
-	"link over folder":  {{"d/x", tar.TypeReg, "", "x"}, {"d", tar.TypeSymlink, "e", ""}},
+	"parent":              {{"../out", tar.TypeReg, "", "x"}},
+	"deep parent":         {{"a/../../out", tar.TypeReg, "", "x"}},
+	"absolute":            {{"/tmp/out-of-it", tar.TypeReg, "", "x"}},
+	"hard link":           {{"l", tar.TypeLink, "/etc/passwd", ""}},
+	"hard link to later":  {{"l", tar.TypeLink, "f", ""}, {"f", tar.TypeReg, "", "x"}},
+	"hard link to itself": {{"f", tar.TypeReg, "", "x"}, {"f", tar.TypeLink, "f", ""}},
+	"hard link to a link": {{"f", tar.TypeReg, "", "x"}, {"s", tar.TypeSymlink, "f", ""}, {"l", tar.TypeLink, "s", ""}},
+	"hard link above":     {{"f", tar.TypeReg, "", "x"}, {"l", tar.TypeLink, "../f", ""}},
+	"device":              {{"d", tar.TypeChar, "", ""}},
+	"pipe":                {{"p", tar.TypeFifo, "", ""}},
+	"through a link":      {{"d", tar.TypeDir, "", ""}, {"d/l", tar.TypeSymlink, "..", ""}, {"m", tar.TypeSymlink, "d/l/..", ""}, {"m/out", tar.TypeReg, "", "x"}},
+	"file as folder":      {{"f", tar.TypeReg, "", "x"}, {"f/out", tar.TypeReg, "", "x"}},
+	"the folder itself":   {{".", tar.TypeReg, "", "x"}},
+	"link over folder":    {{"d/x", tar.TypeReg, "", "x"}, {"d", tar.TypeSymlink, "e", ""}},
+	"folder over file":    {{"d", tar.TypeReg, "", "x"}, {"d", tar.TypeDir, "", ""}},
+	"below a link":        {{"d", tar.TypeDir, "", ""}, {"l", tar.TypeSymlink, "d", ""}, {"l/x", tar.TypeReg, "", "x"}},
+	"link to nothing":     {{"l", tar.TypeSymlink, "", ""}},
+	"long name":           {{strings.Repeat("n", 256), tar.TypeReg, "", "x"}},
+	"above the root":      {{"/..", tar.TypeReg, "", "x"}},
 }
 
 func TestUnpackArchive_RefusesPathsOutside(t *testing.T) {
@@ -103,7 +113,46 @@ func TestUnpackArchive_RefusesPathsOutside(t *testing.T) {
 			if len(found) != 1 {
 				t.Errorf("files outside of the folder: %v", found)
 			}
+			// What cannot be unpacked is refused when it is uploaded, for every engine.
+			if _, err := engine.CheckArchive(t.Context(), bytes.NewReader(buildArchive(t, entries...))); dstack.KindOf(err) != dstack.Invalid {
+				t.Errorf("the archive passed the check: %v", err)
+			}
 		})
+	}
+}
+
+// Python's tarfile, with which the published client packs, begins an archive of a whole
+// folder with the folder "/".
+func TestUnpackArchive_SkipsTheRoot(t *testing.T) {
+	for _, root := range []string{"/", "//", "", ".", "./", "/.", "a/.."} {
+		code := buildArchive(t, testEntry{root, tar.TypeDir, "", ""}, testEntry{"run.sh", tar.TypeReg, "", "run"})
+		if leftOut, err := engine.CheckArchive(t.Context(), bytes.NewReader(code)); err != nil || len(leftOut) > 0 {
+			t.Errorf("%q: left out %q, %v", root, leftOut, err)
+		}
+		dir, err := unpackToTemp(t, bytes.NewReader(code))
+		if err != nil {
+			t.Errorf("%q: %v", root, err)
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, "run.sh")); string(text) != "run" {
+			t.Errorf("%q: run.sh has %q, %v", root, text, err)
+		}
+		var out bytes.Buffer
+		if _, err := engine.RepackArchive(t.Context(), &out, "workflow", bytes.NewReader(code)); err != nil {
+			t.Errorf("%q: %v", root, err)
+		}
+	}
+}
+
+func TestCheckArchive_NoTar(t *testing.T) {
+	whole := buildArchive(t, testEntry{"a", tar.TypeReg, "", strings.Repeat("x", 5000)})
+	for name, code := range map[string][]byte{"text": bytes.Repeat([]byte("code"), 1000), "cut": whole[:2000], "gzip": {0x1f, 0x8b, 8, 0, 0}} {
+		_, err := engine.CheckArchive(t.Context(), bytes.NewReader(code))
+		if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "not a complete tar archive") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := engine.CheckArchive(t.Context(), strings.NewReader("")); err != nil {
+		t.Errorf("an empty archive is refused: %v", err)
 	}
 }
 
@@ -176,7 +225,8 @@ func TestUnpackArchive_TruncatedArchive(t *testing.T) {
 
 func TestRepackArchive_WritesEntriesBelowFolder(t *testing.T) {
 	var out bytes.Buffer
-	code := buildArchive(t, testEntry{"./", tar.TypeDir, "", ""}, testEntry{"a/run.sh", tar.TypeReg, "", "run"}, testEntry{"l", tar.TypeSymlink, "a/run.sh", ""})
+	code := buildArchive(t, testEntry{"./", tar.TypeDir, "", ""}, testEntry{"a/run.sh", tar.TypeReg, "", "run"}, testEntry{"l", tar.TypeSymlink, "a/run.sh", ""},
+		testEntry{"h", tar.TypeLink, "a/run.sh", ""})
 	if _, err := engine.RepackArchive(context.Background(), &out, "workflow", bytes.NewReader(code)); err != nil {
 		t.Fatal(err)
 	}
@@ -190,11 +240,14 @@ func TestRepackArchive_WritesEntriesBelowFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		names = append(names, h.Name)
+		if h.Typeflag == tar.TypeLink && h.Linkname != "workflow/a/run.sh" {
+			t.Errorf("%s is a hard link to %s", h.Name, h.Linkname)
+		}
 		if h.Uid != 0 || h.Mode&0o7000 != 0 {
 			t.Errorf("owner or mode was kept: %+v", h)
 		}
 	}
-	if got := strings.Join(names, " "); got != "workflow workflow workflow/a/run.sh workflow/l" {
+	if got := strings.Join(names, " "); got != "workflow workflow/a/run.sh workflow/l workflow/h" {
 		t.Errorf("entry names: %s", got)
 	}
 	for name, entries := range maliciousArchives {

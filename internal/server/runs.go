@@ -133,8 +133,12 @@ func (s *Server) createRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
 	}
+	leftOut, err := s.listLeftOut(c, p.spec)
+	if err != nil {
+		return dstack.Run{}, err
+	}
 	if p.name != "" {
-		return s.insertRun(c, p.spec, p.name)
+		return s.insertRun(c, p.spec, p.name, leftOut)
 	}
 	s.namingMu.Lock()
 	defer s.namingMu.Unlock()
@@ -144,7 +148,7 @@ func (s *Server) createRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	}
 	for range 8 { // another server may take the name in the meantime
 		name := generateName(taken)
-		run, err := s.insertRun(c, p.spec, name)
+		run, err := s.insertRun(c, p.spec, name, leftOut)
 		if dstack.KindOf(err) != dstack.Conflict {
 			return run, err
 		}
@@ -173,13 +177,13 @@ func (s *Server) checkReady(c *apiCall, p runPlan) error {
 	return p.checkCapacity()
 }
 
-// insertRun stores a new run and wakes the passes.
-func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string) (dstack.Run, error) {
+// insertRun stores a new run and wakes the passes. leftOut is the result of listLeftOut.
+func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string, leftOut []string) (dstack.Run, error) {
 	rs.RunName = &name
 	at := now()
 	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name,
 		User: c.user.Name, Name: name, Spec: rs, Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: at, Since: at}
-	if err := s.store.SubmitRun(c.ctx, run); err != nil {
+	if err := s.store.SubmitRun(c.ctx, run, leftOut...); err != nil {
 		return dstack.Run{}, err
 	}
 	s.notifyChange()
@@ -221,8 +225,15 @@ func (s *Server) reviseRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
+	var leftOut []string
+	if codeHash(rs) != codeHash(run.Spec) {
+		var err error
+		if leftOut, err = s.listLeftOut(c, rs); err != nil {
+			return dstack.Run{}, err
+		}
+	}
 	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name,
-		NeedsRollout: needsRollout(run.Spec, rs), Now: now()})
+		NeedsRollout: needsRollout(run.Spec, rs), LeftOut: leftOut, Now: now()})
 	if err == nil {
 		s.notifyChange()
 	}

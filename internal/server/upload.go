@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"mime/multipart"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine"
 	"dstack/internal/human"
 	"dstack/internal/server/wire"
 )
@@ -50,7 +52,8 @@ func (s *Server) receiveCode(c *apiCall) error {
 	if id == "" {
 		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
 	}
-	if _, err := s.findRepo(c, id); err != nil {
+	repo, err := s.findRepo(c, id)
+	if err != nil {
 		return err
 	}
 	part, err := findFilePart(c.r)
@@ -63,7 +66,7 @@ func (s *Server) receiveCode(c *apiCall) error {
 			Message: "the file name of an upload must be the SHA-256 of its content, as 64 hexadecimal digits",
 			Hint:    "upload the code with dstack apply"}
 	}
-	return s.storeCode(c, id, hash, part)
+	return s.storeCode(c, repo, hash, part)
 }
 
 func (s *Server) newCodeTooLargeError() error {
@@ -90,10 +93,10 @@ func findFilePart(r *http.Request) (*multipart.Part, error) {
 	return part, nil
 }
 
-// storeCode spools an upload, checks its hash and stores it. It skips code that
-// is stored already.
-func (s *Server) storeCode(c *apiCall, repo, hash string, part *multipart.Part) error {
-	has, err := s.store.HasCode(c.ctx, c.project.ID, repo, hash)
+// storeCode spools an upload, checks its hash and that replicas can unpack it, and
+// stores it. It skips code that is stored already.
+func (s *Server) storeCode(c *apiCall, repo dstack.Repo, hash string, part *multipart.Part) error {
+	has, err := s.store.HasCode(c.ctx, c.project.ID, repo.ID, hash)
 	if err != nil || has {
 		return err
 	}
@@ -114,11 +117,49 @@ func (s *Server) storeCode(c *apiCall, repo, hash string, part *multipart.Part) 
 		return &dstack.Error{Kind: dstack.Invalid, Message: "the upload does not match its name: its SHA-256 is " + got,
 			Hint: "upload it again"}
 	}
+	if isArchived(repo) {
+		if err := checkArchive(c, file); err != nil {
+			return err
+		}
+	}
 	code, err := file.newReader()
 	if err != nil {
 		return err
 	}
-	return s.store.PutCode(c.ctx, c.project.ID, repo, hash, code)
+	return s.store.PutCode(c.ctx, c.project.ID, repo.ID, hash, code)
+}
+
+// isArchived reports whether the uploads of a repo are archives: those of a git repository
+// are patches.
+func isArchived(repo dstack.Repo) bool {
+	var head struct {
+		Type string `json:"repo_type"`
+	}
+	return json.Unmarshal(repo.Info, &head) != nil || head.Type != "remote"
+}
+
+// checkArchive returns an error if replicas could not unpack an upload.
+func checkArchive(c *apiCall, file *spoolFile) error {
+	code, err := file.newReader()
+	if err == nil {
+		_, err = engine.CheckArchive(c.ctx, code)
+	}
+	return err
+}
+
+// listLeftOut names the links in the code of a run that lead out of its folder: replicas do
+// not get them. The code of a git repository is a patch, and names none.
+func (s *Server) listLeftOut(c *apiCall, rs dstack.RunSpec) ([]string, error) {
+	repo, err := s.findRepo(c, rs.RepoID)
+	if err != nil || codeHash(rs) == "" || !isArchived(repo) {
+		return nil, err
+	}
+	code, err := s.store.Code(c.ctx, c.project.ID, rs.RepoID, codeHash(rs))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = code.Close() }()
+	return engine.CheckArchive(c.ctx, code)
 }
 
 // toUploadError returns the error of a failed copy: Unavailable if the server's

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -22,6 +24,25 @@ import (
 func hexSHA256(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
+}
+
+// packFile returns an archive with one file, or with a link if target is not empty.
+func packFile(t *testing.T, name, content, target string) string {
+	t.Helper()
+	var archive strings.Builder
+	w := tar.NewWriter(&archive)
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content)), Linkname: target}
+	if target != "" {
+		h.Typeflag = tar.TypeSymlink
+	}
+	err := w.WriteHeader(h)
+	if err == nil {
+		_, err = w.Write([]byte(content))
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return archive.String()
 }
 
 // multipartBody returns a multipart form with one file.
@@ -77,7 +98,9 @@ func (h *testServer) expectNoSpoolFiles() {
 func TestUploadCode(t *testing.T) {
 	h := newTestServer(t, func(o *Options) { o.UploadLimit = 1 << 20 })
 	h.initRepo()
-	code := strings.Repeat("code", 1000)
+	code := packFile(t, "main.py", strings.Repeat("code", 1000), "")
+	link, outside := packFile(t, ".venv/bin/python", "", "/usr/bin/python3"), packFile(t, "../out", "x", "")
+	noTar, cut := strings.Repeat("code", 1000), code[:2000]
 	has := func(hash string) bool {
 		t.Helper()
 		project, err := h.store.Project(t.Context(), "main")
@@ -107,6 +130,10 @@ func TestUploadCode(t *testing.T) {
 		{"valid", hexSHA256(code), code, nil, 200, "null"},
 		{"the same again", hexSHA256(code), code, nil, 200, "null"},
 		{"empty", hexSHA256(""), "", nil, 200, "null"},
+		{"a link out of the folder", hexSHA256(link), link, nil, 200, "null"}, // left out when it is unpacked
+		{"a file out of the folder", hexSHA256(outside), outside, nil, 400, `the uploaded code is refused: \"../out\" leads out of the folder`},
+		{"no archive", hexSHA256(noTar), noTar, nil, 400, "not a complete tar archive"},
+		{"a part of an archive", hexSHA256(cut), cut, nil, 400, "not a complete tar archive"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := has(hexSHA256(code))
@@ -128,7 +155,7 @@ func TestUploadCode(t *testing.T) {
 func TestUploadCode_IncompleteUploadIsDiscarded(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
-	code := strings.Repeat("code", 100000)
+	code := packFile(t, "main.py", strings.Repeat("code", 100000), "")
 	body, contentType := multipartBody(t, hexSHA256(code), code)
 	connection, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 	if err != nil {
@@ -195,7 +222,7 @@ func TestRepos(t *testing.T) {
 func TestUploadCode_RespondsToClientsThatSendTheWholeBodyFirst(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
-	content := strings.Repeat("x", 8<<20)
+	content := packFile(t, "main.py", strings.Repeat("x", 8<<20), "")
 	for _, c := range []struct{ name, repo, file, status string }{
 		{"new", "web-12345678", hexSHA256(content), "HTTP/1.1 200"},
 		{"stored before", "web-12345678", hexSHA256(content), "HTTP/1.1 200"},

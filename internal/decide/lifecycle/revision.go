@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"dstack/internal/decide/job"
@@ -122,6 +123,23 @@ func buildReviseEvents(was, run dstack.Run, rev NewRevision) []dstack.Event {
 		all = append(all, e)
 	}
 	return all
+}
+
+// maxNamedLinks is how many links that are left out an event names.
+const maxNamedLinks = 20
+
+// LeftOutEvents returns the event of a submitted revision whose code has links that
+// replicas do not get, or none.
+func LeftOutEvents(run dstack.Run, links []string) []dstack.Event {
+	if len(links) == 0 {
+		return nil
+	}
+	message := "links out of the uploaded folder are left out: " + strings.Join(links[:min(len(links), maxNamedLinks)], ", ")
+	if more := len(links) - maxNamedLinks; more > 0 {
+		message += fmt.Sprintf(" and %d more", more)
+	}
+	return []dstack.Event{{Project: run.ProjectID, Run: run.ID, RunName: run.Name, Kind: dstack.EventUpload,
+		Revision: run.Revision, User: run.User, Message: message}}
 }
 
 // RollBack returns a run at an earlier revision that has served.

@@ -15,10 +15,11 @@ import (
 type Revision struct {
 	Revision     int // the present one, as it was seen
 	Spec         dstack.RunSpec
-	User         string // its author
-	NeedsRollout bool   // it needs new containers
-	Restores     int    // the revision that it repeats; 0: none
-	Cause        string // see lifecycle.NewRevision
+	User         string   // its author
+	NeedsRollout bool     // it needs new containers
+	Restores     int      // the revision that it repeats; 0: none
+	Cause        string   // see lifecycle.NewRevision
+	LeftOut      []string // the links of its code that replicas do not get
 	Now          time.Time
 }
 
@@ -45,7 +46,7 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 			return err
 		}
 		run = next
-		return addEvents(ctx, tx, events, r.Now)
+		return addEvents(ctx, tx, append(events, lifecycle.LeftOutEvents(next, r.LeftOut)...), r.Now)
 	})
 	if err != nil {
 		return dstack.Run{}, err

@@ -7,14 +7,16 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 )
 
 // SubmitRun inserts a run with status submitted, at revision 1, due now. In the
 // same transaction it marks earlier finished runs of the name Deleted. It fails
 // with Conflict when one of them is not finished, and with Invalid when a secret
-// that it refers to does not exist.
-func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
+// that it refers to does not exist. leftOut names the links of its code that replicas
+// do not get.
+func (s *Store) SubmitRun(ctx context.Context, r dstack.Run, leftOut ...string) error {
 	r.SubmittedAt = orNow(r.SubmittedAt)
 	if _, err := s.newRunRow(r); err != nil { // fail before the transaction
 		return err
@@ -45,7 +47,8 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 		if err := putRevision(ctx, tx, row, r.User, 0, r.SubmittedAt); err != nil {
 			return err
 		}
-		return addEvents(ctx, tx, []dstack.Event{row.event(dstack.EventApplied, r.User, "revision 1")}, r.SubmittedAt)
+		events := []dstack.Event{row.event(dstack.EventApplied, r.User, "revision 1")}
+		return addEvents(ctx, tx, append(events, lifecycle.LeftOutEvents(r, leftOut)...), r.SubmittedAt)
 	})
 }
 
