@@ -142,7 +142,8 @@ func TestPublished_AttachedApplyEnds(t *testing.T) {
 		return nil
 	})
 	h.runCLI("stop", "ends", "-y").expectExit(0)
-	apply.expectEnd(1, "workload: asked to stop", "Run terminated")
+	// The client's last message is about the first submission of the run.
+	apply.expectEnd(1, "workload: asked to stop", "Run failed with error code CONTAINER_EXITED_WITH_ERROR")
 }
 
 // publishedAttachment is what published_attach.py prints.
