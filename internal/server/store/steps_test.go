@@ -153,7 +153,7 @@ func TestAttempts_TheLatestAreKept(t *testing.T) {
 			if err != nil || of.ID != run.ID || replica.ID != r.ID {
 				t.Fatalf("%s is of %s/%s (%v)", a, of.ID, replica.ID, err)
 			}
-			if of, err := h.s.RunOfAttempt(ctx, a); err != nil || of.ID != run.ID || of.Project != "main" || of.Spec.RepoID == "" {
+			if of, err := h.s.RunOfAttempt(ctx, a); err != nil || of.ID != run.ID || of.Project != h.project.Name || of.Spec.SSHKeyPub == "" {
 				t.Fatalf("%s is of %+v (%v)", a, of, err)
 			}
 		}
