@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -81,7 +82,8 @@ func TestOpenSSHListener_ChosenPort(t *testing.T) {
 	used := openTestListener(t, dir, sshSetting{})
 	d := &daemon{serverOptions: serverOptions{dir: dir, host: "127.0.0.1", port: 3000, ssh: sshSetting{port: used.sshPort()}}}
 	err := d.openSSHListener(t.Context())
-	if dstack.KindOf(err) != dstack.Conflict || !strings.Contains(err.(*dstack.Error).Hint, sshPortVariable) {
+	e, ok := errors.AsType[*dstack.Error](err)
+	if !ok || e.Kind != dstack.Conflict || !strings.Contains(e.Hint, sshPortVariable) {
 		t.Errorf("a port in use ended with %v", err)
 	}
 	_ = used.sshListener.Close()
