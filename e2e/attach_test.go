@@ -146,6 +146,26 @@ func TestPublished_AttachedApplyEnds(t *testing.T) {
 	apply.expectEnd(1, "workload: asked to stop", "Run failed with error code CONTAINER_EXITED_WITH_ERROR")
 }
 
+// TestPublished_AttachedApplyAborts: Ctrl-C at the question of an attached apply aborts the run.
+func TestPublished_AttachedApplyAborts(t *testing.T) {
+	t.Parallel()
+	needPiece(t, "ssh", "DSTACK_TEST_SSH")
+	h := newHarness(t, "process")
+	p := newPublishedClient(h)
+	apply := p.start(p.writeService("aborted"), "apply", "-f", "service.dstack.yml", "-y")
+	apply.waitForOutput("workload: listening on")
+	apply.interrupt()
+	apply.waitForOutput("Stop the run before detaching?")
+	apply.interrupt()
+	apply.expectEnd(0, "Aborted")
+	h.waitUntil(20*time.Second, "the run has been aborted", func() error {
+		if v := h.findRun("aborted"); v.Status != api.StatusStopped {
+			return fmt.Errorf("it is %s", v.Status)
+		}
+		return nil
+	})
+}
+
 // publishedAttachment is what published_attach.py prints.
 type publishedAttachment struct {
 	Attached     bool
