@@ -237,6 +237,13 @@ curl_piece() {
 	export DSTACK_TEST_CURL
 }
 
+# OpenSSH's client, to attach to runs.
+ssh_piece() {
+	need ssh openssh-client || { mark_missing SSH "$why" && return; }
+	DSTACK_TEST_SSH=$(command -v ssh)
+	export DSTACK_TEST_SSH
+}
+
 # systemd's checker of unit files. systemd itself does not run in the tests.
 systemd_piece() {
 	need systemd-analyze systemd || { mark_missing SYSTEMD "$why" && return; }

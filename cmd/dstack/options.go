@@ -37,6 +37,7 @@ type serverOptions struct {
 	startTimeout   time.Duration
 	metricsAddress string // host:port of the listener for /metrics; empty: none
 	limits         gateway.Limits
+	ssh            sshSetting
 	hostID         string
 }
 
@@ -66,6 +67,9 @@ func (o *serverOptions) readEnvironment() error {
 		return err
 	}
 	if err := o.readPort(); err != nil {
+		return err
+	}
+	if err := o.readSSHPort(); err != nil {
 		return err
 	}
 	if _, ok := logLevels[strings.ToUpper(o.logLevel)]; !ok {

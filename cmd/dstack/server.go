@@ -63,6 +63,7 @@ type daemon struct {
 	log             *slog.Logger
 	listener        net.Listener
 	metricsListener net.Listener // nil: no metrics are served
+	sshListener     net.Listener // nil: clients cannot attach to runs
 	errOut          io.Writer
 	drainTimeout    time.Duration
 	proxies         []netip.Prefix // trusted
@@ -72,6 +73,7 @@ type daemon struct {
 	stopping        context.Context // ends when the server begins to stop
 	drained         context.Context // ends when no request is in flight any more
 
+	sealer     *store.Sealer
 	store      *store.Store
 	backends   *backend.Set
 	opened     []openedBackend // those in backends, in the order of config.yml
@@ -105,7 +107,14 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 			return err
 		}
 	}
+	if err := d.openSSHListener(ctx); err != nil {
+		return err
+	}
 	booted, err := d.buildComponents(ctx)
+	if err != nil {
+		return err
+	}
+	attachTasks, err := d.sshTasks()
 	if err != nil {
 		return err
 	}
@@ -116,7 +125,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	var endDrain context.CancelFunc
 	d.drained, endDrain = context.WithCancel(context.WithoutCancel(ctx))
 	defer endDrain()
-	tasks := d.reconciler.Tasks()
+	tasks := append(d.reconciler.Tasks(), attachTasks...)
 	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
@@ -137,11 +146,11 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 // buildComponents opens the store and the backends, and creates the other components. It starts none of them.
 func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error) {
 	var none server.BootResult
-	sealer, err := store.NewSealer(d.filePath("encryption.key"))
-	if err != nil {
+	var err error
+	if d.sealer, err = store.NewSealer(d.filePath("encryption.key")); err != nil {
 		return none, err
 	}
-	if d.store, err = store.Open(ctx, d.database, sealer); err != nil {
+	if d.store, err = store.Open(ctx, d.database, d.sealer); err != nil {
 		return none, err
 	}
 	format := newConfigFormat(backendTypes)
@@ -179,11 +188,11 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	}
 	d.server = server.New(server.Options{
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
-		Dir: d.dir, Site: d.site(), Proxies: d.proxies, Version: currentVersion(), Log: d.log,
+		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, BackendTypes: format.Backends,
 	})
 	d.api = d.server.Handler()
-	sessionKey, err := sealer.DeriveKey("gateway sessions")
+	sessionKey, err := d.sealer.DeriveKey("gateway sessions")
 	if err != nil {
 		return none, err
 	}
@@ -241,8 +250,10 @@ func (d *daemon) close() error {
 	if d.hub != nil {
 		d.hub.Close()
 	}
-	if d.metricsListener != nil {
-		errs = append(errs, ignoreClosed(d.metricsListener.Close()))
+	for _, l := range []net.Listener{d.metricsListener, d.sshListener} {
+		if l != nil {
+			errs = append(errs, ignoreClosed(l.Close()))
+		}
 	}
 	for _, b := range append(d.opened, d.retired...) {
 		errs = append(errs, b.close())

@@ -27,6 +27,9 @@ func (d *daemon) printStartMessage(ctx context.Context, out, errOut io.Writer, b
 		fmt.Fprintf(errOut, "warning: %s is reachable from other machines without TLS: tokens are sent unencrypted\n"+
 			"  put a TLS proxy in front and set DSTACK_SERVER_URL=https://…, or listen on 127.0.0.1\n", d.listenAddress())
 	}
+	if d.sshListener != nil && !d.isLoopback() {
+		fmt.Fprintf(out, " clients of dstack 0.18.10 attach to runs through SSH at port %d (%s)\n", d.sshPort(), sshPortVariable)
+	}
 	d.saveForCLI(ctx, out, errOut, booted)
 	return nil
 }

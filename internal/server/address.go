@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net"
 	"strings"
 
 	"dstack/internal/api"
@@ -8,6 +9,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/origin"
 	"dstack/internal/server/wire"
+	"dstack/internal/sshserver"
 )
 
 // urlsFor returns the URLs of runs and models that work for the caller.
@@ -21,6 +23,44 @@ func buildRunURLs(urls route.URLs, run dstack.Run) wire.RunURLs {
 		service = strings.TrimSuffix(service, "/")
 	}
 	return wire.RunURLs{Service: service, Models: urls.Models(run.Project)}
+}
+
+// runURLsFor returns the URLs of a run, and the address of its jobs for SSH, that work for the caller.
+func (s *Server) runURLsFor(c *apiCall, run dstack.Run) wire.RunURLs {
+	urls := buildRunURLs(s.urlsFor(c), run)
+	urls.SSH = s.sshAddressFor(c, run)
+	return urls
+}
+
+// SSHListener is the listener of the SSH server.
+type SSHListener struct {
+	Port    int  // 0: there is no SSH server
+	IsLocal bool // only clients on this machine reach it
+}
+
+// sshAddressFor returns the address of the SSH server for the caller: its host is the one that the caller used for the
+// API. It is zero if the key of the run opens nothing, or the caller cannot reach the SSH server.
+func (s *Server) sshAddressFor(c *apiCall, run dstack.Run) wire.SSHAddress {
+	if s.ssh.Port == 0 || run.Spec.SSHKeyPub == "" {
+		return wire.SSHAddress{}
+	}
+	reader := origin.ReaderOf(c.r, s.proxies)
+	if _, ok := sshserver.ParseKey(run.Spec.SSHKeyPub); !ok || s.ssh.IsLocal && !reader.IsLocal {
+		return wire.SSHAddress{}
+	}
+	host := reader.Origin.Host
+	if host == "" {
+		host = s.site.Server.Host
+	}
+	return wire.SSHAddress{Host: trimPort(host), Port: s.ssh.Port}
+}
+
+// trimPort returns a host without its port, and an IPv6 address without brackets.
+func trimPort(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
 // buildModelView returns the addresses of a run's model.

@@ -16,6 +16,29 @@ func (h *testServer) localURL(run string) string {
 	return strings.Replace(h.url, "127.0.0.1", run+".localhost", 1)
 }
 
+// callWithHost sends a request as the admin with a Host header, if it is not empty,
+// and more header fields, and decodes the response into out.
+func (h *testServer) callWithHost(host, path string, in, out any, header ...string) {
+	h.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r, err := http.NewRequest(http.MethodPost, h.url+strings.ReplaceAll(path, "{project_name}", "main"), bytes.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r.Host = host
+	r.Header.Set("Authorization", "Bearer "+h.admin)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	answer := h.send(r)
+	if err := json.Unmarshal([]byte(answer.text), out); err != nil || answer.status != 200 {
+		h.t.Fatalf("%s: %d %s", path, answer.status, answer.text)
+	}
+}
+
 // TestAddresses_FollowTheCaller: every answer of the API has the URLs that work
 // for its caller.
 func TestAddresses_FollowTheCaller(t *testing.T) {
@@ -56,23 +79,7 @@ func TestAddresses_FollowTheCaller(t *testing.T) {
 			h.mustCall(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("web", model)}, nil)
 			call := func(path string, in, out any) {
 				t.Helper()
-				body, err := json.Marshal(in)
-				if err != nil {
-					t.Fatal(err)
-				}
-				r, err := http.NewRequest(http.MethodPost, h.url+strings.ReplaceAll(path, "{project_name}", "main"), bytes.NewReader(body))
-				if err != nil {
-					t.Fatal(err)
-				}
-				r.Host = fill(c.host)
-				r.Header.Set("Authorization", "Bearer "+h.admin)
-				for i := 0; i < len(c.header); i += 2 {
-					r.Header.Set(c.header[i], c.header[i+1])
-				}
-				answer := h.send(r)
-				if err := json.Unmarshal([]byte(answer.text), out); err != nil || answer.status != 200 {
-					t.Fatalf("%s: %d %s", path, answer.status, answer.text)
-				}
+				h.callWithHost(fill(c.host), path, in, out, c.header...)
 			}
 			var view api.RunView
 			call(api.PathView, api.RunViewRequest{RunName: "web"}, &view)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/subtle"
 	"log/slog"
 	"net/http"
@@ -102,13 +103,18 @@ func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
 		return access.Project{}, err
 	}
 	c.project = project
-	members, err := s.store.Members(c.ctx, project.ID)
+	return s.findMembership(c.ctx, project.ID, c.user)
+}
+
+// findMembership returns the role of a user in a project that exists.
+func (s *Server) findMembership(ctx context.Context, project dstack.ProjectID, user dstack.User) (access.Project, error) {
+	members, err := s.store.Members(ctx, project)
 	if err != nil {
 		return access.Project{}, err
 	}
 	found := access.Project{Exists: true}
 	for _, m := range members {
-		if m.User.ID == c.user.ID {
+		if m.User.ID == user.ID {
 			found.Member, found.Role = true, m.Role
 		}
 	}

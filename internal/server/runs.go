@@ -46,14 +46,14 @@ func (s *Server) getRun(c *apiCall, in api.RunName) (api.Run, error) {
 	if err != nil {
 		return api.Run{}, err
 	}
-	return wire.BuildRun(details, buildRunURLs(s.urlsFor(c), details.Run), time.Now()), nil
+	return wire.BuildRun(details, s.runURLsFor(c, details.Run), time.Now()), nil
 }
 
 func (s *Server) listRuns(c *apiCall, in api.ListRuns) ([]api.Run, error) {
 	found, err := s.listRunDetails(c, in)
 	runs := make([]api.Run, 0, len(found))
 	for _, details := range found {
-		runs = append(runs, wire.BuildRun(details, buildRunURLs(s.urlsFor(c), details.Run), time.Now()))
+		runs = append(runs, wire.BuildRun(details, s.runURLsFor(c, details.Run), time.Now()))
 	}
 	return runs, err
 }

@@ -30,6 +30,7 @@ type Options struct {
 	Broadcast   *loop.Broadcast // notified on every change; waiting calls then read the store again
 	Site        route.Site      // where the server and its services are published; default http://127.0.0.1:3000, project main
 	Proxies     []netip.Prefix  // the trusted proxies in front of the server
+	SSH         SSHListener     // of the SSH server that has the SSHJobs of this server
 	Version     string          // of this program, for the page at /
 	Log         *slog.Logger
 	UploadLimit int64 // bytes of one upload of code; default 64 MiB
@@ -54,6 +55,7 @@ type Server struct {
 	hub         *hub.Client
 	site        route.Site
 	proxies     route.Proxies
+	ssh         SSHListener
 	version     string
 	log         *slog.Logger
 	uploadLimit int64
@@ -71,7 +73,8 @@ type Server struct {
 // New returns a server. It starts no goroutines.
 func New(o Options) *Server {
 	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
-		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, version: o.Version, accessInterval: execAccessInterval}
+		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, ssh: o.SSH, version: o.Version,
+		accessInterval: execAccessInterval}
 	s.site.Main = cmp.Or(s.site.Main, DefaultProject)
 	if s.site.Server.IsZero() {
 		s.site.Server = route.Origin{Scheme: "http", Host: "127.0.0.1:3000"}

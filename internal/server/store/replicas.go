@@ -115,3 +115,24 @@ func (s *Store) AttemptOf(ctx context.Context, p dstack.ProjectID, run string, a
 	})
 	return of, replica, err
 }
+
+// RunOfAttempt finds the run of an attempt, present or past, in all projects;
+// NotFound. It also finds deleted runs. The caller must not change what the spec
+// points to.
+func (s *Store) RunOfAttempt(ctx context.Context, a dstack.AttemptID) (dstack.Run, error) {
+	var run dstack.Run
+	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var ids []string
+		err := tx.NewRaw(`SELECT r.run_id FROM attempts AS a JOIN replicas AS r ON r.id = a.replica_id
+			WHERE a.attempt_id = ?`, string(a)).Scan(ctx, &ids)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
+			return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no attempt %s", a)}
+		}
+		run, err = findRun(ctx, tx, dstack.RunID(ids[0]), s.openRunCached)
+		return err
+	})
+	return run, err
+}

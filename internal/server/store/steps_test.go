@@ -153,8 +153,15 @@ func TestAttempts_TheLatestAreKept(t *testing.T) {
 			if err != nil || of.ID != run.ID || replica.ID != r.ID {
 				t.Fatalf("%s is of %s/%s (%v)", a, of.ID, replica.ID, err)
 			}
+			if of, err := h.s.RunOfAttempt(ctx, a); err != nil || of.ID != run.ID || of.Project != h.project.Name || of.Spec.SSHKeyPub == "" {
+				t.Fatalf("%s is of %+v (%v)", a, of, err)
+			}
 		}
-		_, _, err := h.s.AttemptOf(ctx, h.project.ID, "a", ids[4])
+		_, err := h.s.RunOfAttempt(ctx, ids[4])
+		h.wantKind(dstack.NotFound, err)
+		_, err = h.s.RunOfAttempt(ctx, dstack.AttemptID(r.ID))
+		h.wantKind(dstack.NotFound, err)
+		_, _, err = h.s.AttemptOf(ctx, h.project.ID, "a", ids[4])
 		h.wantKind(dstack.NotFound, err)
 		_, _, err = h.s.AttemptOf(ctx, h.project.ID, "b", r.Attempt)
 		h.wantKind(dstack.NotFound, err)

@@ -26,6 +26,14 @@ import (
 type RunURLs struct {
 	Service string // https://<run>.<domain>, or below the server's own address with a trailing slash
 	Models  string // base URL of the models of its project, with /v1; used only if the run has a model
+	SSH     SSHAddress
+}
+
+// SSHAddress is where clients attach to the jobs of a run. The user name is the ID of the job submission. It is zero if
+// they cannot attach.
+type SSHAddress struct {
+	Host string
+	Port int
 }
 
 // BuildRun returns a run in the wire format (spec §4.5). now is the end of
@@ -39,6 +47,7 @@ func BuildRun(details store.RunDetails, urls RunURLs, now time.Time) api.Run {
 	}
 	for _, j := range run.Jobs {
 		for _, submission := range j.JobSubmissions {
+			setSSHAddress(submission, urls.SSH)
 			run.Cost += computeCost(submission, now)
 		}
 	}
@@ -47,6 +56,13 @@ func BuildRun(details store.RunDetails, urls RunURLs, now time.Time) api.Run {
 		run.LatestJobSubmission = &run.Jobs[0].JobSubmissions[len(run.Jobs[0].JobSubmissions)-1]
 	}
 	return run
+}
+
+// setSSHAddress makes clients attach to a job submission at an address, in one hop. If it is zero, nothing changes.
+func setSSHAddress(s api.JobSubmission, address SSHAddress) {
+	if data := s.JobProvisioningData; data != nil && address != (SSHAddress{}) {
+		data.Hostname, data.SSHPort, data.Username, data.Dockerized = address.Host, address.Port, string(s.ID), false
+	}
 }
 
 // computeCost returns the cost of one attempt: price times duration.
