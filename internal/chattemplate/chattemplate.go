@@ -78,6 +78,9 @@ func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (s
 		return "", ErrNoDefault
 	}
 	vars := jinja.NewDict()
+	vars.Set("tools", jinja.None) // transformers always defines these
+	vars.Set("documents", jinja.None)
+	vars.Set("add_generation_prompt", false)
 	for _, name := range slices.Sorted(maps.Keys(p.tokens)) {
 		vars.Set(name, p.tokens[name])
 	}

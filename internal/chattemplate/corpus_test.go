@@ -56,62 +56,44 @@ func reasonAs(name string) func(message) message {
 	}
 }
 
-// ourWay are the differences to transformers that docs/reference/models.md lists. Each
-// reports whether it is the reason of a difference.
-var ourWay = map[string]func(want jinjatest.Answer) bool{
-	"a conversation without messages": func(want jinjatest.Answer) bool {
-		return strings.Contains(want.Error, "Cannot apply chat template to an empty conversation")
-	},
-	"list.pop and list.clear": func(want jinjatest.Answer) bool {
-		return strings.HasPrefix(want.Error, "SecurityError: ") && strings.Contains(want.Error, "of 'list' object is unsafe")
-	},
-}
-
 // TestPublishedTemplates_AsInTransformers renders every conversation, in every
 // variant, with every template of the corpus. The prompt equals that of
-// apply_chat_template byte for byte, and a render fails if that fails.
+// apply_chat_template byte for byte, and a render fails if that fails. Only a
+// conversation without messages renders here alone.
 func TestPublishedTemplates_AsInTransformers(t *testing.T) {
 	root := corpusDir(t)
 	oracle := jinjatest.Start(t)
 	conversations := readAll(t, filepath.Join(root, "conversations", "*.json"))
-	right, total, differ := 0, 0, map[string]int{}
+	total := 0
 	for name, source := range readAll(t, filepath.Join(root, "templates", "*.jinja")) {
 		template, compileErr := chattemplate.Compile(dstack.ChatTemplate{Default: string(source)})
 		for title, conversation := range conversations {
+			seen := map[string]bool{}
 			for _, v := range variants {
 				chat := changeMessages(t, conversation, v.change)
+				if seen[string(chat)] {
+					continue // the variant changes nothing
+				}
+				seen[string(chat)] = true
 				want := oracle.Ask(t, jinjatest.Question{Template: string(source), Chat: chat})
 				got, err := "", compileErr
 				if err == nil {
 					got, err = template.Render(t.Context(), chat, noon)
 				}
+				if strings.Contains(want.Error, "Cannot apply chat template to an empty conversation") {
+					continue
+				}
 				total++
-				switch problem := findProblem(want, got, err); {
-				case problem == "":
-					right++
-				case reasonOf(want) != "":
-					differ[reasonOf(want)]++
-				default:
+				if problem := findProblem(want, got, err); problem != "" {
 					t.Errorf("%s, %s, %s: %s", name, title, v.name, problem)
 				}
 			}
 		}
 	}
-	t.Logf("%d of %d renders are as in transformers; by intent are not: %v", right, total, differ)
-	for reason := range ourWay {
-		if differ[reason] == 0 {
-			t.Errorf("no render of the corpus differs because of this: %s", reason)
-		}
+	t.Logf("%d renders", total)
+	if total < 10_000 {
+		t.Error("the corpus has become smaller")
 	}
-}
-
-func reasonOf(want jinjatest.Answer) string {
-	for reason, explains := range ourWay {
-		if explains(want) {
-			return reason
-		}
-	}
-	return ""
 }
 
 // findProblem compares a render with that of transformers.

@@ -151,8 +151,8 @@ func TestLanguage(t *testing.T) {
 func TestLanguageAsInPython(t *testing.T) {
 	p := jinjatest.Start(t)
 	for _, c := range languageCases {
-		if c.name == "other templates" {
-			continue // Python fails because the file is missing
+		if c.name == "other templates" || c.name == "but may be popped" {
+			continue // Python fails because the file is missing, or because it does not allow list.pop
 		}
 		out, err := renderTemplate(t, c.template, languageVars)
 		if problem := findDifference(p.Ask(t, jinjatest.Question{Template: c.template, Vars: []byte(languageVars)}), out, err); problem != "" {

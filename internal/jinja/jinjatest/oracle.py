@@ -56,7 +56,6 @@ def render(question):
 
 def apply(question):
     chat = dict(question["chat"])
-    compile_template(question["template"])
     output = TOKENIZER.apply_chat_template(
         chat.pop("messages"), chat_template=question["template"], tokenize=False, **chat
     )
@@ -73,11 +72,13 @@ def load_tokens(question):
 
 def answer(question):
     try:
+        compile_template(question.get("template", ""))
+    except Exception as e:
+        return {"ok": False, "kind": "syntax", "error": f"{type(e).__name__}: {e}"}
+    try:
         if "files" in question:
             return load_tokens(question)
         return apply(question) if "chat" in question else render(question)
-    except jinja2.TemplateSyntaxError as e:
-        return {"ok": False, "kind": "syntax", "error": f"{type(e).__name__}: {e}"}
     except Exception as e:
         if type(e) is jinja2.TemplateError:  # of raise_exception
             return {"ok": False, "kind": "raise", "error": str(e)}
