@@ -45,8 +45,8 @@ var (
 // where there are none, llama.cpp's "timings".
 //
 // A stream may report usage repeatedly, each time for all that it has sent: the
-// largest counts. An event of a stream without choices is the last of its
-// kind; llama.cpp sends one for each choice. Those are added up.
+// largest counts. Where each choice has an object of its own at its end, as in
+// llama.cpp, those are added up.
 type TokenScanner struct {
 	usage   tokenSums
 	timings tokenSums
@@ -56,26 +56,45 @@ type TokenScanner struct {
 
 	open     []byte // incomplete object
 	isUsage  bool   // it is a usage object, not timings
-	isFinal  bool   // it counts one choice, completely
-	depth    int    // of its braces; 0 outside of an object
-	inString bool   // inside of a string
-	escaped  bool   // after a backslash
+	ends     eventEnd
+	depth    int  // of its braces; 0 outside of an object
+	inString bool // inside of a string
+	escaped  bool // after a backslash
 }
+
+// eventEnd is what ends with the event of an object.
+type eventEnd int
+
+const (
+	endsNothing eventEnd = iota
+	endsChoice           // the event has the reason why its choice ended
+	endsAnswer           // the event has no choices; llama.cpp sends one for each
+)
 
 // tokenSums are the counts of objects of one kind.
 type tokenSums struct {
 	largest Tokens // of all objects
-	final   Tokens // sum of those that count one choice completely
+	choices Tokens // sum of those that end a choice
+	answers Tokens // sum of those that end the answer; they count the choices again
 }
 
-func (s *tokenSums) addObject(t Tokens, isFinal bool) {
+func (s *tokenSums) addObject(t Tokens, ends eventEnd) {
 	s.largest = s.largest.max(t)
-	if isFinal {
-		s.final = s.final.add(t)
+	switch ends {
+	case endsChoice:
+		s.choices = s.choices.add(t)
+	case endsAnswer:
+		s.answers = s.answers.add(t)
+	case endsNothing:
 	}
 }
 
-func (s tokenSums) sum() Tokens { return s.largest.max(s.final) }
+func (s tokenSums) sum() Tokens {
+	if !s.answers.isZero() {
+		return s.largest.max(s.answers)
+	}
+	return s.largest.max(s.choices)
+}
 
 // Tokens returns the tokens found so far.
 func (s *TokenScanner) Tokens() Tokens {
@@ -117,7 +136,7 @@ func (s *TokenScanner) findKey(p []byte) []byte {
 		}
 		if rest[0] == '{' {
 			s.isUsage = key[1] == usageKey[1]
-			s.isFinal = endsChoice(s.tail[:at], s.isUsage)
+			s.ends = findEnd(s.tail[:at])
 			s.depth, s.open = 1, append(s.open[:0], '{')
 			rest = append([]byte(nil), rest[1:]...)
 			s.tail = s.tail[:at]
@@ -153,27 +172,28 @@ func (s *TokenScanner) keepTail(searched int) {
 	}
 }
 
-// endsChoice reports whether the object that follows head counts one choice
-// completely: usage in an event without choices, or timings in an event with the
-// reason why its choice ended.
-func endsChoice(head []byte, isUsage bool) bool {
+// findEnd returns what ends with the event whose text begins with head.
+func findEnd(head []byte) eventEnd {
 	head = head[max(0, len(head)-maxLookBack):]
 	head = head[bytes.LastIndexByte(head, '\n')+1:]
-	key := finishKey
-	if isUsage {
-		key = choicesKey
+	if choices, isList := bytes.CutPrefix(valueAfter(head, choicesKey), []byte("[")); isList {
+		if choices = bytes.TrimLeft(choices, " \t"); len(choices) > 0 && choices[0] == ']' {
+			return endsAnswer
+		}
 	}
+	if reason := valueAfter(head, finishKey); len(reason) > 0 && reason[0] == '"' {
+		return endsChoice
+	}
+	return endsNothing
+}
+
+// valueAfter returns what follows the last key of this name, or nil.
+func valueAfter(head, key []byte) []byte {
 	at := bytes.LastIndex(head, key)
 	if at < 0 {
-		return false
+		return nil
 	}
-	value := bytes.TrimLeft(head[at+len(key):], " \t:")
-	if !isUsage {
-		return len(value) > 0 && value[0] == '"'
-	}
-	value, isList := bytes.CutPrefix(value, []byte("["))
-	value = bytes.TrimLeft(value, " \t")
-	return isList && len(value) > 0 && value[0] == ']'
+	return bytes.TrimLeft(head[at+len(key):], " \t:")
 }
 
 // readObject reads the object up to its end, and returns the rest of the input.
@@ -217,7 +237,7 @@ func (s *TokenScanner) addObject() {
 		Predicted int64 `json:"predicted_n"`
 	}
 	if json.Unmarshal(s.open, &t) == nil {
-		s.timings.addObject(Tokens{limitTokens(t.Cached) + limitTokens(t.Prompt), t.Predicted}, s.isFinal)
+		s.timings.addObject(Tokens{limitTokens(t.Cached) + limitTokens(t.Prompt), t.Predicted}, s.ends)
 	}
 }
 
@@ -238,5 +258,8 @@ func (s *TokenScanner) addUsage() {
 	}
 	input := limitTokens(u.Input) + limitTokens(u.CacheRead) + limitTokens(u.CacheCreated)
 	t := Tokens{max(u.Prompt, input), max(u.Completion, u.Output)}
-	s.usage.addObject(t, s.isFinal && t.Out > 0) // without output, it announces the tokens of the prompt
+	if t.Out == 0 {
+		s.ends = endsNothing // it announces the tokens of the prompt
+	}
+	s.usage.addObject(t, s.ends)
 }
