@@ -69,7 +69,7 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if check, ok := job.ModelCheckOf(rs.Configuration); ok {
 		p.notes = append(p.notes, check.Describe())
 	}
-	if note := s.describeImage(c.ctx, p); note != "" {
+	if note := s.describeImage(c.ctx, c.project.ID, p); note != "" {
 		p.notes = append(p.notes, note)
 	}
 	return p, nil
