@@ -15,7 +15,8 @@ import (
 func TestModelLoading(t *testing.T) {
 	t.Run("workload", func(t *testing.T) {
 		h := newParallelHarness(t, "process")
-		h.checkModelLoading(h.newFolder(""), fmt.Sprintf(loadingConfig, "exec ./workload $PORT", "LOAD=1500"))
+		h.checkModelLoading(h.newFolder(""), fmt.Sprintf(loadingConfig, "exec ./workload $PORT", "LOAD=1500"),
+			"its model is not loaded yet: GET /health answered 503")
 	})
 	t.Run("llama.cpp", func(t *testing.T) {
 		python := needPiece(t, "python", "DSTACK_TEST_PYTHON")
@@ -37,12 +38,12 @@ model: loads
 `
 
 // checkModelLoading applies a configuration in a folder, changes it under traffic, and
-// checks that no client sees that the model is loading.
-func (h *harness) checkModelLoading(dir, config string) {
+// checks that no client sees that the model is loading. apply shows the words.
+func (h *harness) checkModelLoading(dir, config string, words ...string) {
 	h.t.Helper()
 	h.writeFile(dir+"/service.dstack.yml", config)
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "2m").
-		expectExit(0).expectText("GET /health")
+		expectExit(0).expectText("GET /health").expectText(words...)
 	body := strings.NewReader(`{"model": "loads", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}`)
 	if s := h.measureRequest("POST", h.serverURL()+"/v1/chat/completions", body); s.err != nil {
 		h.t.Fatalf("the first request after --wait ready: %v", s.err)

@@ -242,7 +242,7 @@ jinja_piece() {
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir"
 		make_venv "$dir" || { mark_missing JINJA "$why" && return; }
-		"$dir/bin/pip" install -q --disable-pip-version-check -r internal/jinja/jinjatest/requirements.txt >"$root/jinja.log" 2>&1 ||
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-compile -r internal/jinja/jinjatest/requirements.txt >"$root/jinja.log" 2>&1 ||
 			{ mark_missing JINJA "pip could not install transformers: $(grep -m1 ERROR "$root/jinja.log")" && return; }
 		touch "$dir/complete"
 	fi
