@@ -50,7 +50,7 @@ func renderCorpus(rounds int) (*templateResults, error) {
 		return nil, notMeasured(why)
 	}
 	if os.Getenv("DSTACK_TEST_JINJA") == "" {
-		return nil, notMeasured("DSTACK_TEST_JINJA names no Python that has jinja2")
+		return nil, notMeasured("DSTACK_TEST_JINJA names no Python that has transformers")
 	}
 	var ours, theirs []map[string]templateCost
 	for range rounds {
@@ -97,7 +97,7 @@ func readCorpus() (*templateCorpus, error) {
 
 // measurePython measures Python's engine for one round.
 func (c *templateCorpus) measurePython() (map[string]templateCost, error) {
-	oracle := filepath.Join("internal", "jinja", "testdata")
+	oracle := filepath.Join("internal", "jinja", "jinjatest")
 	text, err := runCommand(os.Getenv("DSTACK_TEST_JINJA"), filepath.Join("bench", "testdata", "render.py"), oracle, c.root, strconv.Itoa(theirTimes))
 	if err != nil {
 		return nil, err

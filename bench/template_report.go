@@ -29,7 +29,7 @@ func (r *templateResults) report() {
 	if render < minSpeedup {
 		verdict = "missed"
 	}
-	fmt.Printf("\n%-7s a render: %d times as fast as python3-jinja2: %.1f times\n", verdict, minSpeedup, render)
+	fmt.Printf("\n%-7s a render: %d times as fast as transformers: %.1f times\n", verdict, minSpeedup, render)
 }
 
 // printLine prints one figure and returns how many times faster our engine is.

@@ -55,6 +55,44 @@ func (m *modelHarness) testMetrics(t *testing.T) {
 	}
 }
 
+// testLlamaTokens checks that tokens are counted that llama.cpp does not report in a
+// usage object, or leaves out of it because they were cached. The prompt has 41
+// tokens, and testMetrics has sent it twice.
+func (m *modelHarness) testLlamaTokens(t *testing.T) {
+	h := m.withT(t)
+	labels := fmt.Sprintf(`model=%q,project="main",run="llama"`, openaiModel)
+	m.readEvents(t, m.gatewayURL()+"/chat/completions", newMarkerRequest(t, openaiModel, map[string]any{"stream": true}))
+	m.expectMetrics(t, `dstack_model_tokens_total{direction="in",`+labels+`} 123`,
+		`dstack_model_tokens_total{direction="out",`+labels+`} 48`)
+	h.expectResponse("POST", m.gatewayURL()+"/messages", h.token, newMarkerRequest(t, openaiModel, nil), 200, `"cache_read_input_tokens":40`)
+	m.expectMetrics(t, `dstack_model_tokens_total{direction="in",`+labels+`} 164`,
+		`dstack_model_tokens_total{direction="out",`+labels+`} 64`)
+}
+
+// testLlamaWarnings checks that callers are told what llama.cpp blames on itself, or
+// ignores.
+func (m *modelHarness) testLlamaWarnings(t *testing.T) {
+	h := m.withT(t)
+	image := []map[string]any{{"role": "user", "content": []map[string]any{
+		{"type": "image_url", "image_url": map[string]string{"url": "data:image/png;base64,iVBORw0KGgo="}}}}}
+	tools := []map[string]any{{"type": "function", "function": map[string]any{"name": "f", "parameters": map[string]any{"type": "object"}}}}
+	for _, c := range []struct {
+		more   map[string]any
+		status int
+		want   string
+	}{
+		{nil, 200, ""},
+		{map[string]any{"messages": image}, 500, "this model takes no images"},
+		{map[string]any{"tools": tools, "tool_choice": "required"}, 200,
+			"this model's chat template has no tools, so it does not see those of the request, and tool_choice cannot require a call"},
+	} {
+		got := h.expectResponse("POST", m.gatewayURL()+"/chat/completions", h.token, newMarkerRequest(t, openaiModel, c.more), c.status)
+		if warning := got.header.Get("Dstack-Warning"); warning != c.want {
+			t.Errorf("%v: warned of %q, want %q", c.more, warning, c.want)
+		}
+	}
+}
+
 // testLogPrivacy checks that neither prompts nor completions are in the server's
 // log, not even at debug level or after errors.
 func (m *modelHarness) testLogPrivacy(t *testing.T) {

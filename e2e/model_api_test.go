@@ -53,6 +53,8 @@ You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 func TestModelAPI(t *testing.T) {
 	m := newModelHarness(t)
 	t.Run("counted", m.testMetrics)
+	t.Run("counted for llama.cpp", m.testLlamaTokens)
+	t.Run("warned", m.testLlamaWarnings)
 	t.Run("unsaid", m.testLogPrivacy)
 	direct := m.runClient(t, "surface.py", m.directURL, openaiModel)
 	t.Run("openai", func(t *testing.T) {

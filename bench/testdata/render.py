@@ -1,4 +1,4 @@
-"""Measures Python's jinja2 over the corpus of chat templates, as
+"""Measures transformers over the corpus of chat templates, as
 bench/template.go measures our engine.
 
 Arguments: the folder of oracle.py, the corpus, the number of repetitions.
@@ -13,7 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
 sys.dont_write_bytecode = True
-from oracle import environment  # noqa: E402
+from oracle import chat_template_utils, compile_template  # noqa: E402
+
+environment = compile_template("").environment
 
 corpus, times = Path(sys.argv[2]), int(sys.argv[3])
 
@@ -24,6 +26,12 @@ def microseconds(do, over):
         for one in over:
             do(one)
     return (time.perf_counter() - began) * 1e6 / (times * max(len(over), 1))
+
+
+def normalized(vars):
+    """The variables as apply_chat_template passes them to a template."""
+    messages = chat_template_utils._normalize_chat_messages(vars["messages"])
+    return vars | {"messages": chat_template_utils._alias_reasoning_fields(messages)}
 
 
 def renders(template, vars):
@@ -46,11 +54,11 @@ for path in sorted(corpus.glob("templates/*.jinja")):
         compiled = (time.perf_counter() - began) * 1e6
     except Exception:
         continue
-    ok = [name for name in data if renders(template, data[name])]
+    ok = [name for name in data if renders(template, data[name]) and renders(template, normalized(data[name]))]
     out[path.stem] = {
         "ok": ok,
         "compile": compiled,
         "render": microseconds(lambda name: template.render(**data[name]), ok),
-        "read": microseconds(lambda name: template.render(**json.loads(texts[name])), ok),
+        "read": microseconds(lambda name: template.render(**normalized(json.loads(texts[name]))), ok),
     }
 json.dump(out, sys.stdout)

@@ -23,7 +23,7 @@ def running():
             try:
                 tokenize("ready?")
                 break
-            except ConnectionError:
+            except (ConnectionError, KeyError):  # KeyError: 503 while the model is loaded
                 time.sleep(0.05)
         else:
             sys.exit(f"smollm2.py ended with {server.returncode}")

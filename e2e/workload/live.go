@@ -19,17 +19,19 @@ import (
 //
 //	VERSION       version in its responses
 //	LISTEN_AFTER  milliseconds until it listens
+//	LOAD          milliseconds from then until its model is loaded; before, it answers everything as llama.cpp does
 //	SICK          /health fails from the start
 //	CRASH_AFTER   milliseconds until it exits with status 7
 //	IGNORE_TERM   it ignores SIGTERM
 //	ONLY          the number of the replica that misbehaves
 type behavior struct {
 	crashAfter, listenAfter time.Duration
+	load                    time.Duration
 	isUnhealthy, ignoreTerm bool
 }
 
 func readBehavior() behavior {
-	c := behavior{listenAfter: readMillis("LISTEN_AFTER")}
+	c := behavior{listenAfter: readMillis("LISTEN_AFTER"), load: readMillis("LOAD")}
 	if only := os.Getenv("ONLY"); only != "" && only != os.Getenv("DSTACK_REPLICA_NUM") {
 		return c
 	}
@@ -62,6 +64,10 @@ func (c behavior) begin() {
 		time.AfterFunc(c.crashAfter, func() { crash("crashing, as it was told") })
 	}
 	time.Sleep(c.listenAfter)
+	if c.load > 0 {
+		loading.Store(true)
+		time.AfterFunc(c.load, func() { loading.Store(false) })
+	}
 }
 
 func crash(why string) {
@@ -72,6 +78,7 @@ func crash(why string) {
 var (
 	unhealthy atomic.Bool // /health fails
 	frozen    atomic.Bool // no request is answered
+	loading   atomic.Bool // every request is answered with 503
 	busy      atomic.Int64
 	began     = time.Now()
 )
@@ -90,6 +97,12 @@ func addIdentity(next http.Handler) http.Handler {
 		w.Header().Set("X-Version", os.Getenv("VERSION"))
 		w.Header().Set("X-Instance", instance)
 		w.Header().Set("X-Pid", strconv.Itoa(os.Getpid()))
+		if loading.Load() {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `{"error":{"message":"Loading model","type":"unavailable_error","code":503}}`)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -27,6 +27,7 @@ var packages = []entry{
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
 	{"internal/jinja", ""},
+	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
 
 	// The configuration language and the data model.

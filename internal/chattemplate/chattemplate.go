@@ -69,7 +69,7 @@ func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (s
 	if err != nil {
 		return "", err
 	}
-	aliasReasoning(given)
+	normalizeMessages(given)
 	template := p.main
 	if tools, _ := given.Get("tools"); tools != nil && tools != jinja.None && p.named["tool_use"] != nil {
 		template = p.named["tool_use"]
@@ -78,6 +78,9 @@ func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (s
 		return "", ErrNoDefault
 	}
 	vars := jinja.NewDict()
+	vars.Set("tools", jinja.None) // transformers always defines these
+	vars.Set("documents", jinja.None)
+	vars.Set("add_generation_prompt", false)
 	for _, name := range slices.Sorted(maps.Keys(p.tokens)) {
 		vars.Set(name, p.tokens[name])
 	}
@@ -90,6 +93,15 @@ func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (s
 	}
 	setAll(vars, given)
 	return template.Render(ctx, vars, now)
+}
+
+// ShowsTools reports whether a request's tools get into its prompt.
+func (p *Template) ShowsTools() bool {
+	template := p.named["tool_use"]
+	if template == nil {
+		template = p.main
+	}
+	return template != nil && template.Reads("tools")
 }
 
 // setAll copies all entries of from to vars.

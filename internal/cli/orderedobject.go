@@ -24,13 +24,6 @@ func (o *orderedObject) setKey(name string, value json.RawMessage) {
 	o.values[name] = value
 }
 
-// setDefault sets a key that the object does not have.
-func (o *orderedObject) setDefault(name string, value json.RawMessage) {
-	if _, exists := o.values[name]; !exists {
-		o.setKey(name, value)
-	}
-}
-
 // merge sets every key of a JSON object.
 func (o *orderedObject) merge(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))

@@ -271,9 +271,6 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	default:
 		return nil, invalidInput("", "--messages: %s is neither a list of messages nor an object of variables", name)
 	}
-	for _, key := range []string{"tools", "documents"} { // transformers always defines them
-		vars.setDefault(key, json.RawMessage("null"))
-	}
 	if r.toolsJSON != nil {
 		vars.setKey("tools", r.toolsJSON)
 	}

@@ -54,7 +54,7 @@ type ReplicaStatus string
 const (
 	ReplicaWaiting     ReplicaStatus = "waiting"     // has no instance yet
 	ReplicaStarting    ReplicaStatus = "starting"    // placed on an instance, not ready yet
-	ReplicaReady       ReplicaStatus = "ready"       // its port accepts connections and its probes succeed; in the route table
+	ReplicaReady       ReplicaStatus = "ready"       // its port accepts connections, and its probes or its model check succeed; in the route table
 	ReplicaUnhealthy   ReplicaStatus = "unhealthy"   // was ready and still runs, but its probes fail; receives no requests
 	ReplicaRestarting  ReplicaStatus = "restarting"  // crashed; waits for the back-off before the next attempt
 	ReplicaDraining    ReplicaStatus = "draining"    // receives no new requests; terminates once those in flight are done
@@ -102,7 +102,7 @@ type Report struct {
 	Attempt    AttemptID
 	State      AttemptState `json:"Outcome"`
 	Ready      bool         // the port accepts connections
-	Probes     *ProbeStatus `json:"Probed"` // nil: the service has no probes, or none has run yet
+	Probes     *ProbeStatus `json:"Probed"` // of the probes or the model check; nil: there are none, or none has run yet
 	Endpoint                // where the port is reached
 	Progress   string       // for the user: pulling image 62% of 8.1GB, about 20s left
 	ExitCode   int          // set with AttemptExited

@@ -100,6 +100,7 @@ type Gateway struct {
 	loads       *loadTracker
 	metrics     *metrics
 	prompts     *promptRenderer
+	traits      *modelTraits
 	rateLimiter *rateLimiter
 	sessions    *sessionSealer
 	signIns     *signInLimiter
@@ -129,6 +130,7 @@ func New(o Options) *Gateway {
 		loads:       newLoadTracker(),
 		metrics:     newMetrics(),
 		prompts:     newPromptRenderer(),
+		traits:      newModelTraits(),
 		rateLimiter: newRateLimiter(),
 		sessions:    newSessionSealer(o.SessionKey),
 		signIns:     newSignInLimiter(),
@@ -204,6 +206,7 @@ func (g *Gateway) applyTable(t route.Table) {
 	index := route.NewIndex(t)
 	g.metrics.applyTable(index)
 	g.prompts.applyTable(index)
+	g.traits.applyTable(index)
 	g.rateLimiter.applyTable(index)
 	g.loads.applyTable(index)
 	g.queue.wakeAll()

@@ -92,6 +92,7 @@ func (p *proxyRequest) rewriteResponseHeaders(h http.Header) {
 		}
 	}
 	h["X-Request-Id"] = []string{p.id}
+	delete(h, openai.WarningHeader) // only the gateway warns
 	if cookies := slices.DeleteFunc(h["Set-Cookie"], isSessionCookie); len(cookies) > 0 {
 		h["Set-Cookie"] = cookies
 		for i, c := range cookies {

@@ -122,7 +122,11 @@ func (m *modelCall) readRequest() error {
 	body := m.body.data
 	name, err := openai.FindModelInForm(p.r.Header.Get("Content-Type"), body)
 	if err != nil {
-		return &responseError{param: "model", details: details{Kind: dstack.Invalid, Message: err.Error()}}
+		failure := &responseError{details: details{Kind: dstack.Invalid, Message: err.Error()}}
+		if !errors.Is(err, openai.ErrNotJSON) {
+			failure.param = "model"
+		}
+		return failure
 	}
 	m.name = name
 	r := p.r // a copy already, because it has a body

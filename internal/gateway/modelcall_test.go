@@ -298,3 +298,14 @@ func TestModels_OfficialClient(t *testing.T) {
 		t.Errorf("absent model: %v", err)
 	}
 }
+
+// The error of a body that is no JSON names no field: the model is not the matter.
+func TestModelCall_ErrorsNameTheField(t *testing.T) {
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "m", startReplica(t, 0, serveHello)))
+	for body, want := range map[string]string{`{"model":"m",}`: `"param":null`, `{}`: `"param":"model"`, `{"model":1}`: `"param":"model"`} {
+		got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(body), withToken(member)...))
+		if got.StatusCode != 400 || !strings.Contains(got.body, want) {
+			t.Errorf("%s: %d %s, want %s", body, got.StatusCode, got.body, want)
+		}
+	}
+}

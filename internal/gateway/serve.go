@@ -154,6 +154,7 @@ func (p *proxyRequest) forward() error {
 		if p.replica().route.Format == "tgi" {
 			return newTGICall(p).serveCall()
 		}
+		p.gateway.traits.warn(p)
 	}
 	p.forwarder.forward()
 	return nil

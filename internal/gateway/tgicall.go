@@ -108,9 +108,28 @@ func (c *tgiCall) tgiModel() openai.TGIModel {
 		if err != nil {
 			return "", err
 		}
-		return p.gateway.prompts.render(p.ctx(), r.Run, t, vars)
+		prompt, err := p.gateway.prompts.render(p.ctx(), r.Run, t, vars)
+		if err == nil {
+			c.warn(t)
+		}
+		return prompt, err
 	}
 	return m
+}
+
+// warn sets a header of the response if the template does not show the tools of the
+// request to the model.
+func (c *tgiCall) warn(t *dstack.ChatTemplate) {
+	features := c.model.FindFeatures(c.model.body.data)
+	if !features.Tools {
+		return
+	}
+	if compiled := c.request.gateway.prompts.compiledOf(t); compiled.err == nil {
+		showsTools := compiled.ShowsTools()
+		if warning := (openai.Traits{Tools: &showsTools}).Warn(features); warning != "" {
+			c.request.response.Header().Set(openai.WarningHeader, warning)
+		}
+	}
 }
 
 // writeProblem sends an error of the model endpoint, and returns any other.

@@ -137,3 +137,16 @@ func TestTGI_FailureOfTheReplica(t *testing.T) {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 }
+
+// Clients send back an answer with null for what it did not have. As in transformers,
+// the template does not see that.
+func TestTGI_NullFields(t *testing.T) {
+	model := &tgi{}
+	template := &dstack.ChatTemplate{Default: `{% for m in messages %}{% if 'tool_calls' in m and m.tool_calls|length > 0 %}CALL{% endif %}{{ m.content }}{% endfor %}`}
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", template, startReplica(t, 0, model.ServeHTTP)))
+	got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"X"},{"role":"assistant","content":"Y","tool_calls":null,` +
+		`"function_call":null,"audio":null,"annotations":null,"refusal":null},{"role":"user","content":"Z"}]}`)
+	if asked, _ := model.last.Load().(string); got.StatusCode != 200 || !strings.Contains(asked, `"inputs":"XYZ"`) {
+		t.Errorf("%d %s; the replica was asked %s", got.StatusCode, got.body, asked)
+	}
+}

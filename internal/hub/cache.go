@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	cacheFormat  = 1
+	cacheFormat  = 2
 	maxEntry     = 80 << 20 // bytes of one file: 33 templates of 1 MB, with JSON escapes
 	maxMarks     = 64       // tokens stored for one model
 	tempLifetime = time.Hour

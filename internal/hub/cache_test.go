@@ -194,7 +194,7 @@ func TestCache_CorruptIsReadAgain(t *testing.T) {
 		"empty":            func([]byte) []byte { return nil },
 		"cut off":          func(text []byte) []byte { return text[:len(text)/2] },
 		"noise":            func([]byte) []byte { return []byte("\x00\x01") },
-		"another format":   good(func(e *cacheEntry) { e.Format = 2 }),
+		"an older format":  good(func(e *cacheEntry) { e.Format = cacheFormat - 1 }),
 		"another hub":      good(func(e *cacheEntry) { e.Base = "https://elsewhere" }),
 		"another model":    good(func(e *cacheEntry) { e.Model = "a/b" }),
 		"a strange commit": good(func(e *cacheEntry) { e.Commit = "1" }),

@@ -20,10 +20,7 @@ const (
 	maxSpecialTokens = 64 << 10 // bytes of all special tokens with their names
 )
 
-var (
-	namedFile = regexp.MustCompile(`^additional_chat_templates/([A-Za-z0-9_][A-Za-z0-9_.-]*)\.jinja$`)
-	tokenName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*_token$`)
-)
+var namedFile = regexp.MustCompile(`^additional_chat_templates/([A-Za-z0-9_][A-Za-z0-9_.-]*)\.jinja$`)
 
 // readTemplate reads the chat template in the order of the transformers
 // library: chat_template.jinja, then tokenizer_config.json, then
@@ -200,53 +197,6 @@ func (r repository) checkSizes(found dstack.ChatTemplate) *hubError {
 
 func (r repository) tooManyTemplates() *hubError {
 	return r.unusableError(dstack.TooLarge, fmt.Sprintf("it has more than %d of them", maxTemplates), nil)
-}
-
-// readTokens reads the special tokens of tokenizer_config.json, and of
-// special_tokens_map.json those that tokenizer_config.json does not have, not
-// even as null.
-func (r repository) readTokens(ctx context.Context, config map[string]json.RawMessage) (map[string]string, *hubError) {
-	tokensMap, failure := r.readObject(ctx, "special_tokens_map.json", maxTemplate)
-	if failure != nil {
-		return nil, failure
-	}
-	var extra map[string]json.RawMessage
-	_ = json.Unmarshal(config["extra_special_tokens"], &extra) // a list has no names
-	tokens, size := map[string]string{}, 0
-	for i, from := range []map[string]json.RawMessage{config, extra, tokensMap} {
-		for name, value := range from {
-			_, inConfig := config[name]
-			_, known := tokens[name]
-			text, simple := tokenText(value)
-			if known || inConfig && i > 0 || !simple || !tokenName.MatchString(name) {
-				continue
-			}
-			tokens[name] = text
-			size += len(name) + len(text)
-		}
-	}
-	if size > maxSpecialTokens {
-		return nil, r.unusableError(dstack.TooLarge, "its special tokens are larger than "+human.Bytes(maxSpecialTokens), nil)
-	}
-	return tokens, nil
-}
-
-// tokenText returns the text of a token: a JSON text, or an object with
-// content.
-func tokenText(value json.RawMessage) (text string, ok bool) {
-	if isNull(value) {
-		return "", false
-	}
-	if json.Unmarshal(value, &text) == nil {
-		return text, true
-	}
-	var object struct {
-		Content *string `json:"content"`
-	}
-	if json.Unmarshal(value, &object) != nil || object.Content == nil {
-		return "", false
-	}
-	return *object.Content, true
 }
 
 func isNull(value json.RawMessage) bool {

@@ -53,32 +53,6 @@ func TestChatTemplate_Files(t *testing.T) {
 	}
 }
 
-func TestChatTemplate_Tokens(t *testing.T) {
-	for _, c := range []struct {
-		name, config, further string
-		want                  map[string]string
-	}{
-		{"text, and objects with content", `"bos_token": "<s>", "eos_token": {"content": "</s>", "special": true}, "mask_token": {"content": ""}`, `{}`,
-			map[string]string{"bos_token": "<s>", "eos_token": "</s>", "mask_token": ""}},
-		{"null is left out", `"bos_token": null, "eos_token": "</s>"`, `{}`, map[string]string{"eos_token": "</s>"}},
-		{"what is no token is left out", `"add_bos_token": true, "x_token": 1, "y_token": ["a"], "z_token": {"id": 1}, "additional_special_tokens": ["<a>"], "b-token": "b"`, `{}`, map[string]string{}},
-		{"special_tokens_map.json has those that are lacking", `"eos_token": "</s>"`, `{"eos_token": "no", "pad_token": "<pad>", "unk_token": {"content": "<unk>"}, "additional_special_tokens": ["<a>"]}`,
-			map[string]string{"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}},
-		{"null says that there is none", `"bos_token": null`, `{"bos_token": "no"}`, map[string]string{}},
-		{"extra ones by name", `"extra_special_tokens": {"image_token": "<image>", "note": "no"}`, `{}`, map[string]string{"image_token": "<image>"}},
-		{"extra ones in a list have no names", `"extra_special_tokens": ["<image>"]`, `{}`, map[string]string{}},
-		{"the file's own over extra ones", `"eos_token": "</s>", "extra_special_tokens": {"eos_token": "no"}`, `{}`, map[string]string{"eos_token": "</s>"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t)
-			r.putModel(withFiles("tokenizer_config.json", `{"chat_template": "C", `+c.config+`}`, "special_tokens_map.json", c.further))
-			if diff := cmp.Diff(c.want, r.mustRead().Tokens); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
 func TestChatTemplate_OnlyTemplateAddsBOS(t *testing.T) {
 	for config, want := range map[string]bool{
 		`"add_bos_token": false`: true,

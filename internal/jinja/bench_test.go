@@ -2,6 +2,8 @@ package jinja
 
 import (
 	"testing"
+
+	"dstack/internal/jinja/jinjatest"
 )
 
 // compileCorpus returns the compiled templates and the variables of all
@@ -53,14 +55,14 @@ func BenchmarkFromJSON(b *testing.B) {
 // BenchmarkAgainstPython compares the time of one render with Python's, both
 // with compiled templates. It leaves out renders that fail.
 func BenchmarkAgainstPython(b *testing.B) {
-	p := startOracle(b)
+	p := jinjatest.Start(b)
 	root := corpusDir(b)
 	var ours, theirs, renders float64
 	for _, c := range readConversations(b, root) {
 		vars := c.vars(b)
 		for _, file := range templateFiles(b, root) {
 			source := string(readFile(b, file))
-			a := p.render(b, question{Template: source, Vars: c.json, Repeat: 3})
+			a := p.Ask(b, jinjatest.Question{Template: source, Vars: c.json, Repeat: 3})
 			if !a.OK {
 				continue
 			}

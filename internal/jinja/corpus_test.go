@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dstack/internal/jinja/jinjatest"
 )
 
 // noon is the time at which the oracle rendered the corpus.
@@ -34,14 +36,6 @@ func corpusDir(t testing.TB) string {
 func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)
-}
-
-// expected is the result of Python's jinja2 for a template and a conversation.
-type expected struct {
-	OK     bool
-	Output string
-	Kind   string
-	Error  string
 }
 
 type conversation struct {
@@ -97,7 +91,7 @@ func TestPublishedTemplatesRenderAsInPython(t *testing.T) {
 	total, right := 0, 0
 	for _, file := range templateFiles(t, root) {
 		name := strings.TrimSuffix(filepath.Base(file), ".jinja")
-		want := map[string]expected{}
+		want := map[string]jinjatest.Answer{}
 		if err := json.Unmarshal(readFile(t, filepath.Join(root, "expected", name+".json")), &want); err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +112,7 @@ func TestPublishedTemplatesRenderAsInPython(t *testing.T) {
 	t.Logf("%d of %d renders are as in Python", right, total)
 }
 
-func findDifference(want expected, out string, err error) string {
+func findDifference(want jinjatest.Answer, out string, err error) string {
 	var e *Error
 	switch {
 	case err == nil && !want.OK:

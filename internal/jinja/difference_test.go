@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"dstack/internal/jinja/jinjatest"
 )
 
 // contexts are the variables of random templates.
@@ -25,7 +27,7 @@ var contexts = []string{
 // TestRandomTemplatesRenderAsInPython compares random templates with Python.
 // JINJA_FUZZ sets their number, JINJA_SEED the seed.
 func TestRandomTemplatesRenderAsInPython(t *testing.T) {
-	p := startOracle(t)
+	p := jinjatest.Start(t)
 	count, seed := envNumber("JINJA_FUZZ", 2000), envNumber("JINJA_SEED", 1)
 	strict := os.Getenv("JINJA_STRICT") != ""
 	end := time.Now().Add(time.Duration(max(count, 2000)) * 9 * time.Millisecond)
@@ -37,7 +39,7 @@ func TestRandomTemplatesRenderAsInPython(t *testing.T) {
 		}
 		g := &grammar{Rand: rand.New(rand.NewPCG(uint64(seed), uint64(i)))}
 		template, vars := g.template(), contexts[i%len(contexts)]
-		want := p.render(t, question{Template: template, Vars: []byte(vars)}).expected
+		want := p.Ask(t, jinjatest.Question{Template: template, Vars: []byte(vars)})
 		out, err := renderTemplate(t, template, vars)
 		var e *Error
 		if errors.As(err, &e) && e.Kind == KindLimit {

@@ -10,6 +10,7 @@ package jinja
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -114,6 +115,9 @@ func (t *Template) Render(ctx context.Context, vars *Dict, now time.Time) (out s
 	m.checkLimits()
 	return string(m.out), nil
 }
+
+// Reads reports whether the template reads a variable.
+func (t *Template) Reads(name string) bool { return slices.Contains(t.names, name) }
 
 // lookUp returns the variable or global of that name, or nil.
 func lookUp(vars *Dict, name string) Value {

@@ -3,11 +3,13 @@ package jinja
 import (
 	"strings"
 	"testing"
+
+	"dstack/internal/jinja/jinjatest"
 )
 
 // TestStrftimeAsInPython compares every conversion with every flag.
 func TestStrftimeAsInPython(t *testing.T) {
-	p := startOracle(t)
+	p := jinjatest.Start(t)
 	var b strings.Builder
 	for _, c := range "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ%" {
 		if c == 's' {
@@ -22,7 +24,7 @@ func TestStrftimeAsInPython(t *testing.T) {
 	}
 	template := "{{ strftime_now('" + b.String() + " q %') }}"
 	out, err := renderTemplate(t, template, `{}`)
-	if problem := findDifference(p.render(t, question{Template: template, Vars: []byte(`{}`)}).expected, out, err); problem != "" {
+	if problem := findDifference(p.Ask(t, jinjatest.Question{Template: template, Vars: []byte(`{}`)}), out, err); problem != "" {
 		t.Error(problem)
 	}
 }

@@ -69,6 +69,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	}
 	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
+	if check, ok := job.ModelCheckOf(rs.Configuration); ok {
+		p.notes = append(p.notes, check.Describe())
+	}
 	if note := s.describeImage(c.ctx, c.project.ID, p); note != "" {
 		p.notes = append(p.notes, note)
 	}

@@ -12,7 +12,8 @@ import (
 // are parsed and checked; a plan rejects fields that are not implemented.
 var newerFields = []field[Service]{
 	{Key: nullableKey("probes"), description: "HTTP requests that check whether a replica is ready. Without probes, " +
-		"a replica is ready as soon as its port accepts connections.",
+		"a replica is ready as soon as its port accepts connections; with `model`, its server must not answer 503 " +
+		"to `/health` any more, or to the list of models if it has no `/health`.",
 		shape:    listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes),
 		examples: []string{"[{type: http, url: /health}]"},
 		read:     func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.readProbes(n) }},

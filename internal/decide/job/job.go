@@ -1,5 +1,6 @@
 // Package job derives from a run's specification what its replicas run, what they
-// require of a machine (spec §8.1–8.3), and which changes replace them.
+// require of a machine (spec §8.1–8.3), how they are probed, and which changes
+// replace them.
 package job
 
 import (

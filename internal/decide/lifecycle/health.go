@@ -5,19 +5,22 @@ import (
 	"fmt"
 	"time"
 
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
 )
 
 // checkHealth reports whether a running attempt is healthy, and if not, why.
 func (seen ReplicaFacts) checkHealth() (ok bool, why dstack.Reason) {
-	rep, conf := seen.Report, seen.Run.Spec.Configuration
+	rep := seen.Report
 	switch {
 	case !rep.Ready:
 		why := seen.explainClosedPort()
 		return false, cmp.Or(why, dstack.Reason(fmt.Sprintf("port %d does not accept connections", seen.port())))
-	case len(conf.Probes) == 0:
+	case len(job.PlanProbes(seen.Replica, seen.Run.Spec.Configuration)) == 0:
 		return true, ""
+	case rep.Probes == nil && seen.hasModelCheck():
+		return false, "its server was not asked for its model yet"
 	case rep.Probes == nil:
 		return false, "its probes were not answered yet"
 	default:
@@ -25,9 +28,16 @@ func (seen ReplicaFacts) checkHealth() (ok bool, why dstack.Reason) {
 	}
 }
 
+// hasModelCheck reports whether the server asks the replica for its model, because
+// the configuration has no probes.
+func (seen ReplicaFacts) hasModelCheck() bool {
+	_, ok := job.ModelCheckOf(seen.Run.Spec.Configuration)
+	return ok
+}
+
 // replicaUnhealthy waits for a replica that runs and does not answer. It restarts
-// the replica when its port stays closed for StartTimeout, or its probes have
-// failed often enough and mayRestart allows it.
+// the replica when its port stays closed or its model absent for StartTimeout, or
+// when its probes have failed often enough and mayRestart allows it.
 func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if step, ended := seen.checkEnded(now); ended {
 		return step
@@ -40,7 +50,7 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	switch {
 	case healthy:
 		return seen.moveTo(dstack.ReplicaReady, seen.warnOfOpenListeners())
-	case !rep.Ready && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
+	case (!rep.Ready || seen.hasModelCheck()) && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
 		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, human.RoundDuration(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
 	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.mayRestart(now):
 		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFailureThreshold)), dstack.AttemptRunning, false)

@@ -34,6 +34,13 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 			f.Report = &dstack.Report{State: dstack.AttemptRunning, Ready: true}
 		}
 	}
+	serves := func(p *dstack.ProbeStatus) func(F) { // a model, without probes
+		return func(f F) {
+			probed(p)(f)
+			f.Run.Spec.Configuration.Probes, f.Run.Spec.Configuration.Model = nil, &spec.Model{Format: "openai", Prefix: "/v1"}
+		}
+	}
+	loading := &dstack.ProbeStatus{Message: "its model is not loaded yet: GET /health answered 503"}
 	ready, unhealthy := dstack.ReplicaReady, dstack.ReplicaUnhealthy
 	for _, c := range []struct {
 		name   string
@@ -44,6 +51,19 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 		{"is not ready before its probes are", facts(dstack.ReplicaStarting, probed(nil)), dstack.ReplicaStarting, "probes were not answered yet"},
 		{"shows their message", facts(dstack.ReplicaStarting, probed(fails(0))), dstack.ReplicaStarting, "GET /health answered 500"},
 		{"is ready when they are", facts(dstack.ReplicaStarting, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
+		{"is not ready before its server was asked for its model", facts(dstack.ReplicaStarting, serves(nil)), dstack.ReplicaStarting, "running; its server was not asked for its model yet"},
+		{"is not ready while its model loads", facts(dstack.ReplicaStarting, serves(loading)), dstack.ReplicaStarting, "running; its model is not loaded yet: GET /health answered 503"},
+		{"fails when its model does not load", facts(dstack.ReplicaStarting, func(f F) {
+			serves(loading)(f)
+			f.Report.StartedAt, f.Replica.Since = now.Add(-time.Hour), now.Add(-time.Hour)
+		}), dstack.ReplicaRestarting, "its model was not loaded within"},
+		{"is ready when its model is loaded", facts(dstack.ReplicaStarting, serves(&dstack.ProbeStatus{Ready: true})), ready, ""},
+		{"stays ready without another check", facts(ready, serves(nil)), ready, ""},
+		{"stays ready though a late check fails", facts(ready, serves(loading)), ready, ""},
+		{"is asked again once its port was closed", facts(unhealthy, serves(nil)), unhealthy, "not asked"},
+		{"is not ready again before its model is loaded", facts(unhealthy, serves(loading)), unhealthy, "not loaded"},
+		{"is restarted when its model does not come back", facts(unhealthy, since(time.Hour, serves(loading))), dstack.ReplicaRestarting, "answered 503 for"},
+		{"is ready again", facts(unhealthy, serves(&dstack.ProbeStatus{Ready: true})), ready, ""},
 		{"becomes unhealthy with the first failed probe", facts(ready, probed(fails(1))), unhealthy, "answered 500"},
 		{"becomes ready again", facts(unhealthy, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
 		{"is not restarted for a few failures", facts(unhealthy, beside(probed(fails(2)), rep(1, 2, ready))), unhealthy, ""},

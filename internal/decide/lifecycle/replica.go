@@ -175,9 +175,13 @@ func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 		step.Due = now.Add(min(deadline.Sub(now), lookInterval))
 		return step
 	}
-	if seen.Report.Ready {
+	switch {
+	case seen.Report.Ready && seen.hasModelCheck():
+		why = dstack.Reason(fmt.Sprintf("its model was not loaded within %s: %s; set `probes` if it is "+
+			"ready in spite of that", seen.Limits.StartTimeout, why))
+	case seen.Report.Ready:
 		why = dstack.Reason(fmt.Sprintf("its probes did not succeed within %s: %s", seen.Limits.StartTimeout, why))
-	} else {
+	default:
 		closed := fmt.Sprintf("port %d did not open within %s", seen.port(), seen.Limits.StartTimeout)
 		if explained := seen.explainClosedPort(); explained != "" {
 			closed += ": " + string(explained)

@@ -227,13 +227,12 @@ func (r *Reconciler) updateProbes(id dstack.InstanceID, placed []lifecycle.Place
 	var targets []target
 	for _, p := range placed {
 		i, runs := running[p.Replica.Attempt]
-		probes := p.Run.Spec.Configuration.Probes
-		isOpen := runs && (reports[i].Ready || hasBeenReady(p.Replica)) // a port that never opened answers no probe
-		if isOpen && len(probes) > 0 {
+		probes := job.PlanProbes(p.Replica, p.Run.Spec.Configuration)
+		if runs && job.MayProbe(p.Replica, reports[i], probes) {
 			targets = append(targets, target{
 				Attempt: p.Replica.Attempt, Endpoint: reports[i].Endpoint, Probes: probes,
 				WasReady:   p.Replica.Status == dstack.ReplicaReady || p.Replica.Status == dstack.ReplicaDraining,
-				WasServing: p.Replica.ReadyAt.After(p.Replica.AttemptAt),
+				WasServing: p.Replica.ReadyAt.After(p.Replica.AttemptAt) && !probes[0].IsModelCheck,
 			})
 		}
 	}
@@ -250,9 +249,4 @@ func (r *Reconciler) markProbed(ctx context.Context, id dstack.InstanceID) {
 		r.Log.Warn("an instance was not made due", "instance", id, "err", err)
 	}
 	r.wakes[store.Instances].Signal()
-}
-
-// hasBeenReady reports whether the current attempt of a replica was ready.
-func hasBeenReady(r dstack.Replica) bool {
-	return r.Status == dstack.ReplicaReady || r.Status == dstack.ReplicaUnhealthy || r.Status == dstack.ReplicaDraining
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"unicode"
 
+	"dstack/internal/decide/job"
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -56,30 +57,70 @@ func newProbeTransport(dial dialFunc) *http.Transport {
 	}
 }
 
-// sendProbe sends one request of a probe, and reads the response, within the
-// probe's timeout. It returns nil if the probe succeeds.
-func sendProbe(ctx context.Context, transport http.RoundTripper, endpoint dstack.Endpoint, probe spec.Probe) *probeFailure {
+// sendProbe sends one probe, and reads the response, within the probe's timeout. It
+// returns nil if the probe succeeds.
+func sendProbe(ctx context.Context, transport http.RoundTripper, endpoint dstack.Endpoint, probe job.Probe) *probeFailure {
 	ctx, cancel := context.WithTimeout(ctx, durationOf(probe.Timeout))
 	defer cancel()
+	if probe.IsModelCheck {
+		return sendModelCheck(ctx, transport, endpoint, probe)
+	}
+	status, err := sendProbeRequest(ctx, transport, endpoint, probe.Probe)
+	switch {
+	case err != nil:
+		return describeError(probe.Probe, err)
+	case probe.Judge(probe.URL, status) == job.Passed:
+		return nil
+	case status >= 300 && status <= 399:
+		return newFailure(probe.Probe, fmt.Sprintf(" answered %d, and probes do not follow redirects", status))
+	default:
+		return newFailure(probe.Probe, fmt.Sprintf(" answered %d", status))
+	}
+}
+
+// sendModelCheck sends the requests of a model check. Without an answer it succeeds,
+// unless the reason is on this server's side.
+func sendModelCheck(
+	ctx context.Context, transport http.RoundTripper, endpoint dstack.Endpoint, check job.Probe,
+) *probeFailure {
+	for asked := check.Probe; ; asked.URL = check.ModelList {
+		status, err := sendProbeRequest(ctx, transport, endpoint, asked)
+		if err != nil {
+			if failure := describeError(asked, err); failure.isLocal {
+				return failure
+			}
+			return nil
+		}
+		switch check.Judge(asked.URL, status) {
+		case job.Passed:
+			return nil
+		case job.AskOther:
+		case job.Failed:
+			reason := fmt.Sprintf("its model is not loaded yet: %s answered %d", probeTitle(asked), status)
+			return &probeFailure{reason: makePrintable(reason, maxReasonLength)}
+		}
+	}
+}
+
+// sendProbeRequest sends one request of a probe, and reads the response. It returns
+// the status of the response.
+func sendProbeRequest(
+	ctx context.Context, transport http.RoundTripper, endpoint dstack.Endpoint, probe spec.Probe,
+) (status int, err error) {
 	request, err := newProbeRequest(context.WithValue(ctx, probeContextKey{}, ctx), endpoint, probe)
 	if err != nil {
-		return describeError(probe, err)
+		return 0, err
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return describeError(probe, err)
+		return 0, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	switch code := response.StatusCode; {
-	case code >= 300 && code <= 399:
-		return newFailure(probe, fmt.Sprintf(" answered %d, and probes do not follow redirects", code))
-	case code < 200 || code > 299:
-		return newFailure(probe, fmt.Sprintf(" answered %d", code))
+	if status = response.StatusCode; status < 200 || status > 299 {
+		return status, nil
 	}
-	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxBodyBytes)); err != nil {
-		return describeError(probe, err)
-	}
-	return nil
+	_, err = io.Copy(io.Discard, io.LimitReader(response.Body, maxBodyBytes))
+	return status, err
 }
 
 func newProbeRequest(ctx context.Context, endpoint dstack.Endpoint, probe spec.Probe) (*http.Request, error) {

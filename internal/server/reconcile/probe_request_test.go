@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"dstack/internal/decide/job"
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
@@ -44,7 +45,7 @@ func TestSendProbe_SendsWhatIsConfigured(t *testing.T) {
 	})
 	cases := []struct {
 		name  string
-		probe spec.Probe
+		probe job.Probe
 		want  string
 	}{
 		{"plain", newProbe(), "GET /health " + address.Address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
@@ -218,7 +219,7 @@ func TestProber_AStoppedProcessIsOutWithinTwoIntervals(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
-	one := target{Attempt: "a", Endpoint: dstack.Endpoint{Address: listener.Addr().String()}, Probes: []spec.Probe{newProbe(every(1), func(q *spec.Probe) { q.Timeout = 1 })}}
+	one := target{Attempt: "a", Endpoint: dstack.Endpoint{Address: listener.Addr().String()}, Probes: []job.Probe{newProbe(every(1), func(q *spec.Probe) { q.Timeout = 1 })}}
 	until := func(what string, want func() bool) {
 		t.Helper()
 		limit := time.After(10 * time.Second)

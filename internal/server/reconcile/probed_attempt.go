@@ -6,15 +6,15 @@ import (
 	"reflect"
 	"slices"
 
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
-	"dstack/internal/spec"
 )
 
 // target is a running attempt that has probes.
 type target struct {
 	Attempt         dstack.AttemptID
 	dstack.Endpoint // without an address the attempt is not probed yet
-	Probes          []spec.Probe
+	Probes          []job.Probe
 	WasReady        bool // was ready when this server started to probe it; it stays ready until a probe fails
 	WasServing      bool // was ready before, so its failures count even though it is not ready now
 }
@@ -104,10 +104,10 @@ func (a *probedAttempt) summarize() *dstack.ProbeStatus {
 	case result.failures > 0:
 		status.Message = result.lastFailure
 	case result.successes == 0:
-		status.Message = makePrintable(probeTitle(probe)+" has not answered yet", maxReasonLength)
+		status.Message = makePrintable(probeTitle(probe.Probe)+" has not answered yet", maxReasonLength)
 	default:
 		progress := fmt.Sprintf(" has answered %d of %d times", result.successes, probe.ReadyAfter)
-		status.Message = makePrintable(probeTitle(probe)+progress, maxReasonLength)
+		status.Message = makePrintable(probeTitle(probe.Probe)+progress, maxReasonLength)
 	}
 	return status
 }

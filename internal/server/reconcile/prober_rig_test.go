@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 	"dstack/internal/spec"
@@ -190,12 +191,12 @@ func failingStatus(fails int, why string) *dstack.ProbeStatus {
 }
 
 // newProbe returns a probe of GET /health every 10 s, within 5 s, with changes.
-func newProbe(changes ...func(*spec.Probe)) spec.Probe {
+func newProbe(changes ...func(*spec.Probe)) job.Probe {
 	q := spec.Probe{Type: "http", URL: "/health", Method: "get", Headers: []spec.Header{}, Timeout: 5, Interval: 10, ReadyAfter: 1}
 	for _, change := range changes {
 		change(&q)
 	}
-	return q
+	return job.Probe{Probe: q}
 }
 
 func atPath(p string) func(*spec.Probe)      { return func(q *spec.Probe) { q.URL = p } }
@@ -204,7 +205,7 @@ func untilReady() func(*spec.Probe)          { return func(q *spec.Probe) { q.Un
 func every(s spec.Seconds) func(*spec.Probe) { return func(q *spec.Probe) { q.Interval = s } }
 
 // newTarget returns a target whose address has the name of the attempt.
-func newTarget(id dstack.AttemptID, probes ...spec.Probe) target {
+func newTarget(id dstack.AttemptID, probes ...job.Probe) target {
 	return target{Attempt: id, Endpoint: dstack.Endpoint{Address: string(id) + ":80"}, Probes: probes}
 }
 
