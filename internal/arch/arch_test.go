@@ -65,12 +65,16 @@ var packages = []entry{
 	{"internal/hub", "human dstack"},
 	{"internal/hub/hubtest", ""},
 
+	// Git repositories.
+	{"internal/gitrepo", "human dstack"},
+	{"internal/gitrepo/gittest", ""},
+
 	// The server.
 	{"internal/server/store", "human spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack decide/job decide/status api server/store"},
-	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin page api backend engine hub loop server/logs server/store server/wire jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin page api backend engine hub gitrepo loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},

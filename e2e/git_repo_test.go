@@ -1,0 +1,200 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/gitrepo/gittest"
+)
+
+// gitUser is a user of the published client with a clone of a repository, which a host
+// serves over HTTPS.
+type gitUser struct {
+	*publishedClient
+	repo *gittest.Repository
+	host *gittest.HTTPHandler
+	url  string
+	ca   string // file
+}
+
+func newGitUser(t *testing.T, engine string) *gitUser {
+	t.Helper()
+	needPublishedClient(t)
+	u := &gitUser{repo: gittest.NewRepository(t), ca: filepath.Join(t.TempDir(), "ca.pem")}
+	u.host = &gittest.HTTPHandler{Root: u.repo.Root}
+	server := httptest.NewTLSServer(u.host)
+	t.Cleanup(server.Close)
+	u.url = server.URL + u.repo.Path
+	if err := os.WriteFile(u.ca, gittest.EncodeCertificate(server.Certificate()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.publishedClient = newPublishedClient(newHarness(t, engine, "SSL_CERT_FILE="+u.ca))
+	u.repo.Git("remote", "set-url", "origin", u.url)
+	return u
+}
+
+// inClone runs the client in the clone.
+func (u *gitUser) inClone(args ...string) *result {
+	u.t.Helper()
+	cmd := u.newCommand(u.repo.Clone, filepath.Join(u.bin, "dstack"), args...)
+	cmd.Env = append(cmd.Env, "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost", "REQUESTS_CA_BUNDLE="+u.ca, "GIT_SSL_CAINFO="+u.ca)
+	return u.finish(cmd, "")
+}
+
+// configure commits a service that prints its files, and pushes it.
+func (u *gitUser) configure(name string) {
+	u.t.Helper()
+	port := findFreePort(u.t)
+	host := map[string]string{"process": "127.0.0.1", "docker": "0.0.0.0"}[u.engine]
+	config := fmt.Sprintf("type: service\nname: %s\ncommands:\n- cat app.txt new.txt .git/HEAD\n- exec ./workload %d\nport: %d\nenv:\n- HOST=%s\n", name, port, port, host)
+	workload, err := os.ReadFile(workloadBinary)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	u.repo.Write(map[string]string{"service.dstack.yml": config, "workload": string(workload), "new.txt": "pushed\n"})
+	if err := os.Chmod(filepath.Join(u.repo.Clone, "workload"), 0o755); err != nil {
+		u.t.Fatal(err)
+	}
+	u.push(nil)
+}
+
+// push commits files and pushes them into the bare repository, which the host only reads.
+func (u *gitUser) push(files map[string]string) {
+	u.t.Helper()
+	u.repo.Commit(files)
+	u.repo.Git("push", "--quiet", "--force", filepath.Join(u.repo.Root, u.repo.Path), "main")
+	u.repo.Git("update-ref", "refs/remotes/origin/main", "HEAD")
+}
+
+func (u *gitUser) waitForOutput(run string, lines ...string) {
+	u.t.Helper()
+	u.waitUntil(time.Minute, fmt.Sprintf("%s prints %q", run, lines), func() error {
+		r := u.runCLI("logs", run).expectExit(0)
+		for _, line := range lines {
+			if !strings.Contains(r.out, line) {
+				return errors.New(r.out + r.err)
+			}
+		}
+		return nil
+	})
+}
+
+// TestGitRepository_WithAToken initialises a private clone, and runs its commit with
+// changes that are not pushed.
+func TestGitRepository_WithAToken(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, engine string) {
+		t.Parallel()
+		u := newGitUser(t, engine)
+		u.host.Token = "ghp_canary0123456789"
+		u.configure("cloned")
+		u.inClone("init").expectExit(1)
+		u.inClone("init", "--token", "ghp_wrong").expectExit(1)
+		u.inClone("init", "--token", u.host.Token).expectExit(0).expectText("OK")
+
+		u.repo.Write(map[string]string{"app.txt": "changed\n", "new.txt": "committed\n"})
+		u.repo.Git("commit", "--quiet", "--message", "not pushed", "new.txt")
+		apply := []string{"apply", "-f", "service.dstack.yml", "-y", "-d"}
+		u.inClone(apply...).expectExit(0).expectText("Run cloned submitted")
+		u.waitForStatus("cloned", "running")
+		u.waitForOutput("cloned", "changed", "committed", "ref: refs/heads/main")
+
+		u.killServer()
+		u.startServer()
+		u.inClone("stop", "cloned", "--abort", "-y").expectExit(0)
+		u.waitForStatus("cloned", "terminated")
+		fetched := u.host.Requests.Load()
+		u.inClone(apply...).expectExit(0)
+		u.waitForStatus("cloned", "running")
+		if again := u.host.Requests.Load(); again != fetched {
+			t.Errorf("the same commit was fetched again: %d requests", again-fetched)
+		}
+		u.checkNoCanary()
+
+		u.push(map[string]string{"app.txt": "third\n"})
+		lost := u.repo.Head()
+		u.inClone("stop", "cloned", "--abort", "-y").expectExit(0)
+		u.waitForStatus("cloned", "terminated")
+		u.repo.Git("push", "--quiet", "--force", filepath.Join(u.repo.Root, u.repo.Path), "main~1:main")
+		u.repo.GitBare("gc", "--quiet", "--prune=now")
+		u.inClone(apply...).expectExit(1).expectText("has no commit "+lost[:12], "the branch main was rewritten")
+	})
+}
+
+// checkNoCanary fails if the token is anywhere but in the sealed database.
+func (u *gitUser) checkNoCanary() {
+	u.t.Helper()
+	if found := u.findFilesWith("canary"); len(found) > 0 {
+		u.t.Errorf("the token is in %v", found)
+	}
+	for name, text := range map[string]string{
+		"the server's log": u.log.String(), "the events": u.runCLI("events", "cloned", "-o", "json").out, "the output": u.runCLI("logs", "cloned").out,
+	} {
+		if strings.Contains(text, "canary") {
+			u.t.Errorf("the token is in %s: %s", name, text)
+		}
+	}
+	out, _ := exec.Command("sh", "-c", "grep -l canary /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null").Output()
+	if len(out) > 0 {
+		u.t.Errorf("the token is in %s", out)
+	}
+}
+
+// TestGitRepository_Public initialises a clone of a public repository, and applies what
+// cannot be run.
+func TestGitRepository_Public(t *testing.T) {
+	t.Parallel()
+	u := newGitUser(t, "process")
+	u.configure("public")
+	u.push(map[string]string{"data.bin": "\x00one"})
+	u.inClone("init").expectExit(0).expectText("OK")
+	apply := []string{"apply", "-f", "service.dstack.yml", "-y", "-d"}
+	u.repo.Write(map[string]string{"data.bin": "\x00two"})
+	u.inClone(apply...).expectExit(1).expectText("the uploaded changes cannot be applied", "data.bin", "push changed binary files")
+	if runs := u.listRuns(); len(runs) > 0 {
+		t.Errorf("a refused run was submitted: %+v", runs)
+	}
+	u.repo.Git("checkout", "--quiet", "data.bin")
+	u.inClone(apply...).expectExit(0)
+	u.waitForStatus("public", "running")
+	u.waitForOutput("public", "one", "pushed")
+}
+
+// TestGitRepository_WithAKey initialises a clone over SSH with a deploy key.
+func TestGitRepository_WithAKey(t *testing.T) {
+	t.Parallel()
+	u := newGitUser(t, "process")
+	u.configure("keyed")
+	private, public := gittest.NewKey(t)
+	host := gittest.StartSSH(t, u.repo.Root, public)
+	key := filepath.Join(u.ownHome, "deploy_key")
+	if err := os.WriteFile(key, []byte(private), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.repo.Git("remote", "set-url", "origin", "ssh://git@"+host.Address+u.repo.Path)
+	u.inClone("init", "--git-identity", key).expectExit(0).expectText("OK")
+	u.inClone("apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0)
+	u.waitForStatus("keyed", "running")
+	u.waitForOutput("keyed", "one", "pushed")
+	if found := u.findFilesWith(strings.Split(private, "\n")[2]); len(found) > 0 {
+		t.Errorf("the key is in %v", found)
+	}
+}
+
+// TestGitRepository_ServerCannotReachIt initialises a clone whose host only the client's
+// machine trusts.
+func TestGitRepository_ServerCannotReachIt(t *testing.T) {
+	t.Parallel()
+	u := newGitUser(t, "process")
+	u.extraEnv = nil
+	u.stopServer()
+	u.startServer()
+	u.configure("unreachable")
+	u.inClone("init").expectExit(1).expectText("the server cannot read the repository "+u.url, "certificate")
+}
