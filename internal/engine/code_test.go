@@ -162,7 +162,7 @@ func TestUnpackArchive_Limits(t *testing.T) {
 	var head bytes.Buffer // the declared size alone is refused
 	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 4<<30 + 1})
 	_, err = unpackToTemp(t, &head)
-	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "larger than 4GB") {
+	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "larger than 4096MB") {
 		t.Errorf("too many bytes: %v", err)
 	}
 }

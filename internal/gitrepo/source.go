@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -63,6 +64,9 @@ func ParseURL(text string) (at Location, token string, err error) {
 		return at, "", newURLError("the URL of the repository cannot be read")
 	}
 	at = Location{Scheme: strings.ToLower(u.Scheme), Host: u.Hostname(), Port: u.Port()}
+	if !slices.Contains([]string{"https", "http", "ssh"}, at.Scheme) {
+		return at, "", newURLError(fmt.Sprintf("repositories are read over https and ssh, not over %q", at.Scheme))
+	}
 	if u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") == "" || !hostPattern.MatchString(at.Host) {
 		return at, "", newURLError("the URL of the repository is not of the form https://HOST/PATH or ssh://HOST/PATH")
 	}
@@ -77,15 +81,13 @@ func ParseURL(text string) (at Location, token string, err error) {
 			token = u.User.Username()
 		}
 		u.User = nil
-	case "ssh":
+	default:
 		if _, hasPassword := u.User.Password(); hasPassword {
 			return at, "", newURLError("a repository cannot be read with a password over SSH; use a private key")
 		}
 		if at.User = u.User.Username(); at.User != "" && !userPattern.MatchString(at.User) {
 			return at, "", newURLError("the user name in the URL of the repository has characters other than letters, digits, ., - and _")
 		}
-	default:
-		return at, "", newURLError(fmt.Sprintf("repositories are read over https and ssh, not over %q", at.Scheme))
 	}
 	u.Scheme = at.Scheme
 	at.URL = u.String()

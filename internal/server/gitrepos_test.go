@@ -78,8 +78,8 @@ func TestInitRepo_GitRepositoryWithAToken(t *testing.T) {
 	g.expectError(api.ProjectPrefix+"/repos/get", `{"repo_id": "`+gitRepoID+`"}`, 400, dstack.NotFound, "repo_does_not_exist")
 	g.mustCall(api.ProjectPrefix+"/repos/init", initBody(g.url, "ghp_canary"), nil)
 	g.mustCall(api.ProjectPrefix+"/repos/init", `{"repo_id": "`+gitRepoID+`", "repo_info": {"repo_type": "remote"}, "repo_creds": null}`, nil) // keeps them
-	for _, path := range []string{"/repos/list", "/repos/get"} {
-		a := g.callAs(g.admin, api.ProjectPrefix+path, `{"repo_id": "`+gitRepoID+`", "include_creds": true}`)
+	for path, body := range map[string]string{"/repos/list": "", "/repos/get": `{"repo_id": "` + gitRepoID + `", "include_creds": true}`} {
+		a := g.callAs(g.admin, api.ProjectPrefix+path, body)
 		if a.status != 200 || !strings.Contains(a.text, `"repo_type":"remote"`) || strings.Contains(a.text, "canary") || strings.Contains(a.text, g.url) {
 			t.Errorf("%s answered %d %s", path, a.status, a.text)
 		}
@@ -107,7 +107,7 @@ func TestInitRepo_GitRepositoryThatCannotBeRead(t *testing.T) {
 		g.expectError(api.ProjectPrefix+"/repos/init", c.body, 400, dstack.Invalid, c.part)
 	}
 	bob := g.createUser("bob", dstack.RoleUser)
-	g.mustCall(api.ProjectPrefix+"/set_members", `{"members": [{"username": "admin", "project_role": "admin"}, {"username": "bob", "project_role": "user"}]}`, nil)
+	g.mustCall("/api/projects/main/set_members", `{"members": [{"username": "admin", "project_role": "admin"}, {"username": "bob", "project_role": "user"}]}`, nil)
 	if a := g.callAs(bob, api.ProjectPrefix+"/repos/init", initBody(g.url, "")); a.status != 400 || !strings.Contains(a.text, "only global admins") {
 		t.Errorf("a member and the server's own machine: %d %s", a.status, a.text)
 	}
@@ -123,9 +123,10 @@ func TestPlan_OfAGitCommit(t *testing.T) {
 	g.mustCall(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: rs}, nil)
 
 	local := g.repo.Commit(map[string]string{"app.txt": "not pushed\n"})
-	for _, path := range []string{"/runs/get_plan", "/runs/submit", "/runs/preview", "/runs/apply"} {
+	for _, path := range []string{"/runs/get_plan", "/runs/submit", "/runs/preview"} {
 		g.expectError(api.ProjectPrefix+path, api.RunSpecRequest{RunSpec: g.gitSpec("web", local, "")}, 400, dstack.Invalid, "has no commit "+local[:12])
 	}
+	g.expectError(api.ProjectPrefix+"/runs/apply", api.ApplyRequest{RunSpec: g.gitSpec("web", local, "")}, 400, dstack.Invalid, "has no commit "+local[:12])
 	g.expectError(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: g.gitSpec("web", "main", "")}, 400, dstack.Invalid, "which commit")
 	rs.RepoData = dstack.JSON(`{"repo_type": "remote", "repo_hash": 1}`)
 	g.expectError(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: rs}, 400, dstack.Invalid, "which commit")
