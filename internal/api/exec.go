@@ -309,5 +309,5 @@ func (s *execSession) brokenError(ctx context.Context, err error) error {
 	}
 	return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
 		Message: "the connection to the dstack server at " + s.client.base.String() + " broke, and the command was ended",
-		Hint:    "run it again; a command that must go on belongs into the service"}
+		Hint:    "run it again; a command that must go on belongs in the service"}
 }

@@ -317,7 +317,7 @@ func TestInit(t *testing.T) {
 	f := newFakeServer(t)
 	u := newTestUser(t, f)
 	u.run("init").check(t, ExitDone, nil, []string{"is registered as"})
-	u.run("init").check(t, ExitDone, nil, nil)
+	u.run("init", "-o", "json").check(t, ExitDone, []string{`"path": "`, `"project": "main"`, `"repo_id": "` + f.repos[0].RepoID + `"`}, nil)
 	book, err := readClientConfig(u.home)
 	if err != nil || len(book.Repos) != 1 || book.Repos[0].RepoID != f.repos[0].RepoID {
 		t.Errorf("%+v %v", book, err)

@@ -182,6 +182,28 @@ func TestStatusBoard_RedrawsOneRegion(t *testing.T) {
 	}
 }
 
+// In an update, an old and a new replica have the same number: the lines and the
+// crashes of one are not taken for those of the other.
+func TestStatusBoard_TellsReplicasOfTwoRevisionsApart(t *testing.T) {
+	var out, errOut bytes.Buffer
+	s := newScreen(strings.NewReader(""), &out, &errOut)
+	began := time.Unix(1700000000, 0)
+	view := runViews(readyView)[0]
+	view.Status, view.Revision = api.StatusUpdating, 2
+	view.Replicas = []api.ReplicaView{
+		{Num: 0, Revision: 1, Status: dstack.ReplicaReady, Reason: "listens on 0.0.0.0:20001", Restarts: 2, LastOutput: []string{"boom"}},
+		{Num: 0, Revision: 2, Status: dstack.ReplicaStarting, Reason: "running"},
+	}
+	b := newStatusBoard(s, view, began)
+	for i := range 5 {
+		b.update(view, began.Add(time.Duration(i)*time.Second))
+	}
+	want := " web is updating to revision 2 (0s)\n   replica 0 of revision 1  ready: listens on 0.0.0.0:20001\n   replica 0  running\n"
+	if got := errOut.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestLogPrinter_CleansOutputForATerminal(t *testing.T) {
 	s, out := newTerminalScreen(80)
 	p := newLogPrinter(s, logStyle{showReplica: true})

@@ -133,7 +133,7 @@ func TestApply_ShowsTheProgressOfAnUpdate(t *testing.T) {
 			{Num: 2, Revision: 4, Status: dstack.ReplicaUnhealthy, Reason: "GET /health answered 500"}}},
 		api.RunView{Status: api.StatusReady, Revision: 4, DesiredReplicas: 2})
 	u.run("apply", "-y", "--wait", "ready", "-f", "service.dstack.yml").check(t, ExitDone, nil, []string{
-		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0  finishes 3 requests, of revision 3\n",
+		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0 of revision 3  finishes 3 requests\n",
 		"replica 2  unhealthy: GET /health answered 500\n", "web is ready after 0s"})
 }
 

@@ -31,8 +31,8 @@ const (
 	execKeepAlive     = 15 * time.Second
 )
 
-// execAccessInterval is the time between two checks of a caller's access. Tests shorten it.
-var execAccessInterval = 15 * time.Second
+// execAccessInterval is the time between two checks of a caller's access.
+const execAccessInterval = 15 * time.Second
 
 // execInReplica runs a command in a replica. Errors before the WebSocket is open are ordinary
 // responses; later ones are in the last message.
@@ -312,7 +312,7 @@ func (x *execCall) keepOpen(ctx context.Context) {
 
 // checkAccess ends the command when its caller may not run it any more.
 func (x *execCall) checkAccess(ctx context.Context, cancel context.CancelCauseFunc) {
-	for loop.Sleep(ctx, execAccessInterval) == nil {
+	for loop.Sleep(ctx, x.server.accessInterval) == nil {
 		again := *x.apiCall
 		again.ctx = ctx
 		err := x.server.authorize(&again)

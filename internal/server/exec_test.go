@@ -136,14 +136,12 @@ func (f writerFunc) Write(p []byte) (int, error) {
 }
 
 func TestExec_EndsWhenTheCallerLosesAccess(t *testing.T) {
-	usual := execAccessInterval
-	execAccessInterval = 20 * time.Millisecond
-	defer func() { execAccessInterval = usual }()
 	h, _ := newExecTest(t, func(ctx context.Context, _ dstack.AttemptSpec, c engine.Command) (int, error) {
 		_, _ = c.Stdout.Write([]byte("up"))
 		<-ctx.Done()
 		return 0, context.Cause(ctx)
 	})
+	h.server.accessInterval = 20 * time.Millisecond
 	token := h.createUser("alice", dstack.RoleUser)
 	h.mustCall("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{{Username: "alice", ProjectRole: dstack.RoleUser}}}, nil)
 	client, err := api.NewClient(h.url, token)

@@ -25,8 +25,8 @@ func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, 
 	for i, r := range found {
 		v := api.RevisionView{Num: r.Num, Current: r.Num == details.Run.Revision, Status: r.Status, User: r.User,
 			At: r.At.UTC(), Restores: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
-		if i+1 < len(found) {
-			v.Changes = listChanges(found[i+1].Spec, r.Spec)
+		if base := findBase(found[i+1:]); base != nil {
+			v.Changes = listChanges(base.Spec, r.Spec)
 		}
 		if v.Current && v.Reason == "" {
 			v.Status, v.Reason = describeEnd(details.Run, r.Status)
@@ -34,6 +34,17 @@ func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, 
 		views = append(views, v)
 	}
 	return views, nil
+}
+
+// findBase returns the revision that a revision changed, from the revisions before
+// it, newest first: not one that failed, because its run went back to the one before.
+func findBase(before []dstack.Revision) *dstack.Revision {
+	for i := range before {
+		if before[i].Status != dstack.RevisionFailed {
+			return &before[i]
+		}
+	}
+	return nil
 }
 
 // describeEnd returns the status and the reason of the current revision of a run.

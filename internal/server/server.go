@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"dstack/internal/backend"
 	"dstack/internal/decide/route"
@@ -68,13 +69,16 @@ type Server struct {
 	mux      *http.ServeMux
 	commands atomic.Int64 // running commands of runs/exec
 
+	accessInterval time.Duration // between two checks of the access of a command's caller
+
 	backendTypes map[string]BackendType
 }
 
 // New returns a server. It starts no goroutines.
 func New(o Options) *Server {
 	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
-		hub: o.Hub, repos: o.Repos, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, version: o.Version}
+		hub: o.Hub, repos: o.Repos, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, version: o.Version,
+		accessInterval: execAccessInterval}
 	s.site.Main = cmp.Or(s.site.Main, DefaultProject)
 	if s.site.Server.IsZero() {
 		s.site.Server = route.Origin{Scheme: "http", Host: "127.0.0.1:3000"}
