@@ -63,14 +63,14 @@ run_e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	start_pieces postgres docker registry images python node nginx caddy curl mount systemd jinja given
+	start_pieces postgres docker registry images python published node nginx caddy curl mount systemd jinja given
 	run_lint
 	run_unit
 	run_e2e
 	;;
 lint) run_lint ;;
 unit) start_pieces postgres docker registry images mount jinja given && run_unit "$@" ;;
-e2e) start_pieces postgres docker registry images python node nginx caddy curl mount systemd given && run_e2e "$@" ;;
+e2e) start_pieces postgres docker registry images python published node nginx caddy curl mount systemd given && run_e2e "$@" ;;
 bench)
 	start_pieces docker images nginx jinja given
 	print_title "measurements"
