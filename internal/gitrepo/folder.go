@@ -83,8 +83,9 @@ func explainDiffFailure(err error, commit Commit) error {
 	if failed.has("cannot apply binary patch") {
 		hint = "commit and push changed binary files, or name them in .gitignore"
 	}
+	first, _, _ := strings.Cut(failed.text, "\n") // the lines after it repeat it
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err, Hint: hint,
-		Message: fmt.Sprintf("the uploaded changes cannot be applied to commit %.12s%s", commit.Hash, quoteText(failed.text))}
+		Message: fmt.Sprintf("the uploaded changes cannot be applied to commit %.12s%s", commit.Hash, quoteText(first))}
 }
 
 // OpenFolder fetches the commit of a checkout, if needed, and returns its working folder as
