@@ -3,6 +3,7 @@ package gitrepo_test
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -40,7 +41,7 @@ func TestFetch_WithAToken(t *testing.T) {
 }
 
 func dstackCause(err error) error {
-	if failed, ok := err.(*dstack.Error); ok {
+	if failed, ok := errors.AsType[*dstack.Error](err); ok {
 		return failed.Cause
 	}
 	return nil

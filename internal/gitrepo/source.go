@@ -1,6 +1,7 @@
 package gitrepo
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -155,7 +156,7 @@ func parseKey(text string) (any, error) {
 		return key, nil
 	}
 	hint := "give a key file in the format of OpenSSH: dstack init --git-identity FILE"
-	if _, isLocked := err.(*ssh.PassphraseMissingError); isLocked {
+	if _, isLocked := errors.AsType[*ssh.PassphraseMissingError](err); isLocked {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "the private key for the repository has a passphrase",
 			Hint: "give a key without one, such as a deploy key: dstack init --git-identity FILE"}
 	}
