@@ -124,6 +124,16 @@ func TestTable_WrapsItsLastColumn(t *testing.T) {
 	}
 }
 
+// A column that is the last one left is wrapped, and so needs no note with the whole cell.
+func TestTable_WritesTheLastColumnOnce(t *testing.T) {
+	s, out := newTerminalScreen(30)
+	(&table{head: []string{"WHAT", "CHANGE", "WHY"}, wrapsLast: true, shrinkable: []int{1},
+		rows: [][]string{{"replica 0", "terminating → terminated", "stopped by its user"}}}).writeTo(s.out)
+	if n := strings.Count(out.String(), "terminated"); n != 1 || !strings.Contains(out.String(), "stopped by its user") {
+		t.Errorf("got\n%s", out)
+	}
+}
+
 func TestRunsTable_FitsEightyColumnsAndCutsNothing(t *testing.T) {
 	now := time.Now()
 	view := api.RunView{Name: "a-service-with-a-long-name", Status: api.StatusFailing, DesiredReplicas: 1, SubmittedAt: now,

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -104,13 +105,18 @@ func (b *statusBoard) isNew(subject replicaKey, line string, now time.Time) bool
 	return true
 }
 
+// number finds a number, with the word before it if that is "code": 3.5, or code 137.
+var number = regexp.MustCompile(`(\bcode )?[0-9.]+`)
+
+// withoutDigits returns a line without its numbers, except exit codes: a program that ends
+// and one that is killed are not the same.
 func withoutDigits(line string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' || r == '.' {
-			return -1
+	return number.ReplaceAllStringFunc(line, func(found string) string {
+		if strings.HasPrefix(found, "code ") {
+			return found
 		}
-		return r
-	}, line)
+		return ""
+	})
 }
 
 func (b *statusBoard) regionLines(now time.Time) []string {

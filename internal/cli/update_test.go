@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
@@ -269,5 +270,16 @@ func TestChanges_AlignsStrategies(t *testing.T) {
 		"   scaling.target   10  →  20                      in place\n\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out, want)
+	}
+}
+
+// In a pipe, nothing is cut: a long change is separated from its strategy, too.
+func TestPrintChangeList_SeparatesLongValuesInAPipe(t *testing.T) {
+	var out bytes.Buffer
+	s := newScreen(strings.NewReader(""), &out, &out)
+	long := strings.Repeat("x", 120)
+	(&app{screen: s}).printChangeList([]api.Change{{Path: "image", From: "a", To: long, Strategy: api.StrategyRolling}})
+	if want := "   image   a  →  " + long + "  rolling\n"; !strings.HasPrefix(out.String(), want) {
+		t.Errorf("got %q", out.String())
 	}
 }

@@ -24,6 +24,7 @@ import (
 // Limits of runs/exec.
 const (
 	maxCommands       = 200              // at the same time, on this server
+	maxUserCommands   = 50               // of them, of one user
 	maxRequestTime    = 30 * time.Second // for the first message
 	maxExitTime       = 5 * time.Second  // to send the last message
 	maxExecInputBytes = api.ExecWindow + 64<<10
@@ -40,11 +41,11 @@ func (s *Server) execInReplica(c *apiCall) error {
 	if !strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket") {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "this call needs a WebSocket", Hint: "use: dstack exec RUN"}
 	}
-	if s.commands.Add(1) > maxCommands {
-		s.commands.Add(-1)
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "too many commands run in replicas", Hint: "try again in a moment"}
+	end, err := s.commands.begin(c.user.ID)
+	if err != nil {
+		return err
 	}
-	defer s.commands.Add(-1)
+	defer end()
 	defer c.endWhenStopping()()
 	c.setReadDeadline(0)
 	conn, err := websocket.Accept(c.w, c.r, nil)
@@ -125,21 +126,6 @@ func (x *execCall) runCommand() (int, error) {
 		return 0, err
 	}
 	return x.execute(executor, spec)
-}
-
-// readRequest reads the first message.
-func (x *execCall) readRequest() error {
-	ctx, cancel := context.WithTimeout(x.ctx, maxRequestTime)
-	defer cancel()
-	kind, text, err := x.conn.Read(ctx)
-	if err != nil {
-		return err
-	}
-	if kind != websocket.MessageText {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "the first message must be an ExecRequest"}
-	}
-	x.request, err = wire.Decode[api.ExecRequest](text)
-	return err
 }
 
 // chooseExecReplica returns the replica that a command runs in: the one with the given number,

@@ -96,13 +96,23 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 		return api.RunView{}, err
 	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
-		Spec: target.Spec, User: c.user.Name, NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec),
-		Restores: target.Num, Now: now()})
+		Spec: target.Spec, User: c.user.Name, Author: authorOfRollback(c, target),
+		NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
 	if err != nil {
 		return api.RunView{}, err
 	}
 	s.notifyChange()
 	return s.viewRevision(c, run)
+}
+
+// authorOfRollback returns the author of a revision that repeats an earlier one. A global
+// admin who rolls back did not write the commands, and lends them no rights; others get no
+// rights from the author.
+func authorOfRollback(c *apiCall, target dstack.Revision) string {
+	if c.isGlobalAdmin() {
+		return target.User
+	}
+	return c.user.Name
 }
 
 // newForgottenValueError returns the error for a rollback to a revision that

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"dstack/internal/backend"
@@ -67,7 +66,7 @@ type Server struct {
 	namingMu sync.Mutex // held while a run name is generated
 	table    tableCache
 	mux      *http.ServeMux
-	commands atomic.Int64 // running commands of runs/exec
+	commands execSlots // running commands of runs/exec
 
 	accessInterval time.Duration // between two checks of the access of a command's caller
 
