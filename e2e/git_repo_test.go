@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,13 +47,21 @@ func newGitUser(t *testing.T, engine string) *gitUser {
 	return u
 }
 
-// inClone runs the client in the clone.
+// inClone runs a command of the client's command line in the clone.
 func (u *gitUser) inClone(args ...string) *result {
 	u.t.Helper()
-	cmd := u.newCommand(u.repo.Clone, filepath.Join(u.bin, "dstack"), args...)
-	cmd.Env = append(cmd.Env, "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost", "REQUESTS_CA_BUNDLE="+u.ca, "GIT_SSL_CAINFO="+u.ca)
+	cmd := exec.CommandContext(u.t.Context(), filepath.Join(u.bin, "dstack"), args...)
+	cmd.Dir, cmd.WaitDelay = u.repo.Clone, 5*time.Second
+	cmd.Env = append(u.publishedClient.buildEnv(), "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost",
+		"REQUESTS_CA_BUNDLE="+u.ca, "GIT_SSL_CAINFO="+u.ca)
 	cmd.Env = append(cmd.Env, u.clientEnv...)
-	return u.finish(cmd, "")
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		u.t.Fatalf("%s: %v", cmd, err)
+	}
+	return &result{t: u.t, line: "published dstack " + strings.Join(args, " "), out: out.String(), err: errOut.String(), code: cmd.ProcessState.ExitCode()}
 }
 
 // configure commits a service that prints its files, and pushes it.
