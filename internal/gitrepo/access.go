@@ -183,7 +183,7 @@ func (c *Cache) newAccess(config string) (*access, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, "gitconfig")
+	file := filepath.Join(dir, ".gitconfig") // versions before 2.32 read it for its name
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
