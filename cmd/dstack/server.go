@@ -19,6 +19,7 @@ import (
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
+	"dstack/internal/gitrepo"
 	"dstack/internal/hub"
 	"dstack/internal/loop"
 	"dstack/internal/server"
@@ -80,6 +81,7 @@ type daemon struct {
 	retired    []openedBackend // engines that run what they have, and get nothing new
 	dialer     *dial.Dialer    // shared by the probes, the engines and the gateway
 	hub        *hub.Client
+	repos      *gitrepo.Cache
 	reconciler *reconcile.Reconciler
 	server     *server.Server
 	api        http.Handler
@@ -158,6 +160,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	if d.repos, err = gitrepo.New(gitrepo.Options{Dir: d.filePath("repos"), Log: d.log}); err != nil {
+		return none, err
+	}
 	d.drainTimeout = server.DefaultDrainTimeout
 	if config.DrainTimeout != nil {
 		d.drainTimeout = *config.DrainTimeout
@@ -189,7 +194,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	d.server = server.New(server.Options{
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
-		Hub: d.hub, BackendTypes: format.Backends,
+		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends,
 	})
 	d.api = d.server.Handler()
 	sessionKey, err := d.sealer.DeriveKey("gateway sessions")
@@ -204,9 +209,25 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	return server.Boot(ctx, server.BootOptions{Store: d.store, Dir: d.dir, Config: config, Token: d.token})
 }
 
-// openCode opens the uploaded code of an attempt. It is the engine.CodeOpener of all engines.
+// openCode opens the code of an attempt. It is the engine.CodeOpener of all engines.
 func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
-	return d.store.Code(ctx, spec.CodeProject, spec.CodeRepo, spec.CodeHash)
+	if spec.Checkout == nil {
+		return d.store.Code(ctx, spec.CodeProject, spec.CodeRepo, spec.CodeHash)
+	}
+	access, err := d.store.RepoAccess(ctx, spec.CodeProject, spec.CodeRepo, spec.Checkout.User)
+	if err != nil {
+		return nil, err
+	}
+	source, checkout := server.NewGitCheckout(access, *spec.Checkout)
+	if spec.CodeHash != "" {
+		diff, err := d.store.Code(ctx, spec.CodeProject, spec.CodeRepo, spec.CodeHash)
+		if err != nil {
+			return nil, err
+		}
+		defer diff.Close()
+		checkout.Diff = diff
+	}
+	return d.repos.OpenFolder(ctx, source, checkout)
 }
 
 // ServeHTTP passes a request to the gateway or to the API, depending on its host and path.

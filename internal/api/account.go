@@ -115,7 +115,8 @@ type (
 		RepoID       string `json:"repo_id"`
 		IncludeCreds bool   `json:"include_creds,omitempty"`
 	}
-	// InitRepo is the body of repos/init.
+	// InitRepo is the body of repos/init. RepoCreds says where a git repository is and how
+	// it is read; no answer has it.
 	InitRepo struct {
 		RepoID    string       `json:"repo_id"`
 		RepoInfo  dstack.JSON  `json:"repo_info"`

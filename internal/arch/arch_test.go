@@ -69,12 +69,16 @@ var packages = []entry{
 	// SSH for clients that attach to runs.
 	{"internal/sshserver", "dstack loop"},
 
+	// Git repositories.
+	{"internal/gitrepo", "human dstack"},
+	{"internal/gitrepo/gittest", ""},
+
 	// The server.
 	{"internal/server/store", "human spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack decide/job decide/status api server/store"},
-	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin page api backend engine hub loop sshserver server/logs server/store server/wire jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},

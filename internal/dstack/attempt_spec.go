@@ -45,7 +45,20 @@ type AttemptSpec struct {
 	CodeHash        string
 	CodeRepo        string
 	CodeProject     ProjectID
+	Checkout        *Checkout     // the code is a commit of a git repository, and CodeHash the changes to it; nil: it is an archive
 	StopGracePeriod time.Duration // time between SIGTERM and SIGKILL
+}
+
+// HasCode reports whether the attempt needs a folder of code.
+func (s AttemptSpec) HasCode() bool { return s.CodeHash != "" || s.Checkout != nil }
+
+// Checkout is a commit of a git repository.
+type Checkout struct {
+	Branch      string
+	Hash        string
+	AuthorName  string // git's user.name in the working folder; empty: none
+	AuthorEmail string
+	User        UserID // whose access reads the repository
 }
 
 // Mount makes files from outside of an attempt visible in it. They outlive the attempt.

@@ -69,11 +69,24 @@ type Member struct {
 	Role Role
 }
 
-// Repo is a folder whose code is uploaded for runs.
+// Repo is where the code of runs comes from: a folder that is uploaded, or a git
+// repository.
 type Repo struct {
 	Project ProjectID
 	ID      string // "<name>-<8 characters>", chosen by the client (spec §3.4)
 	Info    []byte // JSON as the client sent it: {"repo_type": "local", ...}
+}
+
+// RepoAccess is how the server reads a git repository for one user. Token and
+// PrivateKey are secrets.
+type RepoAccess struct {
+	Project       ProjectID
+	Repo          string
+	User          UserID
+	IsGlobalAdmin bool // the user has the global role admin now
+	URL           string
+	Token         string
+	PrivateKey    string
 }
 
 // LogLine is one line of a replica's output.

@@ -60,6 +60,11 @@ type RunSpec struct {
 	// replica of an earlier revision keeps the value that it was proven with. A
 	// secret that is missing here has its present value.
 	Secrets map[string]SecretVersion `json:"-"`
+
+	// RepoUser is the user whose access reads the git repository of RepoData. The
+	// server sets it when the revision is submitted. Empty: the code is not from a
+	// git repository.
+	RepoUser UserID `json:"-"`
 }
 
 // RunStatus is the phase of a run's life. RunStatus in package api is what

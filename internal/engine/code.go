@@ -20,10 +20,11 @@ import (
 // CodeFolder is the folder of uploaded code in a container.
 const CodeFolder = "/workflow"
 
-// Limits on unpacked code.
+// Limits on unpacked code. The server limits the size of uploads; these are for working
+// folders of git repositories, too.
 const (
 	maxArchiveEntries = 100_000 // the command line packs at most 50,000 files, and the folders that they are in
-	maxUnpackedBytes  = 256 << 20
+	maxUnpackedBytes  = 4 << 30
 )
 
 // ResolveWorkingDir returns the working folder of an attempt's command, relative to

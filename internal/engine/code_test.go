@@ -209,9 +209,9 @@ func TestUnpackArchive_Limits(t *testing.T) {
 		t.Errorf("too many entries: %v", err)
 	}
 	var head bytes.Buffer // the declared size alone is refused
-	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 257 << 20})
+	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 4<<30 + 1})
 	_, err = unpackToTemp(t, &head)
-	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "larger than 256MB") {
+	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "larger than 4096MB") {
 		t.Errorf("too many bytes: %v", err)
 	}
 }

@@ -45,6 +45,6 @@ type Engine interface {
 	Remove(ctx context.Context, id dstack.AttemptID) error
 }
 
-// CodeOpener opens the uploaded code of an attempt as a tar stream; the caller closes
-// it. An attempt without a CodeHash has no code.
+// CodeOpener opens the code of an attempt as a tar stream; the caller closes it. It may
+// take minutes, to fetch a git repository. An attempt whose HasCode is false has no code.
 type CodeOpener func(ctx context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error)

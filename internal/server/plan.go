@@ -51,6 +51,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := s.store.PinSecrets(c.ctx, c.project.ID, &p.spec); err != nil {
 		return p, err
 	}
+	if err := s.fetchCheckout(c, &p.spec); err != nil {
+		return p, err
+	}
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
 		return p, err
@@ -87,7 +90,7 @@ func findRunName(rs dstack.RunSpec) string {
 
 // checkSpec returns an error if a spec can run on no machine: an invalid name,
 // unsupported fields, commands and variables that no process can be started with,
-// references that nothing replaces, an unsupported repo type, or variables without a
+// references that nothing replaces, an unknown repo type, or variables without a
 // value.
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {

@@ -21,7 +21,7 @@ func TestCheckSpec(t *testing.T) {
 		{"an invalid name", head, "Web", nil, dstack.Invalid, "Web"},
 		{"a reserved name", head, "gateway", nil, dstack.Invalid, "gateway"},
 		{"several unsupported fields", head + "volumes: [{name: v, path: /d}]\nmax_duration: 2h\n", "web", nil, dstack.Unsupported, "not supported yet: "},
-		{"a git repository", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{"repo_type":"remote"}`) }, dstack.Unsupported, "remote"},
+		{"an unknown type of repo", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{"repo_type":"svn"}`) }, dstack.Invalid, "svn"},
 		{"no repo type", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{}`) }, dstack.Invalid, "repo type"},
 		{"empty and long commands", head, "web", func(rs *dstack.RunSpec) {
 			rs.Configuration.Commands = []string{"", "a", " ", strings.Repeat("x", 140_000)}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 	"dstack/internal/server/wire"
 )
@@ -39,8 +40,8 @@ func (s *Server) getRepo(c *apiCall, in api.GetRepo) (repoWithCreds, error) {
 	return repoWithCreds{RepoHead: api.RepoHead{RepoID: repo.ID, RepoInfo: repo.Info}}, err
 }
 
-// initRepo registers a repo. It refuses credentials, because nothing would use
-// them.
+// initRepo registers a repo. It refuses credentials for a folder, because nothing would
+// use them.
 func (s *Server) initRepo(c *apiCall, in api.InitRepo) (wire.Null, error) {
 	if in.RepoID == "" || len(in.RepoID) > 200 {
 		return wire.Null{}, &dstack.Error{Kind: dstack.Invalid, Message: "the ID of a repo must have 1 to 200 characters",
@@ -49,14 +50,17 @@ func (s *Server) initRepo(c *apiCall, in api.InitRepo) (wire.Null, error) {
 	if err := checkRepoType(in.RepoInfo); err != nil {
 		return wire.Null{}, err
 	}
+	if job.IsRemote(in.RepoInfo) {
+		return wire.Null{}, s.initGitRepo(c, in)
+	}
 	if in.RepoCreds != nil {
-		return wire.Null{}, &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repo_creds",
-			Hint: "upload the folder instead; it needs no credentials"}
+		return wire.Null{}, &dstack.Error{Kind: dstack.Invalid, Message: "repo_creds are for git repositories",
+			Hint: "a folder needs no credentials; leave them out"}
 	}
 	return wire.Null{}, s.store.PutRepo(c.ctx, dstack.Repo{Project: c.project.ID, ID: in.RepoID, Info: in.RepoInfo})
 }
 
-// checkRepoType accepts folders. Git repositories are not supported yet.
+// checkRepoType accepts folders and git repositories.
 func checkRepoType(info json.RawMessage) error {
 	var head struct {
 		Type string `json:"repo_type"`
@@ -66,17 +70,20 @@ func checkRepoType(info json.RawMessage) error {
 			Hint: `without a repo, send {"repo_type": "virtual"}`, Cause: err}
 	}
 	switch head.Type {
-	case "local", "virtual":
+	case "local", "virtual", "remote":
 		return nil
-	case "remote":
-		return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repos of type remote",
-			Hint: "upload the folder itself: dstack init --local"}
 	default:
 		return &dstack.Error{Kind: dstack.Invalid, Message: "there is no repo type " + quote(head.Type),
-			Hint: "use local or virtual"}
+			Hint: "use remote, local or virtual"}
 	}
 }
 
 func (s *Server) deleteRepos(c *apiCall, in api.DeleteRepos) (wire.Null, error) {
-	return wire.Null{}, s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs)
+	if err := s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs); err != nil || s.repos == nil {
+		return wire.Null{}, err
+	}
+	if err := s.repos.Forget(c.project.ID, in.ReposIDs...); err != nil {
+		s.log.Warn("the fetched commits of deleted repos were not removed", "err", err)
+	}
+	return wire.Null{}, nil
 }

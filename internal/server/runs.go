@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
@@ -158,11 +159,16 @@ func (s *Server) createRun(c *apiCall, p runPlan) (dstack.Run, error) {
 		Hint: "set name: in the configuration, or -n"}
 }
 
-// checkReady checks that the repo and the code of a plan exist and that a
-// machine has capacity for it.
+// checkReady checks that the repo and the code of a plan exist, that the code fits, and
+// that a machine has capacity for it.
 func (s *Server) checkReady(c *apiCall, p runPlan) error {
-	if _, err := s.findRepo(c, p.spec.RepoID); err != nil {
+	repo, err := s.findRepo(c, p.spec.RepoID)
+	if err != nil {
 		return err
+	}
+	if job.IsRemote(repo.Info) != job.IsRemote(p.spec.RepoData) {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "repo " + quote(repo.ID) + " is registered with another type than the run's repo_data has",
+			Hint: "register it again, dstack init, and apply again"}
 	}
 	if hash := codeHash(p.spec); hash != "" {
 		has, err := s.store.HasCode(c.ctx, c.project.ID, p.spec.RepoID, hash)
@@ -172,6 +178,9 @@ func (s *Server) checkReady(c *apiCall, p runPlan) error {
 		if !has {
 			return &dstack.Error{Kind: dstack.Invalid, Message: "the code of this run was not uploaded: " + shortHash(hash),
 				Hint: "upload it first, as dstack apply does"}
+		}
+		if err := s.checkChanges(c, p, hash); err != nil {
+			return err
 		}
 	}
 	return p.checkCapacity()

@@ -14,6 +14,7 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/decide/route"
+	"dstack/internal/gitrepo"
 	"dstack/internal/hub"
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
@@ -38,6 +39,9 @@ type Options struct {
 	// BackendTypes are the types of backend that config.yml may name.
 	BackendTypes map[string]BackendType
 
+	// Repos reads git repositories; nil: code comes from folders only.
+	Repos *gitrepo.Cache
+
 	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
 }
@@ -53,6 +57,7 @@ type Server struct {
 	wake        func()
 	broadcast   *loop.Broadcast
 	hub         *hub.Client
+	repos       *gitrepo.Cache
 	site        route.Site
 	proxies     route.Proxies
 	ssh         SSHListener
@@ -73,7 +78,7 @@ type Server struct {
 // New returns a server. It starts no goroutines.
 func New(o Options) *Server {
 	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
-		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, ssh: o.SSH, version: o.Version,
+		hub: o.Hub, repos: o.Repos, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, ssh: o.SSH, version: o.Version,
 		accessInterval: execAccessInterval}
 	s.site.Main = cmp.Or(s.site.Main, DefaultProject)
 	if s.site.Server.IsZero() {

@@ -209,8 +209,8 @@ func TestRepos(t *testing.T) {
 		t.Errorf("%s", a.text)
 	}
 	h.expectError(api.ProjectPrefix+"/repos/get", `{"repo_id": "none"}`, 400, dstack.NotFound, `"msg":"Repo none does not exist","code":"repo_does_not_exist"`)
-	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "remote"}}`, 400, dstack.Unsupported, "remote")
-	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "virtual"}, "repo_creds": {"protocol": "https"}}`, 400, dstack.Unsupported, "repo_creds")
+	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "remote"}}`, 400, dstack.Unsupported, "reads no git repositories")
+	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "virtual"}, "repo_creds": {"protocol": "https"}}`, 400, dstack.Invalid, "repo_creds")
 	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "", "repo_info": {"repo_type": "virtual"}, "repo_creds": null}`, 400, dstack.Invalid, "id")
 	h.mustCall(api.ProjectPrefix+"/repos/delete", `{"repos_ids": ["web-12345678"]}`, nil)
 	h.mustCall(api.ProjectPrefix+"/repos/list", "", &repos)

@@ -69,9 +69,8 @@ func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	if oldDir, newDir := ResolveWorkingDir(from), ResolveWorkingDir(to); oldDir != newDir && oldDir != "" && newDir != "" && !listed {
 		all = append(all, Difference{spec.Change{Path: "working_dir", From: oldDir, To: newDir}, Rolling})
 	}
-	if oldHash, newHash := codeHash(from), codeHash(to); oldHash != newHash {
-		d := Difference{spec.Change{Path: Code, From: shortenHash(oldHash), To: shortenHash(newHash)},
-			StrategyOfChange(Code)}
+	if oldCode, newCode := describeCode(from), describeCode(to); oldCode != newCode {
+		d := Difference{spec.Change{Path: Code, From: oldCode.String(), To: newCode.String()}, StrategyOfChange(Code)}
 		if len(to.Configuration.Commands) == 0 {
 			d.Strategy = InPlace // without commands, no code is copied into the image
 		}
@@ -116,11 +115,31 @@ func mergeProfile(s dstack.RunSpec) spec.Service {
 	return c
 }
 
-func codeHash(s dstack.RunSpec) string {
-	if s.RepoCodeHash == nil {
-		return ""
+// code identifies the code of a run.
+type code struct{ branch, commit, upload string }
+
+func describeCode(s dstack.RunSpec) code {
+	var c code
+	if s.RepoCodeHash != nil {
+		c.upload = *s.RepoCodeHash
 	}
-	return *s.RepoCodeHash
+	if checkout := FindCheckout(s); checkout != nil {
+		c.branch, c.commit = checkout.Branch, checkout.Hash
+	}
+	return c
+}
+
+// String returns the code for users: main@0123abcd+4567ef01, where the last part is the
+// upload.
+func (c code) String() string {
+	text := shortenHash(c.upload)
+	if c.commit == "" {
+		return text
+	}
+	if text != "" {
+		text = "+" + text
+	}
+	return c.branch + "@" + shortenHash(c.commit) + text
 }
 
 // shortenHash returns the first 8 characters of a hash.

@@ -117,6 +117,10 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 	if run.Spec.RepoCodeHash != nil {
 		attempt.CodeHash = *run.Spec.RepoCodeHash
 	}
+	if checkout := FindCheckout(run.Spec); checkout != nil && run.Spec.RepoUser != "" {
+		checkout.User = run.Spec.RepoUser
+		attempt.Checkout = checkout
+	}
 	return attempt
 }
 

@@ -190,7 +190,7 @@ func (e *Engine) createContainer(
 
 // copyCode copies the uploaded code into a container that has not been started.
 func (e *Engine) copyCode(ctx context.Context, id string, spec dstack.AttemptSpec) error {
-	if spec.CodeHash == "" || spec.WorkingDir == "" || e.opts.Code == nil {
+	if !spec.HasCode() || spec.WorkingDir == "" || e.opts.Code == nil {
 		return nil
 	}
 	code, err := e.opts.Code(ctx, spec)

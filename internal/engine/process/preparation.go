@@ -219,7 +219,7 @@ func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec d
 		return err
 	}
 	defer root.Close()
-	if spec.CodeHash != "" && e.opts.Code != nil {
+	if spec.HasCode() && e.opts.Code != nil {
 		code, err := e.opts.Code(ctx, spec)
 		if err != nil {
 			return err

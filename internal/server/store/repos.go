@@ -25,11 +25,13 @@ func (r repoRow) toRepo() dstack.Repo {
 
 // PutRepo creates a repo, or replaces the information of an existing one.
 func (s *Store) PutRepo(ctx context.Context, r dstack.Repo) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error { return putRepo(ctx, tx, r) })
+}
+
+func putRepo(ctx context.Context, tx bun.Tx, r dstack.Repo) error {
 	row := repoRow{ProjectID: string(r.Project), ID: r.ID, Info: cleanText(string(r.Info)), CreatedAt: toMicros(time.Now())}
-	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewInsert().Model(&row).On("CONFLICT (project_id, id) DO UPDATE").Set("info = EXCLUDED.info").Exec(ctx)
-		return err
-	})
+	_, err := tx.NewInsert().Model(&row).On("CONFLICT (project_id, id) DO UPDATE").Set("info = EXCLUDED.info").Exec(ctx)
+	return err
 }
 
 // Repo returns one repo of a project; NotFound.
@@ -51,7 +53,7 @@ func (s *Store) Repos(ctx context.Context, p dstack.ProjectID) ([]dstack.Repo, e
 	return mapRows(rows, repoRow.toRepo), wrapError(err)
 }
 
-// DeleteRepos deletes repos and their uploads. Unknown ones are ignored. It fails
+// DeleteRepos deletes repos, their uploads and the access to them. Unknown ones are ignored. It fails
 // with Conflict while an unfinished run has its code from one, because a restart
 // would not find it.
 func (s *Store) DeleteRepos(ctx context.Context, p dstack.ProjectID, ids []string) error {

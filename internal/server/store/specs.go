@@ -17,9 +17,10 @@ type sourceSpec struct {
 	dstack.RunSpec
 	Configuration json.RawMessage `json:"configuration"`
 	Profile       *spec.Profile   `json:"profile"` // nil: none, because a profile without a name cannot be read again
-	// Template and Secrets are not sent by clients, so their names are free.
+	// The other fields are not sent by clients, so their names are free.
 	Template *dstack.ChatTemplate            `json:"x_template,omitempty"`
 	Secrets  map[string]dstack.SecretVersion `json:"x_secrets,omitempty"`
+	RepoUser dstack.UserID                   `json:"x_repo_user,omitempty"`
 }
 
 // keptSpec is a stored sourceSpec as it is read.
@@ -27,6 +28,7 @@ type keptSpec struct {
 	dstack.RunSpec
 	Template *dstack.ChatTemplate            `json:"x_template"`
 	Secrets  map[string]dstack.SecretVersion `json:"x_secrets"`
+	RepoUser dstack.UserID                   `json:"x_repo_user"`
 }
 
 // sealSpec returns a run's spec as it is stored. It fails when the spec could not
@@ -39,7 +41,8 @@ func (s *Store) sealSpec(id dstack.RunID, run dstack.RunSpec) (string, error) {
 	if len(run.RepoData) == 0 {
 		run.RepoData = nil // an empty RawMessage is not JSON
 	}
-	kept := sourceSpec{RunSpec: run, Configuration: config, Template: run.Template, Secrets: run.Secrets}
+	kept := sourceSpec{RunSpec: run, Configuration: config, Template: run.Template, Secrets: run.Secrets,
+		RepoUser: run.RepoUser}
 	if !reflect.ValueOf(run.Profile).IsZero() {
 		kept.Profile = &run.Profile
 	}
@@ -62,7 +65,7 @@ func (s *Store) openSpec(id, sealed string) (run dstack.RunSpec, err error) {
 	if err := json.Unmarshal([]byte(text), &kept); err != nil {
 		return dstack.RunSpec{}, fmt.Errorf("read the spec of run %s: %w", id, err)
 	}
-	kept.RunSpec.Template, kept.RunSpec.Secrets = kept.Template, kept.Secrets
+	kept.RunSpec.Template, kept.RunSpec.Secrets, kept.RunSpec.RepoUser = kept.Template, kept.Secrets, kept.RepoUser
 	return kept.RunSpec, nil
 }
 

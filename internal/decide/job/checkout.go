@@ -1,0 +1,37 @@
+package job
+
+import (
+	"encoding/json"
+
+	"dstack/internal/dstack"
+)
+
+// remoteRepo is the repo_type of git repositories.
+const remoteRepo = "remote"
+
+// IsRemote reports whether the information about a repo, or the repo data of a run, is of
+// a git repository.
+func IsRemote(data json.RawMessage) bool {
+	var head struct {
+		Type string `json:"repo_type"`
+	}
+	return json.Unmarshal(data, &head) == nil && head.Type == remoteRepo
+}
+
+// FindCheckout returns the commit that a run needs, without the user who reads it; nil if
+// its code is not from a git repository.
+func FindCheckout(s dstack.RunSpec) *dstack.Checkout {
+	if !IsRemote(s.RepoData) {
+		return nil
+	}
+	var data struct {
+		Branch string `json:"repo_branch"`
+		Hash   string `json:"repo_hash"`
+		Name   string `json:"repo_config_name"`
+		Email  string `json:"repo_config_email"`
+	}
+	if err := json.Unmarshal(s.RepoData, &data); err != nil {
+		return &dstack.Checkout{} // no commit has an empty hash, so the plan refuses it
+	}
+	return &dstack.Checkout{Branch: data.Branch, Hash: data.Hash, AuthorName: data.Name, AuthorEmail: data.Email}
+}

@@ -1,0 +1,113 @@
+package gitrepo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// killDelay is how long a git command that is canceled may take to end.
+const killDelay = 5 * time.Second
+
+// maxErrorBytes limits what is kept of a command's error output.
+const maxErrorBytes = 16 << 10
+
+// gitCommand is one call of git.
+type gitCommand struct {
+	access *access
+	dir    string // where it runs; empty: the folder of access
+	args   []string
+	env    []string // in addition to that of access
+	stdin  io.Reader
+}
+
+// runGit runs git and returns the beginning of its output. Its error is a gitError, or
+// that git could not be run. When ctx ends, it kills git and the programs that git has
+// started.
+func runGit(ctx context.Context, c gitCommand) (string, error) {
+	program, err := findGit()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, program, c.args...)
+	cmd.Dir, cmd.Stdin = c.dir, c.stdin
+	if cmd.Dir == "" {
+		cmd.Dir = c.access.dir
+	}
+	cmd.Env = append(append([]string{}, c.access.env...), c.env...)
+	var out, errOut boundedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = killDelay
+	if c.access.token != "" {
+		pipe, err := openTokenPipe(c.access.token)
+		if err != nil {
+			return "", err
+		}
+		defer pipe.Close()
+		cmd.ExtraFiles = []*os.File{pipe}
+	}
+	err = cmd.Run()
+	if err == nil {
+		return out.String(), nil
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if _, isExit := errors.AsType[*exec.ExitError](err); !isExit {
+		return "", err
+	}
+	return out.String(), &gitError{text: hideSecret(errOut.String(), c.access.token), cause: err}
+}
+
+// findGit returns the program git.
+func findGit() (string, error) {
+	program, err := exec.LookPath("git")
+	if err != nil {
+		return "", &dstack.Error{Kind: dstack.Unsupported, Cause: err, Message: "the server's machine has no program git, which reads repositories",
+			Hint: "install git on the server's machine, or upload the folder instead: dstack init --local"}
+	}
+	return program, nil
+}
+
+// openTokenPipe returns a pipe that contains the answer to git's question for a login. It
+// fits into the pipe's buffer. Hosts that take a token accept any user name with it.
+func openTokenPipe(token string) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.WriteString(w, "username=oauth2\npassword="+token+"\n")
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// boundedBuffer keeps the first maxErrorBytes that are written to it.
+type boundedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *boundedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buf.Write(p[:min(len(p), max(maxErrorBytes-b.buf.Len(), 0))])
+	return len(p), nil
+}
+
+func (b *boundedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
