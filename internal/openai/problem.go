@@ -36,12 +36,16 @@ func (p *Problem) Write(w http.ResponseWriter) error {
 	return WriteError(w, p.Status, p.Code, p.Param, p.Message)
 }
 
+// errorEventName begins an event that is an error. Some clients, langchain4j
+// among them, take an error without a name for a part of the answer.
+const errorEventName = "event: error\n"
+
 // WriteEvent writes the problem as the last event of a stream, in the form of
 // OpenAI or Anthropic.
 func (p *Problem) WriteEvent(w io.Writer, anthropic bool) error {
-	event, end, body := "", "data: [DONE]\n\n", errorBody(p)
+	end, body := "data: [DONE]\n\n", errorBody(p)
 	if anthropic {
-		event, end, body = "event: error\n", "", anthropicError(p.Status, p.Message)
+		end, body = "", anthropicError(p.Status, p.Message)
 	}
 	var data bytes.Buffer
 	out := json.NewEncoder(&data)
@@ -49,7 +53,7 @@ func (p *Problem) WriteEvent(w io.Writer, anthropic bool) error {
 	if err := out.Encode(body); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, event+"data: "+data.String()+"\n"+end) // data ends with a line break
+	_, err := io.WriteString(w, errorEventName+"data: "+data.String()+"\n"+end) // data ends with a line break
 	return err
 }
 
