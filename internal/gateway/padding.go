@@ -141,17 +141,12 @@ type readCloser struct {
 	io.Closer
 }
 
-// cutWithError writes an error after newlines and cuts the connection. The
-// status is 200 already: clients would take an error at the end of a response
-// for an answer without content, but all of them report a cut.
+// cutWithError writes an error after newlines and cuts the connection before its
+// end. The status is 200 already: clients would take a complete error for an
+// answer without content, but all of them report a cut.
 func (m *modelCall) cutWithError(problem *openai.Problem) {
 	p := m.request
-	var err error
-	if m.isAnthropic() {
-		err = openai.WriteAnthropicError(&p.response, problem.Status, problem.Message)
-	} else {
-		err = problem.Write(&p.response)
-	}
+	err := problem.WritePart(&p.response, m.isAnthropic())
 	if err == nil {
 		err = p.response.control.Flush()
 	}

@@ -50,7 +50,7 @@ func TestSite_ByPath(t *testing.T) {
 	for path, want := range map[string]route.Destination{
 		"/v1": models, "/v1/": models, "/v1/chat/completions": models, "/v1/anything": models,
 		"/health": models, "/health/": models,
-		"/proxy/models/team/health": {Project: "team", Models: true, Base: "/proxy/models/team"},
+		"/proxy/models/team/health":    {Project: "team", Models: true, Base: "/proxy/models/team"},
 		"/proxy/models/team/v1/models": {Project: "team", Models: true, Base: "/proxy/models/team"},
 	} {
 		if got, ok := s.ByPath(path); got != want || !ok {
