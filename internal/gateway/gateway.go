@@ -52,6 +52,11 @@ type Limits struct {
 	MaxHeld     int           // requests that wait for one run, unless its rules say; 1000
 	HoldTimeout time.Duration // how long a request waits for a replica, unless its run's rules say; 60s
 	KeepAlive   time.Duration // between two comments in a stream that waits for a replica; 5s
+	// LongKeepAlive is the time between two comments after LongWait: 30s after 2m.
+	LongWait, LongKeepAlive time.Duration
+	// NewlineAfter is how long a call without a stream is served before newlines
+	// keep its client connected, one each NewlineInterval: 240s and 30s.
+	NewlineAfter, NewlineInterval time.Duration
 
 	RefusedTimeout  time.Duration // how long ready replicas are tried that all refuse connections; 5s
 	ConnectTimeout  time.Duration // to open a connection to a replica; 5s
@@ -73,6 +78,10 @@ func (l Limits) orDefaults() Limits {
 		MaxHeld:         cmp.Or(l.MaxHeld, 1000),
 		HoldTimeout:     cmp.Or(l.HoldTimeout, time.Minute),
 		KeepAlive:       cmp.Or(l.KeepAlive, 5*time.Second),
+		LongWait:        cmp.Or(l.LongWait, 2*time.Minute),
+		LongKeepAlive:   cmp.Or(l.LongKeepAlive, 30*time.Second),
+		NewlineAfter:    cmp.Or(l.NewlineAfter, 4*time.Minute),
+		NewlineInterval: cmp.Or(l.NewlineInterval, 30*time.Second),
 		RefusedTimeout:  cmp.Or(l.RefusedTimeout, 5*time.Second),
 		ConnectTimeout:  cmp.Or(l.ConnectTimeout, 5*time.Second),
 		ResponseTimeout: cmp.Or(l.ResponseTimeout, 15*time.Minute),

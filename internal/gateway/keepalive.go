@@ -24,6 +24,7 @@ var errDisconnected = errors.New("the client has left")
 // replica. The first begins the response: from then on errors are events.
 type keepAlive struct {
 	request  *proxyRequest
+	since    time.Time // when the wait began
 	next     time.Time // when the next comment is due; zero: none
 	unwanted bool      // the request asks for no stream
 	started  bool      // the response has begun
@@ -32,8 +33,19 @@ type keepAlive struct {
 // scheduleFirst makes the first comment due, unless one is.
 func (k *keepAlive) scheduleFirst() {
 	if k.next.IsZero() && !k.unwanted {
-		k.next = time.Now().Add(k.request.gateway.limits.KeepAlive)
+		k.since = time.Now()
+		k.next = k.since.Add(k.request.gateway.limits.commentInterval(0))
 	}
+}
+
+// commentInterval returns how long after a comment the next one is due. In a long
+// wait they are rarer: some clients count lines without data, and give up after
+// 300 of them.
+func (l Limits) commentInterval(waited time.Duration) time.Duration {
+	if waited < l.LongWait {
+		return l.KeepAlive
+	}
+	return max(l.KeepAlive, l.LongKeepAlive)
 }
 
 // timer returns a channel that receives when the next comment is due, or nil. A
@@ -55,7 +67,8 @@ func (k *keepAlive) sendComment() error {
 		}
 		k.startStream()
 	}
-	k.next = time.Now().Add(k.request.gateway.limits.KeepAlive)
+	now := time.Now()
+	k.next = now.Add(k.request.gateway.limits.commentInterval(now.Sub(k.since)))
 	if _, err := io.WriteString(&k.request.response, ": "+k.commentLine()+"\n\n"); err != nil {
 		return errDisconnected
 	}
@@ -112,18 +125,27 @@ func commentText(text string) string {
 // continueWith makes a replica's response the rest of the stream that has begun.
 func (k *keepAlive) continueWith(res *http.Response, isEventStream bool) error {
 	if res.StatusCode != http.StatusOK {
-		body, err := readAtMost(res.Body, maxErrorBody)
-		if err != nil {
-			body = nil // the error has the status alone
-		}
-		return openai.ForeignError(res.StatusCode, body)
+		return readForeignError(res)
 	}
 	if !isEventStream {
-		name := k.request.acquirer.lastReplica.route.Name
-		return &responseError{details: details{Kind: badGateway, Message: name + " did not answer with a stream"}}
+		return newBadResponseError(k.request.acquirer.lastReplica.route.Name + " did not answer with a stream")
 	}
 	res.Body = &continuedStream{ReadCloser: res.Body, request: k.request}
 	return nil
+}
+
+// readForeignError returns the error that a replica's response is, for a response
+// that has begun with status 200.
+func readForeignError(res *http.Response) error {
+	body, err := readAtMost(res.Body, maxErrorBody)
+	if err != nil {
+		body = nil // the error has the status alone
+	}
+	return openai.ForeignError(res.StatusCode, body)
+}
+
+func newBadResponseError(message string) error {
+	return &responseError{details: details{Kind: badGateway, Message: message}}
 }
 
 // continuedStream is the stream of a replica after comments. If it breaks or

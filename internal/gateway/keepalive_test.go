@@ -166,7 +166,7 @@ func TestKeepAlive_ErrorsAreEvents(t *testing.T) {
 			r.plane.setRoutes(c.next)
 			rest, err := io.ReadAll(in)
 			said := "\n" + string(rest)
-			begin, end := "\n\ndata: {\"error\":{", "}\n\ndata: [DONE]\n\n"
+			begin, end := "\n\nevent: error\ndata: {\"error\":{", "}\n\ndata: [DONE]\n\n"
 			if c.path == "/v1/messages" {
 				begin, end = "\n\nevent: error\ndata: {", "}\n\n"
 			}

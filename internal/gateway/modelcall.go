@@ -37,9 +37,8 @@ func (m *modelCall) prepare() (answered bool, err error) {
 		return false, &responseError{details: details{Kind: dstack.NotFound, Message: "no such path on the model endpoint",
 			Hint: "there are /v1/models, /v1" + strings.Join(openai.Forwarded(), ", /v1")}}
 	}
-	if methods := m.Methods(); !slices.Contains(methods, m.request.r.Method) {
-		return false, &responseError{allow: methods, details: details{Kind: badMethod,
-			Message: "this path takes " + strings.Join(methods, " and ") + ", not " + m.request.r.Method}}
+	if err := m.checkMethod(); err != nil {
+		return false, err
 	}
 	switch m.Operation {
 	case openai.List:
@@ -52,6 +51,16 @@ func (m *modelCall) prepare() (answered bool, err error) {
 	default:
 		return false, errors.New("gateway: unknown operation " + strconv.Itoa(int(m.Operation)))
 	}
+}
+
+// checkMethod returns an error for a method that the path does not take.
+func (m *modelCall) checkMethod() error {
+	methods := m.Methods()
+	if slices.Contains(methods, m.request.r.Method) {
+		return nil
+	}
+	return &responseError{allow: methods, details: details{Kind: badMethod,
+		Message: "this path takes " + strings.Join(methods, " and ") + ", not " + m.request.r.Method}}
 }
 
 func (m *modelCall) listModels() {
@@ -134,8 +143,12 @@ func (m *modelCall) readRequest() error {
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding, r.Trailer = nil, nil
+	m.keepConnected()
 	return p.acquirer.authorize()
 }
+
+// hasBegun reports whether comments or newlines have begun the response.
+func (m *modelCall) hasBegun() bool { return m.keepAlive.started || m.request.response.isPadded() }
 
 // writeProblem sends an error as OpenAI or Anthropic do.
 func (m *modelCall) writeProblem(problem *openai.Problem) {
@@ -146,6 +159,12 @@ func (m *modelCall) writeProblem(problem *openai.Problem) {
 	if m.keepAlive.started {
 		m.keepAlive.writeErrorEvent(problem)
 		return
+	}
+	if p.response.endPadding() {
+		m.cutWithError(problem)
+	}
+	if isRetryable[problem.Status] {
+		setRetryAfter(p.response.Header(), defaultRetryAfter)
 	}
 	p.setModelHeaders()
 	if m.isAnthropic() {

@@ -177,10 +177,10 @@ func (a *replicaAcquirer) tryAcquireFrom(v *view) bool {
 func rejectIfUnstartable(r *route.Route) error {
 	switch {
 	case r.IsStopping:
-		return &responseError{details: details{Kind: dstack.Unavailable, Message: r.Name + " is being stopped",
+		return &responseError{isLasting: true, details: details{Kind: dstack.Unavailable, Message: r.Name + " is being stopped",
 			Hint: "start it again: dstack apply"}}
 	case r.NeverServes:
-		return &responseError{details: details{Kind: dstack.Unavailable, Message: notReady(r),
+		return &responseError{isLasting: true, details: details{Kind: dstack.Unavailable, Message: notReady(r),
 			Hint: "change its configuration: dstack apply"}}
 	default:
 		return nil

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"html/template"
 	"net/http"
@@ -32,7 +33,8 @@ type responseError struct {
 	code, param string // on the model endpoint; code has a default for each kind
 	challenge   string // WWW-Authenticate
 	allow       []string
-	retryAfter  int // seconds, for Retry-After
+	retryAfter  int  // seconds, for Retry-After; 429 and 503 have a default
+	isLasting   bool // waiting does not cure it
 }
 
 // errorKinds has the response's status and code for each kind of error.
@@ -69,6 +71,9 @@ func (p *proxyRequest) writeError(e *responseError) {
 		p.model.keepAlive.writeErrorEvent(e.problem())
 		return
 	}
+	if p.model != nil && p.response.endPadding() {
+		p.model.cutWithError(e.problem())
+	}
 	h := p.response.Header()
 	h.Set("X-Request-Id", p.id)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -79,8 +84,11 @@ func (p *proxyRequest) writeError(e *responseError) {
 	if len(e.allow) > 0 {
 		h.Set("Allow", strings.Join(e.allow, ", "))
 	}
-	if e.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(e.retryAfter))
+	switch {
+	case e.isLasting:
+		h.Set(shouldRetry, "false")
+	case e.retryAfter > 0 || isRetryable[kind.status]:
+		setRetryAfter(h, cmp.Or(e.retryAfter, defaultRetryAfter))
 	}
 	var err error
 	switch {

@@ -24,16 +24,25 @@ type responseWriter struct {
 	bytes         int64
 	informational int // responses so far
 	hijacked      bool
+	padding       *padding // nil: none, or not any more
+	padded        bool     // newlines have begun the response
 }
 
 func newResponseWriter(w http.ResponseWriter, stall time.Duration) responseWriter {
 	return responseWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
 }
 
+// Header returns the header of the response. It ends the padding.
+func (w *responseWriter) Header() http.Header {
+	w.endPadding()
+	return w.ResponseWriter.Header()
+}
+
 // WriteHeader sends a status. Of the informational ones, net/http sends 100
 // itself, and the number of the others is limited.
 func (w *responseWriter) WriteHeader(status int) {
-	if w.sent { // a stream with keep-alive comments
+	w.endPadding()
+	if w.sent { // a response with keep-alive comments or newlines
 		return
 	}
 	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
@@ -50,6 +59,7 @@ func (w *responseWriter) WriteHeader(status int) {
 }
 
 func (w *responseWriter) Write(p []byte) (int, error) {
+	w.endPadding()
 	if !w.sent {
 		w.sent, w.status = true, http.StatusOK
 		w.keepContentType()
@@ -92,6 +102,7 @@ func (w *responseWriter) extendDeadline() {
 
 // Hijack takes over the connection, for a WebSocket.
 func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.endPadding()
 	w.sent, w.hijacked = true, true
 	w.status = http.StatusSwitchingProtocols
 	return w.control.Hijack()
@@ -103,6 +114,7 @@ func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 // finish flushes the response and removes the deadline, since the connection
 // may serve other handlers next.
 func (w *responseWriter) finish() {
+	w.endPadding()
 	if w.hijacked || w.deadline.IsZero() {
 		return
 	}

@@ -59,6 +59,9 @@ func (p *proxyRequest) serve() error {
 	if served, err := p.serveGatewayPath(); served || err != nil {
 		return err
 	}
+	if answered, err := p.answerHealth(); answered || err != nil {
+		return err
+	}
 	if err := p.acquirer.authorize(); err != nil {
 		return err
 	}
@@ -182,6 +185,7 @@ func (p *proxyRequest) bodyFailed() bool { return p.body != nil && p.body.hasFai
 
 // abort ends the request without a response, because the client has left.
 func (p *proxyRequest) abort() {
+	p.response.endPadding()
 	if !p.response.sent {
 		p.response.status = statusClientClosed
 	}
@@ -201,6 +205,7 @@ func (p *proxyRequest) recoverPanic() {
 	if err, ok := value.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(value)
 	}
+	p.response.endPadding()
 	p.gateway.log.Error("panic while serving", "id", p.id, "panic", value, "stack", string(debug.Stack()))
 	if p.response.sent {
 		panic(http.ErrAbortHandler)

@@ -84,7 +84,7 @@ func (p *proxyRequest) signIn() error {
 	caller := p.callerKey(signInLimit.Key)
 	if wait := p.gateway.signIns.take(caller, time.Now()); wait > 0 {
 		seconds := int(wait/time.Second) + 1
-		p.response.Header().Set("Retry-After", strconv.Itoa(seconds))
+		setRetryAfter(p.response.Header(), seconds)
 		return p.writeSignInPage(http.StatusTooManyRequests, "/",
 			"There were too many wrong tokens. Try again in "+strconv.Itoa(seconds)+" seconds.")
 	}

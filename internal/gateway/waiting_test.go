@@ -43,7 +43,7 @@ func TestHeld_StoppingRun(t *testing.T) {
 	ends.IsStopping, lives.Since = true, 2
 	r := startGateway(t, gateway.Limits{}, ends)
 	got := r.sendChat(`{"model":"org/m"}`)
-	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || !strings.Contains(got.body, "llama31 is being stopped") {
+	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || got.Header.Get("X-Should-Retry") != "false" || !strings.Contains(got.body, "llama31 is being stopped") {
 		t.Errorf("%d %v %s", got.StatusCode, got.Header, got.body)
 	}
 	up := startReplica(t, 0, serveHello)
@@ -96,7 +96,7 @@ func TestHeld_RunThatNeverServes(t *testing.T) {
 	never.NeverServes, never.State = true, "it has no replicas: its configuration says replicas: 0"
 	r := startGateway(t, gateway.Limits{}, never)
 	got := r.get("http://open.localhost/")
-	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || !strings.Contains(got.body, "open is not ready: it has no replicas: its configuration says replicas: 0") {
+	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || got.Header.Get("X-Should-Retry") != "false" || !strings.Contains(got.body, "open is not ready: it has no replicas: its configuration says replicas: 0") {
 		t.Errorf("%d %v %s", got.StatusCode, got.Header, got.body)
 	}
 	never.Ready = []route.Target{startReplica(t, 0, serveHello)}

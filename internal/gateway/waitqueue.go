@@ -145,6 +145,13 @@ func (q *waitQueue) close() {
 	}
 }
 
+// isClosed reports whether no request may wait any more.
+func (q *waitQueue) isClosed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.stopped
+}
+
 // queueSizes returns how many requests wait, by run.
 func (q *waitQueue) queueSizes() map[dstack.RunID]int {
 	q.mu.Lock()

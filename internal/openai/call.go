@@ -16,6 +16,7 @@ const (
 	List                     // list all models
 	Show                     // describe one model
 	Forward                  // forward the call to a replica
+	Health                   // report that the endpoint works
 )
 
 // Call is a request to the model endpoint, parsed from its path.
@@ -30,27 +31,31 @@ type Call struct {
 // Chat is the path of chat completions.
 const Chat = "/chat/completions"
 
-// forwardedCalls are the calls that replicas serve, by their path after /v1.
-var forwardedCalls = map[string]struct{ root, anthropic, streams bool }{
-	Chat:                     {streams: true},
-	"/completions":           {streams: true},
-	"/responses":             {streams: true},
-	"/embeddings":            {},
-	"/moderations":           {},
+// HealthPath is the path of a health check, beside /v1, as model servers have it.
+const HealthPath = "/health"
+
+// forwardedCalls are the calls that replicas serve, by their path after /v1. The
+// response to a call with json is JSON unless its body asks for something else.
+var forwardedCalls = map[string]struct{ root, anthropic, streams, json bool }{
+	Chat:                     {streams: true, json: true},
+	"/completions":           {streams: true, json: true},
+	"/responses":             {streams: true, json: true},
+	"/embeddings":            {json: true},
+	"/moderations":           {json: true},
 	"/audio/speech":          {},
 	"/audio/transcriptions":  {},
 	"/audio/translations":    {},
-	"/images/generations":    {},
+	"/images/generations":    {json: true},
 	"/images/edits":          {},
 	"/images/variations":     {},
-	"/rerank":                {},
-	"/score":                 {},
-	"/classify":              {root: true},
-	"/pooling":               {root: true},
-	"/tokenize":              {root: true},
-	"/detokenize":            {root: true},
-	"/messages":              {anthropic: true, streams: true},
-	"/messages/count_tokens": {anthropic: true},
+	"/rerank":                {json: true},
+	"/score":                 {json: true},
+	"/classify":              {root: true, json: true},
+	"/pooling":               {root: true, json: true},
+	"/tokenize":              {root: true, json: true},
+	"/detokenize":            {root: true, json: true},
+	"/messages":              {anthropic: true, streams: true, json: true},
+	"/messages/count_tokens": {anthropic: true, json: true},
 }
 
 // Forwarded returns the paths of the calls that replicas serve, sorted.
@@ -79,6 +84,9 @@ func ParseCall(path string) Call {
 	if path == "/models" {
 		return Call{Operation: List}
 	}
+	if path == HealthPath {
+		return Call{Operation: Health}
+	}
 	if name, ok := strings.CutPrefix(path, "/models/"); ok && name != "" {
 		return Call{Operation: Show, Rest: name}
 	}
@@ -89,10 +97,20 @@ func ParseCall(path string) Call {
 // "stream": true.
 func (c Call) Streams() bool { return c.Operation == Forward && forwardedCalls[c.Path].streams }
 
+// WantsJSON reports whether the response to a call with this body is JSON: not a
+// stream, and not numbers as bytes.
+func (c Call) WantsJSON(body []byte) bool {
+	if c.Operation != Forward || !forwardedCalls[c.Path].json || WantsStream(body) {
+		return false
+	}
+	encoding, err := findString(body, "encoding_format")
+	return err == nil && !strings.HasPrefix(encoding, "bytes")
+}
+
 // Methods returns the allowed methods of a call for an Allow header.
 func (c Call) Methods() []string {
 	switch c.Operation {
-	case List, Show:
+	case List, Show, Health:
 		return []string{http.MethodGet, http.MethodHead}
 	case Forward:
 		return []string{http.MethodPost}

@@ -39,6 +39,13 @@ func WriteModels(w http.ResponseWriter, models []Model) error {
 // WriteModel writes the response of GET /models/{id}.
 func WriteModel(w http.ResponseWriter, m Model) error { return writeJSON(w, http.StatusOK, m) }
 
+// WriteHealth writes the response of GET /health.
+func WriteHealth(w http.ResponseWriter) error {
+	return writeJSON(w, http.StatusOK, struct {
+		Status string `json:"status"`
+	}{"ok"})
+}
+
 // WriteError writes an error in OpenAI's form. The type depends on status and
 // code. An empty code or param becomes null.
 func WriteError(w http.ResponseWriter, status int, code, param, message string) error {

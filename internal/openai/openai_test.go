@@ -33,6 +33,10 @@ func TestParseCall(t *testing.T) {
 		"/":                               {},
 		"":                                {},
 		"/metrics":                        {},
+		"/health":                         {Operation: openai.Health},
+		"/health/":                        {Operation: openai.Health},
+		"/v1/health":                      {Operation: openai.Health},
+		"/health/x":                       {},
 		"/chat/completions/":              {Operation: openai.Forward, Path: "/chat/completions"},
 		"/v1/messages/count_tokens/":      {Operation: openai.Forward, Path: "/messages/count_tokens", Anthropic: true},
 		"/v1/classify/":                   {Operation: openai.Forward, Path: "/classify", Root: true},
@@ -48,6 +52,33 @@ func TestParseCall(t *testing.T) {
 	for path, want := range cases {
 		if got := openai.ParseCall(path); got != want {
 			t.Errorf("%s: got %+v, want %+v", path, got, want)
+		}
+	}
+}
+
+func TestCall_WantsJSON(t *testing.T) {
+	cases := []struct {
+		path, body string
+		want       bool
+	}{
+		{"/v1/chat/completions", `{"messages":[]}`, true},
+		{"/v1/chat/completions", `{"stream":false}`, true},
+		{"/v1/chat/completions", `{"stream":true}`, false},
+		{"/v1/messages", `{"stream":true}`, false},
+		{"/v1/embeddings", `{"encoding_format":"base64"}`, true},
+		{"/v1/embeddings", `{"encoding_format":"bytes"}`, false},
+		{"/v1/pooling", `{"encoding_format":"bytes_only"}`, false},
+		{"/v1/images/generations", `{"stream":true}`, false},
+		{"/v1/images/generations", `{}`, true},
+		{"/v1/images/generations", "--a\r\n", false},
+		{"/v1/images/edits", `{}`, false},
+		{"/v1/audio/speech", `{}`, false},
+		{"/v1/audio/transcriptions", `{}`, false},
+		{"/v1/models", `{}`, false},
+	}
+	for _, c := range cases {
+		if got := openai.ParseCall(c.path).WantsJSON([]byte(c.body)); got != c.want {
+			t.Errorf("%s %s: %v, want %v", c.path, c.body, got, c.want)
 		}
 	}
 }

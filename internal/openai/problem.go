@@ -36,21 +36,48 @@ func (p *Problem) Write(w http.ResponseWriter) error {
 	return WriteError(w, p.Status, p.Code, p.Param, p.Message)
 }
 
+// errorEventName begins an event that is an error. Some clients, langchain4j
+// among them, take an error without a name for a part of the answer.
+const errorEventName = "event: error\n"
+
 // WriteEvent writes the problem as the last event of a stream, in the form of
 // OpenAI or Anthropic.
 func (p *Problem) WriteEvent(w io.Writer, anthropic bool) error {
-	event, end, body := "", "data: [DONE]\n\n", errorBody(p)
+	data, err := p.encode(anthropic)
+	if err != nil {
+		return err
+	}
+	end := "data: [DONE]\n\n"
 	if anthropic {
-		event, end, body = "event: error\n", "", anthropicError(p.Status, p.Message)
+		end = ""
+	}
+	_, err = io.WriteString(w, errorEventName+"data: "+data+"\n\n"+end)
+	return err
+}
+
+// WritePart writes the problem's JSON without its end, in the form of OpenAI or
+// Anthropic. It is for a response whose status says that it succeeds: no client
+// can take it for an answer, and people can read it.
+func (p *Problem) WritePart(w io.Writer, anthropic bool) error {
+	data, err := p.encode(anthropic)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, strings.TrimSuffix(data, "}"))
+	return err
+}
+
+// encode returns the problem's JSON on one line.
+func (p *Problem) encode(anthropic bool) (string, error) {
+	body := errorBody(p)
+	if anthropic {
+		body = anthropicError(p.Status, p.Message)
 	}
 	var data bytes.Buffer
 	out := json.NewEncoder(&data)
 	out.SetEscapeHTML(false)
-	if err := out.Encode(body); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w, event+"data: "+data.String()+"\n"+end) // data ends with a line break
-	return err
+	err := out.Encode(body)
+	return strings.TrimSuffix(data.String(), "\n"), err
 }
 
 // ForeignError returns the problem for a response of a model's server with a

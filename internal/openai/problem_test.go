@@ -90,10 +90,23 @@ func TestForeignError(t *testing.T) {
 	}
 }
 
+func TestProblem_WritePart(t *testing.T) {
+	p := &openai.Problem{Status: 503, Code: "c", Message: "a"}
+	for anthropic, want := range map[bool]string{
+		false: `{"error":{"message":"a","type":"server_error","param":null,"code":"c"}`,
+		true:  `{"type":"error","error":{"type":"overloaded_error","message":"a"}`,
+	} {
+		var b strings.Builder
+		if err := p.WritePart(&b, anthropic); err != nil || b.String() != want {
+			t.Errorf("%v, %s", err, b.String())
+		}
+	}
+}
+
 func TestProblem_WriteEvent(t *testing.T) {
 	p := &openai.Problem{Status: 503, Code: "c", Message: "a <b>\nc"}
 	for anthropic, want := range map[bool]string{
-		false: `data: {"error":{"message":"a <b>\nc","type":"server_error","param":null,"code":"c"}}` + "\n\ndata: [DONE]\n\n",
+		false: "event: error\n" + `data: {"error":{"message":"a <b>\nc","type":"server_error","param":null,"code":"c"}}` + "\n\ndata: [DONE]\n\n",
 		true:  "event: error\n" + `data: {"type":"error","error":{"type":"overloaded_error","message":"a <b>\nc"}}` + "\n\n",
 	} {
 		var b strings.Builder

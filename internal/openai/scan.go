@@ -56,6 +56,19 @@ func WantsStream(body []byte) bool {
 	return err == nil && string(body[from:to]) == "true"
 }
 
+// findString returns the value of a top-level key, or "" if it is missing or not
+// a text. The error says that the body is not a JSON object.
+func findString(body []byte, key string) (string, error) {
+	s := jsonScanner{body: body, wantedKey: key}
+	from, to, err := s.findValue()
+	if err != nil || to == 0 || body[from] != '"' {
+		return "", err
+	}
+	var text string
+	err = json.Unmarshal(body[from:to], &text)
+	return text, err
+}
+
 // jsonScanner validates JSON and tracks positions without decoding values.
 type jsonScanner struct {
 	body      []byte

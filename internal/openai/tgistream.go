@@ -251,6 +251,7 @@ func (s *TGIStream) appendEvent(v any) {
 func (s *TGIStream) flushEvents(err error) error {
 	p, _ := errors.AsType[*Problem](err)
 	if p != nil && (s.began || s.out.Len() > 0) {
+		s.out.WriteString(errorEventName)
 		s.appendEvent(errorBody(p))
 	}
 	s.failed = err

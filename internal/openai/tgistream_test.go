@@ -299,9 +299,9 @@ func TestStream_Tokenized(t *testing.T) {
 
 func TestStream_Errors(t *testing.T) {
 	const failed = `data:{"error":"Request failed during generation: canary","error_type":"generation"}` + "\n\n"
-	const reported = `data: {"error":{"message":"the model's server: Request failed during generation: canary","type":"server_error","param":null,"code":"generation"}}` + "\n\n"
-	const early = `data: {"error":{"message":"the model's server ended its stream before the end of the answer","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
-	const strange = `data: {"error":{"message":"the model's server sent an event that is unknown in TGI","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
+	const reported = "event: error\n" + `data: {"error":{"message":"the model's server: Request failed during generation: canary","type":"server_error","param":null,"code":"generation"}}` + "\n\n"
+	const early = "event: error\n" + `data: {"error":{"message":"the model's server ended its stream before the end of the answer","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
+	const strange = "event: error\n" + `data: {"error":{"message":"the model's server sent an event that is unknown in TGI","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
 	begun := chunk(roleChunk) + chunk(textChunk("a"))
 	cases := []struct {
 		name, upstream, want string

@@ -6,6 +6,9 @@ import "strings"
 // address, as model servers do. It is the default base path of most clients.
 const APIPath = "/v1"
 
+// HealthPath is the health check of the models at APIPath, beside it.
+const HealthPath = "/health"
+
 // localDomain is the domain whose names lead to the machine of whoever resolves
 // them.
 const localDomain = "localhost"
@@ -57,9 +60,9 @@ func (s Site) ByHost(host string) (Destination, bool) {
 }
 
 // ByPath parses an escaped path at the server's own address: see ParsePath, and
-// APIPath for the models of the main project.
+// APIPath and HealthPath for the models of the main project.
 func (s Site) ByPath(path string) (Destination, bool) {
-	if path == APIPath || strings.HasPrefix(path, APIPath+"/") {
+	if path == APIPath || strings.HasPrefix(path, APIPath+"/") || strings.TrimSuffix(path, "/") == HealthPath {
 		return Destination{Project: lowerASCII(s.Main), Models: true}, true
 	}
 	return ParsePath(path)

@@ -49,13 +49,15 @@ func TestSite_ByPath(t *testing.T) {
 	s := route.Site{Main: "Main"}
 	for path, want := range map[string]route.Destination{
 		"/v1": models, "/v1/": models, "/v1/chat/completions": models, "/v1/anything": models,
+		"/health": models, "/health/": models,
+		"/proxy/models/team/health":    {Project: "team", Models: true, Base: "/proxy/models/team"},
 		"/proxy/models/team/v1/models": {Project: "team", Models: true, Base: "/proxy/models/team"},
 	} {
 		if got, ok := s.ByPath(path); got != want || !ok {
 			t.Errorf("%q: got %+v, %v", path, got, ok)
 		}
 	}
-	for _, path := range []string{"/v11", "/v1x/models", "/V1/models", "/", "", "/api/v1/models", "/%761/models"} {
+	for _, path := range []string{"/v11", "/v1x/models", "/V1/models", "/", "", "/api/v1/models", "/%761/models", "/healthcheck", "/health/x"} {
 		if got, ok := s.ByPath(path); ok {
 			t.Errorf("%q: got %+v", path, got)
 		}
