@@ -37,7 +37,7 @@ func TestExec(t *testing.T) {
 		h.runCLI("exec", "web", "--", "sh", "-c", "kill -9 $$").expectExit(137)
 		h.runCLI("exec", "web", "--", "no-such-program").expectError(127, "no program `no-such-program`")
 		h.runCLI("exec", "web", "--", "/proc").expectError(126, "/proc")
-		h.runCLI("exec", "web", "--replica", "7", "--", "true").expectError(1, "web has no replica 7; it has 0")
+		h.runCLI("exec", "web", "--replica", "7", "--", "true").expectError(1, "web has no replica 7; there is: replica 0")
 		h.runCLI("exec", "wbe", "--", "true").expectError(1, "did you mean `web`?")
 		h.runCLI("exec", "web", "ls", "-l").expectError(2)
 		h.runCLI("exec", "web", "ls").expectError(2, "dstack exec web -- ls")

@@ -119,18 +119,19 @@ func TestReplicasThatNeverServe(t *testing.T) {
 			{"closed", service("closed", "echo taking my time", "exec sleep 100"),
 				[]string{fmt.Sprintf("port %d did not open within 2s", port), "taking my time"}},
 		} {
-			t.Run(c.name, func(t *testing.T) { h.withT(t).expectNeverReady(c.name, c.config, 1, c.words...) })
+			t.Run(c.name, func(t *testing.T) { h.withT(t).expectNeverReady(c.name, c.config, "logs", c.words...) })
 		}
 	})
 }
 
 // expectNeverReady applies a configuration that cannot become ready, and checks that
-// the run fails and leaves no process and no container.
-func (h *harness) expectNeverReady(name, config string, code int, words ...string) {
+// the run fails, that the error names the command that tells more (logs only where there
+// is output), and that the run leaves no process and no container.
+func (h *harness) expectNeverReady(name, config, command string, words ...string) {
 	h.t.Helper()
 	dir := h.newFolder(config)
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m").
-		expectError(code, append(words, name+" did not become ready", "dstack logs "+name)...)
+		expectError(1, append(words, name+" did not become ready", "dstack "+command+" "+name)...)
 	h.waitUntil(20*time.Second, name+" has failed", func() error {
 		if v := h.findRun(name); v.Status != api.StatusFailed {
 			return fmt.Errorf("the run is %s: %s", v.Status, v.Reason)
@@ -161,7 +162,7 @@ func TestMissingImages(t *testing.T) {
 		{"no-registry", fmt.Sprintf("127.0.0.1:%d/no/such:1", findFreePort(t)), "", []string{"no/such:1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h.withT(t).expectNeverReady(c.name, h.workloadConfig(c.name, "image: "+c.image, c.extra), 1, c.words...)
+			h.withT(t).expectNeverReady(c.name, h.workloadConfig(c.name, "image: "+c.image, c.extra), "events", c.words...)
 		})
 	}
 	dir := h.newFolder(h.workloadConfig("odd-image", "image: 'Not An Image'"))
@@ -206,7 +207,7 @@ func TestForeignPort(t *testing.T) {
 	defer l.Close()
 	port := strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
 	h.expectNeverReady("late", fmt.Sprintf("type: service\nname: late\nport: %s\nenv:\n- HOST=127.0.0.1\ncommands:\n- exec ./workload %s\n", port, port),
-		1, "port "+port)
+		"events", "port "+port)
 }
 
 // TestUploadLimit checks that a file that is too large for the upload is refused by

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -22,6 +24,9 @@ func TestMain(m *testing.M) {
 		fmt.Println("the end-to-end tests do not run with -short")
 		os.Exit(0)
 	}
+	// Under nohup this process ignores SIGHUP, and so would all that it starts: a signal that a
+	// process handles gets its default action in a new one.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	os.Exit(runTests(m))
 }
 

@@ -231,9 +231,10 @@ func (g *guideProxy) send(c *http.Client, req *http.Request) (status int, body s
 func (g *guideProxy) expectHeaders(c *http.Client, url string) {
 	g.t.Helper()
 	req, _ := http.NewRequest("GET", url, nil)
-	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Real-IP"} {
+	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP"} {
 		req.Header.Set(name, "6.6.6.6")
 	}
+	req.Header.Set("X-Forwarded-Port", "6666")
 	req.Header.Set("Forwarded", "for=6.6.6.6;host=evil.test")
 	_, body := g.send(c, req)
 	var info workloadInfo

@@ -92,7 +92,7 @@ func (d *daemon) waitForRequests(ctx context.Context) (left int) {
 	if left = d.requests.waitIdle(brief); left == 0 || ctx.Err() != nil {
 		return left
 	}
-	fmt.Fprintf(d.errOut, " finishing %s, at most %s; press Ctrl-C again to end at once\n",
+	fmt.Fprintf(d.errOut, " finishing %s, at most %s; press Ctrl-C again to end at once; services keep running in any case\n",
 		human.Count(left, "request"), human.ExactDuration(d.drainTimeout))
 	return d.requests.waitIdle(ctx)
 }

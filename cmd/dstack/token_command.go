@@ -59,7 +59,7 @@ func runTokenCommand(ctx context.Context, rotate, asJSON bool, out, errOut io.Wr
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(ctx, o.database, sealer)
+	st, err := store.OpenMigrated(ctx, o.database, sealer)
 	if err != nil {
 		return err
 	}

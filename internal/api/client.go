@@ -166,6 +166,32 @@ func (c *Client) ListRunViews(ctx context.Context, ask ListRuns) ([]RunView, err
 	return readWithRetry[[]RunView](ctx, c, PathViews, ask, callTimeout)
 }
 
+// maxRunsPage is how many runs an answer has at most.
+const maxRunsPage = 100
+
+// ListActiveRunViews returns all unfinished runs of a project, newest first. It asks for
+// further pages as long as there are some.
+func (c *Client) ListActiveRunViews(ctx context.Context, project string) ([]RunView, error) {
+	all := []RunView{}
+	for limit := maxRunsPage; ; {
+		ask := ListRuns{ProjectName: &project, OnlyActive: true, Limit: &limit}
+		if last := len(all) - 1; last >= 0 {
+			id := string(all[last].ID)
+			ask.PrevSubmittedAt, ask.PrevRunID = &all[last].SubmittedAt, &id
+		}
+		page, err := c.ListRunViews(ctx, ask)
+		if err != nil {
+			return nil, err
+		}
+		if len(page) > 0 && len(all) > 0 && page[0].ID == all[0].ID {
+			return all, nil // the server has no pages
+		}
+		if all = append(all, page...); len(page) < limit {
+			return all, nil
+		}
+	}
+}
+
 // Run returns a run with its configuration, in the 0.18.10 wire format.
 func (c *Client) Run(ctx context.Context, project, name string) (Run, error) {
 	return readWithRetry[Run](ctx, c, projectPath(ProjectPrefix+"/runs/get", project), RunName{RunName: name},

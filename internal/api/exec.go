@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -38,6 +39,19 @@ const (
 
 // maxExecMessageBytes bounds one message, in both directions.
 const maxExecMessageBytes = 1 << 20
+
+// maxCommandBytes bounds a command with its arguments, as JSON. A server closes the connection
+// of a longer message.
+const maxCommandBytes = ExecWindow
+
+// commandSize returns the size of a command as JSON.
+func commandSize(command []string) int {
+	text, err := json.Marshal(command)
+	if err != nil {
+		return 0 // sending it reports that
+	}
+	return len(text)
+}
 
 // ExecRequest is the first message of runs/exec.
 type ExecRequest struct {
@@ -96,6 +110,11 @@ type ExecStreams struct {
 // Exec runs a command in a replica until its end, and returns its exit code. The command
 // ends, too, when ctx does, and when the connection breaks.
 func (c *Client) Exec(ctx context.Context, project string, ask ExecRequest, streams ExecStreams) (int, error) {
+	if size := commandSize(ask.Command); size > maxCommandBytes {
+		return 0, &dstack.Error{Kind: dstack.Invalid,
+			Message: fmt.Sprintf("the command has %d bytes, the limit is %d", size, maxCommandBytes),
+			Hint:    "pass long texts on the standard input: dstack exec RUN -- sh -s < script.sh"}
+	}
 	conn, err := c.openWebSocket(ctx, projectPath(PathExec, project))
 	if err != nil {
 		return 0, err
@@ -309,5 +328,5 @@ func (s *execSession) brokenError(ctx context.Context, err error) error {
 	}
 	return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
 		Message: "the connection to the dstack server at " + s.client.base.String() + " broke, and the command was ended",
-		Hint:    "run it again; a command that must go on belongs into the service"}
+		Hint:    "run it again; a command that must go on belongs in the service"}
 }

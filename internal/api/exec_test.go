@@ -91,3 +91,17 @@ func TestExec_ExplainsWhyThereIsNoWebSocket(t *testing.T) {
 		server.Close()
 	}
 }
+
+// A server closes the connection of a message that is too long, without a word.
+func TestExec_RefusesATooLongCommand(t *testing.T) {
+	c, err := NewClient("http://127.0.0.1:1", "dst_good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	part := strings.Repeat("x", 100<<10)
+	_, err = c.Exec(t.Context(), "main", ExecRequest{RunName: "web", Command: []string{"echo", part, part, part}}, ExecStreams{})
+	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "the limit is 262144") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -49,7 +49,7 @@ type RevisionView struct {
 	At       time.Time             `json:"at"`
 	Restores int                   `json:"of"`      // the earlier revision that it brings back; 0: none
 	Reason   string                `json:"reason"`  // why it failed
-	Changes  []Change              `json:"changes"` // from the revision before it
+	Changes  []Change              `json:"changes"` // from the revision before it that did not fail
 }
 
 // RollbackRequest is the body of runs/rollback, which submits an earlier

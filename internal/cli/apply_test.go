@@ -179,6 +179,14 @@ func TestApply_FailsWithoutCapacity(t *testing.T) {
 	u.run("apply", "-f", "service.dstack.yml", "-y", "-d", "--retry").check(t, ExitDone, nil, nil)
 }
 
+// A run that never had output is not looked for in its logs.
+func TestApply_NamesTheEventsOfAFailureWithoutOutput(t *testing.T) {
+	why := "the registry of image x cannot be reached"
+	_, u := newApplyTest(t, startingView(""), api.RunView{Status: api.StatusFailed, Ending: dstack.EndFailed, Reason: why,
+		Replicas: []api.ReplicaView{{Status: dstack.ReplicaFailed, Reason: why}}})
+	u.run("apply", "-y", "-f", "service.dstack.yml").check(t, ExitFailed, nil, []string{"  why   " + why + "\n", "  try   dstack events web\n"})
+}
+
 func TestApply_PrintsReasonsAndOutputOfAFailure(t *testing.T) {
 	crash := api.ReplicaView{Status: dstack.ReplicaRestarting, Reason: "replica 0 exited with code 1 after 14s", Restarts: 1, LastOutput: []string{"ValueError: \x1b[31mno\x1b]0;evil\a"}}
 	over := crash

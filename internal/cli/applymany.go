@@ -174,7 +174,7 @@ func (m *applyManyCommand) createArchive(ctx context.Context) error {
 		return err
 	}
 	for _, r := range m.runs[1:] {
-		r.archive, r.upload = first.archive, first.upload
+		r.archive = first.archive // and upload, once the first plan has printed it
 		r.spec.RepoID, r.spec.RepoData, r.spec.RepoCodeHash = first.spec.RepoID, first.spec.RepoData, first.spec.RepoCodeHash
 	}
 	return nil
@@ -404,7 +404,7 @@ func formatWait(waited time.Duration) string {
 
 // printSummary prints a line for each run.
 func (m *applyManyCommand) printSummary() {
-	t := &table{head: []string{"NAME", "REVISION", "STATUS", "URL"}}
+	t := &table{head: []string{"NAME", "REVISION", "STATUS", "URL"}, movable: []int{3}}
 	for _, v := range m.listApplied() {
 		t.rows = append(t.rows, []string{cleanLine(v.Name), fmt.Sprint(v.Revision), cleanLine(string(v.Status)), cleanLine(v.URL)})
 	}

@@ -46,6 +46,9 @@ func TestApplyMany_SubmitsAFolderInOrder(t *testing.T) {
 	if names := f.appliedNames(); !slices.Equal(names, []string{"one", "two", "three"}) || len(f.uploads) != 1 {
 		t.Errorf("applied %v with %d uploads", names, len(f.uploads))
 	}
+	if n := strings.Count(got.err, " uploads "); n != 1 {
+		t.Errorf("the plan says %d times what is uploaded: %s", n, got.err)
+	}
 	hash := f.applied[0].RunSpec.RepoCodeHash
 	for _, a := range f.applied {
 		if *a.RunSpec.RepoCodeHash != *hash {

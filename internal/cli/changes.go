@@ -50,7 +50,7 @@ func (a *app) printChangeList(changes []api.Change) {
 			line, rest = cleanLine(changes[i].Path), changeValues(changes[i])
 		}
 		strategy := strings.Repeat(" ", strategyWidth-len(changes[i].Strategy)) + changes[i].Strategy
-		a.printCommand("   " + strings.TrimRight(padRight(line, width)+a.err.paint(dim, strategy), " "))
+		a.printCommand("   " + strings.TrimRight(padRight(line+"  ", width)+a.err.paint(dim, strategy), " "))
 		for j, value := range rest {
 			label := map[bool]string{true: "       ", false: "     → "}[j == 0]
 			for _, line := range indentText(label, "       ", value, a.err.width()) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,8 @@ func TestLogs(t *testing.T) {
 		u.run("logs", "web", "--tail="+tail).check(t, ExitInvalid, nil, []string{"--tail: " + want + "\n", "write a number such as 100, or all"})
 	}
 	u.run("logs", "web", "--since", "-5m").check(t, ExitInvalid, nil, []string{"--since: `-5m` is not a time"})
+	u.run("logs", "web", "--since", "").check(t, ExitInvalid, nil, []string{"--since: `` is not a time"}) // an unset variable of a script
+	u.run("events", "web", "--since", "").check(t, ExitInvalid, nil, []string{"--since: `` is not a time"})
 	u.run("logs", "web", "--since", "yesterday").check(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
 	u.run("logs", "wbe").check(t, ExitFailed, nil, []string{"did you mean `web`?"})
 }
@@ -172,6 +175,25 @@ func TestStop(t *testing.T) {
 	u.run("stop", "web", "-y").check(t, ExitDone, nil, []string{"web is stopped"})
 	if len(f.stopped) != 1 {
 		t.Error("a stopped run was stopped again")
+	}
+}
+
+// An answer of the server has at most a hundred runs; a project may have more.
+func TestActiveRuns_AreMoreThanAPage(t *testing.T) {
+	f := newFakeServer(t)
+	for i := range 250 {
+		view := runViews(readyView)[0]
+		view.Name, view.ID = fmt.Sprintf("web-%d", i), dstack.RunID(fmt.Sprint(i))
+		f.list = append(f.list, view)
+	}
+	u := newTestUser(t, f)
+	u.run("stop", "--all", "-y", "-d").check(t, ExitDone, nil, []string{"web-0 is stopping", "web-249 is stopping"})
+	if len(f.stopped) != 1 || len(f.stopped[0].RunsNames) != 250 {
+		t.Errorf("requested %+v", f.stopped)
+	}
+	var listed []api.RunView
+	if got := u.run("ps", "-o", "json"); json.Unmarshal([]byte(got.out), &listed) != nil || len(listed) != 250 {
+		t.Errorf("ps lists %d runs", len(listed))
 	}
 }
 
@@ -317,7 +339,7 @@ func TestInit(t *testing.T) {
 	f := newFakeServer(t)
 	u := newTestUser(t, f)
 	u.run("init").check(t, ExitDone, nil, []string{"is registered as"})
-	u.run("init").check(t, ExitDone, nil, nil)
+	u.run("init", "-o", "json").check(t, ExitDone, []string{`"path": "`, `"project": "main"`, `"repo_id": "` + f.repos[0].RepoID + `"`}, nil)
 	book, err := readClientConfig(u.home)
 	if err != nil || len(book.Repos) != 1 || book.Repos[0].RepoID != f.repos[0].RepoID {
 		t.Errorf("%+v %v", book, err)

@@ -74,7 +74,7 @@ func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
 	if k.remove {
 		return k.removeProject(config, entry)
 	}
-	project, err := k.resolveServer(config, entry, name)
+	project, err := k.resolveServer(ctx, config, entry, name)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ type wantedEntry struct {
 // resolveServer returns the entry for a project: the address and the token from the
 // flags, else from the environment, else from the entry in the file. A project without an
 // entry is looked for at the server of the default entry.
-func (k *configCommand) resolveServer(config *clientConfig, entry, name string) (wantedEntry, error) {
+func (k *configCommand) resolveServer(ctx context.Context, config *clientConfig, entry, name string) (wantedEntry, error) {
 	project := wantedEntry{projectConfig{Name: entry, Project: name, URL: strings.TrimRight(k.url, "/")}, true}
 	if project.URL == "" {
 		project.URL, _ = k.env("DSTACK_URL")
@@ -213,7 +213,7 @@ func (k *configCommand) resolveServer(config *clientConfig, entry, name string) 
 	if project.URL == "" {
 		return project, invalidInput("add --url http://127.0.0.1:3000", "the server's address is missing")
 	}
-	token, err := k.findToken(known, project.URL)
+	token, err := k.findToken(ctx, known, project.URL)
 	project.Token = token
 	if known != nil && known.URL == project.URL && known.Token == token {
 		project.Installation = known.Installation
@@ -224,7 +224,7 @@ func (k *configCommand) resolveServer(config *clientConfig, entry, name string) 
 
 // findToken returns the token from the flag, the environment, the file or the
 // user. The token of the file is only used for the URL that it was stored for.
-func (k *configCommand) findToken(known *projectConfig, url string) (string, error) {
+func (k *configCommand) findToken(ctx context.Context, known *projectConfig, url string) (string, error) {
 	if k.token == "-" {
 		k.token, k.tokenFile = "", "-"
 	}
@@ -241,7 +241,7 @@ func (k *configCommand) findToken(known *projectConfig, url string) (string, err
 		return known.Token, nil
 	}
 	if k.isInteractive() {
-		token, err := k.readSecret("token: ")
+		token, err := k.readSecret(ctx, "token: ")
 		if err == nil && token != "" {
 			return token, nil
 		}

@@ -39,8 +39,15 @@ func newEventsCommand(a *app) *cobra.Command {
 		Short: "Show the events of a run, also after it was deleted.",
 		Example: "dstack events llama31\n" +
 			"dstack events llama31 --since 1h -f -o json     # follow, one event per line",
-		Args:              expectArgs(1, 1, "the name of a run"),
-		RunE:              func(c *cobra.Command, args []string) error { return w.run(c.Context(), args[0]) },
+		Args: expectArgs(1, 1, "the name of a run"),
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if c.Flags().Changed("since") {
+				if w.from, err = sinceWhen(w.since, time.Now()); err != nil {
+					return err
+				}
+			}
+			return w.run(c.Context(), args[0])
+		},
 		ValidArgsFunction: a.completeRuns,
 	}
 	c.Flags().BoolVarP(&w.follow, "follow", "f", false, "follow new events until Ctrl-C")
@@ -54,11 +61,6 @@ func newEventsCommand(a *app) *cobra.Command {
 func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 	if w.last < 1 || w.last > 1000 {
 		return invalidInput("give a number from 1 to 1000", "--last: %d is out of range", w.last)
-	}
-	if w.since != "" {
-		if w.from, err = sinceWhen(w.since, time.Now()); err != nil {
-			return err
-		}
 	}
 	if w.client, w.project, err = w.connect(ctx); err != nil {
 		return err

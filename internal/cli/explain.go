@@ -64,7 +64,7 @@ func explainEnd(x api.Explanation) []string {
 		}
 	}
 	if x.Status == api.StatusFailed {
-		lines = append(lines, "   see its output: dstack logs "+name)
+		lines = append(lines, "   see what happened: dstack events "+name, "   see its output: dstack logs "+name)
 	}
 	return lines
 }

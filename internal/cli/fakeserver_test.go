@@ -204,8 +204,15 @@ func (f *fakeServer) answerList(w http.ResponseWriter, r *http.Request) {
 		if !ask.OnlyActive || !v.Status.IsFinished() {
 			list = append(list, v)
 		}
+		if ask.PrevRunID != nil && string(v.ID) == *ask.PrevRunID {
+			list = list[:0] // the page before ended here
+		}
 	}
-	writeAnswer(w, 200, list)
+	limit := 100
+	if ask.Limit != nil {
+		limit = *ask.Limit
+	}
+	writeAnswer(w, 200, list[:min(limit, len(list))])
 }
 
 func (f *fakeServer) streamLogs(w http.ResponseWriter, r *http.Request) {

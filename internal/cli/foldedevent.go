@@ -19,7 +19,8 @@ type foldedEvent struct {
 const maxCycle = 3
 
 // foldEvents replaces series of equal events by their last ones. Events that
-// differ in numbers alone, such as durations, are equal.
+// differ in numbers alone, such as durations, are equal, but exit codes count: a crash
+// and the end of the memory are not the same.
 func foldEvents(events []api.EventView) []foldedEvent {
 	keys := make([]string, len(events))
 	for i, e := range events {

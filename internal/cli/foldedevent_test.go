@@ -50,3 +50,20 @@ func TestFoldEvents(t *testing.T) {
 		t.Errorf("the reason is %q", got)
 	}
 }
+
+// Two failures with different exit codes are two events: folding them would hide one.
+func TestFoldEvents_KeepsExitCodes(t *testing.T) {
+	var events []api.EventView
+	for _, code := range []int{1, 1, 137, 137, 1} {
+		events = append(events, api.EventView{Kind: dstack.EventRun, Message: fmt.Sprintf("replica 0 exited with code %d after 3s", code)})
+	}
+	var got []string
+	for _, e := range foldEvents(events) {
+		got = append(got, e.reason())
+	}
+	want := "replica 0 exited with code 1 after 3s (2 times in 0s), replica 0 exited with code 137 after 3s (2 times in 0s), " +
+		"replica 0 exited with code 1 after 3s"
+	if strings.Join(got, ", ") != want {
+		t.Errorf("got %q", got)
+	}
+}

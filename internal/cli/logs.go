@@ -28,7 +28,7 @@ func newLogsCommand(a *app) *cobra.Command {
 			case c.Flags().Changed("replica"):
 				return invalidInput("the first replica is 0", "--replica: a replica's number cannot be negative")
 			}
-			if since != "" {
+			if c.Flags().Changed("since") {
 				from, err := sinceWhen(since, time.Now())
 				if err != nil {
 					return err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -153,17 +154,18 @@ func newMembersSetCommand(a *app) *cobra.Command {
 	return c
 }
 
-// parseMembers reads arguments such as ann=admin; ann alone is ann=user.
+// parseMembers reads arguments such as ann=admin. A missing role is refused: `bob admin`, a typo
+// for bob=admin, would be two users.
 func parseMembers(args []string) ([]api.SetMember, error) {
 	var members []api.SetMember
 	for _, arg := range args {
 		name, text, hasRole := strings.Cut(arg, "=")
-		role := dstack.RoleUser
-		if hasRole {
-			var err error
-			if role, err = parseRole(text, arg); err != nil {
-				return nil, err
-			}
+		if !hasRole {
+			return nil, invalidInput(fmt.Sprintf("write %[1]s=user or %[1]s=admin", arg), "`%s` has no role", arg)
+		}
+		role, err := parseRole(text, arg)
+		if err != nil {
+			return nil, err
 		}
 		if name == "" || slices.ContainsFunc(members, func(m api.SetMember) bool { return m.Username == name }) {
 			return nil, invalidInput("name each user once, such as ann=admin", "`%s` does not name a new member", arg)

@@ -70,7 +70,7 @@ func rollbackError(v api.RunView) error {
 // endError returns the error of a run that has ended or is stopping.
 func endError(v api.RunView) error {
 	report := &failureReport{err: &dstack.Error{Kind: dstack.Conflict,
-		Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
+		Message: v.Name + " failed", Hint: "dstack events " + v.Name}}
 	if v.ReadyAt == nil {
 		report.err.Message = v.Name + " did not become ready"
 	}
@@ -90,6 +90,9 @@ func endError(v api.RunView) error {
 	case dstack.EndNone, dstack.EndFailed:
 	}
 	report.addReplicas(v)
+	if len(report.output) > 0 && v.Ending != dstack.EndNoCapacity {
+		report.err.Hint = "dstack logs " + v.Name
+	}
 	return report
 }
 
@@ -103,7 +106,7 @@ func (r *failureReport) addReplicas(v api.RunView) {
 		if len(r.reasons) == 0 || cleanLine(r.reasons[0]) != cleanLine(replica.Reason) {
 			r.reasons = append(r.reasons, describeReason(replica))
 		}
-		if r.output == nil {
+		if len(r.output) == 0 {
 			r.output = replica.LastOutput
 		}
 	}

@@ -124,6 +124,16 @@ func TestTable_WrapsItsLastColumn(t *testing.T) {
 	}
 }
 
+// A column that is the last one left is wrapped, and so needs no note with the whole cell.
+func TestTable_WritesTheLastColumnOnce(t *testing.T) {
+	s, out := newTerminalScreen(30)
+	(&table{head: []string{"WHAT", "CHANGE", "WHY"}, wrapsLast: true, shrinkable: []int{1},
+		rows: [][]string{{"replica 0", "terminating → terminated", "stopped by its user"}}}).writeTo(s.out)
+	if n := strings.Count(out.String(), "terminated"); n != 1 || !strings.Contains(out.String(), "stopped by its user") {
+		t.Errorf("got\n%s", out)
+	}
+}
+
 func TestRunsTable_FitsEightyColumnsAndCutsNothing(t *testing.T) {
 	now := time.Now()
 	view := api.RunView{Name: "a-service-with-a-long-name", Status: api.StatusFailing, DesiredReplicas: 1, SubmittedAt: now,
@@ -179,6 +189,28 @@ func TestStatusBoard_RedrawsOneRegion(t *testing.T) {
 	b.clear()
 	if !strings.HasSuffix(out.String(), "\x1b[3A\r\x1b[J") {
 		t.Errorf("got %q", out)
+	}
+}
+
+// In an update, an old and a new replica have the same number: the lines and the
+// crashes of one are not taken for those of the other.
+func TestStatusBoard_TellsReplicasOfTwoRevisionsApart(t *testing.T) {
+	var out, errOut bytes.Buffer
+	s := newScreen(strings.NewReader(""), &out, &errOut)
+	began := time.Unix(1700000000, 0)
+	view := runViews(readyView)[0]
+	view.Status, view.Revision = api.StatusUpdating, 2
+	view.Replicas = []api.ReplicaView{
+		{Num: 0, Revision: 1, Status: dstack.ReplicaReady, Reason: "listens on 0.0.0.0:20001", Restarts: 2, LastOutput: []string{"boom"}},
+		{Num: 0, Revision: 2, Status: dstack.ReplicaStarting, Reason: "running"},
+	}
+	b := newStatusBoard(s, view, began)
+	for i := range 5 {
+		b.update(view, began.Add(time.Duration(i)*time.Second))
+	}
+	want := " web is updating to revision 2 (0s)\n   replica 0 of revision 1  ready: listens on 0.0.0.0:20001\n   replica 0  running\n"
+	if got := errOut.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -163,6 +163,7 @@ func TestProfile_ReportsMalformedFiles(t *testing.T) {
 		name, text string
 		says       []string
 	}{
+		{"a field like no other", profilesFile("- name: a\n  qqqqqq: spot"), []string{"remove it; `dstack schema profiles` lists the valid fields"}},
 		{"an unknown field", profilesFile("- name: a\n  spot_polic: spot"), []string{".dstack/profiles.yml:3:3: unknown field `spot_polic`", "did you mean `spot_policy`?", "1 problem in "}},
 		{"no YAML", "profiles: [", []string{".dstack/profiles.yml:2:", "invalid YAML"}},
 		{"no name", profilesFile("- spot_policy: spot"), []string{".dstack/profiles.yml:2:3"}},

@@ -56,14 +56,21 @@ func (s *screen) readLine(ctx context.Context, words string) (string, error) {
 	return line, nil
 }
 
-// readSecret prints a prompt and reads one line without echo.
-func (s *screen) readSecret(words string) (string, error) {
+// readSecret prints a prompt and reads one line without echo. It fails when ctx ends. The echo is
+// off before the prompt appears, so that what is pasted at once is not shown either.
+func (s *screen) readSecret(ctx context.Context, words string) (string, error) {
 	f, ok := s.in.(*os.File)
 	if !ok {
 		return "", errors.New("the input is not a terminal")
 	}
-	fmt.Fprint(s.err, words)
-	text, err := term.ReadPassword(int(f.Fd()))
-	fmt.Fprintln(s.err)
-	return strings.TrimSpace(string(text)), err
+	restore, err := hideInput(int(f.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("switch off the echo of the terminal: %w", err)
+	}
+	defer restore()
+	line, err := s.readLine(ctx, words)
+	if err == nil && strings.HasSuffix(line, "\n") {
+		fmt.Fprintln(s.err) // the one that was typed is not shown
+	}
+	return strings.TrimSpace(line), err
 }

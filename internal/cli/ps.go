@@ -67,14 +67,16 @@ func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 	if len(l.names) > 0 {
 		return l.findRuns(ctx)
 	}
-	request := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
-	views, err := l.client.ListRunViews(ctx, request)
-	if err != nil || len(views) > 0 {
+	if l.all {
+		views, err := l.client.ListRunViews(ctx, api.ListRuns{ProjectName: &l.project})
+		if err != nil || len(views) > 0 {
+			return views, err
+		}
+	} else if views, err := l.client.ListActiveRunViews(ctx, l.project); err != nil || len(views) > 0 {
 		return views, err
 	}
 	limit := 1
-	request.OnlyActive, request.Limit = false, &limit
-	views, err = l.client.ListRunViews(ctx, request)
+	views, err := l.client.ListRunViews(ctx, api.ListRuns{ProjectName: &l.project, Limit: &limit})
 	if err == nil && len(views) == 0 {
 		_, err = l.client.Project(ctx, l.project) // an error if there is no such project
 	}

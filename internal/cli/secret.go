@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -161,37 +160,13 @@ func checkSecretName(name string) error {
 	return err
 }
 
-// promptSecret reads a line without echo. An interrupt ends it and restores the
-// terminal.
+// promptSecret reads the value of a secret from the terminal.
 func (s *screen) promptSecret(ctx context.Context, words string) (string, error) {
-	f, ok := s.in.(*os.File)
-	if !ok {
-		return s.readSecret(words)
+	value, err := s.readSecret(ctx, words)
+	if err != nil && ctx.Err() == nil {
+		return "", invalidInput("type the value, or pass it on stdin", "no value was read from the terminal")
 	}
-	before, err := term.GetState(int(f.Fd()))
-	if err != nil {
-		return "", fmt.Errorf("read the state of the terminal: %w", err)
-	}
-	type line struct {
-		text string
-		err  error
-	}
-	done := make(chan line, 1)
-	go func() { // after an interrupt it ends with the process
-		text, err := s.readSecret(words)
-		done <- line{text, err}
-	}()
-	select {
-	case <-ctx.Done():
-		_ = term.Restore(int(f.Fd()), before) // the process ends anyway
-		fmt.Fprintln(s.err)
-		return "", context.Cause(ctx)
-	case read := <-done:
-		if read.err != nil {
-			return "", invalidInput("type the value, or pass it on stdin", "no value was read from the terminal")
-		}
-		return read.text, nil
-	}
+	return value, err
 }
 
 // explainForbidden says who may do what the server refused.
@@ -340,7 +315,7 @@ func (d *secretDeleteCommand) checkNames(names []string, secrets []api.Secret, p
 				Hint: "first: dstack stop " + strings.Join(runs, " ") + "; or add --force: replicas that run keep the value, and " +
 					"none can start without it"}
 		case len(runs) > 0:
-			d.printInfo(" %s %s is used by %s: their replicas cannot start again without it",
+			d.printInfo(" %s without %s, no replica of %s can start again",
 				d.err.paint(yellow, "warning"), name, strings.Join(runs, ", "))
 		}
 	}

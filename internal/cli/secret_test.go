@@ -141,7 +141,7 @@ func TestSecretDelete(t *testing.T) {
 		t.Errorf("deleted %+v", f.secrets.deleted)
 	}
 	got := u.run("secret", "delete", "OTHER", "HF_TOKEN", "OTHER", "-y", "--force", "-o", "json")
-	got.check(t, ExitDone, []string{`"status": "deleted"`}, []string{"warning HF_TOKEN is used by llama, web", "HF_TOKEN is deleted", "OTHER is deleted"})
+	got.check(t, ExitDone, []string{`"status": "deleted"`}, []string{"warning without HF_TOKEN, no replica of llama, web can start again", "HF_TOKEN is deleted", "OTHER is deleted"})
 	want := []api.DeleteSecrets{{SecretsNames: []string{"HF_TOKEN", "OTHER"}, Force: true}}
 	if diff := cmp.Diff(want, f.secrets.deleted); diff != "" {
 		t.Error(diff)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -21,11 +22,17 @@ type statusBoard struct {
 	region         liveRegion
 	began          time.Time
 	view           api.RunView
-	unreachable    string                 // why the server cannot be reached; "" if it can
-	printed        map[string]printedLine // by subject
-	printedCrashes map[int]int            // replica → its crashes that were printed
-	printedOutput  map[int][]string       // replica → the output of its last crash
+	unreachable    string                     // why the server cannot be reached; "" if it can
+	printed        map[replicaKey]printedLine // of replicas, and of the run: its key is zero
+	printedCrashes map[replicaKey]int         // crashes that were printed
+	printedOutput  map[replicaKey][]string    // the output of the last crash
 }
+
+// replicaKey identifies a replica: during an update, one of the old and one of the
+// new revision have the same number.
+type replicaKey struct{ num, revision int }
+
+func keyOf(r api.ReplicaView) replicaKey { return replicaKey{r.Num, max(1, r.Revision)} }
 
 // printedLine is the last line that was printed about a subject.
 type printedLine struct {
@@ -36,9 +43,9 @@ type printedLine struct {
 
 func newStatusBoard(s *screen, first api.RunView, now time.Time) *statusBoard {
 	b := &statusBoard{screen: s, region: liveRegion{to: s.err}, began: now, view: first,
-		printed: map[string]printedLine{}, printedCrashes: map[int]int{}, printedOutput: map[int][]string{}}
+		printed: map[replicaKey]printedLine{}, printedCrashes: map[replicaKey]int{}, printedOutput: map[replicaKey][]string{}}
 	for _, r := range first.Replicas {
-		b.printedCrashes[r.Num] = countCrashes(r) // from before the command
+		b.printedCrashes[keyOf(r)] = countCrashes(r) // from before the command
 	}
 	return b
 }
@@ -69,10 +76,15 @@ func (b *statusBoard) draw(now time.Time) {
 	if b.view.Status == api.StatusReady || b.view.Status == api.StatusSleeping {
 		return // printReady says so
 	}
-	b.printIfNew("run", describeRun(b.view), now)
+	if line := describeRun(b.view); b.isNew(replicaKey{}, line, now) {
+		b.printInfo(" %s (%s)", line, human.Duration(now.Sub(b.began)))
+	}
 	for _, r := range b.view.Replicas {
-		if !r.Status.IsFinished() && (r.Progress != "" || r.Reason != "") {
-			b.printIfNew(fmt.Sprint("replica ", r.Num), b.replicaLine(r, now), now)
+		if r.Status.IsFinished() || (r.Progress == "" && r.Reason == "") {
+			continue
+		}
+		if line := describeReplica(r, now); b.isNew(keyOf(r), line, now) {
+			b.printInfo("   %s  %s", b.replicaLabel(r), line)
 		}
 	}
 }
@@ -81,28 +93,30 @@ func (b *statusBoard) draw(now time.Time) {
 // numbers have changed.
 const repeatDelay = 10 * time.Second
 
-// printIfNew prints a line about a subject unless it repeats the previous one.
-func (b *statusBoard) printIfNew(subject, line string, now time.Time) {
+// isNew reports whether a line about a replica or the run has to be printed, and
+// remembers it: not if it repeats the previous one.
+func (b *statusBoard) isNew(subject replicaKey, line string, now time.Time) bool {
 	last, pattern := b.printed[subject], withoutDigits(line)
 	isSimilar := pattern == last.pattern && now.Sub(last.at) < repeatDelay
 	if line == last.text || isSimilar {
-		return
+		return false
 	}
 	b.printed[subject] = printedLine{line, pattern, now}
-	if subject == "run" {
-		b.printInfo(" %s (%s)", line, human.Duration(now.Sub(b.began)))
-	} else {
-		b.printInfo("   %s  %s", subject, line)
-	}
+	return true
 }
 
+// number finds a number, with the word before it if that is "code": 3.5, or code 137.
+var number = regexp.MustCompile(`(\bcode )?[0-9.]+`)
+
+// withoutDigits returns a line without its numbers, except exit codes: a program that ends
+// and one that is killed are not the same.
 func withoutDigits(line string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' || r == '.' {
-			return -1
+	return number.ReplaceAllStringFunc(line, func(found string) string {
+		if strings.HasPrefix(found, "code ") {
+			return found
 		}
-		return r
-	}, line)
+		return ""
+	})
 }
 
 func (b *statusBoard) regionLines(now time.Time) []string {
@@ -115,8 +129,8 @@ func (b *statusBoard) regionLines(now time.Time) []string {
 		if r.Status.IsFinished() {
 			continue
 		}
-		first := fmt.Sprintf("   replica %d  ", r.Num)
-		text := indentText(first, strings.Repeat(" ", len(first)), b.replicaLine(r, now), width)
+		first := "   " + b.replicaLabel(r) + "  "
+		text := indentText(first, strings.Repeat(" ", len(first)), describeReplica(r, now), width)
 		where := cleanLine(strings.TrimSpace(r.Backend + " " + r.Instance))
 		if where != "" && len(text) == 1 && lipgloss.Width(text[0])+len(where)+6 <= width {
 			text[0] += "      " + b.err.paint(dim, where)
@@ -134,37 +148,35 @@ func (b *statusBoard) regionLines(now time.Time) []string {
 // printCrashes prints each new crash and the last output before it.
 func (b *statusBoard) printCrashes(now time.Time) {
 	for _, r := range b.view.Replicas {
-		crashes := countCrashes(r)
-		isKnown := crashes <= b.printedCrashes[r.Num]
-		b.printedCrashes[r.Num] = crashes // less than before: a new replica has the number
+		crashes, key := countCrashes(r), keyOf(r)
+		isKnown := crashes <= b.printedCrashes[key]
+		b.printedCrashes[key] = crashes // less than before: a new replica has the number
 		if isKnown {
 			continue
 		}
 		b.region.clear()
 		b.printInfo(" %s%s", b.err.paint(yellow, describeReason(r)), describeRetry(r, now))
-		if isRepeated := len(r.LastOutput) > 0 && slices.Equal(r.LastOutput, b.printedOutput[r.Num]); isRepeated {
+		if isRepeated := len(r.LastOutput) > 0 && slices.Equal(r.LastOutput, b.printedOutput[key]); isRepeated {
 			b.printWrapped("     ", dim, "(the same output as before)")
 		} else {
 			for _, line := range r.LastOutput {
 				b.printWrapped("     ", dim, cleanLine(line))
 			}
 		}
-		b.printedOutput[r.Num] = r.LastOutput
-		subject := fmt.Sprint("replica ", r.Num)
-		printed := b.printed[subject]
-		printed.text = b.replicaLine(r, now)
-		b.printed[subject] = printed
+		b.printedOutput[key] = r.LastOutput
+		printed := b.printed[key]
+		printed.text = describeReplica(r, now)
+		b.printed[key] = printed
 	}
 }
 
-// replicaLine describes a replica. During an update it names the revision of
-// replicas of the old one.
-func (b *statusBoard) replicaLine(r api.ReplicaView, now time.Time) string {
-	line := describeReplica(r, now)
+// replicaLabel names a replica. During an update it names the revision of replicas
+// of the old one.
+func (b *statusBoard) replicaLabel(r api.ReplicaView) string {
 	if b.view.Status == api.StatusUpdating && r.Revision > 0 && r.Revision != b.view.Revision {
-		line += fmt.Sprintf(", of revision %d", r.Revision)
+		return fmt.Sprintf("replica %d of revision %d", r.Num, r.Revision)
 	}
-	return line
+	return fmt.Sprint("replica ", r.Num)
 }
 
 // countCrashes returns the restarts of a replica, including one that is due.

@@ -99,7 +99,7 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 
 // listActiveRuns returns the names of the project's unfinished runs.
 func (s *stopCommand) listActiveRuns(ctx context.Context, client *api.Client, project string) ([]string, error) {
-	views, err := client.ListRunViews(ctx, api.ListRuns{ProjectName: &project, OnlyActive: true})
+	views, err := client.ListActiveRunViews(ctx, project)
 	if err != nil {
 		return nil, err
 	}

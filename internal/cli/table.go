@@ -66,7 +66,8 @@ func (t *table) lines(s *stream) []string {
 		lines = append(lines, layout.rowLines(row, paint)...)
 		for column, cell := range row {
 			isMoved := slices.Contains(layout.moved, column) && cell != "" && cell != "-"
-			if isMoved || slices.Contains(t.shrinkable, column) && layout.isCut(row, column) {
+			isShrunk := slices.Contains(t.shrinkable, column) && layout.isCut(row, column) && column != layout.lastColumn()
+			if isMoved || isShrunk {
 				lines = append(lines, layout.noteLines(s, cell)...)
 			}
 		}
@@ -77,6 +78,15 @@ func (t *table) lines(s *stream) []string {
 // isCut reports whether a cell does not fit into its column.
 func (l tableLayout) isCut(row []string, column int) bool {
 	return !slices.Contains(l.moved, column) && lipgloss.Width(row[column]) > l.widths[column]
+}
+
+// lastColumn returns the last column that is not moved. Its cells are wrapped, not cut.
+func (l tableLayout) lastColumn() int {
+	last := len(l.widths) - 1
+	for slices.Contains(l.moved, last) {
+		last--
+	}
+	return last
 }
 
 // noteLines returns the lines of a note.
@@ -93,10 +103,7 @@ func (l tableLayout) noteLines(s *stream, note string) []string {
 func (l tableLayout) rowLines(cells []string, paint func(int, string) string) []string {
 	var b strings.Builder
 	var rest []string
-	last := len(cells) - 1
-	for slices.Contains(l.moved, last) {
-		last--
-	}
+	last := l.lastColumn()
 	start := 0 // where the last column begins
 	for i, cell := range cells[:last+1] {
 		if slices.Contains(l.moved, i) {

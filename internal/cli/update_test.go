@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
@@ -133,7 +134,7 @@ func TestApply_ShowsTheProgressOfAnUpdate(t *testing.T) {
 			{Num: 2, Revision: 4, Status: dstack.ReplicaUnhealthy, Reason: "GET /health answered 500"}}},
 		api.RunView{Status: api.StatusReady, Revision: 4, DesiredReplicas: 2})
 	u.run("apply", "-y", "--wait", "ready", "-f", "service.dstack.yml").check(t, ExitDone, nil, []string{
-		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0  finishes 3 requests, of revision 3\n",
+		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0 of revision 3  finishes 3 requests\n",
 		"replica 2  unhealthy: GET /health answered 500\n", "web is ready after 0s"})
 }
 
@@ -269,5 +270,16 @@ func TestChanges_AlignsStrategies(t *testing.T) {
 		"   scaling.target   10  →  20                      in place\n\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out, want)
+	}
+}
+
+// In a pipe, nothing is cut: a long change is separated from its strategy, too.
+func TestPrintChangeList_SeparatesLongValuesInAPipe(t *testing.T) {
+	var out bytes.Buffer
+	s := newScreen(strings.NewReader(""), &out, &out)
+	long := strings.Repeat("x", 120)
+	(&app{screen: s}).printChangeList([]api.Change{{Path: "image", From: "a", To: long, Strategy: api.StrategyRolling}})
+	if want := "   image   a  →  " + long + "  rolling\n"; !strings.HasPrefix(out.String(), want) {
+		t.Errorf("got %q", out.String())
 	}
 }

@@ -45,10 +45,13 @@ type leftOutEntry struct {
 }
 
 // uploadRules decide which entries of a folder are uploaded: the rules of
-// .dstackignore first, then the default ones, then those of git.
+// .dstackignore first, then the default ones, then those of git. A rule of .dstackignore
+// that takes back all names, such as `!*/`, does not take back what the default rules leave
+// out: whoever writes a list of what to upload does not think of .aws.
 type uploadRules struct {
 	git      *gitignore.Folder
 	own      *gitignore.Chain // the rules of .dstackignore, here and above
+	named    *gitignore.Chain // own without the rules that take back all names
 	path     string           // from the top of the checkout: empty, or it ends with a slash
 	dir      string           // the folder's absolute path
 	defaults *gitignore.Rules
@@ -96,7 +99,7 @@ func (r *uploadRules) addOwn(dir, path string) error {
 	if err != nil {
 		return ignoreFileError(err)
 	}
-	r.own = r.own.Add(path, rules)
+	r.own, r.named = r.own.Add(path, rules), r.named.Add(path, rules.Named())
 	return nil
 }
 
@@ -128,16 +131,17 @@ func (r *uploadRules) openFolder(name string, onlyTracked bool) (*uploadRules, e
 func (r *uploadRules) decide(name string, isFolder bool) uploadVerdict {
 	entry := r.git.Find(name, isFolder)
 	verdict := uploadVerdict{isTracked: entry.Tracked, onlyTracked: r.onlyTracked}
-	switch r.own.Match(r.path+name, isFolder) {
-	case gitignore.Ignored:
+	own := r.own.Match(r.path+name, isFolder)
+	if own == gitignore.Ignored {
 		return verdict
-	case gitignore.Included:
-		verdict.isUploaded = !r.onlyTracked || entry.Tracked
-		return verdict
-	case gitignore.NoRule:
 	}
-	if r.defaults.Match(name, isFolder) == gitignore.Ignored {
+	isLeftOut := r.defaults.Match(name, isFolder) == gitignore.Ignored
+	if isLeftOut && r.named.Match(r.path+name, isFolder) != gitignore.Included {
 		verdict.byDefault = !r.onlyTracked || entry.Tracked
+		return verdict
+	}
+	if own == gitignore.Included {
+		verdict.isUploaded = !r.onlyTracked || entry.Tracked
 		return verdict
 	}
 	verdict.isUploaded, verdict.onlyTracked = entry.IsListed(), entry.Ignored

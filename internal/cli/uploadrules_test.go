@@ -132,6 +132,12 @@ func TestUpload_DstackignoreComesLast(t *testing.T) {
 		{"it does not untie what is in an ignored folder",
 			map[string]string{".gitignore": "build/\n", ".dstackignore": "!*.bin\n", "build/a.bin": "x", "build/b": "tracked"},
 			[]string{"app.py", "build/b"}},
+		{"taking back all folders takes back no secrets", map[string]string{".dstackignore": "*\n!*/\n!*.json\n!*.py\n",
+			".aws/sso.json": "x", ".venv/a.py": "x", "node_modules/a.json": "tracked", "a/b.json": "x"}, []string{"a/b.json", "app.py"}},
+		{"taking back all names takes back no secrets", map[string]string{".gitignore": "*\n", ".dstackignore": "!*\n!*.*\n!/**\n![a-z]*\n",
+			".env": "x", "id_rsa": "tracked", "server.pem": "x", "b": "x"}, []string{"app.py", "b"}},
+		{"taking back a kind of names takes back secrets", map[string]string{".dstackignore": "*\n!*/\n!*.pem\n!.e*\n",
+			".env": "x", "tls/server.pem": "tracked"}, []string{".env", "tls/server.pem"}},
 		{"it has git's syntax", map[string]string{".dstackignore": "*\n!*/\n!*.py\n", "keys/x": "tracked"}, []string{"app.py"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

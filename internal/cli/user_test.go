@@ -24,10 +24,10 @@ func TestParseMemberships(t *testing.T) {
 
 func TestParseMembers(t *testing.T) {
 	want := []api.SetMember{{Username: "ann", ProjectRole: dstack.RoleAdmin}, {Username: "bob", ProjectRole: dstack.RoleUser}}
-	if got, err := parseMembers([]string{"ann=admin", "bob"}); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := parseMembers([]string{"ann=admin", "bob=user"}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v %v", got, err)
 	}
-	for _, bad := range [][]string{{"ann=boss"}, {"=admin"}, {"ann", "ann=admin"}} {
+	for _, bad := range [][]string{{"ann=boss"}, {"=admin"}, {"ann=user", "ann=admin"}, {"bob", "admin"}, {"ann=admin", "bob"}} {
 		if _, err := parseMembers(bad); dstack.KindOf(err) != dstack.Invalid {
 			t.Errorf("%q: %v", bad, err)
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -53,6 +54,13 @@ func ListenersOfProcesses(pids []int) (found []dstack.Listener, ok bool) {
 		addSocketInodes(pid, held)
 	}
 	return toListeners(sockets, func(s listeningSocket) bool { return held[s.inode] }), true
+}
+
+// HasListener reports whether a TCP socket of this process's network namespace listens on a
+// port, at any address. It is false where the sockets cannot be read.
+func HasListener(port int) bool {
+	sockets, _ := readListeningSockets(os.Getpid())
+	return slices.ContainsFunc(sockets, func(s listeningSocket) bool { return int(s.address.Port()) == port })
 }
 
 // listeningSocket is a TCP socket that listens.

@@ -150,3 +150,33 @@ func TestForward_ResetWithoutResponse(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 }
+
+// A replica that reads no further does not hold its caller's connection for ever:
+// the gateway cannot see meanwhile that the caller has left.
+func TestForward_ReplicaThatStopsReading(t *testing.T) {
+	ended := make(chan struct{})
+	replica := startRawReplica(t, func(net.Conn, *http.Request) { <-ended })
+	defer close(ended)
+	const limit = 300 * time.Millisecond
+	for name, send := range map[string]func(*testGateway) response{
+		"an upload": func(r *testGateway) response { return r.upload("web.localhost", 64<<20, false) },
+		"a model call": func(r *testGateway) response {
+			call := `{"model":"llama","messages":[{"role":"user","content":"` + strings.Repeat("a", 20<<20) + `"}]}`
+			return r.do(r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(call),
+				withToken(member)...))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startGateway(t, gateway.Limits{ResponseTimeout: limit}, publicRoute("web", targetAt(replica, 0)),
+				modelRoute("llama", "llama", targetAt(replica, 0)))
+			began := time.Now()
+			res := send(r)
+			if res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(res.body, "did not begin to respond") {
+				t.Errorf("%d %.200s", res.StatusCode, res.body)
+			}
+			if took := time.Since(began); took < limit || took > 20*time.Second {
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
+}

@@ -60,7 +60,7 @@ type Limits struct {
 
 	RefusedTimeout  time.Duration // how long ready replicas are tried that all refuse connections; 5s
 	ConnectTimeout  time.Duration // to open a connection to a replica; 5s
-	ResponseTimeout time.Duration // until a replica begins its response; 15m, for long completions
+	ResponseTimeout time.Duration // until a replica begins its response, or reads on; 15m, for long completions
 	StallTimeout    time.Duration // between two pieces that a client sends or accepts; 2m
 
 	MaxBody   int64 // bytes of one request to a model; 64 MiB

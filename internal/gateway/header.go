@@ -100,6 +100,9 @@ func (p *proxyRequest) rewriteResponseHeaders(h http.Header) {
 	} else {
 		delete(h, "Set-Cookie")
 	}
+	if p.acquirer.access.bySession {
+		keepPrivate(h)
+	}
 	if prefix := p.pathPrefix(); prefix != "" {
 		for _, name := range []string{"Location", "Content-Location"} {
 			if to := h.Get(name); to != "" {
@@ -107,4 +110,20 @@ func (p *proxyRequest) rewriteResponseHeaders(h http.Header) {
 			}
 		}
 	}
+}
+
+// keepPrivate tells caches in front of the gateway that a response is for one
+// caller. Without a session they know it from the Authorization header, which
+// replicas rely on.
+func keepPrivate(h http.Header) {
+	said := strings.Join(h["Cache-Control"], ", ")
+	for directive := range strings.SplitSeq(strings.ToLower(said), ",") {
+		if directive = strings.TrimSpace(directive); directive == "private" || directive == "no-store" {
+			return
+		}
+	}
+	if said != "" {
+		said += ", "
+	}
+	h["Cache-Control"] = []string{said + "private"}
 }

@@ -20,15 +20,21 @@ const lateReadTimeout = 5 * time.Second
 // connection because of that error. replicaConn therefore withholds an error of
 // Write until the response is read to its end. Data that arrived before a reset
 // stays readable on Linux.
+//
+// A replica may also stop reading. While the gateway cannot send a body on, it
+// does not read the client's either, and does not learn that the client has
+// left. So a Write ends with an error after a while.
 type replicaConn struct {
 	net.Conn
-	writeError atomic.Pointer[error] // the first error of Write
-	readEnded  chan struct{}         // closed by the first error of Read, and by Close
-	endRead    func()
+	stall         time.Duration         // the least time that a Write waits for the replica
+	writeDeadline time.Time             // of the connection; used by Write alone
+	writeError    atomic.Pointer[error] // the first error of Write
+	readEnded     chan struct{}         // closed by the first error of Read, and by Close
+	endRead       func()
 }
 
-func newReplicaConn(conn net.Conn) *replicaConn {
-	c := &replicaConn{Conn: conn, readEnded: make(chan struct{})}
+func newReplicaConn(conn net.Conn, stall time.Duration) *replicaConn {
+	c := &replicaConn{Conn: conn, stall: stall, readEnded: make(chan struct{})}
 	c.endRead = sync.OnceFunc(func() { close(c.readEnded) })
 	return c
 }
@@ -36,6 +42,7 @@ func newReplicaConn(conn net.Conn) *replicaConn {
 // Write writes to the connection. It returns an error only after Read has
 // returned one or Close was called.
 func (c *replicaConn) Write(p []byte) (int, error) {
+	c.extendWriteDeadline()
 	n, err := c.Conn.Write(p)
 	if err == nil {
 		return n, nil
@@ -62,6 +69,17 @@ func (c *replicaConn) Read(p []byte) (int, error) {
 	}
 	c.endRead()
 	return n, err
+}
+
+// extendWriteDeadline moves the deadline of Write once less than stall is left:
+// setting it for every Write would cost too much.
+func (c *replicaConn) extendWriteDeadline() {
+	now := time.Now()
+	if c.writeDeadline.Sub(now) >= c.stall {
+		return
+	}
+	c.writeDeadline = now.Add(c.stall + c.stall/2)
+	_ = c.Conn.SetWriteDeadline(c.writeDeadline) // a connection without deadlines cannot be limited
 }
 
 func (c *replicaConn) limitRead() {

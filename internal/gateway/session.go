@@ -122,9 +122,10 @@ func (p *proxyRequest) setSessionCookie(name, value string, maxAge int) {
 		HttpOnly: true, Secure: p.isSecure(), SameSite: http.SameSiteLaxMode})
 }
 
-// isSessionCookie reports whether a pair name=value is a session cookie.
+// isSessionCookie reports whether a pair name=value is a session cookie. Browsers
+// send =name=value, a cookie without a name, as name=value.
 func isSessionCookie(pair string) bool {
-	name, _, _ := strings.Cut(pair, "=")
+	name, _, _ := strings.Cut(strings.TrimLeft(pair, " \t="), "=")
 	name = strings.TrimSpace(name)
 	return name == sessionCookie || name == secureSessionCookie
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/base64"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -65,4 +66,22 @@ func FuzzLocalPath(f *testing.F) {
 			t.Fatalf("%q becomes %q, which browsers read in another way", next, got)
 		}
 	})
+}
+
+// What a browser's session authorized is for one caller, whatever else the replica
+// says about caches: it relied on the Authorization header.
+func TestKeepPrivate(t *testing.T) {
+	for said, want := range map[string]string{
+		"": "private", "max-age=60": "max-age=60, private", "public, max-age=60": "public, max-age=60, private",
+		"Private, max-age=60": "Private, max-age=60", "no-store": "no-store", "no-cache": "no-cache, private",
+		"x=\"private\"": "x=\"private\", private",
+	} {
+		h := http.Header{}
+		if said != "" {
+			h.Set("Cache-Control", said)
+		}
+		if keepPrivate(h); len(h["Cache-Control"]) != 1 || h.Get("Cache-Control") != want {
+			t.Errorf("%q becomes %q, want %q", said, h["Cache-Control"], want)
+		}
+	}
 }

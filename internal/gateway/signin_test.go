@@ -89,6 +89,7 @@ func (s *seenRequests) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Add("Set-Cookie", "app=1; Path=/")
 	w.Header().Add("Set-Cookie", "dstack-session=evil; Path=/")
 	w.Header().Add("Set-Cookie", "__Host-dstack-session=evil; Path=/; Secure")
+	w.Header().Add("Set-Cookie", "=dstack-session=evil; Path=/")
 	fmt.Fprintf(w, "cookies %q authorization %q", strings.Join(r.Header["Cookie"], "|"), r.Header.Get("Authorization"))
 }
 
@@ -140,6 +141,12 @@ func TestSignIn(t *testing.T) {
 	got := b.get(web+"/docs/a?q=1", "Cookie", "other=2; x=\"a\"")
 	if got.StatusCode != 200 || got.body != `cookies "other=2; x=\"a\"" authorization ""` {
 		t.Errorf("signed in: %d %s", got.StatusCode, got.body)
+	}
+	if got.Header.Get("Cache-Control") != "private" {
+		t.Errorf("caches may keep what the session authorized: %v", got.Header)
+	}
+	if got := r.get(web+"/", withToken(member)...); got.StatusCode != 200 || got.Header.Get("Cache-Control") != "" {
+		t.Errorf("without a session: %d %v", got.StatusCode, got.Header)
 	}
 	for _, set := range got.Header["Set-Cookie"] {
 		if strings.Contains(set, "dstack-session") {

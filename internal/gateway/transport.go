@@ -42,7 +42,7 @@ func newTransport(l Limits, dialer *dial.Dialer) *http.Transport {
 			if err != nil {
 				return nil, &dialError{err}
 			}
-			return newReplicaConn(conn), nil
+			return newReplicaConn(conn, l.ResponseTimeout), nil
 		},
 		MaxIdleConnsPerHost:    1024,
 		IdleConnTimeout:        replicaIdleTimeout,

@@ -29,6 +29,7 @@ type rule struct {
 	verdict     Verdict // Ignored or Included
 	onlyFolders bool    // the line ends with a slash
 	anyFolder   bool    // the line has no other slash: it is compared with the last name of a path
+	isGeneral   bool    // its last name says nothing about a name, as `*`, `**` and `*.*`
 	glob        glob
 }
 
@@ -59,9 +60,28 @@ func parseRule(line string, ignoreCase bool) (rule, bool) {
 	}
 	line, result.onlyFolders = strings.CutSuffix(line, "/")
 	result.anyFolder = !strings.Contains(line, "/")
+	result.isGeneral = isGeneral(line[strings.LastIndexByte(line, '/')+1:])
 	line = strings.TrimPrefix(line, "/")
 	result.glob = compileGlob(line, ignoreCase)
 	return result, line != ""
+}
+
+// isGeneral reports whether the pattern of a name has wildcards and dots only.
+func isGeneral(pattern string) bool {
+	for i := 0; i < len(pattern); i++ {
+		switch pattern[i] {
+		case '*', '?', '.':
+		case '[':
+			end := strings.IndexByte(pattern[i:], ']')
+			if end < 0 {
+				return false
+			}
+			i += end
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // trimTrailingSpaces removes the spaces at the end of a line that no backslash protects.
@@ -105,6 +125,21 @@ func (r *rule) matches(path, name string, isFolder bool) bool {
 		path = name
 	}
 	return (isFolder || !r.onlyFolders) && r.glob.matches(path)
+}
+
+// Named returns the rules without those that begin with `!` and are about all names, such as
+// `!*/`, `!**` and `!*.*`.
+func (r *Rules) Named() *Rules {
+	if r == nil {
+		return nil
+	}
+	result := &Rules{ignoreCase: r.ignoreCase}
+	for _, one := range r.rules {
+		if one.verdict != Included || !one.isGeneral {
+			result.rules = append(result.rules, one)
+		}
+	}
+	return result
 }
 
 // without returns the rules that do not ignore the folder at path.

@@ -24,6 +24,7 @@ import (
 // Limits of runs/exec.
 const (
 	maxCommands       = 200              // at the same time, on this server
+	maxUserCommands   = 50               // of them, of one user
 	maxRequestTime    = 30 * time.Second // for the first message
 	maxExitTime       = 5 * time.Second  // to send the last message
 	maxExecInputBytes = api.ExecWindow + 64<<10
@@ -31,8 +32,8 @@ const (
 	execKeepAlive     = 15 * time.Second
 )
 
-// execAccessInterval is the time between two checks of a caller's access. Tests shorten it.
-var execAccessInterval = 15 * time.Second
+// execAccessInterval is the time between two checks of a caller's access.
+const execAccessInterval = 15 * time.Second
 
 // execInReplica runs a command in a replica. Errors before the WebSocket is open are ordinary
 // responses; later ones are in the last message.
@@ -40,11 +41,11 @@ func (s *Server) execInReplica(c *apiCall) error {
 	if !strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket") {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "this call needs a WebSocket", Hint: "use: dstack exec RUN"}
 	}
-	if s.commands.Add(1) > maxCommands {
-		s.commands.Add(-1)
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "too many commands run in replicas", Hint: "try again in a moment"}
+	end, err := s.commands.begin(c.user.ID)
+	if err != nil {
+		return err
 	}
-	defer s.commands.Add(-1)
+	defer end()
 	defer c.endWhenStopping()()
 	c.setReadDeadline(0)
 	conn, err := websocket.Accept(c.w, c.r, nil)
@@ -125,21 +126,6 @@ func (x *execCall) runCommand() (int, error) {
 		return 0, err
 	}
 	return x.execute(executor, spec)
-}
-
-// readRequest reads the first message.
-func (x *execCall) readRequest() error {
-	ctx, cancel := context.WithTimeout(x.ctx, maxRequestTime)
-	defer cancel()
-	kind, text, err := x.conn.Read(ctx)
-	if err != nil {
-		return err
-	}
-	if kind != websocket.MessageText {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "the first message must be an ExecRequest"}
-	}
-	x.request, err = wire.Decode[api.ExecRequest](text)
-	return err
 }
 
 // chooseExecReplica returns the replica that a command runs in: the one with the given number,
@@ -312,7 +298,7 @@ func (x *execCall) keepOpen(ctx context.Context) {
 
 // checkAccess ends the command when its caller may not run it any more.
 func (x *execCall) checkAccess(ctx context.Context, cancel context.CancelCauseFunc) {
-	for loop.Sleep(ctx, execAccessInterval) == nil {
+	for loop.Sleep(ctx, x.server.accessInterval) == nil {
 		again := *x.apiCall
 		again.ctx = ctx
 		err := x.server.authorize(&again)

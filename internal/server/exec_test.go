@@ -136,14 +136,12 @@ func (f writerFunc) Write(p []byte) (int, error) {
 }
 
 func TestExec_EndsWhenTheCallerLosesAccess(t *testing.T) {
-	usual := execAccessInterval
-	execAccessInterval = 20 * time.Millisecond
-	defer func() { execAccessInterval = usual }()
 	h, _ := newExecTest(t, func(ctx context.Context, _ dstack.AttemptSpec, c engine.Command) (int, error) {
 		_, _ = c.Stdout.Write([]byte("up"))
 		<-ctx.Done()
 		return 0, context.Cause(ctx)
 	})
+	h.server.accessInterval = 20 * time.Millisecond
 	token := h.createUser("alice", dstack.RoleUser)
 	h.mustCall("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{{Username: "alice", ProjectRole: dstack.RoleUser}}}, nil)
 	client, err := api.NewClient(h.url, token)
@@ -203,7 +201,7 @@ func TestExec_ReportsErrors(t *testing.T) {
 	}{
 		{"no such program", api.ExecRequest{RunName: "web", Command: []string{"nope"}}, 127, dstack.Invalid, "no program `nope`"},
 		{"no such run", api.ExecRequest{RunName: "absent"}, 0, dstack.NotFound, "there is no run"},
-		{"no such replica", api.ExecRequest{RunName: "web", Replica: &one}, 0, dstack.NotFound, "web has no replica 1; it has 0"},
+		{"no such replica", api.ExecRequest{RunName: "web", Replica: &one}, 0, dstack.NotFound, "web has no replica 1; there is: replica 0"},
 	} {
 		code, err := client.Exec(t.Context(), "main", c.request, api.ExecStreams{Stdout: io.Discard, Stderr: io.Discard})
 		if code != c.code || dstack.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.part) {
@@ -259,7 +257,7 @@ func TestChooseExecReplica(t *testing.T) {
 		"none":                      {nil, nil, "", "web has no running replica"},
 		"none that runs":            {[]given{{0, dstack.ReplicaStarting, dstack.AttemptPulling}, {1, dstack.ReplicaFailed, exited}}, nil, "", "web has no running replica"},
 		"the given one is crashed":  {[]given{{0, dstack.ReplicaReady, running}, {1, dstack.ReplicaRestarting, exited}}, &one, "", "replica 1 does not run, it is restarting: it says why"},
-		"the given one is unknown":  {[]given{{0, dstack.ReplicaReady, running}}, &three, "", "web has no replica 3; it has 0"},
+		"the given one is unknown":  {[]given{{0, dstack.ReplicaReady, running}}, &three, "", "web has no replica 3; there is: replica 0"},
 	} {
 		details := store.RunDetails{Run: dstack.Run{Name: "web"}, Reports: map[dstack.AttemptID]dstack.Report{}}
 		for _, g := range c.replicas {

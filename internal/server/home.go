@@ -23,8 +23,8 @@ It runs services that are described in a file, and publishes them.</p>
 <h2>Use it</h2>
 <p>The server's first start prints the administrator's token;
 <code>dstack server token</code> on its machine finds or replaces it.
-Administrators give others theirs with <code>dstack user create</code>. With a token:</p>
-<pre>dstack config --project {{.Main}} --url {{.URL}} --token TOKEN
+Administrators give others theirs with <code>dstack user create</code>. The first command asks for the token:</p>
+<pre>dstack config --project {{.Main}} --url {{.URL}}
 dstack apply -f service.dstack.yml
 dstack ps</pre>
 <p>A service that asks for a token asks you to sign in when you open it by its name.

@@ -21,7 +21,7 @@ func TestHome(t *testing.T) {
 		return h.send(r)
 	}
 	page := get("GET", "/", "text/html,application/xhtml+xml,*/*;q=0.8")
-	for _, want := range []string{"<h1>dstack</h1>", "version 1.2.3", "--url " + h.url + " --token", h.url + "/v1", `href="/api/openapi.json"`} {
+	for _, want := range []string{"<h1>dstack</h1>", "version 1.2.3", "--url " + h.url + "\n", h.url + "/v1", `href="/api/openapi.json"`} {
 		if !strings.Contains(page.text, want) {
 			t.Errorf("no %q on the page:\n%s", want, page.text)
 		}

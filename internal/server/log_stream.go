@@ -113,11 +113,11 @@ func newNoReplicaError(details store.RunDetails, num int) error {
 	}
 	nums := make([]string, 0, len(existing))
 	for _, num := range slices.Sorted(maps.Keys(existing)) {
-		nums = append(nums, strconv.Itoa(num))
+		nums = append(nums, "replica "+strconv.Itoa(num))
 	}
 	name := details.Run.Name
 	return &dstack.Error{Kind: dstack.NotFound, Hint: "list the replicas: dstack ps " + name,
-		Message: fmt.Sprintf("%s has no replica %d; it has %s", name, num, cmp.Or(strings.Join(nums, ", "), "none"))}
+		Message: fmt.Sprintf("%s has no replica %d; there is: %s", name, num, cmp.Or(strings.Join(nums, ", "), "none"))}
 }
 
 // newLossEntry returns the entry that reports that output cannot be read.

@@ -218,8 +218,8 @@ func TestFollowLogs_AcrossAttempts(t *testing.T) {
 	continued := h.openStream(api.FollowLogs{RunName: "web", Follow: true, Tail: &none,
 		After: map[dstack.AttemptID]time.Time{first.Attempt: base.Add(2 * time.Second)}})
 	h.expectLines(continued, "four") // not lost, although it is beyond the tail
-	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7}`, 400, dstack.NotFound, "web has no replica 7; it has 0")
-	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7, "follow": true}`, 400, dstack.NotFound, "web has no replica 7; it has 0")
+	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7}`, 400, dstack.NotFound, "web has no replica 7; there is: replica 0")
+	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7, "follow": true}`, 400, dstack.NotFound, "web has no replica 7; there is: replica 0")
 	h.writeLogs(second, base.Add(4*time.Second), "bye")
 	h.logs.Finish(second)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	"dstack/internal/api"
@@ -16,10 +14,7 @@ func (s *Server) setMembers(c *apiCall, in api.SetMembers) (api.Project, error) 
 	if err != nil {
 		return api.Project{}, err
 	}
-	if err := s.checkAdminStays(c, roles, true); err != nil {
-		return api.Project{}, err
-	}
-	return s.finishMemberChange(c, s.store.SetMembers(c.ctx, c.project.ID, roles))
+	return s.finishMemberChange(c, s.store.SetMembers(c.ctx, c.project.ID, roles, needsAdmin(c)))
 }
 
 // addMembers adds members to a project, or changes the roles of members. It leaves the
@@ -29,10 +24,7 @@ func (s *Server) addMembers(c *apiCall, in api.SetMembers) (api.Project, error) 
 	if err != nil {
 		return api.Project{}, err
 	}
-	if err := s.checkAdminStays(c, roles, false); err != nil {
-		return api.Project{}, err
-	}
-	return s.finishMemberChange(c, s.store.ChangeMembers(c.ctx, c.project.ID, roles, nil))
+	return s.finishMemberChange(c, s.store.ChangeMembers(c.ctx, c.project.ID, roles, nil, needsAdmin(c)))
 }
 
 // removeMembers removes members from a project. A name that is not a member's is an error.
@@ -41,13 +33,9 @@ func (s *Server) removeMembers(c *apiCall, in api.RemoveMembers) (api.Project, e
 	if err != nil {
 		return api.Project{}, err
 	}
-	left := map[dstack.UserID]dstack.Role{}
 	ids := map[string]dstack.UserID{}
 	for _, m := range members {
 		ids[m.User.Name] = m.User.ID
-		if !slices.Contains(in.Usernames, m.User.Name) {
-			left[m.User.ID] = m.Role
-		}
 	}
 	var removed []dstack.UserID
 	var unknown []string
@@ -62,10 +50,7 @@ func (s *Server) removeMembers(c *apiCall, in api.RemoveMembers) (api.Project, e
 		return api.Project{}, &dstack.Error{Kind: dstack.NotFound, Hint: "the members were not changed",
 			Message: c.project.Name + " has no member " + strings.Join(unknown, ", ")}
 	}
-	if err := s.checkAdminStays(c, left, true); err != nil {
-		return api.Project{}, err
-	}
-	return s.finishMemberChange(c, s.store.ChangeMembers(c.ctx, c.project.ID, nil, removed))
+	return s.finishMemberChange(c, s.store.ChangeMembers(c.ctx, c.project.ID, nil, removed, needsAdmin(c)))
 }
 
 // findRoles returns the roles in a request by user. All unknown users are one error.
@@ -90,33 +75,9 @@ func (s *Server) findRoles(c *apiCall, members []api.SetMember) (map[dstack.User
 	return roles, nil
 }
 
-// checkAdminStays refuses a change of members by which a project would lose its last
-// admin, unless the caller is a global admin, who can undo it. isAll tells whether roles
-// are all members after the change, or only the changed ones.
-func (s *Server) checkAdminStays(c *apiCall, roles map[dstack.UserID]dstack.Role, isAll bool) error {
-	if c.isGlobalAdmin() {
-		return nil
-	}
-	after := roles
-	if !isAll {
-		members, err := s.store.Members(c.ctx, c.project.ID)
-		if err != nil {
-			return err
-		}
-		after = map[dstack.UserID]dstack.Role{}
-		for _, m := range members {
-			after[m.User.ID] = m.Role
-		}
-		maps.Copy(after, roles)
-	}
-	for _, role := range after {
-		if role == dstack.RoleAdmin {
-			return nil
-		}
-	}
-	return &dstack.Error{Kind: dstack.Conflict, Message: c.project.Name + " would have no admin any more",
-		Hint: "give another member the role admin first; the members were not changed"}
-}
+// needsAdmin reports whether a change by the caller must leave an admin in a project: a
+// global admin can undo it.
+func needsAdmin(c *apiCall) bool { return !c.isGlobalAdmin() }
 
 // finishMemberChange returns the project after a change of its members.
 func (s *Server) finishMemberChange(c *apiCall, err error) (api.Project, error) {

@@ -66,7 +66,7 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	}
 	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
-	if note := s.describeImage(c.ctx, p); note != "" {
+	if note := s.describeImage(c.ctx, c.project.ID, p); note != "" {
 		p.notes = append(p.notes, note)
 	}
 	return p, nil

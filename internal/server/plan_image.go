@@ -12,7 +12,7 @@ import (
 
 // describeImage says how much has to be downloaded before the replicas can start,
 // or "" if nothing has to be, or nothing is known.
-func (s *Server) describeImage(ctx context.Context, p runPlan) string {
+func (s *Server) describeImage(ctx context.Context, project dstack.ProjectID, p runPlan) string {
 	if len(p.placements) == 0 || !p.placements[0].Offer.Engine.Containers || p.placements[0].Offer.OwnedInstance == "" {
 		return ""
 	}
@@ -27,8 +27,13 @@ func (s *Server) describeImage(ctx context.Context, p runPlan) string {
 		return ""
 	}
 	image := job.ChooseImage(p.spec)
+	// A registry must not see a reference in place of a secret: it would count a failed login.
+	resolved, err := s.store.ResolveSecrets(ctx, dstack.Run{ProjectID: project, Spec: p.spec})
+	if err != nil {
+		return ""
+	}
 	var auth *dstack.RegistryAuth
-	if login := p.spec.Configuration.RegistryAuth; login != nil {
+	if login := resolved.Spec.Configuration.RegistryAuth; login != nil {
 		auth = &dstack.RegistryAuth{Username: login.Username, Password: login.Password}
 	}
 	info, err := finder.FindImage(ctx, image, auth)

@@ -54,3 +54,34 @@ func TestProcesses_AreForGlobalAdmins(t *testing.T) {
 		t.Errorf("with containers: %d %s", got.status, got.text)
 	}
 }
+
+// A global admin who rolls back a member's run, or sets a secret that it uses, lends its
+// commands no rights.
+func TestProcesses_RightsAreTheAuthors(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	ann := h.createUser("ann", dstack.RoleUser)
+	h.mustCall("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{{Username: "ann", ProjectRole: dstack.RoleUser}}}, nil)
+	project, err := h.store.Project(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.setSecret("TOKEN", "one")
+	for revision, yaml := range []string{secretService, secretService + "auth: false\n"} {
+		request := api.ApplyRequest{RunSpec: h.newRunSpec("web", yaml), Revision: revision}
+		if got := h.callAs(ann, api.PathApply, request); got.status != 200 {
+			t.Fatal(got.text)
+		}
+	}
+	expectAuthor := func(what string, revision int) {
+		t.Helper()
+		run, err := h.store.Run(t.Context(), project.ID, "web")
+		if err != nil || run.Revision != revision || run.User != "ann" || run.IsGlobalAdmin {
+			t.Errorf("%s: revision %d is by %s, global admin: %v, %v", what, run.Revision, run.User, run.IsGlobalAdmin, err)
+		}
+	}
+	h.mustCall(api.PathRollback, api.RollbackRequest{RunName: "web", Revision: 2, To: 1}, nil)
+	expectAuthor("after the rollback", 3)
+	h.setSecret("TOKEN", "two")
+	expectAuthor("after the change of the secret", 4)
+}

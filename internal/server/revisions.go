@@ -25,8 +25,8 @@ func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, 
 	for i, r := range found {
 		v := api.RevisionView{Num: r.Num, Current: r.Num == details.Run.Revision, Status: r.Status, User: r.User,
 			At: r.At.UTC(), Restores: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
-		if i+1 < len(found) {
-			v.Changes = listChanges(found[i+1].Spec, r.Spec)
+		if base := findBase(found[i+1:]); base != nil {
+			v.Changes = listChanges(base.Spec, r.Spec)
 		}
 		if v.Current && v.Reason == "" {
 			v.Status, v.Reason = describeEnd(details.Run, r.Status)
@@ -34,6 +34,17 @@ func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, 
 		views = append(views, v)
 	}
 	return views, nil
+}
+
+// findBase returns the revision that a revision changed, from the revisions before
+// it, newest first: not one that failed, because its run went back to the one before.
+func findBase(before []dstack.Revision) *dstack.Revision {
+	for i := range before {
+		if before[i].Status != dstack.RevisionFailed {
+			return &before[i]
+		}
+	}
+	return nil
 }
 
 // describeEnd returns the status and the reason of the current revision of a run.
@@ -85,13 +96,23 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 		return api.RunView{}, err
 	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
-		Spec: target.Spec, User: c.user.Name, NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec),
-		Restores: target.Num, Now: now()})
+		Spec: target.Spec, User: c.user.Name, Author: authorOfRollback(c, target),
+		NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
 	if err != nil {
 		return api.RunView{}, err
 	}
 	s.notifyChange()
 	return s.viewRevision(c, run)
+}
+
+// authorOfRollback returns the author of a revision that repeats an earlier one. A global
+// admin who rolls back did not write the commands, and lends them no rights; others get no
+// rights from the author.
+func authorOfRollback(c *apiCall, target dstack.Revision) string {
+	if c.isGlobalAdmin() {
+		return target.User
+	}
+	return c.user.Name
 }
 
 // newForgottenValueError returns the error for a rollback to a revision that

@@ -273,6 +273,40 @@ func TestRollBackRun_DoesNothingIfTheRevisionsAreEqual(t *testing.T) {
 	}
 }
 
+// The changes in the history are those that the plan showed: from the revision
+// that the run went back to, not from one that failed.
+func TestHistory_ComparesWithTheRevisionThatServed(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	apply := func(command string, revision int) (v api.RunView) {
+		yaml := strings.Replace(plainService, "[a]", command, 1)
+		h.mustCall(api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", yaml), Revision: revision}, &v)
+		return v
+	}
+	run := dstack.RunID(apply("[a]", 0).ID)
+	h.stepRun(run, lifecycle.RunStep{To: dstack.RunActive, Ready: true})
+	apply("[a, broken]", 1)
+	h.stepRun(run, lifecycle.RunStep{To: dstack.RunActive, Rollback: &lifecycle.Rollback{ToRevision: 1, Reason: "it exited with code 1"}})
+	if v := apply("[b]", 1); v.Revision != 3 {
+		t.Fatalf("revision %d", v.Revision)
+	}
+	var history []api.RevisionView
+	h.mustCall(api.PathHistory, api.RunName{RunName: "web"}, &history)
+	want := map[int][]api.Change{
+		3: {{Path: "commands.0", From: "a", To: "b", Strategy: api.StrategyRolling}},
+		2: {{Path: "commands.1", To: "broken", Strategy: api.StrategyRolling}},
+		1: {},
+	}
+	for _, r := range history {
+		if !slices.Equal(want[r.Num], r.Changes) {
+			t.Errorf("revision %d: got %v, want %v", r.Num, r.Changes, want[r.Num])
+		}
+	}
+	if len(history) != 3 {
+		t.Errorf("%d revisions", len(history))
+	}
+}
+
 func TestApply_ReleasesAllocationsOfTheExistingRun(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"dstack/internal/backend"
 	"dstack/internal/decide/route"
@@ -61,7 +61,9 @@ type Server struct {
 	namingMu sync.Mutex // held while a run name is generated
 	table    tableCache
 	mux      *http.ServeMux
-	commands atomic.Int64 // running commands of runs/exec
+	commands execSlots // running commands of runs/exec
+
+	accessInterval time.Duration // between two checks of the access of a command's caller
 
 	backendTypes map[string]BackendType
 }
@@ -69,7 +71,7 @@ type Server struct {
 // New returns a server. It starts no goroutines.
 func New(o Options) *Server {
 	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
-		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, version: o.Version}
+		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, version: o.Version, accessInterval: execAccessInterval}
 	s.site.Main = cmp.Or(s.site.Main, DefaultProject)
 	if s.site.Server.IsZero() {
 		s.site.Server = route.Origin{Scheme: "http", Host: "127.0.0.1:3000"}

@@ -38,16 +38,11 @@ func Diff(a, b Service) []Change {
 // configValue is one value of a flattened configuration.
 type configValue struct {
 	path, value string
-	secret      bool
+	shown       string // instead of value, if it is set
 }
 
 // display returns the value for the user, masked if it is secret.
-func (l configValue) display() string {
-	if l.secret {
-		return maskedValue
-	}
-	return l.value
-}
+func (l configValue) display() string { return cmp.Or(l.shown, l.value) }
 
 // findValue returns the value at a path, or the zero value.
 func findValue(list []configValue, path string) configValue {
@@ -98,7 +93,7 @@ func (l *configValues) add(path, value string) {
 
 // addSecret adds a value that Diff must not show.
 func (l *configValues) addSecret(path, value string) {
-	*l = append(*l, configValue{path: path, value: value, secret: true})
+	*l = append(*l, configValue{path: path, value: value, shown: maskedValue})
 }
 
 func (l *configValues) addList(path string, values []string) {
@@ -134,10 +129,10 @@ func flatten(s Service) []configValue {
 		l.add("volumes."+cmp.Or(v.Name, strconv.Itoa(i)), strings.TrimPrefix(v.InstancePath+":"+v.Path, ":"))
 	}
 	for i, p := range s.Probes {
-		l.add("probes."+strconv.Itoa(i), formatJSON(p))
+		l = append(l, configValue{path: "probes." + strconv.Itoa(i), value: formatJSON(p), shown: p.String()})
 	}
 	for i, limit := range s.RateLimits {
-		l.add("rate_limits."+strconv.Itoa(i), formatJSON(limit))
+		l.add("rate_limits."+strconv.Itoa(i), limit.String())
 	}
 	l.addResources(s.Resources)
 	l.addParams(s.Params)

@@ -3,6 +3,8 @@ package spec
 import (
 	"fmt"
 	"regexp"
+	"strconv"
+	"strings"
 
 	"dstack/internal/strictyaml"
 )
@@ -18,6 +20,25 @@ type Probe struct {
 	Interval   Seconds  `json:"interval"`
 	ReadyAfter int      `json:"ready_after"` // consecutive successes that make the replica ready
 	UntilReady bool     `json:"until_ready"` // stop probing once the replica is ready
+}
+
+// String returns the probe on one line, without the values of its headers, which
+// may be secret: get /health timeout=5s interval=15s headers=X-Probe:•••.
+func (p Probe) String() string {
+	words := []string{p.Method, p.URL, "timeout=" + p.Timeout.String(), "interval=" + p.Interval.String()}
+	if p.ReadyAfter != 1 {
+		words = append(words, "ready_after="+strconv.Itoa(p.ReadyAfter))
+	}
+	if p.UntilReady {
+		words = append(words, "until_ready=true")
+	}
+	for _, h := range p.Headers {
+		words = append(words, "headers="+h.Name+":"+maskedValue)
+	}
+	if p.Body != "" {
+		words = append(words, "body="+string(p.Body))
+	}
+	return strings.Join(words, " ")
 }
 
 // Header is one header of an HTTP request.

@@ -33,6 +33,7 @@ var profilesMapping = newMapping("profiles", "this file",
 // ParseProfiles parses a profiles.yml. The error is Problems.
 func ParseProfiles(file string, text []byte) ([]Profile, error) {
 	r := newReader()
+	r.SchemaCommand = "dstack schema profiles"
 	p := profiles{list: []Profile{}}
 	if root := strictyaml.Load(text, r.Problems); root != nil && !root.IsNull() {
 		profilesMapping.read(r, root, &p)

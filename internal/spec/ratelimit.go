@@ -21,6 +21,16 @@ type RateLimitKey struct {
 	Header string `json:"header,omitempty"` // with type header
 }
 
+// String returns the limit on one line, with all of its values:
+// prefix=/v1/ rps=10 burst=20 key=ip_address.
+func (l RateLimit) String() string {
+	key := l.Key.Type
+	if l.Key.Header != "" {
+		key += ":" + l.Key.Header
+	}
+	return fmt.Sprintf("prefix=%s rps=%s burst=%d key=%s", l.Prefix, formatNumber(l.RPS), l.Burst, key)
+}
+
 const (
 	maxRateLimits = 16
 	minRPS        = 1.0 / 60 // one request a minute

@@ -263,3 +263,23 @@ func TestDiff(t *testing.T) {
 		t.Errorf("it differs from itself: %v", same)
 	}
 }
+
+func TestDiff_ShowsProbesAndLimitsInTheWordsOfTheFile(t *testing.T) {
+	a := parseWith(t, "probes: [{type: http, url: /health}, {type: http, headers: [{name: Authorization, value: old-secret}]}]\nrate_limits: [{rps: 1}]")
+	b := parseWith(t, "probes: [{type: http, url: /health, interval: 5s, ready_after: 3, until_ready: true}, "+
+		"{type: http, method: post, body: x, headers: [{name: Authorization, value: new-secret}]}]\n"+
+		"rate_limits: [{rps: 2.5, key: {type: header, header: X-Key}}, {prefix: /v1/, rps: 1, burst: 4}]")
+	want := []spec.Change{
+		{Path: "probes.0", From: "get /health timeout=10s interval=15s", To: "get /health timeout=10s interval=5s ready_after=3 until_ready=true"},
+		{Path: "probes.1", From: "get / timeout=10s interval=15s headers=Authorization:•••", To: "post / timeout=10s interval=15s headers=Authorization:••• body=x"},
+		{Path: "rate_limits.0", From: "prefix=/ rps=1 burst=0 key=ip_address", To: "prefix=/ rps=2.5 burst=0 key=header:X-Key"},
+		{Path: "rate_limits.1", To: "prefix=/v1/ rps=1 burst=4 key=ip_address"},
+	}
+	if diff := cmp.Diff(want, spec.Diff(a, b)); diff != "" {
+		t.Error(diff)
+	}
+	secret := []string{"headers: [{name: X, value: a}]", "headers: [{name: X, value: b}]"}
+	if got := spec.Diff(parseWith(t, "probes: [{type: http, "+secret[0]+"}]"), parseWith(t, "probes: [{type: http, "+secret[1]+"}]")); len(got) != 1 {
+		t.Errorf("another value of a header: %v", got)
+	}
+}

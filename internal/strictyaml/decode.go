@@ -1,6 +1,7 @@
 package strictyaml
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -105,7 +106,7 @@ func (p *Problems) addUnknown(n, key *Node, table []Key) {
 	} else if len(names) <= 12 {
 		hint = "valid fields: " + strings.Join(names, ", ")
 	} else {
-		hint = "remove it; `dstack schema` lists the valid fields"
+		hint = fmt.Sprintf("remove it; `%s` lists the valid fields", cmp.Or(p.SchemaCommand, "dstack schema"))
 	}
 	p.Add(key, fmt.Sprintf("unknown field `%s`", shortenText(key.Text)), hint)
 }

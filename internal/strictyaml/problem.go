@@ -27,6 +27,9 @@ type Problems struct {
 	// elsewhere; empty: it is not. Optional.
 	HintForUnknown func(n *Node, key string) string
 
+	// SchemaCommand prints the schema of the document; empty: `dstack schema`.
+	SchemaCommand string
+
 	found      []Problem
 	misspelled map[string]bool // paths of fields that an unknown key was probably meant to be
 }

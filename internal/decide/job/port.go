@@ -10,15 +10,16 @@ import (
 )
 
 // MayChoosePort reports whether an engine may choose the port on which a replica
-// listens: the configuration says auto, or its commands read the variable PORT and
-// its environment does not set it.
+// listens: the configuration says auto, or its commands read the variable PORT, and
+// neither they nor its environment set it.
 func MayChoosePort(s dstack.RunSpec) bool {
 	c := s.Configuration
 	isSet := slices.ContainsFunc(c.Env, func(v spec.EnvVar) bool { return v.Name == spec.PortVariable })
-	if isSet {
-		return false
+	if isSet || c.Port.Auto {
+		return !isSet
 	}
-	return c.Port.Auto || readsPort(string(c.Entrypoint)) || slices.ContainsFunc(c.Commands, readsPort)
+	lines := append([]string{string(c.Entrypoint)}, c.Commands...)
+	return slices.ContainsFunc(lines, readsPort) && !slices.ContainsFunc(lines, setsPort)
 }
 
 // readsPort reports whether a shell command contains $PORT or ${PORT}, also with an
@@ -36,6 +37,30 @@ func readsPort(command string) bool {
 		if isPort && (next == "" || !isNameByte(next[0])) {
 			return true
 		}
+	}
+}
+
+// setsPort reports whether a shell command contains PORT=VALUE at the start of a word:
+// what follows reads that value, and not the engine's. A value that comes from PORT, as in
+// PORT=${PORT:-8000}, does not count.
+func setsPort(command string) bool {
+	const beforeWords, afterWords = " \t\n;&|(){`\"'", " \t\n;&|"
+	for rest, last := command, byte(' '); ; {
+		before, after, found := strings.Cut(rest, spec.PortVariable+"=")
+		if !found {
+			return false
+		}
+		if before != "" {
+			last = before[len(before)-1]
+		}
+		value := after
+		if end := strings.IndexAny(value, afterWords); end >= 0 {
+			value = value[:end]
+		}
+		if strings.IndexByte(beforeWords, last) >= 0 && !readsPort(value) {
+			return true
+		}
+		rest, last = after, '='
 	}
 }
 

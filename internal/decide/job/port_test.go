@@ -29,6 +29,12 @@ func TestMayChoosePort(t *testing.T) {
 		{"the environment sets PORT", spec.Service{
 			Commands: []string{"serve $PORT"}, Env: spec.Env{{Name: "PORT", Value: "9000"}},
 		}, false},
+		{"a command sets PORT", spec.Service{Commands: []string{"export PORT=9000", "serve $PORT"}}, false},
+		{"a command sets it for one program", spec.Service{Commands: []string{"PORT=9000 serve && echo $PORT"}}, false},
+		{"a command of an inner shell sets it", spec.Service{Commands: []string{`sh -c "PORT=9000; serve $PORT"`}}, false},
+		{"a command sets it, and says auto", spec.Service{Port: spec.Port{Auto: true}, Commands: []string{"PORT=9000 a", "b $PORT"}}, true},
+		{"a command sets it to itself", spec.Service{Commands: []string{`export PORT="${PORT:-8000}"; serve $PORT`}}, true},
+		{"a command passes it on by another name", spec.Service{Commands: []string{"HTTP_PORT=9000 URL=?PORT=1 serve $PORT"}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rs := newRunSpec(c.s)

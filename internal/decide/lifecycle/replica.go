@@ -280,9 +280,19 @@ func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	gone := seen.Instance == nil || seen.Instance.Status == dstack.InstanceDeleted
 	silent := rep != nil && rep.State == dstack.AttemptAbsent && !rep.At.Before(r.Since)
 	if never || gone || silent {
-		return seen.moveTo(dstack.ReplicaTerminated, r.Reason)
+		why := r.Reason
+		if !never && !silent && seen.isAbandoned() {
+			why += "; its engine is not configured any more, or does not answer: what it started may still run"
+		}
+		return seen.moveTo(dstack.ReplicaTerminated, why)
 	}
 	step := seen.stayWith("")
 	step.Due = now.Add(lookInterval)
 	return step
+}
+
+// isAbandoned reports whether the replica's machine was given up before its attempt had
+// ended: an owned machine without a backend, which stays. See retireInstance.
+func (seen ReplicaFacts) isAbandoned() bool {
+	return seen.Instance != nil && !isRented(*seen.Instance) && seen.Report != nil && !seen.Report.State.IsOver()
 }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -25,7 +26,8 @@ type ReviseFacts struct {
 type NewRevision struct {
 	Present      int // the run's revision as its author saw it
 	Spec         dstack.RunSpec
-	User         string // its author
+	User         string // who made it
+	Author       string // who wrote its spec, whose rights decide where it may run; empty: User
 	NeedsRollout bool   // it needs new containers
 	Restores     int    // the revision whose spec it repeats; 0: none
 	Cause        string // what made it, if its spec is the present one: secret A was changed
@@ -54,7 +56,7 @@ func Revise(seen ReviseFacts, rev NewRevision, now time.Time) (dstack.Run, []dst
 			run.TemplateRevision, run.ReadyAt = num, time.Time{}
 		}
 	}
-	run.Revision, run.LatestRevision, run.User, run.Spec = num, num, rev.User, rev.Spec
+	run.Revision, run.LatestRevision, run.User, run.Spec = num, num, cmp.Or(rev.Author, rev.User), rev.Spec
 	run.DesiredReplicas = clampReplicas(rev.Spec.Configuration.Replicas, run.DesiredReplicas)
 	if run.DesiredReplicas != seen.Run.DesiredReplicas {
 		run.ScaledAt = now

@@ -23,6 +23,9 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 	if need.NeedsImage && !hasContainers {
 		return "install Docker on the server's machine, or remove `image` to run plain processes"
 	}
+	if lacksGPUs(need, offers) {
+		return "no machine of this server has a GPU: remove `gpu` from `resources`, or run the server where there is one"
+	}
 	freed, _ := RankOffers(need, offers, nil)
 	for _, p := range freed {
 		taken := used[p.Offer.OwnedInstance]
@@ -42,6 +45,14 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 
 // AdviceForGlobalAdmins says what a user can do who may not run plain processes.
 const AdviceForGlobalAdmins = "install Docker on the server's machine, or ask a global admin to apply the service"
+
+// lacksGPUs reports whether GPUs are needed and no offer has any.
+func lacksGPUs(need dstack.Requirements, offers []dstack.Offer) bool {
+	return !slices.ContainsFunc(offers, func(o dstack.Offer) bool {
+		_, why := pickGPUs(need.Resources.GPU, o, dstack.Allocation{})
+		return why == nil || len(o.Hardware.GPUs) > 0
+	})
+}
 
 // adviseFilters names what this server has, for each filter that excludes every
 // offer.

@@ -13,6 +13,8 @@ func TestAdvise(t *testing.T) {
 		Hardware: dstack.Hardware{CPUs: 4, MemoryMiB: 8 << 10}, Engine: dstack.EngineCapabilities{SharesPorts: true}}
 	docker := laptop
 	docker.OwnedInstance, docker.Engine = "i2", dstack.EngineCapabilities{Containers: true}
+	withGPU := docker
+	withGPU.Hardware.GPUs = []dstack.GPU{{ID: "0", Maker: "nvidia", Name: "L4", MemoryMiB: 24 << 10}}
 	cpus := func(n int) spec.Resources {
 		r := spec.Resources{}
 		r.CPU.Min, r.Explicit.CPU = &n, true
@@ -42,6 +44,10 @@ func TestAdvise(t *testing.T) {
 		{"plain processes for another user than an admin", dstack.Requirements{NeedsImage: true}, []dstack.Offer{laptop}, nil,
 			"install Docker on the server's machine, or ask a global admin to apply the service"},
 		{"no machine", dstack.Requirements{}, nil, nil, ""},
+		{"a GPU that no machine has", dstack.Requirements{Resources: spec.Resources{GPU: &spec.GPU{}}}, []dstack.Offer{docker}, nil,
+			"no machine of this server has a GPU: remove `gpu` from `resources`, or run the server where there is one"},
+		{"another GPU than a machine has", dstack.Requirements{Resources: spec.Resources{GPU: &spec.GPU{Name: []string{"A100"}}}},
+			[]dstack.Offer{withGPU}, nil, "ask for less: see `resources` in the configuration"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := placement.Advise(c.need, c.offers, c.used); got != c.want {

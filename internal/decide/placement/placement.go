@@ -94,15 +94,15 @@ func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocatio
 
 // compareFilters returns why backend, region, type, spot or price do not suit.
 func compareFilters(need dstack.Requirements, o dstack.Offer) (why []string) {
-	among := func(field, value string, allowed []string) {
+	among := func(what, value, field string, allowed []string) {
 		same := func(a string) bool { return strings.EqualFold(a, value) }
 		if len(allowed) > 0 && !slices.ContainsFunc(allowed, same) {
-			why = append(why, fmt.Sprintf("%s %s is not among %s", field, value, strings.Join(allowed, ", ")))
+			why = append(why, fmt.Sprintf("its %s is %s, and `%s` allows only %s", what, value, field, strings.Join(allowed, ", ")))
 		}
 	}
-	among("backend", o.Backend, need.Backends)
-	among("region", o.Region, need.Regions)
-	among("instance type", o.Type, need.InstanceTypes)
+	among("backend", o.Backend, "backends", need.Backends)
+	among("region", o.Region, "regions", need.Regions)
+	among("instance type", o.Type, "instance_types", need.InstanceTypes)
 	if need.Spot != nil && *need.Spot != o.Spot {
 		why = append(why, map[bool]string{true: "it is not a spot machine", false: "it is a spot machine"}[*need.Spot])
 	}

@@ -80,8 +80,8 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "a port is held once", need: dstack.Requirements{Port: 8000}, box: process, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}, why: "port 8000 is taken by llama replica 0"},
 		{name: "containers have ports of their own", need: dstack.Requirements{Port: 8000}, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}},
 
-		{name: "backends", need: dstack.Requirements{Backends: []string{"aws", "gcp"}}, why: "backend local is not among aws, gcp"},
-		{name: "regions", need: dstack.Requirements{Regions: []string{"eu-west-1"}}, why: "region local is not among eu-west-1"},
+		{name: "backends", need: dstack.Requirements{Backends: []string{"aws", "gcp"}}, why: "its backend is local, and `backends` allows only aws, gcp"},
+		{name: "regions", need: dstack.Requirements{Regions: []string{"eu-west-1"}}, why: "its region is local, and `regions` allows only eu-west-1"},
 		{name: "instance types", need: dstack.Requirements{InstanceTypes: []string{"BOX"}}},
 		{name: "spot", need: dstack.Requirements{Spot: &yes}, why: "it is not a spot machine"},
 		{name: "on-demand", need: dstack.Requirements{Spot: &no}},

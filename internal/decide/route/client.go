@@ -81,6 +81,9 @@ func (p Proxies) originOf(received Origin, said claim, at int) Origin {
 	default:
 		o.Scheme = p.Site.Scheme(o.Scheme, o.Host)
 	}
+	if len(said.host) > 0 { // it has the port; most proxies pass what clients send as X-Forwarded-Port
+		return o
+	}
 	port, err := strconv.ParseUint(itemFor(said.ports, said, at), 10, 16)
 	if err == nil && port > 0 && o.Host != "" && portOf(o.Host) == "" && strconv.Itoa(int(port)) != defaultPort(o.Scheme) {
 		o.Host += ":" + strconv.Itoa(int(port))

@@ -105,27 +105,40 @@ func resolveLinks(path string) string {
 	return filepath.Clean(path)
 }
 
-// findHidden returns the folders of the options that this system can hide from replicas.
+// findHidden returns the folders of the options that exist, and can be hidden if this system
+// lets the engine hide folders at all.
 func findHidden(opts Options) []string {
 	home, _ := os.UserHomeDir()
-	hidden := selectHidden(opts.Hidden, home, os.TempDir())
-	if len(hidden) == 0 || checkConfinement(opts.KeeperProgram, hidden, opts.Dir) != nil {
-		return nil
-	}
-	return hidden
+	return selectHidden(opts.Hidden, home, os.TempDir())
 }
 
-// newConfinement returns what the commands of an attempt must not see.
+// canHide reports whether this system lets the engine hide folders from replicas.
+func canHide(opts Options) bool {
+	hidden := findHidden(opts)
+	return len(hidden) > 0 && checkConfinement(opts.KeeperProgram, hidden, opts.Dir) == nil
+}
+
+// newConfinement returns what the commands of an attempt must not see. A folder may have been
+// created since the engine was opened, such as ~/.dstack at the first start of a server.
 func (e *Engine) newConfinement(dir folder) confinement {
-	return confinement{Hidden: e.hidden, Work: resolveLinks(dir.path("work"))}
+	c := confinement{Work: resolveLinks(dir.path("work"))}
+	if e.hides {
+		c.Hidden = findHidden(e.opts)
+	}
+	return c
 }
 
-// HidesServer reports whether replicas cannot read the folders of Options.Hidden.
+// HidesServer reports whether replicas cannot read the folders of Options.Hidden, apart from
+// those that do not exist yet.
 func (e *Engine) HidesServer() bool {
+	var hidden []string
+	if e.hides {
+		hidden = findHidden(e.opts)
+	}
 	return len(e.opts.Hidden) > 0 && !slices.ContainsFunc(e.opts.Hidden, func(folder string) bool {
 		real := resolveLinks(folder)
-		isCovered := func(hidden string) bool { return isWithin(real, hidden) }
+		isCovered := func(covering string) bool { return isWithin(real, covering) }
 		_, err := os.Stat(real)
-		return err == nil && !slices.ContainsFunc(e.hidden, isCovered)
+		return err == nil && !slices.ContainsFunc(hidden, isCovered)
 	})
 }

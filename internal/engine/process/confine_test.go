@@ -128,6 +128,29 @@ echo done`, "SERVER", "$SERVER"))
 	}
 }
 
+// A folder that is created after the engine was opened is hidden, too: the first start of a
+// server writes the token of the command line into ~/.dstack when its engines are open.
+func TestConfine_HidesFoldersThatAreCreatedLater(t *testing.T) {
+	e, server := openConfined(t)
+	if e == nil {
+		return
+	}
+	later := filepath.Join(filepath.Dir(filepath.Dir(server)), "missing") // see openConfined
+	if err := os.Mkdir(later, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(later, "config.yml"), []byte("token"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec := newSpec("cat " + later + "/config.yml 2>/dev/null; echo done")
+	if r := enginetest.RunToEnd(t, e, spec); !slices.Equal(r.LastOutput, []string{"done"}) {
+		t.Errorf("it printed %q", r.LastOutput)
+	}
+	if !e.HidesServer() {
+		t.Error("the engine says that it does not hide the folder")
+	}
+}
+
 // The contract of engines holds for confined attempts, too.
 func TestEngine_Confined(t *testing.T) {
 	probe, _ := openConfined(t)

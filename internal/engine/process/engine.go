@@ -42,7 +42,7 @@ type Engine struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup // preparations
-	hidden []string       // the folders of Options.Hidden that are hidden
+	hides  bool           // this system lets it hide folders
 
 	mu           sync.Mutex
 	preparations map[dstack.AttemptID]*preparation      // attempts whose keeper is not running yet
@@ -91,7 +91,7 @@ func New(opts Options) (*Engine, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Engine{
-		opts: opts, ctx: ctx, cancel: cancel, hidden: findHidden(opts),
+		opts: opts, ctx: ctx, cancel: cancel, hides: canHide(opts),
 		preparations: map[dstack.AttemptID]*preparation{},
 		refusals:     map[dstack.AttemptID]dstack.Report{},
 		endedReports: map[dstack.AttemptID]dstack.Report{},

@@ -156,8 +156,12 @@ func newPortHeldError(port int, cause error) error {
 	}
 }
 
-// mayHaveListener reports whether a process listens on a port, or may do so.
+// mayHaveListener reports whether a process listens on a port, or may do so. A listener on
+// another address than 127.0.0.1 and ::1 is found where the system lists its sockets.
 func mayHaveListener(ctx context.Context, dialer *dial.Dialer, port int) bool {
+	if engine.HasListener(port) {
+		return true
+	}
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		endpoint := dstack.Endpoint{Address: net.JoinHostPort(host, strconv.Itoa(port))}
 		if engine.CheckPort(ctx, dialer, endpoint, false) != engine.PortRefused {

@@ -3,6 +3,7 @@ package process_test
 import (
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,26 @@ func TestStart_PortHeldByConnection(t *testing.T) {
 	spec.Port = conn.LocalAddr().(*net.TCPAddr).Port
 	r := enginetest.RunToEnd(t, openClean(t, t.TempDir()), spec)
 	if r.State != dstack.AttemptRefused || r.Permanent || !strings.Contains(r.Error, "held by a connection") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A process that listens on another address of the machine has the port, too: waiting does
+// not help.
+func TestStart_PortOfListenerOnAnotherAddress(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux lists the sockets, and has all of 127.0.0.0/8")
+	}
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	process.SetHeldPortTimeout(t, time.Second)
+	spec := newSpec("sleep 60")
+	spec.Port = l.Addr().(*net.TCPAddr).Port
+	r := enginetest.RunToEnd(t, openClean(t, t.TempDir()), spec)
+	if r.State != dstack.AttemptRefused || !r.Permanent || !strings.Contains(r.Error, "already in use") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -179,7 +179,7 @@ func (r *rig) wake() {
 // until waits for a condition on a run.
 func (r *rig) until(id dstack.RunID, what string, ok func(store.RunDetails) bool) store.RunDetails {
 	r.t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for {
 		changed := r.broadcast.Changed()
 		found, err := r.store.RunDetails(r.t.Context(), id)
@@ -190,7 +190,8 @@ func (r *rig) until(id dstack.RunID, what string, ok func(store.RunDetails) bool
 			return found[0]
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("never %s: run %s (%s), replicas %+v", what, found[0].Run.Status, found[0].Run.Reason, found[0].Replicas)
+			r.t.Fatalf("never %s: run %s (%s), %d replicas, the first: %+v", what, found[0].Run.Status, found[0].Run.Reason,
+				len(found[0].Replicas), found[0].Replicas[:min(5, len(found[0].Replicas))])
 		}
 		select {
 		case <-changed:

@@ -46,10 +46,10 @@ func TestUsers(t *testing.T) {
 		if _, err := h.s.User(ctx, "bob"); err != nil {
 			t.Errorf("half of a refused deletion was done: %v", err)
 		}
-		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}))
+		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}, false))
 		h.noError(h.s.CreateProject(ctx, dstack.Project{ID: "p-bob", Name: "Bobs", Owner: bob.ID, CreatedAt: t0}))
-		h.noError(h.s.ChangeMembers(ctx, "p-bob", map[dstack.UserID]dstack.Role{h.user.ID: dstack.RoleUser}, nil))
-		h.wantKind(dstack.NotFound, h.s.ChangeMembers(ctx, "p-bob", map[dstack.UserID]dstack.Role{"nobody": dstack.RoleUser}, []dstack.UserID{bob.ID}))
+		h.noError(h.s.ChangeMembers(ctx, "p-bob", map[dstack.UserID]dstack.Role{h.user.ID: dstack.RoleUser}, nil, false))
+		h.wantKind(dstack.NotFound, h.s.ChangeMembers(ctx, "p-bob", map[dstack.UserID]dstack.Role{"nobody": dstack.RoleUser}, []dstack.UserID{bob.ID}, false))
 		if members, err := h.s.Members(ctx, "p-bob"); err != nil || len(members) != 2 {
 			t.Errorf("half of a refused change was done: %v, %v", members, err)
 		}
@@ -109,8 +109,8 @@ func TestProjects(t *testing.T) {
 			t.Errorf("a new project has the members %v", members)
 		}
 		bob := h.addUser("bob", dstack.RoleUser)
-		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser, h.user.ID: dstack.RoleUser}))
-		h.wantKind(dstack.NotFound, h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{"nobody": dstack.RoleUser}))
+		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser, h.user.ID: dstack.RoleUser}, false))
+		h.wantKind(dstack.NotFound, h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{"nobody": dstack.RoleUser}, false))
 		members, err = h.s.Members(ctx, h.project.ID)
 		if h.noError(err); len(members) != 2 || members[0].User.Name != "admin" || members[1].User.Name != "bob" {
 			t.Errorf("got %v", members)

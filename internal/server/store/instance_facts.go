@@ -125,19 +125,19 @@ func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 	for _, row := range rows {
 		runs[dstack.RunID(row.ID)] = row
 	}
-	old, err := findOldSpecs(ctx, tx, replicas, runs)
+	old, err := findOldRevisions(ctx, tx, replicas, runs)
 	if err != nil {
 		return nil, err
 	}
 	placed := make([]lifecycle.PlacedReplica, len(replicas))
 	for i, r := range replicas {
 		row := runs[r.Run]
-		key, sealed := specKey{run: row.ID}, row.Spec
+		key := specKey{run: row.ID}
 		if r.TemplateRevision != row.TemplateRevision {
 			key.revision = r.Revision
-			sealed = old[key]
+			row = old[key].of(row)
 		}
-		rs, err := s.openSpecCached(key, sealed)
+		rs, err := s.openSpecCached(key, row.Spec)
 		if err != nil && r.Status == dstack.ReplicaStarting {
 			r.Status = dstack.ReplicaReady
 		}
@@ -146,9 +146,25 @@ func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 	return placed, nil
 }
 
-// findOldSpecs reads the sealed specs of replicas that have not the present
-// template of their run.
-func findOldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
+// oldRevision is an earlier revision of a run, of which a replica is left.
+type oldRevision struct {
+	RunID, Spec, Username string
+	Num                   int
+	AuthorRole            string // as in runRow
+}
+
+// of returns the row of its run with what this revision has instead: its spec and its
+// author, whose rights decide where it may run.
+func (r oldRevision) of(row runRow) runRow {
+	row.Spec, row.Username, row.AuthorRole = r.Spec, r.Username, r.AuthorRole
+	return row
+}
+
+// findOldRevisions reads the revisions of replicas that have not the present template
+// of their run.
+func findOldRevisions(
+	ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow,
+) (map[specKey]oldRevision, error) {
 	var ids []string
 	for _, r := range replicas {
 		if r.TemplateRevision != runs[r.Run].TemplateRevision {
@@ -158,12 +174,14 @@ func findOldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, run
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	var rows []revisionRow
-	err := tx.NewSelect().Model(&rows).ColumnExpr("DISTINCT v.run_id, v.num, v.spec").
-		Join("JOIN replicas AS r ON r.run_id = v.run_id AND r.revision = v.num").Where("r.id IN (?)", bun.List(ids)).Scan(ctx)
-	old := make(map[specKey]string, len(rows))
+	var rows []oldRevision
+	err := tx.NewRaw(`SELECT v.run_id, v.num, v.spec, v.username,
+		COALESCE((SELECT u.global_role FROM users AS u WHERE u.name = v.username), '') AS author_role
+		FROM revisions AS v WHERE EXISTS (SELECT 1 FROM replicas AS r
+			WHERE r.run_id = v.run_id AND r.revision = v.num AND r.id IN (?))`, bun.List(ids)).Scan(ctx, &rows)
+	old := make(map[specKey]oldRevision, len(rows))
 	for _, row := range rows {
-		old[specKey{row.RunID, row.Num}] = row.Spec
+		old[specKey{row.RunID, row.Num}] = row
 	}
 	return old, err
 }

@@ -27,7 +27,7 @@ func TestSetMembers_ConcurrentCallsDoNotMix(t *testing.T) {
 			var group sync.WaitGroup
 			for _, pair := range pairs {
 				group.Go(func() {
-					if err := h.s.SetMembers(t.Context(), h.project.ID, pair); err != nil {
+					if err := h.s.SetMembers(t.Context(), h.project.ID, pair, false); err != nil {
 						t.Error(err)
 					}
 				})
@@ -39,5 +39,32 @@ func TestSetMembers_ConcurrentCallsDoNotMix(t *testing.T) {
 				t.Fatalf("%d members, want 3", len(members))
 			}
 		}
+	})
+}
+
+// Two admins who remove each other at the same time leave one of them.
+func TestChangeMembers_ConcurrentCallsLeaveAnAdmin(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		ann, bob := h.addUser("ann", dstack.RoleUser), h.addUser("bob", dstack.RoleUser)
+		both := map[dstack.UserID]dstack.Role{ann.ID: dstack.RoleAdmin, bob.ID: dstack.RoleAdmin}
+		for range 10 {
+			h.noError(h.s.SetMembers(t.Context(), h.project.ID, both, true))
+			var group sync.WaitGroup
+			for _, u := range []dstack.User{ann, bob} {
+				group.Go(func() {
+					err := h.s.ChangeMembers(t.Context(), h.project.ID, nil, []dstack.UserID{u.ID}, true)
+					if err != nil && dstack.KindOf(err) != dstack.Conflict {
+						t.Error(err)
+					}
+				})
+			}
+			group.Wait()
+			members, err := h.s.Members(t.Context(), h.project.ID)
+			h.noError(err)
+			if len(members) != 1 || members[0].Role != dstack.RoleAdmin {
+				t.Fatalf("the members are %+v", members)
+			}
+		}
+		h.wantKind(dstack.Conflict, h.s.SetMembers(t.Context(), h.project.ID, map[dstack.UserID]dstack.Role{ann.ID: dstack.RoleUser}, true))
 	})
 }

@@ -20,27 +20,69 @@ var migrations embed.FS
 
 // migrate applies the missing migrations. Several servers may start at once.
 func (s *Store) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
+	provider, err := s.newMigrationProvider()
 	if err != nil {
 		return err
+	}
+	if _, err := compareVersions(ctx, provider); err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return openError(err)
+	}
+	return nil
+}
+
+// compareVersions reports whether migrations are missing. The database of a later version is an
+// error of kind Conflict: this version would misread it.
+func compareVersions(ctx context.Context, provider *goose.Provider) (isOld bool, err error) {
+	version, known, err := provider.GetVersions(ctx)
+	if err != nil {
+		return false, openError(err)
+	}
+	if version > known {
+		return false, &dstack.Error{Kind: dstack.Conflict, Message: "the database is that of a later version of dstack",
+			Hint: "start that version again, or give this one another database"}
+	}
+	return version < known, nil
+}
+
+// checkMigrated returns an error of kind Conflict if migrations are missing.
+func (s *Store) checkMigrated(ctx context.Context) error {
+	provider, err := s.newMigrationProvider()
+	if err != nil {
+		return err
+	}
+	isOld, err := compareVersions(ctx, provider)
+	if err != nil {
+		return err
+	}
+	if isOld {
+		return &dstack.Error{Kind: dstack.Conflict, Message: "the database is that of an earlier version of dstack",
+			Hint: "restart the server with this version, which updates the database, and try again"}
+	}
+	return nil
+}
+
+func (s *Store) newMigrationProvider() (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
 	}
 	dialect, options := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
 	if s.kind == postgres {
 		locker, err := lock.NewPostgresSessionLocker()
 		if err != nil {
-			return fmt.Errorf("prepare the migration: %w", err)
+			return nil, fmt.Errorf("prepare the migration: %w", err)
 		}
 		dialect, options = goose.DialectPostgres, append(options, goose.WithSessionLocker(locker))
 	}
 	// Its Close is not called: it would close the database.
 	provider, err := goose.NewProvider(dialect, s.writer.DB, files, options...)
 	if err != nil {
-		return fmt.Errorf("prepare the migration: %w", err)
+		return nil, fmt.Errorf("prepare the migration: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return openError(err)
-	}
-	return nil
+	return provider, nil
 }
 
 func openError(err error) error {

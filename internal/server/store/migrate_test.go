@@ -10,6 +10,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"dstack/internal/dstack"
+	"dstack/internal/server/store"
 )
 
 // A database from before revisions is migrated, and can be migrated back.
@@ -48,6 +49,47 @@ func TestMigrate_OldDatabaseUpAndDown(t *testing.T) {
 		if next := h.revise(run.ID, "three", true, t0); next.Revision != 3 {
 			t.Errorf("got %+v", next)
 		}
+	})
+}
+
+// A command of a later version does not migrate the database of a running server.
+func TestOpenMigrated_DoesNotMigrate(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		h.setSecret("TOKEN", "one", t0)
+		raw := h.openRaw()
+		dialect := goose.DialectSQLite3
+		if strings.HasPrefix(h.url, "postgres") {
+			dialect = goose.DialectPostgres
+		}
+		provider, err := goose.NewProvider(dialect, raw, os.DirFS("migrations"), goose.WithDisableGlobalRegistry(true))
+		h.noError(err)
+		h.noError(h.s.Close())
+		_, err = provider.DownTo(t.Context(), 6)
+		h.noError(err)
+		for range 2 {
+			_, err = store.OpenMigrated(t.Context(), h.url, h.sealer)
+			h.wantKind(dstack.Conflict, err)
+		}
+		h.open()
+		beside, err := store.OpenMigrated(t.Context(), h.url, h.sealer)
+		h.noError(err)
+		if u, err := beside.User(t.Context(), h.user.Name); err != nil || u.ID != h.user.ID {
+			t.Errorf("%+v, %v", u, err)
+		}
+		h.noError(beside.Close())
+	})
+}
+
+// An earlier version would misread what a later one has written.
+func TestOpen_RefusesTheDatabaseOfALaterVersion(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		h.noError(h.s.Close())
+		_, err := h.openRaw().ExecContext(t.Context(), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, TRUE)")
+		h.noError(err)
+		_, err = store.Open(t.Context(), h.url, h.sealer)
+		h.wantKind(dstack.Conflict, err)
+		_, err = store.OpenMigrated(t.Context(), h.url, h.sealer)
+		h.wantKind(dstack.Conflict, err)
 	})
 }
 

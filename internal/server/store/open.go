@@ -31,6 +31,36 @@ const (
 // and migrates the schema. sealer encrypts secrets; nil: nothing is encrypted.
 // Open fails when sealer has not the key that the database was sealed with.
 func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
+	s, err := connect(where, sealer)
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range []func(context.Context) error{s.migrate, s.prepare, s.sealClearCode, s.forgetAllOldSecrets} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	return s, nil
+}
+
+// OpenMigrated is Open for a command beside a running server: it fails with Conflict
+// if the schema is not that of this version, because a server of an earlier version
+// could not go on with another one.
+func OpenMigrated(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
+	s, err := connect(where, sealer)
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range []func(context.Context) error{s.checkMigrated, s.prepare} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	return s, nil
+}
+
+// connect connects to the URL where.
+func connect(where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
 	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: defaultPatience, clock: time.Now}
 	var err error
@@ -45,21 +75,14 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.migrate(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
+	return s, nil
+}
+
+// prepare makes a database with the present schema ready for use.
+func (s *Store) prepare(ctx context.Context) error {
 	s.writer = s.writer.WithQueryHook(queryLimit{s})
 	s.reader = s.reader.WithQueryHook(queryLimit{s})
-	if err := s.identify(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	if err := s.sealClearCode(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	if err := s.forgetAllOldSecrets(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	return s, nil
+	return s.identify(ctx)
 }
 
 // badURL returns an error without the URL, which may contain a password.

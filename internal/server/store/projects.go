@@ -123,8 +123,9 @@ func (s *Store) Members(ctx context.Context, p dstack.ProjectID) ([]dstack.Membe
 }
 
 // SetMembers replaces the members of a project. It fails with NotFound if the
-// project or a user no longer exists.
-func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role) error {
+// project or a user no longer exists, and with Conflict if needsAdmin is set and
+// none of the members is an admin.
+func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role, needsAdmin bool) error {
 	rows := make([]memberRow, 0, len(roles))
 	for id, role := range roles {
 		rows = append(rows, memberRow{ProjectID: string(p), UserID: string(id), Role: string(role)})
@@ -142,14 +143,16 @@ func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[ds
 				return err
 			}
 		}
-		return nil
+		return checkHasAdmin(ctx, tx, p, needsAdmin)
 	})
 }
 
 // ChangeMembers sets the roles of some members of a project, who may be new, and removes
 // others. It leaves all other members as they are. It fails with NotFound if the project
-// or a user no longer exists.
-func (s *Store) ChangeMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role, removed []dstack.UserID) error {
+// or a user no longer exists, and with Conflict if needsAdmin is set and no admin is left.
+func (s *Store) ChangeMembers(
+	ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role, removed []dstack.UserID, needsAdmin bool,
+) error {
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if err := s.lockProject(ctx, tx, p); err != nil {
 			return err
@@ -164,8 +167,25 @@ func (s *Store) ChangeMembers(ctx context.Context, p dstack.ProjectID, roles map
 				return err
 			}
 		}
-		return nil
+		return checkHasAdmin(ctx, tx, p, needsAdmin)
 	})
+}
+
+// checkHasAdmin returns an error of kind Conflict if a project needs an admin and has
+// none. The project must be locked: two admins may remove each other at the same time.
+func checkHasAdmin(ctx context.Context, tx bun.Tx, p dstack.ProjectID, needsAdmin bool) error {
+	if !needsAdmin {
+		return nil
+	}
+	var without []string
+	err := tx.NewRaw(`SELECT p.name FROM projects AS p WHERE p.id = ?
+		AND NOT EXISTS (SELECT 1 FROM members AS m WHERE m.project_id = p.id AND m.role = ?)`,
+		string(p), string(dstack.RoleAdmin)).Scan(ctx, &without)
+	if err == nil && len(without) > 0 {
+		err = conflict("give another member the role admin first; the members were not changed",
+			"%s would have no admin any more", without[0])
+	}
+	return err
 }
 
 // putMember inserts a member, or replaces the role of one; NotFound.

@@ -56,7 +56,7 @@ type neighbourhood struct {
 	runs      map[dstack.RunID]runRow
 	instances map[dstack.InstanceID]dstack.Instance
 	reports   map[dstack.AttemptID]dstack.Report
-	old       map[specKey]string // sealed specs of earlier templates
+	old       map[specKey]oldRevision // of earlier templates
 
 	// Read when the first replica needs them.
 	loads    map[dstack.RunID]dstack.Load
@@ -98,7 +98,7 @@ func (s *Store) readNeighbourhood(ctx context.Context, tx bun.Tx, ids []dstack.R
 	for _, row := range rows {
 		a.runs[dstack.RunID(row.ID)] = row
 	}
-	if a.old, err = findOldSpecs(ctx, tx, replicas, a.runs); err != nil {
+	if a.old, err = findOldRevisions(ctx, tx, replicas, a.runs); err != nil {
 		return nil, err
 	}
 	if len(places) == 0 {
@@ -144,7 +144,8 @@ func (a *neighbourhood) factsOf(ctx context.Context, tx bun.Tx, id dstack.Replic
 	return seen, err
 }
 
-// runOf returns a replica's run with the spec of the replica's own revision.
+// runOf returns a replica's run with the spec and the author of the replica's own
+// revision.
 func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 	row, ok := a.runs[r.Run]
 	if !ok {
@@ -154,14 +155,12 @@ func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 		return a.store.openRunCached(row)
 	}
 	key := specKey{string(r.Run), r.Revision}
-	run := row.toRun(dstack.RunSpec{})
-	sealed, ok := a.old[key]
+	old, ok := a.old[key]
 	if !ok {
-		return run, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %s has no revision %d", r.Run, r.Revision)}
+		return row.toRun(dstack.RunSpec{}), &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %s has no revision %d", r.Run, r.Revision)}
 	}
-	var err error
-	run.Spec, err = a.store.openSpecCached(key, sealed)
-	return run, err
+	rs, err := a.store.openSpecCached(key, old.Spec)
+	return old.of(row).toRun(rs), err
 }
 
 // addPlacement adds a replica's instance and the report of its attempt.

@@ -15,7 +15,8 @@ import (
 type Revision struct {
 	Revision     int // the present one, as it was seen
 	Spec         dstack.RunSpec
-	User         string // its author
+	User         string // who makes it
+	Author       string // see lifecycle.NewRevision
 	NeedsRollout bool   // it needs new containers
 	Restores     int    // the revision that it repeats; 0: none
 	Cause        string // see lifecycle.NewRevision
@@ -68,8 +69,8 @@ func (s *Store) reviseRow(ctx context.Context, tx bun.Tx, row runRow, r Revision
 	if err != nil {
 		return dstack.Run{}, nil, err
 	}
-	rev := lifecycle.NewRevision{Present: r.Revision, Spec: r.Spec, User: r.User, NeedsRollout: r.NeedsRollout,
-		Restores: r.Restores, Cause: r.Cause}
+	rev := lifecycle.NewRevision{Present: r.Revision, Spec: r.Spec, User: r.User, Author: r.Author,
+		NeedsRollout: r.NeedsRollout, Restores: r.Restores, Cause: r.Cause}
 	next, events, err := lifecycle.Revise(seen, rev, r.Now)
 	if err != nil {
 		return dstack.Run{}, nil, err
@@ -85,7 +86,7 @@ func (s *Store) reviseRow(ctx context.Context, tx bun.Tx, row runRow, r Revision
 			return dstack.Run{}, nil, err
 		}
 	}
-	if err := putRevision(ctx, tx, row, r.User, r.Restores, r.Now); err != nil {
+	if err := putRevision(ctx, tx, row, row.Username, r.Restores, r.Now); err != nil {
 		return dstack.Run{}, nil, err
 	}
 	if err := markDue(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {

@@ -77,7 +77,7 @@ func TestRoutes_Tokens(t *testing.T) {
 		bob := h.addUser("bob", dstack.RoleUser)
 		h.addUser("eve", dstack.RoleUser)
 		h.noError(h.s.CreateProject(ctx, dstack.Project{ID: "p2", Name: "Second", Owner: bob.ID, CreatedAt: t0}))
-		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}))
+		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}, false))
 		want := map[string][]string{hash("admin"): {"*"}, hash("bob"): {"main", "second"}, hash("eve"): {}}
 		got := h.routes().Tokens
 		for _, projects := range got {

@@ -98,7 +98,8 @@ func (s *Store) SetSecret(
 }
 
 // rollSecret gives the runs that refer to a secret a new revision with its new
-// version.
+// version. Its author stays: whoever set the secret did not write the commands, and
+// lends them no rights.
 func (s *Store) rollSecret(
 	ctx context.Context, tx bun.Tx, secret secretRow, isFirst bool, now time.Time,
 ) (events []dstack.Event, names []string, err error) {
@@ -129,7 +130,7 @@ func (s *Store) rollSecret(
 		maps.Copy(pins, run.Spec.Secrets)
 		pins[secret.Name] = dstack.SecretVersion(secret.Version)
 		run.Spec.Secrets = pins
-		_, added, err := s.reviseRow(ctx, tx, row, Revision{Revision: row.Revision, Spec: run.Spec, User: secret.Username,
+		_, added, err := s.reviseRow(ctx, tx, row, Revision{Revision: row.Revision, Spec: run.Spec, User: secret.Username, Author: run.User,
 			NeedsRollout: true, Now: now, Cause: fmt.Sprintf("secret %s was %s by %s", secret.Name, how, secret.Username)})
 		if err != nil {
 			return nil, nil, err
