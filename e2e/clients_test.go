@@ -35,7 +35,7 @@ var clientCases = []clientCase{
 	{Name: "stream", Call: "stream", Model: "ready"},
 	{Name: "cold start", Call: "stream", Model: coldModel},
 	{Name: "error after comments", Call: "stream", Model: "never", Says: "is not ready"},
-	{Name: "429", Call: "chat", Model: "limited", Once: true, Tries: 3, Says: "too many requests"},
+	{Name: "429", Call: "chat", Model: "limited", Once: true, Tries: 10, Says: "too many requests"},
 	{Name: "401", Call: "chat", Model: "ready", Token: "wrong", Says: "token is not valid"},
 	{Name: "long wait", Call: "chat", Model: slowModel},
 	{Name: "error after newlines", Call: "chat", Model: brokenModel, Once: true, Says: "the model is broken"},
@@ -248,7 +248,7 @@ func (c *clientsHarness) exhaustLimit(t *testing.T) (stop func()) {
 			select {
 			case <-end:
 				return
-			case <-time.After(20 * time.Millisecond):
+			case <-time.After(5 * time.Millisecond):
 			}
 		}
 	}()
