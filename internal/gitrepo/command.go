@@ -82,9 +82,15 @@ func findGit() (string, error) {
 // openTokenPipe returns a pipe that contains the answer to git's question for a login. It
 // fits into the pipe's buffer. Hosts that take a token accept any user name with it.
 func openTokenPipe(token string) (*os.File, error) {
+	if len(token) > maxTokenBytes { // nobody reads the pipe yet, so a longer one would block
+		return nil, newTokenError()
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
+	}
+	if err := w.SetWriteDeadline(time.Now().Add(killDelay)); err != nil {
+		return nil, errors.Join(err, r.Close(), w.Close())
 	}
 	_, err = io.WriteString(w, "username=oauth2\npassword="+token+"\n")
 	if err = errors.Join(err, w.Close()); err != nil {

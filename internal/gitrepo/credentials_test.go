@@ -1,6 +1,7 @@
 package gitrepo_test
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"dstack/internal/dstack"
 	"dstack/internal/gitrepo"
@@ -37,6 +39,23 @@ func TestFetch_WithAToken(t *testing.T) {
 		if token != "" && strings.Contains(fmt.Sprintf("%+v %v", err, dstackCause(err)), token) {
 			t.Errorf("%s: the error contains the token: %v", name, err)
 		}
+	}
+}
+
+// git gets the token from a pipe that is filled before git runs. A token that does not fit
+// must not hold a slot for fetches.
+func TestFetch_TokenLongerThanAPipe(t *testing.T) {
+	r := newRig(t)
+	r.host.Token = strings.Repeat("t", 2000)
+	s := r.source()
+	s.Token, s.User = strings.Repeat("x", 70<<10), "bob"
+	for range 5 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		expectError(t, r.cache.Fetch(ctx, s, onMain(r.repo.Head())), dstack.Invalid, "longer than any token", "dstack init --token")
+		cancel()
+	}
+	if err := r.cache.Fetch(t.Context(), r.source(), onMain(r.repo.Head())); err != nil {
+		t.Errorf("the next fetch: %v", err)
 	}
 }
 

@@ -142,11 +142,23 @@ func (s Source) Normalize() (Source, error) {
 		return s, &dstack.Error{Kind: dstack.Invalid, Message: "the token for the repository contains spaces or other characters that no token has",
 			Hint: "copy it again, and pass it with dstack init --token"}
 	}
+	if len(s.Token) > maxTokenBytes {
+		return s, newTokenError()
+	}
 	if s.Token != "" && at.Scheme == "http" && !s.MayUseLoopback {
 		return s, &dstack.Error{Kind: dstack.Invalid, Message: "the token for the repository would be sent without encryption",
 			Hint: "use the repository's https URL"}
 	}
 	return s, nil
+}
+
+// maxTokenBytes is more than any token has. The answer to git's question for a login fits
+// into one page of a pipe with it.
+const maxTokenBytes = 2000
+
+func newTokenError() error {
+	return &dstack.Error{Kind: dstack.Invalid, Message: "the token for the repository is longer than any token",
+		Hint: fmt.Sprintf("copy it again, and pass it with dstack init --token; it has at most %d bytes", maxTokenBytes)}
 }
 
 // parseKey reads a private key. Its error does not quote the key.

@@ -80,6 +80,8 @@ func TestNormalize_Credentials(t *testing.T) {
 		{"public", gitrepo.Source{URL: "https://h/p"}, ""},
 		{"a token", gitrepo.Source{URL: "https://h/p", Token: "t"}, ""},
 		{"a token that breaks the line", gitrepo.Source{URL: "https://h/p", Token: "t\nhost=evil"}, "spaces or other characters"},
+		{"a token of the greatest length", gitrepo.Source{URL: "https://h/p", Token: strings.Repeat("t", 2000)}, ""},
+		{"a token longer than any", gitrepo.Source{URL: "https://h/p", Token: strings.Repeat("t", 2001)}, "is longer than any token"},
 		{"a token without encryption", gitrepo.Source{URL: "http://h/p", Token: "t"}, "without encryption"},
 		{"a token in a URL without encryption", gitrepo.Source{URL: "http://u:t@h/p"}, "without encryption"},
 		{"a key", gitrepo.Source{URL: "git@h:p", PrivateKey: private}, ""},
