@@ -10,11 +10,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -29,9 +27,10 @@ type Options struct {
 	Dir string // of the server, for the fetched commits
 	Log *slog.Logger
 
-	// MaxRepositoryBytes limits what is fetched of one repository, and MaxBytes what is
-	// kept of all. Zero stands for the defaults.
-	MaxRepositoryBytes, MaxBytes int64
+	// MaxRepositoryBytes limits what is kept of one repository of a user, and MaxBytes what
+	// is kept of all. MaxFolderBytes and MaxFolderEntries limit the files of one commit,
+	// which can be many more bytes than those that are fetched. Zero stands for the defaults.
+	MaxRepositoryBytes, MaxBytes, MaxFolderBytes, MaxFolderEntries int64
 
 	CheckTimeout, FetchTimeout time.Duration // zero: the defaults
 }
@@ -39,6 +38,8 @@ type Options struct {
 const (
 	defaultMaxRepositoryBytes = 2 << 30
 	defaultMaxBytes           = 8 << 30
+	defaultMaxFolderBytes     = 4 << 30
+	defaultMaxFolderEntries   = 100_000
 	defaultCheckTimeout       = 20 * time.Second
 	defaultFetchTimeout       = 10 * time.Minute
 	maxFetches                = 4 // at once
@@ -70,6 +71,8 @@ func New(o Options) (*Cache, error) {
 	}
 	setDefault(&o.MaxRepositoryBytes, defaultMaxRepositoryBytes)
 	setDefault(&o.MaxBytes, defaultMaxBytes)
+	setDefault(&o.MaxFolderBytes, defaultMaxFolderBytes)
+	setDefault(&o.MaxFolderEntries, defaultMaxFolderEntries)
 	setDefault(&o.CheckTimeout, defaultCheckTimeout)
 	setDefault(&o.FetchTimeout, defaultFetchTimeout)
 	c := &Cache{opts: o, dir: o.Dir, fetches: semaphore.NewWeighted(maxFetches), locks: map[string]*folderLock{}}
@@ -176,12 +179,37 @@ func (c *Cache) fetchLocked(ctx context.Context, s Source, commit Commit) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.FetchTimeout)
 	defer cancel()
-	if err := c.prepareFolder(ctx, folder); err != nil {
+	defer c.trim(folder) // also after a failure, which may leave something
+	isEmpty, err := c.prepareFolder(ctx, folder)
+	if err != nil {
 		return err
 	}
-	ctx, stop := c.limitSize(ctx, folder, s)
+	err = c.fillCommit(ctx, s, commit)
+	if dstack.KindOf(err) == dstack.TooLarge && !isEmpty { // other commits may have taken the space
+		if err := os.RemoveAll(folder); err != nil {
+			return err
+		}
+		if _, err := c.prepareFolder(ctx, folder); err != nil {
+			return err
+		}
+		err = c.fillCommit(ctx, s, commit)
+	}
+	if dstack.KindOf(err) == dstack.TooLarge {
+		return errors.Join(err, os.RemoveAll(folder))
+	}
+	return err
+}
+
+// incomingRef is the name of a commit that has not been checked.
+const incomingRef = "refs/incoming/commit"
+
+// fillCommit fetches a commit into the folder of its source, checks it, and names it.
+func (c *Cache) fillCommit(ctx context.Context, s Source, commit Commit) error {
+	folder := c.folderOf(s)
+	limited, stop := c.limitSize(ctx, folder, c.opts.MaxRepositoryBytes, newCommitSizeError(s, human.Bytes(c.opts.MaxRepositoryBytes)))
 	defer stop()
-	_, err := c.runRemote(ctx, s, fetchCommand(folder, s.URL, "--depth=1", "+"+commit.Hash+":"+refOf(commit)))
+	ctx = limited
+	_, err := c.runRemote(ctx, s, fetchCommand(folder, s.URL, "--depth=1", "+"+commit.Hash+":"+incomingRef))
 	if failed, ok := errors.AsType[*gitError](err); ok && failed.has("unadvertised object") {
 		err = c.fetchBranch(ctx, s, commit)
 	} else if ok && failed.has("not our ref", "couldn't find remote ref", "bad object") {
@@ -191,8 +219,17 @@ func (c *Cache) fetchLocked(ctx context.Context, s Source, commit Commit) error 
 		removeTempFiles(folder)
 		return explainFailure(err, s.URL)
 	}
-	c.trim(folder)
-	return nil
+	if err := c.checkTree(ctx, s, commit); err != nil {
+		return explainFailure(err, s.URL)
+	}
+	_, err = c.runLocal(ctx, gitCommand{dir: folder, args: []string{"update-ref", refOf(commit), commit.Hash}})
+	return err
+}
+
+func newCommitSizeError(s Source, limit string) error {
+	return &dstack.Error{Kind: dstack.TooLarge,
+		Message: fmt.Sprintf("one commit of the repository %s is larger than %s", s.URL, limit),
+		Hint:    "keep data and models out of the repository, or in Git LFS; replicas can download them"}
 }
 
 func fetchCommand(folder, url string, args ...string) gitCommand {
@@ -201,10 +238,16 @@ func fetchCommand(folder, url string, args ...string) gitCommand {
 }
 
 // fetchBranch fetches the whole branch of a commit. It is for hosts that give out no
-// commits by their hashes.
-func (c *Cache) fetchBranch(ctx context.Context, s Source, commit Commit) error {
+// commits by their hashes. A failure removes the folder: the history that was fetched is of
+// no use.
+func (c *Cache) fetchBranch(ctx context.Context, s Source, commit Commit) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(c.folderOf(s)))
+		}
+	}()
 	folder, ref := c.folderOf(s), "refs/branches/"+commit.Branch
-	_, err := c.runRemote(ctx, s, fetchCommand(folder, s.URL, "--depth=2147483647", "+refs/heads/"+commit.Branch+":"+ref))
+	_, err = c.runRemote(ctx, s, fetchCommand(folder, s.URL, "--depth=2147483647", "+refs/heads/"+commit.Branch+":"+ref))
 	if failed, ok := errors.AsType[*gitError](err); ok && failed.has("couldn't find remote ref") {
 		return newMissingCommitError(s, commit, err)
 	}
@@ -214,8 +257,7 @@ func (c *Cache) fetchBranch(ctx context.Context, s Source, commit Commit) error 
 	if _, err := c.runLocal(ctx, gitCommand{dir: folder, args: []string{"merge-base", "--is-ancestor", commit.Hash, ref}}); err != nil {
 		return newMissingCommitError(s, commit, err)
 	}
-	_, err = c.runLocal(ctx, gitCommand{dir: folder, args: []string{"update-ref", refOf(commit), commit.Hash}})
-	return err
+	return nil
 }
 
 func newMissingCommitError(s Source, commit Commit, cause error) error {
@@ -233,24 +275,25 @@ func (c *Cache) hasCommit(ctx context.Context, folder string, commit Commit) boo
 	return err == nil
 }
 
-// prepareFolder creates the folder of a source. It empties one that has many commits, and
-// one that a killed git has left locked: starting over is simpler and smaller than
-// repairing it.
-func (c *Cache) prepareFolder(ctx context.Context, folder string) error {
+// prepareFolder creates the folder of a source, and reports whether it has no commits. It
+// empties one that has many commits or is too large, and one that a killed git has left
+// locked: starting over is simpler and smaller than repairing it.
+func (c *Cache) prepareFolder(ctx context.Context, folder string) (isEmpty bool, err error) {
+	removeTempFiles(folder)
 	refs, _ := os.ReadDir(filepath.Join(folder, "refs", "dstack"))
 	locks, _ := filepath.Glob(filepath.Join(folder, "*.lock"))
 	refLocks, _ := filepath.Glob(filepath.Join(folder, "refs", "*", "*.lock"))
-	if len(refs) >= maxCommits || len(locks)+len(refLocks) > 0 {
+	if len(refs) >= maxCommits || len(locks)+len(refLocks) > 0 || measure(folder) > c.opts.MaxRepositoryBytes {
 		if err := os.RemoveAll(folder); err != nil {
-			return err
+			return false, err
 		}
 	}
-	removeTempFiles(folder)
+	packs, _ := filepath.Glob(filepath.Join(folder, "objects", "pack", "*.pack"))
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
+		return false, err
 	}
-	_, err := c.runLocal(ctx, gitCommand{dir: folder, args: []string{"init", "--quiet", "--bare", "--template="}})
-	return err
+	_, err = c.runLocal(ctx, gitCommand{dir: folder, args: []string{"init", "--quiet", "--bare", "--template="}})
+	return len(packs) == 0, err
 }
 
 // removeTempFiles removes what a killed git has left of a fetch.
@@ -261,95 +304,6 @@ func removeTempFiles(folder string) {
 	}
 }
 
-// sizeInterval is the time between two looks at the size of what is being fetched.
-const sizeInterval = 500 * time.Millisecond
-
-// limitSize returns a context that ends when the folder grows beyond the limit. The caller
-// calls stop.
-func (c *Cache) limitSize(ctx context.Context, folder string, s Source) (limited context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	before := measure(folder)
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		ticker := time.NewTicker(sizeInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			if measure(folder)-before > c.opts.MaxRepositoryBytes {
-				cancel(&dstack.Error{Kind: dstack.TooLarge,
-					Message: fmt.Sprintf("one commit of the repository %s is larger than %s", s.URL, human.Bytes(c.opts.MaxRepositoryBytes)),
-					Hint:    "keep data and models out of the repository, or in Git LFS; replicas can download them"})
-				return
-			}
-		}
-	})
-	return ctx, func() {
-		cancel(nil)
-		watch.Wait()
-	}
-}
-
-// measure returns the size of the files below a folder.
-func measure(dir string) (size int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error { // files vanish while git writes
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				size += info.Size()
-			}
-		}
-		return nil
-	})
-	return size
-}
-
-// trim removes the folders that were not used for the longest time, until the others fit
-// into MaxBytes. It keeps the folder that the caller uses, and those in use.
-func (c *Cache) trim(keep string) {
-	folders, _ := filepath.Glob(filepath.Join(c.dir, "commits", "*", "*", "*"))
-	type entry struct {
-		path string
-		used time.Time
-		size int64
-	}
-	var all []entry
-	var total int64
-	for _, path := range folders {
-		info, err := os.Stat(path)
-		if err != nil {
-			continue
-		}
-		e := entry{path, info.ModTime(), measure(path)}
-		total += e.size
-		all = append(all, e)
-	}
-	slices.SortFunc(all, func(a, b entry) int { return a.used.Compare(b.used) })
-	for _, e := range all {
-		if total <= c.opts.MaxBytes {
-			return
-		}
-		if e.path == keep || !c.tryRemove(e.path) {
-			continue
-		}
-		total -= e.size
-	}
-}
-
-// tryRemove removes a folder that nobody uses.
-func (c *Cache) tryRemove(folder string) bool {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // do not wait
-	unlock, err := c.lock(ctx, folder)
-	if err != nil {
-		return false
-	}
-	defer unlock()
-	return os.RemoveAll(folder) == nil
-}
-
 // Forget removes what was fetched of repos of a project, for all users.
 func (c *Cache) Forget(project dstack.ProjectID, repos ...string) error {
 	var errs []error
@@ -357,35 +311,4 @@ func (c *Cache) Forget(project dstack.ProjectID, repos ...string) error {
 		errs = append(errs, os.RemoveAll(filepath.Join(c.dir, "commits", hashName(string(project)), hashName(repo))))
 	}
 	return errors.Join(errs...)
-}
-
-// lock waits for the lock of a folder. The caller unlocks it.
-func (c *Cache) lock(ctx context.Context, folder string) (unlock func(), err error) {
-	c.mu.Lock()
-	l := c.locks[folder]
-	if l == nil {
-		l = &folderLock{holder: make(chan struct{}, 1)}
-		c.locks[folder] = l
-	}
-	l.users++
-	c.mu.Unlock()
-	leave := func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(c.locks, folder)
-		}
-	}
-	select {
-	case l.holder <- struct{}{}:
-		return func() { <-l.holder; leave() }, nil
-	default:
-	}
-	select {
-	case l.holder <- struct{}{}:
-		return func() { <-l.holder; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, context.Cause(ctx)
-	}
 }

@@ -27,6 +27,7 @@ type gitCommand struct {
 	args   []string
 	env    []string // in addition to that of access
 	stdin  io.Reader
+	stdout io.Writer // nil: runGit returns the beginning of the output
 }
 
 // runGit runs git and returns the beginning of its output. Its error is a gitError, or
@@ -45,6 +46,9 @@ func runGit(ctx context.Context, c gitCommand) (string, error) {
 	cmd.Env = append(append([]string{}, c.access.env...), c.env...)
 	var out, errOut boundedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if c.stdout != nil {
+		cmd.Stdout = c.stdout
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killDelay

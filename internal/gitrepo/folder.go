@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // Checkout is the working folder of a run: a commit, with the changes that were not
@@ -23,8 +24,8 @@ type Checkout struct {
 	Diff                    io.Reader // in git's format; nil: none
 }
 
-// CheckDiff returns an error for users if the diff of a checkout does not fit its commit,
-// which must have been fetched.
+// CheckDiff returns an error for users if the diff of a checkout does not fit its commit. It
+// fetches the commit, if needed.
 func (c *Cache) CheckDiff(ctx context.Context, s Source, checkout Checkout) error {
 	diff, err := readDiff(checkout.Diff)
 	if err != nil || diff == "" {
@@ -35,6 +36,11 @@ func (c *Cache) CheckDiff(ctx context.Context, s Source, checkout Checkout) erro
 		return err
 	}
 	defer unlock()
+	if err := c.fetchLocked(ctx, s, checkout.Commit); err != nil { // it may have been removed to make space
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.FetchTimeout)
+	defer cancel()
 	index, err := os.CreateTemp(c.tempDir(), "index-")
 	if err != nil {
 		return err
@@ -46,7 +52,7 @@ func (c *Cache) CheckDiff(ctx context.Context, s Source, checkout Checkout) erro
 	env := []string{"GIT_INDEX_FILE=" + index.Name()}
 	folder := c.folderOf(s)
 	if _, err := c.runLocal(ctx, gitCommand{dir: folder, env: env, args: []string{"read-tree", refOf(checkout.Commit)}}); err != nil {
-		return err
+		return explainFailure(err, s.URL)
 	}
 	_, err = c.runLocal(ctx, gitCommand{dir: folder, env: env, stdin: strings.NewReader(diff),
 		args: []string{"apply", "--cached", "--check", "--whitespace=nowarn", "-"}})
@@ -76,6 +82,10 @@ func readDiff(diff io.Reader) (string, error) {
 
 func explainDiffFailure(err error, commit Commit) error {
 	failed, ok := errors.AsType[*gitError](err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &dstack.Error{Kind: dstack.Timeout, Cause: err, Hint: "apply again with smaller changes: commit and push the others",
+			Message: fmt.Sprintf("the server takes too long to apply the uploaded changes to commit %.12s", commit.Hash)}
+	}
 	if !ok {
 		return err
 	}
@@ -112,10 +122,38 @@ func (c *Cache) OpenFolder(ctx context.Context, s Source, checkout Checkout) (io
 	return newFolderReader(work), nil
 }
 
+// fillFolder makes the clone. The check of the tree and the limits of time and size bound
+// what a commit and a diff can write.
 func (c *Cache) fillFolder(ctx context.Context, s Source, checkout Checkout, work, diff string) error {
-	if err := c.cloneCommit(ctx, s, checkout, work); err != nil {
+	unlock, err := c.lock(ctx, c.folderOf(s))
+	if err != nil {
 		return err
 	}
+	defer unlock()
+	if err := c.fetchLocked(ctx, s, checkout.Commit); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.FetchTimeout)
+	defer cancel()
+	limit := c.opts.MaxRepositoryBytes + c.opts.MaxFolderBytes
+	ctx, stop := c.limitSize(ctx, work, limit, newCommitSizeError(s, human.Bytes(limit)+", with the uploaded changes"))
+	defer stop()
+	if err := c.cloneCommit(ctx, s, checkout, work); err != nil {
+		return explainFailure(err, s.URL)
+	}
+	unlock()
+	if err := c.checkOut(ctx, s, checkout, work); err != nil {
+		return explainFailure(err, s.URL)
+	}
+	if diff == "" {
+		return nil
+	}
+	_, err = c.runLocal(ctx, gitCommand{dir: work, args: []string{"apply", "--whitespace=nowarn", "-"}, stdin: strings.NewReader(diff)})
+	return explainDiffFailure(err, checkout.Commit)
+}
+
+// checkOut writes the files of a clone, and its settings.
+func (c *Cache) checkOut(ctx context.Context, s Source, checkout Checkout, work string) error {
 	remote := "refs/remotes/origin/" + checkout.Branch
 	commands := [][]string{
 		{"config", "remote.origin.url", s.URL},
@@ -133,30 +171,17 @@ func (c *Cache) fillFolder(ctx context.Context, s Source, checkout Checkout, wor
 			return err
 		}
 	}
-	if diff == "" {
-		return nil
-	}
-	_, err := c.runLocal(ctx, gitCommand{dir: work, args: []string{"apply", "--whitespace=nowarn", "-"}, stdin: strings.NewReader(diff)})
-	return explainDiffFailure(err, checkout.Commit)
+	return nil
 }
 
 // cloneCommit makes a repository in work that has the commit of a checkout and nothing
-// else.
+// else. The caller holds the lock of the folder that has it.
 func (c *Cache) cloneCommit(ctx context.Context, s Source, checkout Checkout, work string) error {
-	folder := c.folderOf(s)
-	unlock, err := c.lock(ctx, folder)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := c.fetchLocked(ctx, s, checkout.Commit); err != nil {
-		return err
-	}
 	init := []string{"init", "--quiet", "--template=", "--initial-branch=" + checkout.Branch}
 	if _, err := c.runLocal(ctx, gitCommand{dir: work, args: init}); err != nil {
 		return err
 	}
-	_, err = c.runLocal(ctx, fetchCommand(work, "file://"+folder, "--depth=1", "+"+refOf(checkout.Commit)+":refs/remotes/origin/"+checkout.Branch))
+	_, err := c.runLocal(ctx, fetchCommand(work, "file://"+c.folderOf(s), "--depth=1", "+"+refOf(checkout.Commit)+":refs/remotes/origin/"+checkout.Branch))
 	return err
 }
 
