@@ -219,6 +219,9 @@ func (c *Cache) fillCommit(ctx context.Context, s Source, commit Commit) error {
 		removeTempFiles(folder)
 		return explainFailure(err, s.URL)
 	}
+	if measure(folder) > c.opts.MaxRepositoryBytes { // quicker than the looks at its size
+		return newCommitSizeError(s, human.Bytes(c.opts.MaxRepositoryBytes))
+	}
 	if err := c.checkTree(ctx, s, commit); err != nil {
 		return explainFailure(err, s.URL)
 	}

@@ -31,7 +31,7 @@ type gitCommand struct {
 }
 
 // runGit runs git and returns the beginning of its output. Its error is a gitError, or
-// that git could not be run. When ctx ends, it kills git and the programs that git has
+// that git could not be run. When ctx or git ends, it kills the programs that git has
 // started.
 func runGit(ctx context.Context, c gitCommand) (string, error) {
 	program, err := findGit()
@@ -44,14 +44,6 @@ func runGit(ctx context.Context, c gitCommand) (string, error) {
 		cmd.Dir = c.access.dir
 	}
 	cmd.Env = append(append([]string{}, c.access.env...), c.env...)
-	var out, errOut boundedBuffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	if c.stdout != nil {
-		cmd.Stdout = c.stdout
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killDelay
 	if c.access.token != "" {
 		pipe, err := openTokenPipe(c.access.token)
 		if err != nil {
@@ -60,7 +52,11 @@ func runGit(ctx context.Context, c gitCommand) (string, error) {
 		defer pipe.Close()
 		cmd.ExtraFiles = []*os.File{pipe}
 	}
-	err = cmd.Run()
+	var out, errOut boundedBuffer
+	if c.stdout == nil {
+		c.stdout = &out
+	}
+	err = runGroup(cmd, c.stdout, &errOut)
 	if err == nil {
 		return out.String(), nil
 	}
@@ -71,6 +67,64 @@ func runGit(ctx context.Context, c gitCommand) (string, error) {
 		return "", err
 	}
 	return out.String(), &gitError{text: hideSecret(errOut.String(), c.access.token), cause: err}
+}
+
+// runGroup runs a command in its own process group. Once the command has ended it kills the
+// others of the group, such as git's ssh, and then waits for the end of the output. It
+// copies the output itself, because cmd.Wait waits for all who can write to it.
+func runGroup(cmd *exec.Cmd, out, errOut io.Writer) error {
+	var output outputReader
+	defer output.close()
+	stdout, err := output.open(out)
+	if err != nil {
+		return err
+	}
+	stderr, err := output.open(errOut)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = killDelay
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	err = cmd.Wait()
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // most often, no other is left
+	return err
+}
+
+// outputReader copies what processes write to its pipes.
+type outputReader struct {
+	readers, writers []*os.File
+	tasks            sync.WaitGroup
+}
+
+// open returns a file for processes, and copies to a writer what they write to it.
+func (o *outputReader) open(to io.Writer) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	o.readers, o.writers = append(o.readers, r), append(o.writers, w)
+	o.tasks.Go(func() { _, _ = io.Copy(to, r) }) // ends with the last writer, or with close
+	return w, nil
+}
+
+// close waits until everything is copied, at most killDelay: a process that has left its
+// group may still hold a pipe.
+func (o *outputReader) close() {
+	for _, w := range o.writers {
+		_ = w.Close()
+	}
+	for _, r := range o.readers {
+		_ = r.SetReadDeadline(time.Now().Add(killDelay))
+	}
+	o.tasks.Wait()
+	for _, r := range o.readers {
+		_ = r.Close()
+	}
 }
 
 // findGit returns the program git.

@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"dstack/internal/dstack"
 	"dstack/internal/gitrepo"
@@ -159,6 +162,47 @@ func TestCheckDiff_FetchesACommitThatWasRemoved(t *testing.T) {
 	if err := r.cache.CheckDiff(t.Context(), r.source(), checkout); err != nil {
 		t.Error(err)
 	}
+}
+
+// fakeGit puts a script git first into the PATH. It answers git version as the present one.
+func fakeGit(t *testing.T, version, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	text := "#!/bin/sh\nif [ \"$1\" = version ]; then echo '" + version + "'; exit; fi\n" + script + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "git"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// git can die without the programs that it has started.
+func TestCheckReachable_EndsTheProgramsThatADeadGitLeft(t *testing.T) {
+	r := newRig(t)
+	file := filepath.Join(t.TempDir(), "pid")
+	fakeGit(t, "git version 2.39.5", "sleep 60 & echo $! >"+file+"; echo 'fatal: repository not found' >&2; exit 128")
+	began := time.Now()
+	expectError(t, r.cache.CheckReachable(t.Context(), r.source()), dstack.NotFound, "there is no repository", "get-url")
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(readFile(t, filepath.Dir(file), "pid")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); isRunning(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the program that git started is still running")
+		}
+	}
+}
+
+// isRunning reports whether a process exists, other than as a zombie of whoever adopted it.
+func isRunning(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || !strings.Contains(string(stat), ") Z ")
 }
 
 func sizeOf(t *testing.T, dir string) (size int64) {
