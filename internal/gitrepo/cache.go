@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"dstack/internal/dstack"
 	"dstack/internal/human"
 )
@@ -42,7 +40,6 @@ const (
 	defaultMaxFolderEntries   = 100_000
 	defaultCheckTimeout       = 20 * time.Second
 	defaultFetchTimeout       = 10 * time.Minute
-	maxFetches                = 4 // at once
 	maxCommits                = 50
 )
 
@@ -50,17 +47,11 @@ const (
 // own, because the credentials of one user must not show another what they can read. It is
 // safe for concurrent use by one process.
 type Cache struct {
-	opts    Options
-	dir     string
-	fetches *semaphore.Weighted
+	opts Options
+	dir  string
 
 	mu    sync.Mutex
-	locks map[string]*folderLock
-}
-
-type folderLock struct {
-	holder chan struct{} // of capacity 1; full: held
-	users  int
+	seats map[string]*seats
 }
 
 // New returns a cache in the folder o.Dir. It removes what an earlier process was
@@ -75,7 +66,7 @@ func New(o Options) (*Cache, error) {
 	setDefault(&o.MaxFolderEntries, defaultMaxFolderEntries)
 	setDefault(&o.CheckTimeout, defaultCheckTimeout)
 	setDefault(&o.FetchTimeout, defaultFetchTimeout)
-	c := &Cache{opts: o, dir: o.Dir, fetches: semaphore.NewWeighted(maxFetches), locks: map[string]*folderLock{}}
+	c := &Cache{opts: o, dir: o.Dir, seats: map[string]*seats{}}
 	if err := os.RemoveAll(c.tempDir()); err != nil {
 		return nil, err
 	}
@@ -112,9 +103,14 @@ func hashName(text string) string {
 
 // CheckReachable returns an error for users if the source cannot be read.
 func (c *Cache) CheckReachable(ctx context.Context, s Source) error {
+	release, err := c.takeSlot(ctx, s, c.opts.CheckTimeout)
+	if err != nil {
+		return err
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, c.opts.CheckTimeout)
 	defer cancel()
-	_, err := c.runRemote(ctx, s, gitCommand{args: []string{"ls-remote", "--quiet", "--exit-code", "--", s.URL, "HEAD", "refs/heads/*"}})
+	_, err = c.runRemote(ctx, s, gitCommand{args: []string{"ls-remote", "--quiet", "--exit-code", "--", s.URL, "HEAD", "refs/heads/*"}})
 	if failed, ok := errors.AsType[*gitError](err); ok && failed.text == "" { // any page is a repository without branches
 		return &dstack.Error{Kind: dstack.NotFound, Message: "there is no repository at " + s.URL + ", or it has no branches",
 			Hint: "check its URL: git remote get-url origin; and push to it", Cause: err}
@@ -122,12 +118,8 @@ func (c *Cache) CheckReachable(ctx context.Context, s Source) error {
 	return explainFailure(err, s.URL)
 }
 
-// runRemote runs a command that reads a source.
+// runRemote runs a command that reads a source. The caller has a slot.
 func (c *Cache) runRemote(ctx context.Context, s Source, command gitCommand) (string, error) {
-	if err := c.fetches.Acquire(ctx, 1); err != nil {
-		return "", err
-	}
-	defer c.fetches.Release(1)
 	if err := c.makeDirs(); err != nil {
 		return "", err
 	}
@@ -177,6 +169,11 @@ func (c *Cache) fetchLocked(ctx context.Context, s Source, commit Commit) error 
 		now := time.Now()
 		return os.Chtimes(folder, now, now)
 	}
+	release, err := c.takeSlot(ctx, s, c.opts.FetchTimeout)
+	if err != nil {
+		return err
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, c.opts.FetchTimeout)
 	defer cancel()
 	defer c.trim(folder) // also after a failure, which may leave something

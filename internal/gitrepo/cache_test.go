@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -184,6 +185,41 @@ func TestFetch_StopsWithItsCaller(t *testing.T) {
 	}
 	if err := r.cache.Fetch(t.Context(), r.source(), onMain(r.repo.Head())); err != nil {
 		t.Errorf("the next fetch: %v", err)
+	}
+}
+
+// A user whose repositories do not answer must not keep others from theirs, and the time in
+// which nobody looks at a repository does not count as its own.
+func TestCheckReachable_OneUserCannotHoldAllSlots(t *testing.T) {
+	r := newRig(t, func(o *gitrepo.Options) { o.CheckTimeout = 2 * time.Second })
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	slow := r.source()
+	slow.User, slow.URL = "mallory", "http://"+silent.Addr().String()+"/a/b"
+	results := make(chan error, 8)
+	var callers sync.WaitGroup
+	for range cap(results) {
+		callers.Go(func() { results <- r.cache.CheckReachable(t.Context(), slow) })
+	}
+	time.Sleep(500 * time.Millisecond) // they have come first
+	began := time.Now()
+	if err := r.cache.CheckReachable(t.Context(), r.source()); err != nil || time.Since(began) > time.Second {
+		t.Errorf("another user waited %s and got %v", time.Since(began), err)
+	}
+	callers.Wait()
+	close(results)
+	kinds := map[dstack.Kind]int{}
+	for err := range results {
+		kinds[dstack.KindOf(err)]++
+		if dstack.KindOf(err) == dstack.Unavailable {
+			expectError(t, err, dstack.Unavailable, "the server is busy reading other repositories", "try again")
+		}
+	}
+	if kinds[dstack.Timeout] < 2 || kinds[dstack.Unavailable] < 4 {
+		t.Errorf("the slow ones got %v", kinds)
 	}
 }
 
