@@ -71,9 +71,7 @@ const tokenConfig = `[credential]
 `
 
 // passedVariables are the variables of the server that git needs, too.
-var passedVariables = []string{
-	"PATH", "TMPDIR", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy",
-}
+var passedVariables = []string{"PATH", "TMPDIR"}
 
 // openLocalAccess returns the access of commands that use no network.
 func (c *Cache) openLocalAccess() (*access, error) {
@@ -91,8 +89,12 @@ func (c *Cache) openAccess(ctx context.Context, s Source) (*access, error) {
 	if err != nil {
 		return nil, err
 	}
+	proxy, err := c.findProxy(at)
+	if err != nil {
+		return nil, err
+	}
 	address, err := findAddress(ctx, at.Host, s.MayUseLoopback)
-	if dstack.KindOf(err) == dstack.Unavailable && usesProxy(at) {
+	if dstack.KindOf(err) == dstack.Unavailable && proxy != "" {
 		err = nil // the proxy resolves the name
 	}
 	if err != nil {
@@ -102,7 +104,7 @@ func (c *Cache) openAccess(ctx context.Context, s Source) (*access, error) {
 		return c.openKeyAccess(s, at, address)
 	}
 	config := baseConfig
-	if address.IsValid() {
+	if _, err := netip.ParseAddr(at.Host); err != nil && address.IsValid() { // git resolves no addresses, and cannot read IPv6 ones here
 		config += fmt.Sprintf("[http]\n\tcurloptResolve = %s\n", formatResolve(at, address))
 	}
 	if s.Token != "" {
@@ -114,6 +116,9 @@ func (c *Cache) openAccess(ctx context.Context, s Source) (*access, error) {
 	}
 	a.token = s.Token
 	a.env = append(a.env, "GIT_ALLOW_PROTOCOL="+at.Scheme)
+	if proxy != "" { // in the environment, because it may contain a password
+		a.env = append(a.env, at.Scheme+"_proxy="+proxy)
+	}
 	for variable, setting := range map[string]string{"SSL_CERT_FILE": "GIT_SSL_CAINFO", "SSL_CERT_DIR": "GIT_SSL_CAPATH"} {
 		if value := os.Getenv(variable); value != "" {
 			a.env = append(a.env, setting+"="+value)
@@ -122,13 +127,22 @@ func (c *Cache) openAccess(ctx context.Context, s Source) (*access, error) {
 	return a, nil
 }
 
-// usesProxy reports whether git reads a repository through a proxy.
-func usesProxy(at Location) bool {
+// findProxy returns the URL of the proxy through which git reads a repository; "": none.
+// git gets only this choice, because it chooses in other ways than Go: it would connect
+// itself to a host whose address nobody has checked.
+func (c *Cache) findProxy(at Location) (string, error) {
 	if at.Scheme == "ssh" {
-		return false
+		return "", nil
 	}
-	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: at.Scheme, Host: net.JoinHostPort(at.Host, at.port())}})
-	return err == nil && proxy != nil
+	proxy, err := c.opts.Proxy(&http.Request{URL: &url.URL{Scheme: at.Scheme, Host: net.JoinHostPort(at.Host, at.port())}})
+	if err != nil {
+		return "", &dstack.Error{Kind: dstack.Unavailable, Message: "the server's proxy cannot be used: its URL cannot be read",
+			Hint: "correct HTTP_PROXY and HTTPS_PROXY in the server's environment"} // the cause may contain a password
+	}
+	if proxy == nil {
+		return "", nil
+	}
+	return proxy.String(), nil
 }
 
 // openKeyAccess prepares a connection over SSH: an agent with the source's key, and the
@@ -159,8 +173,8 @@ func (c *Cache) openKeyAccess(s Source, at Location, address netip.Addr) (*acces
 	}
 	command := []string{program, "-F", "/dev/null"}
 	for _, option := range []string{
-		"BatchMode=yes", "IdentityAgent=" + socket, "PreferredAuthentications=publickey", "StrictHostKeyChecking=accept-new",
-		"UserKnownHostsFile=" + filepath.Join(c.dir, "known_hosts"), "GlobalKnownHostsFile=/dev/null", "UpdateHostKeys=no",
+		"BatchMode=yes", "IdentityAgent=" + quotePath(socket), "PreferredAuthentications=publickey", "StrictHostKeyChecking=accept-new",
+		"UserKnownHostsFile=" + quotePath(filepath.Join(c.dir, "known_hosts")), "GlobalKnownHostsFile=/dev/null", "UpdateHostKeys=no",
 		"ConnectTimeout=15", "ServerAliveInterval=15", "ClearAllForwardings=yes",
 		"HostName=" + address.String(), "HostKeyAlias=[" + strings.ToLower(at.Host) + "]:" + at.port(),
 	} {
@@ -168,6 +182,12 @@ func (c *Cache) openKeyAccess(s Source, at Location, address netip.Addr) (*acces
 	}
 	a.env = append(a.env, "GIT_ALLOW_PROTOCOL=ssh", "GIT_SSH_COMMAND="+quoteShell(command))
 	return a, nil
+}
+
+// quotePath returns a path as options of ssh take it: there, spaces separate paths, and %
+// begins a variable.
+func quotePath(path string) string {
+	return `"` + strings.NewReplacer("%", "%%", `\`, `\\`, `"`, `\"`).Replace(path) + `"`
 }
 
 func quoteShell(words []string) string {

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -31,6 +33,10 @@ type Options struct {
 	MaxRepositoryBytes, MaxBytes, MaxFolderBytes, MaxFolderEntries int64
 
 	CheckTimeout, FetchTimeout time.Duration // zero: the defaults
+
+	// Proxy returns the proxy for a request, or nil; it is http.ProxyFromEnvironment if it
+	// is nil itself.
+	Proxy func(*http.Request) (*url.URL, error)
 }
 
 const (
@@ -66,6 +72,9 @@ func New(o Options) (*Cache, error) {
 	setDefault(&o.MaxFolderEntries, defaultMaxFolderEntries)
 	setDefault(&o.CheckTimeout, defaultCheckTimeout)
 	setDefault(&o.FetchTimeout, defaultFetchTimeout)
+	if o.Proxy == nil {
+		o.Proxy = http.ProxyFromEnvironment
+	}
 	c := &Cache{opts: o, dir: o.Dir, seats: map[string]*seats{}}
 	if err := os.RemoveAll(c.tempDir()); err != nil {
 		return nil, err
