@@ -215,6 +215,9 @@ func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.Read
 		return d.store.Code(ctx, spec.CodeProject, spec.CodeRepo, spec.CodeHash)
 	}
 	access, err := d.store.RepoAccess(ctx, spec.CodeProject, spec.CodeRepo, spec.Checkout.User)
+	if dstack.KindOf(err) == dstack.NotFound { // the user was deleted, and the commit that they had fetched is enough
+		access, err = dstack.RepoAccess{Project: spec.CodeProject, Repo: spec.CodeRepo, User: spec.Checkout.User}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

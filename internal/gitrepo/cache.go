@@ -178,6 +178,11 @@ func (c *Cache) fetchLocked(ctx context.Context, s Source, commit Commit) error 
 		now := time.Now()
 		return os.Chtimes(folder, now, now)
 	}
+	if s.URL == "" {
+		return &dstack.Error{Kind: dstack.NotFound, Hint: "apply it again, as a user who can read the repository",
+			Message: fmt.Sprintf("the user who applied this run was deleted, with the credentials for its repository, and the commit %.12s is no longer on this server",
+				commit.Hash)}
+	}
 	release, err := c.takeSlot(ctx, s, c.opts.FetchTimeout)
 	if err != nil {
 		return err

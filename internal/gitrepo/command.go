@@ -10,8 +10,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"dstack/internal/dstack"
 )
 
 // killDelay is how long a git command that is canceled may take to end.
@@ -34,7 +32,7 @@ type gitCommand struct {
 // that git could not be run. When ctx or git ends, it kills the programs that git has
 // started.
 func runGit(ctx context.Context, c gitCommand) (string, error) {
-	program, err := findGit()
+	program, err := findGit(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -125,16 +123,6 @@ func (o *outputReader) close() {
 	for _, r := range o.readers {
 		_ = r.Close()
 	}
-}
-
-// findGit returns the program git.
-func findGit() (string, error) {
-	program, err := exec.LookPath("git")
-	if err != nil {
-		return "", &dstack.Error{Kind: dstack.Unsupported, Cause: err, Message: "the server's machine has no program git, which reads repositories",
-			Hint: "install git on the server's machine, or upload the folder instead: dstack init --local"}
-	}
-	return program, nil
 }
 
 // openTokenPipe returns a pipe that contains the answer to git's question for a login. It

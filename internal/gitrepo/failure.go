@@ -25,10 +25,16 @@ func (e *gitError) has(phrases ...string) bool {
 	return slices.ContainsFunc(phrases, func(phrase string) bool { return strings.Contains(text, phrase) })
 }
 
+const messageFull = "the disk of the server's folder is full"
+
 const (
 	hintUnreachable = "check the repository's URL and the network of the server's machine; or upload the folder instead: dstack init --local"
 	hintLogin       = "give credentials that can read it: dstack init --token TOKEN, or --git-identity KEY"
 )
+
+// ErrServer is in the chain of errors that are a state of the server, such as a full disk,
+// and no mistake in what the caller asks for.
+var ErrServer = errors.New("the server cannot do it at present")
 
 // failurePattern recognizes a failure of git, and of the ssh and curl that it uses, by its
 // text. Only this file depends on the text of errors.
@@ -73,7 +79,7 @@ var failurePatterns = []failurePattern{
 	},
 	{
 		[]string{"no space left on device", "disk quota exceeded"},
-		dstack.Unavailable, "the disk of the server's folder is full", "free some space there",
+		dstack.Unavailable, messageFull, "free some space there",
 	},
 	{
 		[]string{
@@ -101,6 +107,9 @@ func explainFailure(err error, url string) error {
 	}
 	for _, p := range failurePatterns {
 		if failed.has(p.phrases...) {
+			if p.message == messageFull {
+				err = errors.Join(ErrServer, err)
+			}
 			return &dstack.Error{Kind: p.kind, Message: prefix + p.message + quoteText(failed.text), Hint: p.hint, Cause: err}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"unicode"
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -22,6 +23,22 @@ type Checkout struct {
 	Commit
 	AuthorName, AuthorEmail string    // the user.name and user.email of the folder; empty: none
 	Diff                    io.Reader // in git's format; nil: none
+}
+
+// maxAuthorBytes is more than names and addresses have.
+const maxAuthorBytes = 1000
+
+// CheckAuthor returns an error for users if git cannot take the author's name or email.
+func (c Checkout) CheckAuthor() error {
+	for _, field := range []struct{ place, text string }{
+		{"repo_data.repo_config_name", c.AuthorName}, {"repo_data.repo_config_email", c.AuthorEmail},
+	} {
+		if len(field.text) > maxAuthorBytes || strings.ContainsFunc(field.text, unicode.IsControl) {
+			return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%s has control characters or more than %d bytes", field.place, maxAuthorBytes),
+				Hint: "correct it in the clone: git config user.name NAME; git config user.email EMAIL"}
+		}
+	}
+	return nil
 }
 
 // CheckDiff returns an error for users if the diff of a checkout does not fit its commit. It
@@ -156,9 +173,11 @@ func (c *Cache) fillFolder(ctx context.Context, s Source, checkout Checkout, wor
 func (c *Cache) checkOut(ctx context.Context, s Source, checkout Checkout, work string) error {
 	remote := "refs/remotes/origin/" + checkout.Branch
 	commands := [][]string{
-		{"config", "remote.origin.url", s.URL},
 		{"config", "remote.origin.fetch", "+refs/heads/" + checkout.Branch + ":" + remote},
 		{"checkout", "--quiet", "-B", checkout.Branch, remote},
+	}
+	if s.URL != "" {
+		commands = append(commands, []string{"config", "remote.origin.url", s.URL})
 	}
 	if checkout.AuthorName != "" {
 		commands = append(commands, []string{"config", "user.name", checkout.AuthorName})

@@ -138,3 +138,39 @@ func TestOpenFolder_RunsNothingOfTheRepository(t *testing.T) {
 		t.Errorf("hooks in the working folder: %v", entries)
 	}
 }
+
+// Services go on after the user who applied them was deleted, with the credentials.
+func TestOpenFolder_WithoutTheCredentials(t *testing.T) {
+	r := newRig(t)
+	hash := r.repo.Head()
+	if err := r.cache.Fetch(t.Context(), r.source(), onMain(hash)); err != nil {
+		t.Fatal(err)
+	}
+	bare := r.source()
+	bare.URL, bare.Token, bare.MayUseLoopback = "", "", false
+	if got := readFile(t, r.mustUnpack(bare, gitrepo.Checkout{Commit: onMain(hash)}), "app.txt"); got != "one\n" {
+		t.Errorf("%q", got)
+	}
+	if err := r.cache.Forget("project", "app-12345678"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.unpack(bare, gitrepo.Checkout{Commit: onMain(hash)})
+	expectError(t, err, dstack.NotFound, "was deleted, with the credentials for its repository, and the commit "+hash[:12], "apply it again")
+}
+
+func TestCheckAuthor(t *testing.T) {
+	for _, c := range []struct {
+		name, email, place string // empty: accepted
+	}{
+		{"", "", ""}, {"Ann Bö", "ann@example.com", ""}, {strings.Repeat("a", 1000), "", ""}, {strings.Repeat("a", 1001), "", "repo_config_name"},
+		{"a\x00b", "", "repo_config_name"}, {"a\nb", "", "repo_config_name"}, {"Ann", "a\x00", "repo_config_email"},
+		{"Ann", strings.Repeat("a", 1001), "repo_config_email"},
+	} {
+		err := gitrepo.Checkout{AuthorName: c.name, AuthorEmail: c.email}.CheckAuthor()
+		if c.place == "" && err != nil {
+			t.Errorf("%.20q: %v", c, err)
+		} else if c.place != "" {
+			expectError(t, err, dstack.Invalid, "repo_data."+c.place, "git config")
+		}
+	}
+}

@@ -175,6 +175,25 @@ func fakeGit(t *testing.T, version, script string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
+// Older versions ignore the address that the server checked.
+func TestCheckReachable_RefusesAnOldGit(t *testing.T) {
+	r := newRig(t)
+	for _, c := range []struct{ version, message string }{
+		{"git version 2.36.6", "the server's git is version 2.36.6; version 2.37 or later is needed"},
+		{"git version 1.99.0", "version 1.99.0;"},
+		{"hello", "version hello;"},
+	} {
+		fakeGit(t, c.version, "exit 0")
+		expectError(t, r.cache.CheckReachable(t.Context(), r.source()), dstack.Unsupported, c.message, "install git")
+	}
+	for _, version := range []string{"git version 2.37.0", "git version 2.37.1.windows.1", "git version 2.50.1 (Apple Git-155)", "git version 3.0.0-rc0"} {
+		fakeGit(t, version, "exit 0")
+		if err := r.cache.CheckReachable(t.Context(), r.source()); err != nil {
+			t.Errorf("%s: %v", version, err)
+		}
+	}
+}
+
 // git can die without the programs that it has started.
 func TestCheckReachable_EndsTheProgramsThatADeadGitLeft(t *testing.T) {
 	r := newRig(t)

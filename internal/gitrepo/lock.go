@@ -29,7 +29,7 @@ func (c *Cache) lock(ctx context.Context, folder string) (unlock func(), err err
 // caller gives the slot back.
 func (c *Cache) takeSlot(ctx context.Context, s Source, timeout time.Duration) (release func(), err error) {
 	busy := &dstack.Error{Kind: dstack.Unavailable, Message: "the server is busy reading other repositories", Hint: "try again",
-		Cause: fmt.Errorf("no slot was free within %s", timeout)}
+		Cause: fmt.Errorf("%w: no slot was free within %s", ErrServer, timeout)}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, busy)
 	defer cancel()
 	own, err := c.takeSeat(ctx, "user "+string(s.User), maxFetchesPerUser)

@@ -15,7 +15,8 @@ import (
 )
 
 // Source is a repository that a user registered: its address and what the server needs
-// to read it. Token and PrivateKey are secrets, and the other fields are not.
+// to read it. Token and PrivateKey are secrets, and the other fields are not. A source
+// without URL has only the commits that were fetched before.
 type Source struct {
 	Project dstack.ProjectID
 	Repo    string        // ID of the repo in the project

@@ -97,6 +97,9 @@ func (s *Server) fetchCheckout(c *apiCall, rs *dstack.RunSpec) error {
 		return err
 	}
 	source, wanted := NewGitCheckout(access, *checkout)
+	if err := wanted.CheckAuthor(); err != nil {
+		return err
+	}
 	if err := s.repos.Fetch(c.ctx, source, wanted.Commit); err != nil {
 		return toRepoError(err)
 	}
@@ -109,7 +112,10 @@ func (s *Server) findRepoAccess(c *apiCall, repo string) (dstack.RepoAccess, err
 		return dstack.RepoAccess{}, err
 	}
 	access, err := s.store.RepoAccess(c.ctx, c.project.ID, repo, c.user.ID)
-	return access, toRepoError(err)
+	if dstack.KindOf(err) == dstack.NotFound { // not, for example, a database that cannot be reached
+		err = toRepoError(err)
+	}
+	return access, err
 }
 
 // checkChanges checks that the uploaded changes of a plan can be applied to its commit.
@@ -133,10 +139,10 @@ func (s *Server) checkChanges(c *apiCall, p runPlan, hash string) error {
 }
 
 // toRepoError gives an error about a repository the kind Invalid: to its reader, it is a
-// mistake in what they ask for, and no state of the server.
+// mistake in what they ask for, unless it is a state of the server.
 func toRepoError(err error) error {
 	failed, ok := errors.AsType[*dstack.Error](err)
-	if !ok || failed.Kind == dstack.Internal || failed.Kind == dstack.Unsupported {
+	if !ok || errors.Is(err, gitrepo.ErrServer) || failed.Kind == dstack.Internal || failed.Kind == dstack.Unsupported {
 		return err
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Message: failed.Message, Hint: failed.Hint, Cause: err}

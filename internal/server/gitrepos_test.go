@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -151,6 +152,44 @@ func TestSubmit_ChecksTheUploadedChanges(t *testing.T) {
 	if err != nil || stored.Spec.RepoUser == "" {
 		t.Errorf("the run's repo user is %q, %v", stored.Spec.RepoUser, err)
 	}
+}
+
+// A state of the server is no mistake in the request: callers may try again.
+func TestToRepoError_KeepsStatesOfTheServer(t *testing.T) {
+	unreachable := &dstack.Error{Kind: dstack.Unavailable, Message: "its host cannot be reached"}
+	busy := &dstack.Error{Kind: dstack.Unavailable, Message: "busy", Cause: fmt.Errorf("%w: no slot", gitrepo.ErrServer)}
+	for _, c := range []struct {
+		err  error
+		want dstack.Kind
+	}{{unreachable, dstack.Invalid}, {busy, dstack.Unavailable}, {&dstack.Error{Kind: dstack.Unsupported}, dstack.Unsupported}} {
+		if got := dstack.KindOf(toRepoError(c.err)); got != c.want {
+			t.Errorf("%v becomes %s, want %s", c.err, got, c.want)
+		}
+	}
+}
+
+func TestPlan_OfAGitCommitOnAFullDisk(t *testing.T) {
+	g := newGitServer(t)
+	g.mustCall(api.ProjectPrefix+"/repos/init", initBody(g.url, ""), nil)
+	dir := t.TempDir()
+	script := "#!/bin/sh\ncase $1 in version) echo git version 2.39.5;; fetch) echo 'fatal: write error: No space left on device' >&2; exit 128;; esac\n"
+	if err := os.WriteFile(filepath.Join(dir, "git"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spec := g.gitSpec("web", strings.Repeat("a", 40), "")
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	a := g.callAs(g.admin, api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: spec})
+	if a.errorKind() != dstack.Unavailable || !strings.Contains(a.text, "the disk of the server's folder is full") {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+}
+
+func TestPlan_RefusesAuthorsThatGitCannotTake(t *testing.T) {
+	g := newGitServer(t)
+	g.mustCall(api.ProjectPrefix+"/repos/init", initBody(g.url, ""), nil)
+	rs := g.gitSpec("web", g.repo.Head(), "")
+	rs.RepoData = dstack.JSON(strings.Replace(string(rs.RepoData), `"Ann"`, `"a\u0000b"`, 1))
+	g.expectError(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: rs}, 400, dstack.Invalid, "repo_data.repo_config_name has control characters")
 }
 
 // The credentials of one user are not used for the runs of another.
