@@ -317,12 +317,3 @@ func removeTempFiles(folder string) {
 		_ = os.Remove(file)
 	}
 }
-
-// Forget removes what was fetched of repos of a project, for all users.
-func (c *Cache) Forget(project dstack.ProjectID, repos ...string) error {
-	var errs []error
-	for _, repo := range repos {
-		errs = append(errs, os.RemoveAll(filepath.Join(c.dir, "commits", hashName(string(project)), hashName(repo))))
-	}
-	return errors.Join(errs...)
-}

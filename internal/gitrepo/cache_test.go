@@ -284,14 +284,60 @@ func TestForget_RemovesWhatWasFetched(t *testing.T) {
 	if err := r.cache.Fetch(t.Context(), r.source(), onMain(r.repo.Head())); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.cache.Forget("project", "other", "app-12345678"); err != nil {
+	if err := r.cache.Forget(t.Context(), "project", "other", "app-12345678"); err != nil {
 		t.Fatal(err)
 	}
 	if folders, _ := filepath.Glob(filepath.Join(r.dir, "commits", "*", "*", "*")); len(folders) != 0 {
 		t.Errorf("left: %v", folders)
 	}
-	if err := r.cache.Forget("project", "app-12345678"); err != nil {
+	if err := r.cache.Forget(t.Context(), "project", "app-12345678"); err != nil {
 		t.Errorf("again: %v", err)
+	}
+}
+
+func TestForgetProject_RemovesAllRepos(t *testing.T) {
+	r := newRig(t)
+	for _, repo := range []string{"a", "b"} {
+		for _, project := range []dstack.ProjectID{"gone", "kept"} {
+			s := r.source()
+			s.Project, s.Repo = project, repo
+			if err := r.cache.Fetch(t.Context(), s, onMain(r.repo.Head())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := r.cache.ForgetProject(t.Context(), "gone"); err != nil {
+		t.Fatal(err)
+	}
+	if folders := foldersOf(r); len(folders) != 2 {
+		t.Errorf("left: %v", folders)
+	}
+}
+
+// A folder is removed only once nobody fetches into it.
+func TestForget_WaitsForAFetch(t *testing.T) {
+	r := newRig(t, func(o *gitrepo.Options) { o.CheckTimeout, o.FetchTimeout = 300*time.Millisecond, 2*time.Second })
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	s := r.source()
+	s.URL = "http://" + silent.Addr().String() + "/a/b"
+	var fetch sync.WaitGroup
+	fetch.Go(func() { _ = r.cache.Fetch(t.Context(), s, onMain(r.repo.Head())) })
+	for deadline := time.Now().Add(5 * time.Second); len(foldersOf(r)) == 0 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := r.cache.Forget(t.Context(), "project", "app-12345678"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("during the fetch: %v", err)
+	}
+	if len(foldersOf(r)) != 1 {
+		t.Error("the folder was removed while git used it")
+	}
+	fetch.Wait()
+	if err := r.cache.Forget(t.Context(), "project", "app-12345678"); err != nil || len(foldersOf(r)) != 0 {
+		t.Errorf("after the fetch: %v, %v", err, foldersOf(r))
 	}
 }
 

@@ -151,7 +151,7 @@ func TestOpenFolder_WithoutTheCredentials(t *testing.T) {
 	if got := readFile(t, r.mustUnpack(bare, gitrepo.Checkout{Commit: onMain(hash)}), "app.txt"); got != "one\n" {
 		t.Errorf("%q", got)
 	}
-	if err := r.cache.Forget("project", "app-12345678"); err != nil {
+	if err := r.cache.Forget(t.Context(), "project", "app-12345678"); err != nil {
 		t.Fatal(err)
 	}
 	_, err := r.unpack(bare, gitrepo.Checkout{Commit: onMain(hash)})

@@ -154,7 +154,7 @@ func TestCheckDiff_FetchesACommitThatWasRemoved(t *testing.T) {
 	if err := r.cache.Fetch(t.Context(), r.source(), onMain(hash)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.cache.Forget("project", "app-12345678"); err != nil {
+	if err := r.cache.Forget(t.Context(), "project", "app-12345678"); err != nil {
 		t.Fatal(err)
 	}
 	r.repo.Write(map[string]string{"app.txt": "two\n"})

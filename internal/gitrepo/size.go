@@ -2,12 +2,15 @@ package gitrepo
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
+
+	"dstack/internal/dstack"
 )
 
 // sizeInterval is the time between two looks at the size of what is being fetched.
@@ -94,4 +97,45 @@ func (c *Cache) tryRemove(folder string) bool {
 	}
 	defer unlock()
 	return os.RemoveAll(folder) == nil
+}
+
+// Forget removes what was fetched of repos of a project, for all users. It waits for those
+// who use a folder, at most CheckTimeout.
+func (c *Cache) Forget(ctx context.Context, project dstack.ProjectID, repos ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.CheckTimeout)
+	defer cancel()
+	var errs []error
+	for _, repo := range repos {
+		errs = append(errs, c.removeRepo(ctx, filepath.Join(c.dir, "commits", hashName(string(project)), hashName(repo))))
+	}
+	return errors.Join(errs...)
+}
+
+// ForgetProject removes what was fetched of all repos of a project, as Forget does.
+func (c *Cache) ForgetProject(ctx context.Context, project dstack.ProjectID) error {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.CheckTimeout)
+	defer cancel()
+	folder := filepath.Join(c.dir, "commits", hashName(string(project)))
+	repos, _ := filepath.Glob(filepath.Join(folder, "*"))
+	var errs []error
+	for _, repo := range repos {
+		errs = append(errs, c.removeRepo(ctx, repo))
+	}
+	_ = os.Remove(folder) // if it is empty
+	return errors.Join(errs...)
+}
+
+func (c *Cache) removeRepo(ctx context.Context, repo string) error {
+	folders, _ := filepath.Glob(filepath.Join(repo, "*"))
+	var errs []error
+	for _, folder := range folders {
+		unlock, err := c.lock(ctx, folder)
+		if err == nil {
+			err = os.RemoveAll(folder)
+			unlock()
+		}
+		errs = append(errs, err)
+	}
+	_ = os.Remove(repo) // if it is empty
+	return errors.Join(errs...)
 }

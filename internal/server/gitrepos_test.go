@@ -209,6 +209,28 @@ func TestPlan_NeedsTheUsersOwnCredentials(t *testing.T) {
 	}
 }
 
+func TestDeleteProjects_RemovesFetchedCommits(t *testing.T) {
+	g := newGitServer(t)
+	g.mustCall("/api/projects/create", `{"project_name": "team"}`, nil)
+	g.mustCall("/api/project/team/repos/init", initBody(g.url, ""), nil)
+	project, err := g.store.Project(t.Context(), "team")
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := g.store.User(t.Context(), AdminName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := gitrepo.Source{Project: project.ID, Repo: gitRepoID, User: user.ID, URL: g.url, MayUseLoopback: true}
+	if err := g.server.repos.Fetch(t.Context(), source, gitrepo.Commit{Hash: g.repo.Head(), Branch: "main"}); err != nil {
+		t.Fatal(err)
+	}
+	g.mustCall("/api/projects/delete", `{"projects_names": ["team"]}`, nil)
+	if left, _ := filepath.Glob(filepath.Join(g.dir, "repos", "commits", "*")); len(left) != 0 {
+		t.Errorf("the commits of a deleted project: %v", left)
+	}
+}
+
 func (g *gitServer) project() dstack.Project {
 	g.t.Helper()
 	project, err := g.store.Project(g.t.Context(), "main")

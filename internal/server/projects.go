@@ -148,6 +148,12 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 		if err := s.logs.RemoveProject(p.Name); err != nil {
 			s.log.Warn("the logs of a deleted project were not removed", "project", p.Name, "err", err)
 		}
+		if s.repos == nil {
+			continue
+		}
+		if err := s.repos.ForgetProject(c.ctx, p.ID); err != nil {
+			s.log.Warn("the fetched commits of a deleted project were not removed", "project", p.Name, "err", err)
+		}
 	}
 	return wire.Null{}, nil
 }

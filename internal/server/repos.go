@@ -82,7 +82,7 @@ func (s *Server) deleteRepos(c *apiCall, in api.DeleteRepos) (wire.Null, error) 
 	if err := s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs); err != nil || s.repos == nil {
 		return wire.Null{}, err
 	}
-	if err := s.repos.Forget(c.project.ID, in.ReposIDs...); err != nil {
+	if err := s.repos.Forget(c.ctx, c.project.ID, in.ReposIDs...); err != nil {
 		s.log.Warn("the fetched commits of deleted repos were not removed", "err", err)
 	}
 	return wire.Null{}, nil
