@@ -175,6 +175,44 @@ func fakeGit(t *testing.T, version, script string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
+// The changes can be larger than the commit, which was checked.
+func TestOpenFolder_LimitsTheSizeOfTheFolder(t *testing.T) {
+	r := newRig(t)
+	checkout := gitrepo.Checkout{Commit: onMain(r.repo.Head())}
+	if err := r.cache.Fetch(t.Context(), r.source(), checkout.Commit); err != nil {
+		t.Fatal(err)
+	}
+	program, err := exec.LookPath("git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fakeGit(t, "git version 2.39.5", "[ \"$1\" = checkout ] && head -c 4000000 /dev/zero >big && sleep 20\nexec "+program+" \"$@\"")
+	r.cache = r.newCache(func(o *gitrepo.Options) { o.MaxRepositoryBytes, o.MaxFolderBytes = 1<<20, 1<<20 })
+	began := time.Now()
+	_, err = r.unpack(r.source(), checkout)
+	expectError(t, err, dstack.TooLarge, "is larger than 2MB, with the uploaded changes", "Git LFS")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if size := sizeOf(t, filepath.Join(r.dir, "tmp")); size != 0 {
+		t.Errorf("%d bytes are left", size)
+	}
+}
+
+func TestOpenFolder_LimitsTheTime(t *testing.T) {
+	r := newRig(t)
+	hash := r.repo.Head()
+	if err := r.cache.Fetch(t.Context(), r.source(), onMain(hash)); err != nil {
+		t.Fatal(err)
+	}
+	r.repo.Write(map[string]string{"app.txt": "two\n"})
+	r.cache = r.newCache(func(o *gitrepo.Options) { o.FetchTimeout = time.Nanosecond })
+	_, err := r.unpack(r.source(), gitrepo.Checkout{Commit: onMain(hash)})
+	expectError(t, err, dstack.Timeout, "takes too long", "init --local")
+	err = r.cache.CheckDiff(t.Context(), r.source(), gitrepo.Checkout{Commit: onMain(hash), Diff: strings.NewReader(r.repo.Diff())})
+	expectError(t, err, dstack.Timeout, "takes too long", "init --local")
+}
+
 // Older versions ignore the address that the server checked.
 func TestCheckReachable_RefusesAnOldGit(t *testing.T) {
 	r := newRig(t)
