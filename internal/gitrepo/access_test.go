@@ -61,8 +61,18 @@ func TestCheckReachable_UsesTheProxyThatTheServerChose(t *testing.T) {
 	}
 }
 
+// A proxy on the test's machine would get the requests if the check did not refuse: none
+// leaves the machine.
 func TestCheckReachable_RefusesAddressesOfServicesOfClouds(t *testing.T) {
-	r := newRig(t)
+	var requests atomic.Int64
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		http.Error(w, "no", http.StatusForbidden)
+	}))
+	defer proxy.Close()
+	r := newRig(t, func(o *gitrepo.Options) {
+		o.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }
+	})
 	s := r.source()
 	for _, host := range []string{
 		"168.63.129.16", "100.100.100.200", "192.0.0.192", "[fd00:ec2::254]", "[fd20:ce::254]", "[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]",
@@ -70,6 +80,9 @@ func TestCheckReachable_RefusesAddressesOfServicesOfClouds(t *testing.T) {
 	} {
 		s.URL = "http://" + host + "/a/b"
 		expectError(t, r.cache.CheckReachable(t.Context(), s), dstack.Invalid, "the server does not read repositories from", "init --local")
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("%d requests were sent", n)
 	}
 }
 
