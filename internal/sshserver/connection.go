@@ -34,6 +34,9 @@ type connection struct {
 // serve forwards connections until the client leaves, its access ends or ctx ends.
 func (c *connection) serve(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer c.tasks.Wait()
+	defer func() { _ = c.ssh.Close() }()
+	defer cancel() // first of the three, after a panic, too
 	c.idleSince = time.Now()
 	c.start(func() { ssh.DiscardRequests(c.requests) }) // refuses remote forwarding
 	c.start(func() { c.keepAlive(ctx) })
@@ -41,9 +44,6 @@ func (c *connection) serve(ctx context.Context) {
 	for offered := range c.channels {
 		c.serveChannel(ctx, offered)
 	}
-	cancel()
-	_ = c.ssh.Close()
-	c.tasks.Wait()
 }
 
 // start runs a task of the connection in the background. A panic ends the connection.

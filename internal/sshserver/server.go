@@ -148,15 +148,13 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		}
 		return
 	}
+	defer s.usage.endConnection()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	c, err := s.logIn(ctx, conn, "")
-	s.usage.endLogin()
+	c, err := s.countedLogIn(ctx, conn)
 	if err != nil {
-		s.usage.endConnection()
 		s.log.Info("an SSH login was refused", "from", from, "why", err)
 		return
 	}
-	defer s.usage.endConnection()
 	s.attempts.giveBack(from, time.Now())
 	if !s.usage.addUser(c.login.User) {
 		s.log.Info("an SSH connection was refused: its user has too many", "from", from, "user", c.login.User)
@@ -175,6 +173,12 @@ func (s *Server) recoverPanic(conn net.Conn) {
 		s.log.Error("an SSH connection failed", "panic", p, "stack", string(debug.Stack()))
 		_ = conn.Close()
 	}
+}
+
+// countedLogIn is logIn for a connection that beginLogin has counted. It ends that, after a panic, too.
+func (s *Server) countedLogIn(ctx context.Context, conn net.Conn) (*connection, error) {
+	defer s.usage.endLogin()
+	return s.logIn(ctx, conn, "")
 }
 
 // logIn runs the key exchange and the login. The user name is the client's own, unless user is not empty.

@@ -447,6 +447,42 @@ func TestServer_OutlivesPanics(t *testing.T) {
 	r.mustDial()
 }
 
+// TestServer_PanicsLeaveNoSlots: a login or a connection that ends with a panic counts no longer.
+func TestServer_PanicsLeaveNoSlots(t *testing.T) {
+	r := newRig(t, sshserver.Limits{Connections: 1, Logins: 1, OfUser: 1, Channels: 1, AllChannels: 1})
+	setPanic := func(flag *bool, value bool) {
+		r.jobs.mu.Lock()
+		defer r.jobs.mu.Unlock()
+		*flag = value
+	}
+	setPanic(&r.jobs.panicAtLogin, true)
+	if _, err := r.dial("job"); err == nil {
+		t.Error("a login that panics lets the client in")
+	}
+	setPanic(&r.jobs.panicAtLogin, false)
+	var client *ssh.Client
+	r.eventually("a login after one that panicked", func() bool {
+		c, err := r.dial("job")
+		client = c
+		return err == nil
+	})
+	setPanic(&r.jobs.panic, true)
+	if _, err := client.Dial("tcp", "localhost:8000"); err == nil {
+		t.Error("a connection was forwarded")
+	}
+	r.expectClosed(client, 5*time.Second)
+	setPanic(&r.jobs.panic, false)
+	r.eventually("a forwarded connection after one that panicked", func() bool {
+		c, err := r.dial("job")
+		if err != nil {
+			return false
+		}
+		_, err = c.Dial("tcp", "localhost:8000")
+		_ = c.Close()
+		return err == nil
+	})
+}
+
 // TestServer_OutlivesGarbage: what is not SSH is closed, and does not stop the server.
 func TestServer_OutlivesGarbage(t *testing.T) {
 	r := newRig(t, sshserver.Limits{LoginTime: time.Second})
