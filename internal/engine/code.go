@@ -210,7 +210,9 @@ func checkNames(h *tar.Header) error {
 	return nil
 }
 
-// leadsOut reports whether the target of a link is not inside the archive's root.
+// leadsOut reports whether the text of a link's target leads out of the archive's root. It does not follow other links on
+// the way, so a target through one of them can still lead out. Such a link is kept, and is harmless to whoever unpacks it:
+// add refuses entries below links, and UnpackArchive follows none out of its root.
 func leadsOut(link *tar.Header) bool {
 	return path.IsAbs(link.Linkname) || !isInside(path.Join(path.Dir(path.Clean(link.Name)), link.Linkname))
 }

@@ -201,6 +201,32 @@ func TestUnpackArchive_LeavesOutLinksOutside(t *testing.T) {
 	}
 }
 
+// TestUnpackArchive_LinksThroughLinks: a link whose target leads out through another link is unpacked, and nothing is
+// written through it: neither below it nor in its place.
+func TestUnpackArchive_LinksThroughLinks(t *testing.T) {
+	links := []testEntry{{"d", tar.TypeDir, "", ""}, {"d/l", tar.TypeSymlink, "..", ""}, {"m", tar.TypeSymlink, "d/l/..", ""}}
+	dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, append(links, testEntry{"m", tar.TypeReg, "", "x"})...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(filepath.Join(dir, "m")); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the file in place of the link: %v, %v", info, err)
+	}
+	for name, below := range map[string]testEntry{
+		"a file": {"m/out", tar.TypeReg, "", "x"}, "a folder": {"m/out", tar.TypeDir, "", ""},
+		"a link": {"m/out", tar.TypeSymlink, "x", ""}, "a folder in its place": {"m", tar.TypeDir, "", ""},
+		"a hard link to it": {"out", tar.TypeLink, "m", ""}, "a hard link through it": {"out", tar.TypeLink, "m/x", ""},
+	} {
+		dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, append(links, below)...)))
+		if dstack.KindOf(err) != dstack.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+		if found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*")); len(found) != 1 {
+			t.Errorf("%s: files outside of the folder: %v", name, found)
+		}
+	}
+}
+
 func TestUnpackArchive_Limits(t *testing.T) {
 	many := make([]testEntry, 100_001)
 	for i := range many {
