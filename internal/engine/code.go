@@ -79,6 +79,10 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 				yield(archiveEntry{}, newReadError(err))
 				return
 			}
+			if err := checkLengths(h); err != nil { // before anything else that reads the names
+				yield(archiveEntry{}, err)
+				return
+			}
 			if h.Typeflag == tar.TypeXGlobalHeader || isRoot(h) && count < maxArchiveEntries {
 				continue
 			}
@@ -90,8 +94,9 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 			if err == nil {
 				err = written.add(clean)
 			}
-			if size += h.Size; err == nil && (size > maxUnpackedBytes || count >= maxArchiveEntries) {
-				err = newCodeError("it has more than %d files or is larger than %s", maxArchiveEntries,
+			isFull := count >= maxArchiveEntries || len(written) > maxArchiveEntries
+			if size += h.Size; err == nil && (size > maxUnpackedBytes || isFull) {
+				err = newCodeError("it has more than %d files and folders or is larger than %s", maxArchiveEntries,
 					human.Bytes(maxUnpackedBytes))
 			}
 			if !yield(archiveEntry{clean, source}, err) || err != nil {
@@ -176,8 +181,21 @@ func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 	return c, nil
 }
 
-// maxNameBytes is the length of a file name that every file system can store.
-const maxNameBytes = 255
+// Lengths that every file system can store. Tar archives allow names of 1 MiB, which can imply half a million folders.
+const (
+	maxNameBytes = 255  // of a file or folder
+	maxPathBytes = 4096 // of a name with its folders, and of a link's target
+)
+
+// checkLengths returns an error if the name or the target of an entry is too long.
+func checkLengths(h *tar.Header) error {
+	for _, name := range []string{h.Name, h.Linkname} {
+		if len(name) > maxPathBytes {
+			return newCodeError("the name %.40q… has more than %d bytes", name, maxPathBytes)
+		}
+	}
+	return nil
+}
 
 // checkNames returns an error if no file system can store the names of an entry.
 func checkNames(h *tar.Header) error {
@@ -192,7 +210,9 @@ func checkNames(h *tar.Header) error {
 	return nil
 }
 
-// leadsOut reports whether the target of a link is not inside the archive's root.
+// leadsOut reports whether the text of a link's target leads out of the archive's root. It does not follow other links on
+// the way, so a target through one of them can still lead out. Such a link is kept, and is harmless to whoever unpacks it:
+// add refuses entries below links, and UnpackArchive follows none out of its root.
 func leadsOut(link *tar.Header) bool {
 	return path.IsAbs(link.Linkname) || !isInside(path.Join(path.Dir(path.Clean(link.Name)), link.Linkname))
 }

@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
@@ -199,6 +201,32 @@ func TestUnpackArchive_LeavesOutLinksOutside(t *testing.T) {
 	}
 }
 
+// TestUnpackArchive_LinksThroughLinks: a link whose target leads out through another link is unpacked, and nothing is
+// written through it: neither below it nor in its place.
+func TestUnpackArchive_LinksThroughLinks(t *testing.T) {
+	links := []testEntry{{"d", tar.TypeDir, "", ""}, {"d/l", tar.TypeSymlink, "..", ""}, {"m", tar.TypeSymlink, "d/l/..", ""}}
+	dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, append(links, testEntry{"m", tar.TypeReg, "", "x"})...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(filepath.Join(dir, "m")); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the file in place of the link: %v, %v", info, err)
+	}
+	for name, below := range map[string]testEntry{
+		"a file": {"m/out", tar.TypeReg, "", "x"}, "a folder": {"m/out", tar.TypeDir, "", ""},
+		"a link": {"m/out", tar.TypeSymlink, "x", ""}, "a folder in its place": {"m", tar.TypeDir, "", ""},
+		"a hard link to it": {"out", tar.TypeLink, "m", ""}, "a hard link through it": {"out", tar.TypeLink, "m/x", ""},
+	} {
+		dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, append(links, below)...)))
+		if dstack.KindOf(err) != dstack.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+		if found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*")); len(found) != 1 {
+			t.Errorf("%s: files outside of the folder: %v", name, found)
+		}
+	}
+}
+
 func TestUnpackArchive_Limits(t *testing.T) {
 	many := make([]testEntry, 100_001)
 	for i := range many {
@@ -213,6 +241,45 @@ func TestUnpackArchive_Limits(t *testing.T) {
 	_, err = unpackToTemp(t, &head)
 	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "larger than 4096MB") {
 		t.Errorf("too many bytes: %v", err)
+	}
+}
+
+// TestCheckArchive_LongNames: a name of 1 MiB, which tar allows, would imply half a million folders, and take minutes.
+func TestCheckArchive_LongNames(t *testing.T) {
+	long := strings.Repeat("a/", 500_000) + "a"
+	for name, entry := range map[string]testEntry{
+		"file":         {long, tar.TypeReg, "", "x"},
+		"folder":       {long, tar.TypeDir, "", ""},
+		"link":         {"l", tar.TypeSymlink, long, ""},
+		"link outside": {"l", tar.TypeSymlink, "/" + long, ""},
+		"the root":     {strings.Repeat("./", 500_000), tar.TypeDir, "", ""},
+	} {
+		began := time.Now()
+		_, err := engine.CheckArchive(t.Context(), bytes.NewReader(buildArchive(t, entry)))
+		if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "has more than 4096 bytes") || len(err.Error()) > 300 {
+			t.Errorf("%s: %.300v", name, err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%s: refused after %s", name, took)
+		}
+	}
+	whole := strings.Repeat("a/", 2047) + "aa"
+	if _, err := engine.CheckArchive(t.Context(), bytes.NewReader(buildArchive(t, testEntry{whole, tar.TypeReg, "", "x"}))); err != nil {
+		t.Errorf("a name of %d bytes is refused: %.300v", len(whole), err)
+	}
+}
+
+// TestCheckArchive_ImpliedFolders: folders that only names imply count like those that the archive has.
+func TestCheckArchive_ImpliedFolders(t *testing.T) {
+	var entries []testEntry
+	for i := range 50 {
+		entries = append(entries, testEntry{strconv.Itoa(i) + "/" + strings.Repeat("a/", 2040) + "a", tar.TypeReg, "", ""})
+	}
+	for count, want := range map[int]dstack.Kind{48: "", 50: dstack.Invalid} {
+		_, err := engine.CheckArchive(t.Context(), bytes.NewReader(buildArchive(t, entries[:count]...)))
+		if (err == nil) != (want == "") || err != nil && (dstack.KindOf(err) != want || !strings.Contains(err.Error(), "100000 files and folders")) {
+			t.Errorf("%d names with 2041 folders each: %.300v", count, err)
+		}
 	}
 }
 

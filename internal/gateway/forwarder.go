@@ -91,7 +91,14 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 // replica.
 func (f *forwarder) addressRequest(out *http.Request, body *unsentBody) *http.Request {
 	p, target := f.request, f.request.replica()
-	to := out.WithContext(out.Context())
+	ctx := out.Context()
+	if p.model != nil {
+		// Without httputil.ReverseProxy's hook, which passes on informational
+		// responses: that uses the response, and so would end the newlines that
+		// keep a client.
+		ctx = p.ctx()
+	}
+	to := out.WithContext(ctx)
 	switch {
 	case body != nil:
 		to.Body = body

@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -98,16 +99,28 @@ func (w *responseWriter) endPadding() bool {
 func (m *modelCall) keepConnected() {
 	p := m.request
 	limits := p.gateway.limits
-	p.response.padAfter(time.Until(p.startedAt.Add(limits.NewlineAfter)), limits.NewlineInterval, func(h http.Header) bool {
-		if !m.WantsJSON(m.body.data) {
-			return false
+	p.response.padAfter(time.Until(p.startedAt.Add(limits.NewlineAfter)), limits.NewlineInterval, m.beginNewlines)
+}
+
+// beginNewlines sets the header of a response that newlines begin. It reports whether
+// the client takes them. It runs in the timer's goroutine, where a panic about the
+// client's body would end the process: after one, there are no newlines.
+func (m *modelCall) beginNewlines(h http.Header) (isWanted bool) {
+	p := m.request
+	defer func() {
+		if value := recover(); value != nil {
+			isWanted = false
+			p.gateway.log.Error("panic while waiting", "id", p.id, "panic", value, "stack", string(debug.Stack()))
 		}
-		openai.AllowOrigin(h)
-		h.Set("X-Request-Id", p.id)
-		h.Set("Content-Type", "application/json")
-		h.Set("X-Accel-Buffering", "no")
-		return true
-	})
+	}()
+	if !m.WantsJSON(m.body.data) {
+		return false
+	}
+	openai.AllowOrigin(h)
+	h.Set("X-Request-Id", p.id)
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Accel-Buffering", "no")
+	return true
 }
 
 // continueJSON makes a replica's response the rest of the response that newlines

@@ -193,17 +193,32 @@ func TestPadding_DisconnectEndsTheWait(t *testing.T) {
 	waitUntil(t, "its place", func() bool { return r.gateway.Load()[dstack.RunID("run-llama31")].Held == 0 })
 }
 
-// A replica's informational response ends the newlines before they begin.
+// TestPadding_InformationalResponses: those of a replica neither keep the newlines from
+// beginning nor end them.
 func TestPadding_InformationalResponses(t *testing.T) {
+	seen := make(chan struct{})
 	r := startGateway(t, soon, modelRoute("llama31", "org/m", startReplica(t, 0, func(w http.ResponseWriter, req *http.Request) {
-		for range 20 {
+		io.Copy(io.Discard, req.Body)
+		isSeen := false
+		for end := time.Now().Add(10 * time.Second); !isSeen && time.Now().Before(end); {
 			w.Header().Set("Link", "</a>")
 			w.WriteHeader(http.StatusEarlyHints)
-			time.Sleep(5 * time.Millisecond)
+			select {
+			case <-seen:
+				isSeen = true
+			case <-time.After(5 * time.Millisecond):
+			case <-req.Context().Done():
+				return
+			}
 		}
+		w.Header().Del("Link")
 		serveStatus(200, "application/json", `{}`)(w, req)
 	})))
-	if got := r.sendChat(chatWhole); got.body != "{}" {
-		t.Errorf("%q", got.body)
+	res, in := r.openStream("/v1/chat/completions", chatWhole)
+	readNewlines(t, in)
+	close(seen)
+	rest, err := io.ReadAll(in)
+	if err != nil || strings.TrimLeft(string(rest), "\n") != "{}" || res.Header.Get("Link") != "" {
+		t.Errorf("%v, %s, %v", err, rest, res.Header)
 	}
 }

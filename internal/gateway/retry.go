@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -97,6 +98,7 @@ func (p *proxyRequest) sendToReplica(req *http.Request) (*http.Response, error) 
 		trace := &httptrace.ClientTrace{
 			GotConn:              func(c httptrace.GotConnInfo) { isStale.Store(c.Reused) },
 			GotFirstResponseByte: func() { isStale.Store(false) },
+			Got1xxResponse:       dropInformational,
 		}
 		res, err := transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 		if err == nil || !isStale.Load() || p.ctx().Err() != nil || isTimeout(err) {
@@ -111,6 +113,10 @@ func (p *proxyRequest) sendToReplica(req *http.Request) (*http.Response, error) 
 		req.Body = body
 	}
 }
+
+// dropInformational receives the informational responses to a model call; see
+// addressRequest.
+func dropInformational(int, textproto.MIMEHeader) error { return nil }
 
 // isReplayable reports whether HTTP allows to send the request twice. A request
 // with a body is not in memory, and is sent once.

@@ -34,6 +34,9 @@ type connection struct {
 // serve forwards connections until the client leaves, its access ends or ctx ends.
 func (c *connection) serve(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer c.tasks.Wait()
+	defer func() { _ = c.ssh.Close() }()
+	defer cancel() // first of the three, after a panic, too
 	c.idleSince = time.Now()
 	c.start(func() { ssh.DiscardRequests(c.requests) }) // refuses remote forwarding
 	c.start(func() { c.keepAlive(ctx) })
@@ -41,9 +44,6 @@ func (c *connection) serve(ctx context.Context) {
 	for offered := range c.channels {
 		c.serveChannel(ctx, offered)
 	}
-	cancel()
-	_ = c.ssh.Close()
-	c.tasks.Wait()
 }
 
 // start runs a task of the connection in the background. A panic ends the connection.
@@ -102,7 +102,7 @@ func (c *connection) idleTime(now time.Time) time.Duration {
 func (c *connection) addChannel() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open >= c.server.limits.Channels || !c.server.usage.addChannel() {
+	if !c.server.usage.addChannel(c.login.User) {
 		return false
 	}
 	c.open++
@@ -110,7 +110,7 @@ func (c *connection) addChannel() bool {
 }
 
 func (c *connection) removeChannel() {
-	c.server.usage.removeChannel()
+	c.server.usage.removeChannel(c.login.User)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.open--
@@ -168,8 +168,13 @@ func (c *connection) serveChannel(ctx context.Context, offered ssh.NewChannel) {
 // itself answers: the inner connection belongs to the same job, and needs a key that opens it, too.
 const innerPort = 10022
 
-// serveInner serves a channel as another connection for the same job.
+// serveInner serves a channel as another connection for the same job. It counts like one, while it logs in, too.
 func (c *connection) serveInner(ctx context.Context, offered ssh.NewChannel) {
+	if !c.server.usage.addUser(c.login.User) {
+		_ = offered.Reject(ssh.ResourceShortage, "the job has too many SSH connections")
+		return
+	}
+	defer c.server.usage.removeUser(c.login.User)
 	channel, requests, err := offered.Accept()
 	if err != nil {
 		return // the connection is closed

@@ -27,6 +27,8 @@ type fakeJobs struct {
 	fail  error                    // of Authorize, if not nil
 	ports map[int]func(c net.Conn) // by port; serves the other end
 	panic bool                     // in Dial
+
+	panicAtLogin bool // in Authorize
 }
 
 var errForbidden = &dstack.Error{Kind: dstack.Forbidden, Message: "no job accepts this key"}
@@ -35,6 +37,8 @@ func (f *fakeJobs) Authorize(_ context.Context, login sshserver.Login) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case f.panicAtLogin:
+		panic("the test wants it")
 	case f.fail != nil:
 		return f.fail
 	case f.keys[login.User] == "" || f.keys[login.User] != login.Key:

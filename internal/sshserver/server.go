@@ -41,10 +41,10 @@ type Login struct {
 // Limits bounds what clients can use. Zero fields have defaults.
 type Limits struct {
 	Connections   int // at the same time
-	OfUser        int // connections with the same user name
+	OfUser        int // connections with the same user name, inner ones among them
 	Logins        int // connections that have not logged in
-	Channels      int // forwarded connections of one SSH connection
-	AllChannels   int // forwarded connections of all SSH connections
+	Channels      int // forwarded connections with the same user name
+	AllChannels   int // forwarded connections of all users
 	LoginTime     time.Duration
 	DialTime      time.Duration // to open a forwarded connection
 	KeepAlive     time.Duration // between two keep-alive messages, and for the reply
@@ -55,7 +55,7 @@ type Limits struct {
 func (l Limits) withDefaults() Limits {
 	return Limits{
 		Connections: cmp.Or(l.Connections, 256), OfUser: cmp.Or(l.OfUser, 16), Logins: cmp.Or(l.Logins, 64),
-		Channels: cmp.Or(l.Channels, 64), AllChannels: cmp.Or(l.AllChannels, 512),
+		Channels: cmp.Or(l.Channels, 64), AllChannels: cmp.Or(l.AllChannels, 256),
 		LoginTime: cmp.Or(l.LoginTime, 10*time.Second), DialTime: cmp.Or(l.DialTime, 10*time.Second),
 		KeepAlive: cmp.Or(l.KeepAlive, 30*time.Second), CheckInterval: cmp.Or(l.CheckInterval, time.Second),
 		IdleTime: cmp.Or(l.IdleTime, 12*time.Hour),
@@ -77,7 +77,7 @@ type Server struct {
 	log      *slog.Logger
 	hostKey  ssh.Signer
 	attempts *loginLimiter
-	usage    usage
+	usage    *usage
 	full     loop.RepeatFilter // lines about too many connections
 }
 
@@ -92,7 +92,7 @@ func New(o Options) (*Server, error) {
 	}
 	limits := o.Limits.withDefaults()
 	s := &Server{jobs: o.Jobs, limits: limits, log: o.Log, hostKey: key, attempts: newLoginLimiter(),
-		usage: usage{limits: limits, ofUser: map[string]int{}}}
+		usage: newUsage(limits)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -148,15 +148,13 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		}
 		return
 	}
+	defer s.usage.endConnection()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	c, err := s.logIn(ctx, conn, "")
-	s.usage.endLogin()
+	c, err := s.countedLogIn(ctx, conn)
 	if err != nil {
-		s.usage.endConnection()
 		s.log.Info("an SSH login was refused", "from", from, "why", err)
 		return
 	}
-	defer s.usage.endConnection()
 	s.attempts.giveBack(from, time.Now())
 	if !s.usage.addUser(c.login.User) {
 		s.log.Info("an SSH connection was refused: its user has too many", "from", from, "user", c.login.User)
@@ -175,6 +173,12 @@ func (s *Server) recoverPanic(conn net.Conn) {
 		s.log.Error("an SSH connection failed", "panic", p, "stack", string(debug.Stack()))
 		_ = conn.Close()
 	}
+}
+
+// countedLogIn is logIn for a connection that beginLogin has counted. It ends that, after a panic, too.
+func (s *Server) countedLogIn(ctx context.Context, conn net.Conn) (*connection, error) {
+	defer s.usage.endLogin()
+	return s.logIn(ctx, conn, "")
 }
 
 // logIn runs the key exchange and the login. The user name is the client's own, unless user is not empty.

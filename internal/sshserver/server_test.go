@@ -237,91 +237,6 @@ func TestServer_AccessEnds(t *testing.T) {
 	}
 }
 
-func TestServer_Limits(t *testing.T) {
-	t.Run("connections with one name", func(t *testing.T) {
-		r := newRig(t, sshserver.Limits{OfUser: 2})
-		first := r.mustDial()
-		r.mustDial()
-		third := r.mustDial()
-		r.expectClosed(third, 5*time.Second)
-		r.jobs.setKey("other", keyOf(r.signer))
-		if _, err := r.dial("other"); err != nil {
-			t.Errorf("another name is refused, too: %v", err)
-		}
-		_ = first.Close()
-		r.eventually("a connection is let in after another one has left", func() bool {
-			client, err := r.dial("job")
-			return err == nil && isOpen(client)
-		})
-	})
-	t.Run("connections", func(t *testing.T) {
-		r := newRig(t, sshserver.Limits{Connections: 2})
-		first := r.mustDial()
-		r.mustDial()
-		if _, err := r.dial("job"); err == nil {
-			t.Error("the third connection is let in")
-		}
-		_ = first.Close()
-		r.eventually("a connection is let in after another one has left", func() bool {
-			_, err := r.dial("job")
-			return err == nil
-		})
-	})
-	t.Run("connections without a login", func(t *testing.T) {
-		r := newRig(t, sshserver.Limits{Logins: 1, LoginTime: 300 * time.Millisecond})
-		silent, err := net.Dial("tcp", r.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = silent.Close() }()
-		began := time.Now()
-		r.eventually("a login is let in after the silent connection was closed", func() bool {
-			_, err := r.dial("job")
-			return err == nil
-		})
-		if took := time.Since(began); took < 100*time.Millisecond {
-			t.Errorf("a second login was let in after %s", took)
-		}
-		_ = silent.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := io.ReadAll(silent); err != nil {
-			t.Errorf("the silent connection ended with %v", err)
-		}
-	})
-	t.Run("forwarded connections of a client", func(t *testing.T) {
-		r := newRig(t, sshserver.Limits{Channels: 2})
-		r.expectShortage(r.mustDial(), 2)
-		r.expectShortage(r.mustDial(), 2)
-	})
-	t.Run("forwarded connections of all clients", func(t *testing.T) {
-		r := newRig(t, sshserver.Limits{Channels: 2, AllChannels: 3})
-		r.expectShortage(r.mustDial(), 2)
-		r.expectShortage(r.mustDial(), 1)
-	})
-}
-
-// expectShortage opens forwarded connections until they are refused, and then closes one to open another.
-func (r *rig) expectShortage(client *ssh.Client, limit int) {
-	r.t.Helper()
-	var open []net.Conn
-	for range limit {
-		c, err := client.Dial("tcp", "localhost:8000")
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		open = append(open, c)
-	}
-	_, err := client.Dial("tcp", "localhost:8000")
-	if refused, ok := errors.AsType[*ssh.OpenChannelError](err); !ok || refused.Reason != ssh.ResourceShortage {
-		r.t.Errorf("connection %d ended with %v", limit+1, err)
-	}
-	expectEcho(r.t, open[0])
-	_ = open[0].Close()
-	r.eventually("another connection is forwarded after one was closed", func() bool {
-		_, err := client.Dial("tcp", "localhost:8000")
-		return err == nil
-	})
-}
-
 func (r *rig) eventually(what string, check func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(10 * time.Second); !check(); time.Sleep(20 * time.Millisecond) {
@@ -445,6 +360,42 @@ func TestServer_OutlivesPanics(t *testing.T) {
 	}
 	r.expectClosed(client, 5*time.Second)
 	r.mustDial()
+}
+
+// TestServer_PanicsLeaveNoSlots: a login or a connection that ends with a panic counts no longer.
+func TestServer_PanicsLeaveNoSlots(t *testing.T) {
+	r := newRig(t, sshserver.Limits{Connections: 1, Logins: 1, OfUser: 1, Channels: 1, AllChannels: 1})
+	setPanic := func(flag *bool, value bool) {
+		r.jobs.mu.Lock()
+		defer r.jobs.mu.Unlock()
+		*flag = value
+	}
+	setPanic(&r.jobs.panicAtLogin, true)
+	if _, err := r.dial("job"); err == nil {
+		t.Error("a login that panics lets the client in")
+	}
+	setPanic(&r.jobs.panicAtLogin, false)
+	var client *ssh.Client
+	r.eventually("a login after one that panicked", func() bool {
+		c, err := r.dial("job")
+		client = c
+		return err == nil
+	})
+	setPanic(&r.jobs.panic, true)
+	if _, err := client.Dial("tcp", "localhost:8000"); err == nil {
+		t.Error("a connection was forwarded")
+	}
+	r.expectClosed(client, 5*time.Second)
+	setPanic(&r.jobs.panic, false)
+	r.eventually("a forwarded connection after one that panicked", func() bool {
+		c, err := r.dial("job")
+		if err != nil {
+			return false
+		}
+		_, err = c.Dial("tcp", "localhost:8000")
+		_ = c.Close()
+		return err == nil
+	})
 }
 
 // TestServer_OutlivesGarbage: what is not SSH is closed, and does not stop the server.

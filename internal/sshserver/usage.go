@@ -15,7 +15,24 @@ type usage struct {
 	connections int
 	logins      int // of connections
 	channels    int
-	ofUser      map[string]int
+	users       map[string]userUsage
+}
+
+// userUsage counts what one user name has. Each names a job.
+type userUsage struct{ connections, channels int }
+
+func newUsage(limits Limits) *usage { return &usage{limits: limits, users: map[string]userUsage{}} }
+
+// change adds to the counts of a user. The caller holds the lock.
+func (u *usage) change(name string, by userUsage) {
+	now := u.users[name]
+	now.connections += by.connections
+	now.channels += by.channels
+	if now == (userUsage{}) {
+		delete(u.users, name)
+		return
+	}
+	u.users[name] = now
 }
 
 // beginLogin counts a connection that has not logged in. It returns false if there are too many.
@@ -46,36 +63,36 @@ func (u *usage) endConnection() {
 func (u *usage) addUser(name string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.ofUser[name] >= u.limits.OfUser {
+	if u.users[name].connections >= u.limits.OfUser {
 		return false
 	}
-	u.ofUser[name]++
+	u.change(name, userUsage{connections: 1})
 	return true
 }
 
 func (u *usage) removeUser(name string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.ofUser[name]--; u.ofUser[name] == 0 {
-		delete(u.ofUser, name)
-	}
+	u.change(name, userUsage{connections: -1})
 }
 
-// addChannel counts a forwarded connection. It returns false if there are too many.
-func (u *usage) addChannel() bool {
+// addChannel counts a forwarded connection of a user. It returns false if there are too many.
+func (u *usage) addChannel(user string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.channels >= u.limits.AllChannels {
+	if u.channels >= u.limits.AllChannels || u.users[user].channels >= u.limits.Channels {
 		return false
 	}
 	u.channels++
+	u.change(user, userUsage{channels: 1})
 	return true
 }
 
-func (u *usage) removeChannel() {
+func (u *usage) removeChannel(user string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.channels--
+	u.change(user, userUsage{channels: -1})
 }
 
 // A client address may open loginBurst connections without a successful login, and then one every loginInterval.

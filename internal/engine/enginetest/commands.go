@@ -316,7 +316,7 @@ func commandEndsWithEngine(h *harness) {
 	h.reopen()
 	select {
 	case <-c.done:
-	default:
+	case <-time.After(500 * time.Millisecond): // for the goroutine that reads the result
 		h.t.Error("Close has not waited for the command")
 	}
 	if _, err := c.wait(); dstack.KindOf(err) != dstack.Unavailable {
