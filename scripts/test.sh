@@ -56,10 +56,12 @@ run_unit() {
 }
 
 # run_e2e uses the flags of a release, so that everything is compiled already by lint.
+# The tests mostly wait: two of them for each core run at a time.
 run_e2e() {
 	await_clients
 	print_title "end to end, with the real binary"
-	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" run_tests -count=1 -timeout 15m "$@" ./e2e/...
+	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" run_tests -count=1 -timeout 25m \
+		-parallel $((2 * $(getconf _NPROCESSORS_ONLN))) "$@" ./e2e/...
 }
 
 go build -o "$root/report" scripts/report.go || exit 1
