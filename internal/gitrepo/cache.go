@@ -32,6 +32,10 @@ type Options struct {
 	// which can be many more bytes than those that are fetched. Zero stands for the defaults.
 	MaxRepositoryBytes, MaxBytes, MaxFolderBytes, MaxFolderEntries int64
 
+	// MaxDiffMemory limits the memory that git has for the changes of a checkout, on Linux: a
+	// small binary patch can declare a huge file. Zero stands for the default.
+	MaxDiffMemory uint64
+
 	CheckTimeout, FetchTimeout time.Duration // zero: the defaults
 
 	// Proxy returns the proxy for a request, or nil; it is http.ProxyFromEnvironment if it
@@ -44,6 +48,7 @@ const (
 	defaultMaxBytes           = 8 << 30
 	defaultMaxFolderBytes     = 4 << 30
 	defaultMaxFolderEntries   = 100_000
+	defaultMaxDiffMemory      = 1 << 30
 	defaultCheckTimeout       = 20 * time.Second
 	defaultFetchTimeout       = 10 * time.Minute
 	maxCommits                = 50
@@ -70,6 +75,7 @@ func New(o Options) (*Cache, error) {
 	setDefault(&o.MaxBytes, defaultMaxBytes)
 	setDefault(&o.MaxFolderBytes, defaultMaxFolderBytes)
 	setDefault(&o.MaxFolderEntries, defaultMaxFolderEntries)
+	setDefault(&o.MaxDiffMemory, defaultMaxDiffMemory)
 	setDefault(&o.CheckTimeout, defaultCheckTimeout)
 	setDefault(&o.FetchTimeout, defaultFetchTimeout)
 	if o.Proxy == nil {

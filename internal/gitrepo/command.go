@@ -26,6 +26,7 @@ type gitCommand struct {
 	env    []string // in addition to that of access
 	stdin  io.Reader
 	stdout io.Writer // nil: runGit returns the beginning of the output
+	memory uint64    // bytes of its own that it may use, on Linux; 0: no limit
 }
 
 // runGit runs git and returns the beginning of its output. Its error is a gitError, or
@@ -54,7 +55,7 @@ func runGit(ctx context.Context, c gitCommand) (string, error) {
 	if c.stdout == nil {
 		c.stdout = &out
 	}
-	err = runGroup(cmd, c.stdout, &errOut)
+	err = runGroup(cmd, c.memory, c.stdout, &errOut)
 	if err == nil {
 		return out.String(), nil
 	}
@@ -70,7 +71,7 @@ func runGit(ctx context.Context, c gitCommand) (string, error) {
 // runGroup runs a command in its own process group. Once the command has ended it kills the
 // others of the group, such as git's ssh, and then waits for the end of the output. It
 // copies the output itself, because cmd.Wait waits for all who can write to it.
-func runGroup(cmd *exec.Cmd, out, errOut io.Writer) error {
+func runGroup(cmd *exec.Cmd, memory uint64, out, errOut io.Writer) error {
 	var output outputReader
 	defer output.close()
 	stdout, err := output.open(out)
@@ -88,7 +89,11 @@ func runGroup(cmd *exec.Cmd, out, errOut io.Writer) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	err = cmd.Wait()
+	err = limitMemory(cmd.Process.Pid, memory)
+	if err != nil {
+		_ = cmd.Cancel()
+	}
+	err = errors.Join(cmd.Wait(), err)
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // most often, no other is left
 	return err
 }

@@ -71,7 +71,7 @@ func (c *Cache) CheckDiff(ctx context.Context, s Source, checkout Checkout) erro
 	if _, err := c.runLocal(ctx, gitCommand{dir: folder, env: env, args: []string{"read-tree", refOf(checkout.Commit)}}); err != nil {
 		return explainFailure(err, s.URL)
 	}
-	_, err = c.runLocal(ctx, gitCommand{dir: folder, env: env, stdin: strings.NewReader(diff),
+	_, err = c.runLocal(ctx, gitCommand{dir: folder, env: env, stdin: strings.NewReader(diff), memory: c.opts.MaxDiffMemory,
 		args: []string{"apply", "--cached", "--check", "--whitespace=nowarn", "-"}})
 	return explainDiffFailure(err, checkout.Commit)
 }
@@ -109,6 +109,10 @@ func explainDiffFailure(err error, commit Commit) error {
 	hint := "apply again from the clone, so that they are uploaded again"
 	if failed.has("cannot apply binary patch") {
 		hint = "commit and push changed binary files, or name them in .gitignore"
+	}
+	if failed.has("out of memory") {
+		return &dstack.Error{Kind: dstack.TooLarge, Cause: err, Hint: "commit and push large files, or name them in .gitignore",
+			Message: fmt.Sprintf("the uploaded changes need too much memory to be applied to commit %.12s", commit.Hash)}
 	}
 	first, _, _ := strings.Cut(failed.text, "\n") // the lines after it repeat it
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err, Hint: hint,
@@ -165,7 +169,8 @@ func (c *Cache) fillFolder(ctx context.Context, s Source, checkout Checkout, wor
 	if diff == "" {
 		return nil
 	}
-	_, err = c.runLocal(ctx, gitCommand{dir: work, args: []string{"apply", "--whitespace=nowarn", "-"}, stdin: strings.NewReader(diff)})
+	_, err = c.runLocal(ctx, gitCommand{dir: work, args: []string{"apply", "--whitespace=nowarn", "-"},
+		stdin: strings.NewReader(diff), memory: c.opts.MaxDiffMemory})
 	return explainDiffFailure(err, checkout.Commit)
 }
 

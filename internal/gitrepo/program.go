@@ -35,7 +35,7 @@ func findGit(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var out boundedBuffer
-	if err := runGroup(exec.CommandContext(ctx, program, "version"), &out, &out); err != nil {
+	if err := runGroup(exec.CommandContext(ctx, program, "version"), 0, &out, &out); err != nil {
 		return "", fmt.Errorf("git version: %w", err)
 	}
 	if err := checkVersion(strings.TrimSpace(out.String())); err != nil {
