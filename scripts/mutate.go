@@ -71,7 +71,7 @@ var faults = []fault{
 	{"a replica that became ready ends without draining", "lifecycle/run_step.go", "step.Graceful && isServing(r)", "false"},
 	{"a second order to drain moves the deadline", "lifecycle/run_step.go", "r.Status.IsFinished() || isLeaving(r)", "r.Status.IsFinished()"},
 	{"a replica is ended though it may still run", "lifecycle/replica.go", "!rep.At.Before(r.Since)", "true"},
-	{"a replica restarts while its last attempt runs", "lifecycle/replica.go", "seen.Report != nil && !seen.Report.State.IsOver()", "false"},
+	{"a replica restarts while its last attempt runs", "lifecycle/replica.go", "case seen.Report != nil && !seen.Report.State.IsOver():", "case false:"},
 	{"nothing looks at a replica that drains without a machine", "lifecycle/replica.go", "step.Due = now // no report", "_ = now // no report"},
 	{"draining has no deadline", "lifecycle/replica.go", "!now.Before(r.DrainDeadline) ||", ""},
 	{"draining waits for nothing", "lifecycle/replica.go", "case load.Drained[r.ID]:", "case true:"},
@@ -90,7 +90,8 @@ var faults = []fault{
 	{"silence counts while the engine is not asked", "lifecycle/instance.go", "gap <= maxCheckGap", "true"},
 	{"an empty machine stays", "lifecycle/instance.go", "now.Sub(empty) >= i.IdleTime {", "false {"},
 	{"an unlimited idle time ends at once", "lifecycle/instance.go", "i.IdleTime >= 0 && now.Sub(empty)", "now.Sub(empty)"},
-	{"one list without a machine deletes it", "lifecycle/instance.go", "now.Sub(unlisted) >= maxUnlisted", "true"},
+	{"one list without a machine deletes it", "lifecycle/instance.go", "if unlisted := unlistedSince(seen, now); !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted {",
+		"if unlisted := unlistedSince(seen, now); !unlisted.IsZero() {"},
 	{"one list without a machine ends its deletion", "lifecycle/instance.go", "case now.Sub(gone) >= settleTime:", "case true:"},
 	{"a failed machine stays", "lifecycle/instance.go", "m == nil || m.State != dstack.MachineFailed ||", "true ||"},
 	{"a failed owned machine is deleted", "lifecycle/instance.go", "m.State != dstack.MachineFailed || !isRented(seen.Instance):", "m.State != dstack.MachineFailed:"},
@@ -133,7 +134,7 @@ var faults = []fault{
 	{"a member is let in as an admin", "access/access.go", "p.Member && p.Role == dstack.RoleAdmin", "p.Member"},
 	{"a replica is taken away while one starts", "autoscale/decide.go", "case f.Starting > 0:", "case false:"},
 	{"a sleeping service waits for its delay", "autoscale/decide.go", "case f.DesiredReplicas == 0:", "case false:"},
-	{"code changes without new containers", "job/change.go", "oldHash != newHash {", "false && oldHash != newHash {"},
+	{"code changes without new containers", "job/change.go", "oldCode != newCode {", "false && oldCode != newCode {"},
 	{"a user's variable does not win", "job/job.go", "env[v.Name] = v.Value", "_ = v"},
 }
 
