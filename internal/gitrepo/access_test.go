@@ -75,11 +75,15 @@ func TestCheckReachable_RefusesAddressesOfServicesOfClouds(t *testing.T) {
 	})
 	s := r.source()
 	for _, host := range []string{
-		"168.63.129.16", "100.100.100.200", "192.0.0.192", "[fd00:ec2::254]", "[fd20:ce::254]", "[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]",
-		"[2002:a9fe:a9fe::1]", "[2002:7f00:1::1]", "[::ffff:168.63.129.16]", "[fe80::1]",
+		"169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "[fd00:ec2::254]", "[fd20:ce::254]", "[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]",
+		"[2002:a9fe:a9fe::1]", "[2002:7f00:1::1]", "[::ffff:168.63.129.16]", "[::ffff:100.100.100.200]", "[fe80::1]",
 	} {
 		s.URL = "http://" + host + "/a/b"
-		expectError(t, r.cache.CheckReachable(t.Context(), s), dstack.Invalid, "the server does not read repositories from", "init --local")
+		err := r.cache.CheckReachable(t.Context(), s)
+		expectError(t, err, dstack.Invalid, "the server does not read repositories from", "init --local")
+		if address := strings.Trim(strings.TrimPrefix(host, "[::ffff:"), "[]"); !strings.Contains(err.Error(), address) {
+			t.Errorf("%v does not name %s", err, address)
+		}
 	}
 	if n := requests.Load(); n != 0 {
 		t.Errorf("%d requests were sent", n)

@@ -236,7 +236,7 @@ func (c *Cache) fillCommit(ctx context.Context, s Source, commit Commit) error {
 		removeTempFiles(folder)
 		return explainFailure(err, s.URL)
 	}
-	if measure(folder) > c.opts.MaxRepositoryBytes { // quicker than the looks at its size
+	if measureFolder(folder) > c.opts.MaxRepositoryBytes { // quicker than the looks at its size
 		return newCommitSizeError(s, human.Bytes(c.opts.MaxRepositoryBytes))
 	}
 	if err := c.checkTree(ctx, s, commit); err != nil {
@@ -303,7 +303,7 @@ func (c *Cache) prepareFolder(ctx context.Context, folder string) (isEmpty bool,
 	refs, _ := os.ReadDir(filepath.Join(folder, "refs", "dstack"))
 	locks, _ := filepath.Glob(filepath.Join(folder, "*.lock"))
 	refLocks, _ := filepath.Glob(filepath.Join(folder, "refs", "*", "*.lock"))
-	if len(refs) >= maxCommits || len(locks)+len(refLocks) > 0 || measure(folder) > c.opts.MaxRepositoryBytes {
+	if len(refs) >= maxCommits || len(locks)+len(refLocks) > 0 || measureFolder(folder) > c.opts.MaxRepositoryBytes {
 		if err := os.RemoveAll(folder); err != nil {
 			return false, err
 		}

@@ -132,7 +132,7 @@ const maxQuotedBytes = 240
 func shortenText(text string) string {
 	chosen, isFatal := "", false
 	for line := range strings.Lines(text) {
-		line = strings.Join(strings.Fields(strings.Map(printable, line)), " ")
+		line = strings.Join(strings.Fields(strings.Map(replaceControl, line)), " ")
 		fatal := strings.HasPrefix(line, "fatal: ") || strings.HasPrefix(line, "error: ") || strings.HasPrefix(line, "remote: ")
 		generic := chosen != "" && slices.Contains(genericLines, line)
 		if line != "" && !generic && (fatal || !isFatal) {
@@ -151,7 +151,8 @@ var genericLines = []string{
 	"fatal: Could not read from remote repository.", "Please make sure you have the correct access rights", "and the repository exists.",
 }
 
-func printable(r rune) rune {
+// replaceControl makes white space a space, and removes other control characters.
+func replaceControl(r rune) rune {
 	if r == '\t' || r == '\r' || r == '\n' {
 		return ' '
 	}

@@ -30,7 +30,7 @@ func (c *Cache) limitSize(ctx context.Context, folder string, limit int64, tooLa
 				return
 			case <-ticker.C:
 			}
-			if measure(folder) > limit {
+			if measureFolder(folder) > limit {
 				cancel(tooLarge)
 				return
 			}
@@ -42,8 +42,8 @@ func (c *Cache) limitSize(ctx context.Context, folder string, limit int64, tooLa
 	}
 }
 
-// measure returns the size of the files below a folder.
-func measure(dir string) (size int64) {
+// measureFolder returns the size of the files below a folder.
+func measureFolder(dir string) (size int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error { // files vanish while git writes
 		if err == nil && d.Type().IsRegular() {
 			if info, err := d.Info(); err == nil {
@@ -71,7 +71,7 @@ func (c *Cache) trim(keep string) {
 		if err != nil {
 			continue
 		}
-		e := entry{path, info.ModTime(), measure(path)}
+		e := entry{path, info.ModTime(), measureFolder(path)}
 		total += e.size
 		all = append(all, e)
 	}

@@ -84,7 +84,7 @@ func (c *Client) checkProxied(ctx context.Context, to *url.URL) error {
 	defer cancel()
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return nil //nolint:nilerr // see above
+		return nil //nolint:nilerr // the proxy resolves the name
 	}
 	for _, address := range addresses {
 		if c.isInner(netip.AddrPortFrom(address, 0).String()) {

@@ -42,7 +42,7 @@ func DescribeFailure(err error) string {
 	case isUnknownHost:
 		return "the address of the host " + unknownHost.Name + " cannot be found"
 	case isNumber:
-		return fmt.Sprintf("`%s` is not a number", shorten(number.Num))
+		return fmt.Sprintf("`%s` is not a number", shortenInput(number.Num))
 	case isSyntax:
 		return fmt.Sprintf("it is not JSON, from byte %d on", syntax.Offset)
 	case isKind && kind.Field != "":
@@ -97,8 +97,8 @@ func PlainFailure(text string) string {
 	return strings.TrimSpace(text)
 }
 
-// shorten cuts text that is quoted in a message.
-func shorten(text string) string {
+// shortenInput cuts text that is quoted in a message.
+func shortenInput(text string) string {
 	const maxLength = 60
 	if runes := []rune(text); len(runes) > maxLength {
 		return string(runes[:maxLength]) + "…"

@@ -31,7 +31,7 @@ const (
 // and migrates the schema. sealer encrypts secrets; nil: nothing is encrypted.
 // Open fails when sealer has not the key that the database was sealed with.
 func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
-	s, err := connect(where, sealer)
+	s, err := openDatabase(where, sealer)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 // if the schema is not that of this version, because a server of an earlier version
 // could not go on with another one.
 func OpenMigrated(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
-	s, err := connect(where, sealer)
+	s, err := openDatabase(where, sealer)
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +59,8 @@ func OpenMigrated(ctx context.Context, where string, sealer *Sealer) (*Store, er
 	return s, nil
 }
 
-// connect connects to the URL where.
-func connect(where string, sealer *Sealer) (*Store, error) {
+// openDatabase returns a store that is connected to the database at a URL, which may have no tables yet.
+func openDatabase(where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
 	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: defaultPatience, clock: time.Now}
 	var err error
