@@ -288,8 +288,21 @@ func (d *documentDecoder) decodeList(loc []any, raw json.RawMessage, into reflec
 	}
 }
 
+// trimFraction returns an integer that is written with a fraction of zeros, such as 92.0,
+// without it. To JSON both are the same number.
+func trimFraction(raw json.RawMessage) json.RawMessage {
+	whole, fraction, found := bytes.Cut(raw, []byte("."))
+	if !found || len(bytes.Trim(fraction, "0")) > 0 {
+		return raw
+	}
+	return whole
+}
+
 // decodeScalar decodes strings, numbers, booleans and maps.
 func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
+	if into.CanInt() || into.CanUint() {
+		raw = trimFraction(raw)
+	}
 	if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 		kind, msg := "type_error", "value is not valid"
 		switch into.Kind() {

@@ -6,7 +6,6 @@ import (
 	"path"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -90,6 +89,17 @@ var responseRules = schemaRules{fixed: map[reflect.Type]Schema{
 	reflect.TypeFor[spec.Scaling](): {"type": "object", "required": []string{"metric", "target"}},
 	reflect.TypeFor[spec.GPU]():     {"type": "object"},
 }}
+
+// documentSchemas are the schemas of JSON documents in requests, by the name of the Go field.
+var documentSchemas = map[string]Schema{
+	"RepoInfo":  repoSchema,
+	"RepoData":  repoSchema,
+	"RepoCreds": {"type": "object"},
+	"Resources": refer(configurationPrefix + "resources"),
+}
+
+var repoSchema = Schema{"type": "object", "required": []string{"repo_type"},
+	"properties": Schema{"repo_type": Schema{"enum": []string{"local", "virtual", "remote"}}}}
 
 var timeSchema = Schema{"type": "string", "format": "date-time"}
 
@@ -194,6 +204,9 @@ func (s *Schemas) buildObject(t reflect.Type, rules schemaRules) Schema {
 	for _, name := range listFields(t) {
 		field := fields[name]
 		property := s.build(field.Type, rules)
+		if field.Type.Kind() == reflect.Slice && path.Base(t.PkgPath()) == "spec" { // of a configuration, which may lack it
+			property = AllowNull(property)
+		}
 		optional := isOmittedIfEmpty(field)
 		if rules.isRequest {
 			property, optional = s.buildRequestField(field, rules), !isRequired(field)
@@ -223,21 +236,21 @@ func (s *Schemas) buildRequestField(field reflect.StructField, rules schemaRules
 		t = t.Elem()
 	}
 	property := s.build(t, rules)
-	for _, bound := range []string{"minimum", "maximum"} {
+	if known, ok := documentSchemas[field.Name]; ok && t == reflect.TypeFor[json.RawMessage]() {
+		property = known
+	}
+	for _, bound := range []string{"minimum", "maximum", "minLength", "maxLength"} {
 		if n, ok := parseBound(field, bound); ok {
 			property = cloneSchema(property)
 			property[bound] = n
 		}
 	}
-	if n, err := strconv.Atoi(field.Tag.Get("minLength")); err == nil {
+	if pattern := field.Tag.Get("pattern"); pattern != "" {
 		property = cloneSchema(property)
-		property["minLength"] = n
+		property["pattern"] = pattern
 	}
-	switch {
-	case isRequired(field):
+	if isRequired(field) {
 		return property
-	case t == reflect.TypeFor[json.RawMessage]():
-		return Schema{}
 	}
 	return AllowNull(property)
 }
