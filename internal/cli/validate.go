@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -184,6 +185,9 @@ func (a *app) printValidation(results []fileResult) error {
 			continue
 		}
 		a.printResult("%s: %s", cleanLine(r.File), describeResult(r))
+		if service, ok := r.read.(*spec.Service); ok && service.Gateway != "" {
+			a.printInfo("  address: %s", describeAddress(*service))
+		}
 		if a.verbose {
 			a.printDialect(r.DialectReport)
 		}
@@ -201,6 +205,18 @@ func describeResult(r fileResult) string {
 		return "valid, but this version cannot run it"
 	}
 	return "valid"
+}
+
+// describeAddress returns where a service is published; only a server knows the whole address.
+func describeAddress(s spec.Service) string {
+	name := cleanLine(cmp.Or(string(s.Name), "<run>"))
+	switch s.Gateway {
+	case spec.GatewayNone:
+		return "<server>/proxy/services/<project>/" + name + "/"
+	case spec.GatewayDefault:
+		return name + ".<domain of the server>"
+	}
+	return name + ".<domain of the gateway " + cleanLine(string(s.Gateway)) + ">"
 }
 
 // printDialect prints the dialect of a file, and the fields that tell it.
