@@ -19,17 +19,22 @@ const (
 	docsPath    = "/api/docs"         // the documentation page of 0.18.10; its version check is skipped
 )
 
-// encodeOpenAPI returns the OpenAPI document as JSON. It is built only once.
-var encodeOpenAPI = sync.OnceValues(func() ([]byte, error) {
-	document, err := describeAPI(apiOperations)
+// openAPIDocuments returns the OpenAPI document of each dialect as JSON. It is built only once.
+var openAPIDocuments = map[wire.Dialect]func() ([]byte, error){
+	wire.Dialect018: sync.OnceValues(func() ([]byte, error) { return encodeOpenAPI(wire.Dialect018) }),
+	wire.Dialect022: sync.OnceValues(func() ([]byte, error) { return encodeOpenAPI(wire.Dialect022) }),
+}
+
+func encodeOpenAPI(dialect wire.Dialect) ([]byte, error) {
+	document, err := describeAPI(dialect)
 	if err != nil {
 		return nil, err
 	}
 	return json.Marshal(document)
-})
+}
 
-func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
-	text, err := encodeOpenAPI()
+func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request, dialect wire.Dialect) {
+	text, err := openAPIDocuments[dialect]()
 	if err != nil {
 		s.respondError(w, r, err)
 		return
@@ -48,23 +53,24 @@ Errors that the state of the server causes, such as a name that does not exist, 
 A project that the caller may not see is 404. A missing or wrong token is 403.
 Global admins may call every operation.
 
-A client that names its version in the header X-API-VERSION gets the hint of an error in its message, too, and
-400 instead of 403 for what the token allows, but the operation does not.`
+A client that names its version in the header X-API-VERSION gets the form of that version, which this path describes for
+the same header. It gets the hint of an error in its message, too, and 400 instead of 403 for what the operation, and not
+the token, does not allow. A version that the server does not speak is refused with 400.`
 
-// describeAPI returns the OpenAPI 3.1 document of operations.
-func describeAPI(operations []apiOperation) (wire.Schema, error) {
+// describeAPI returns the OpenAPI 3.1 document of all operations of a dialect.
+func describeAPI(dialect wire.Dialect) (wire.Schema, error) {
 	schemas, err := wire.NewSchemas()
 	if err != nil {
 		return nil, err
 	}
-	paths := wire.Schema{}
+	paths, operations := wire.Schema{}, dialectOperations[dialect]
 	for i := range operations {
 		operation := &operations[i]
 		paths[operation.path] = wire.Schema{strings.ToLower(operation.method): describeOperation(operation, schemas)}
 	}
 	return wire.Schema{
 		"openapi": "3.1.0",
-		"info":    wire.Schema{"title": "dstack", "version": wire.Version(), "description": apiDescription},
+		"info":    wire.Schema{"title": "dstack", "version": dialect.Version(), "description": apiDescription},
 		"paths":   paths,
 		"components": wire.Schema{"schemas": schemas.Definitions,
 			"securitySchemes": wire.Schema{"token": wire.Schema{"type": "http", "scheme": "bearer"}}},

@@ -1,3 +1,6 @@
+// Package wire has what the dialects of the wire format share: strict decoding of request bodies (spec §4.3), error
+// responses, the choice of the dialect by the version that a client claims, and the answers that handlers return. The
+// JSON of each dialect is in a package of its own below this one.
 package wire
 
 import (
@@ -110,7 +113,7 @@ func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into refle
 	case into.Kind() == reflect.Pointer:
 		into.Set(reflect.New(into.Type().Elem()))
 		d.decodeValue(loc, raw, into.Elem())
-	case isNull:
+	case isNull && into.Kind() != reflect.Interface:
 		d.addError(loc, "type_error.none.not_allowed", "none is not an allowed value")
 	case into.Type() == reflect.TypeFor[time.Time]():
 		d.decodeTime(loc, raw, into)
@@ -120,6 +123,8 @@ func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into refle
 		d.decodeObject(loc, raw, into)
 	case into.Kind() == reflect.Slice:
 		d.decodeList(loc, raw, into)
+	case into.Kind() == reflect.Map:
+		d.decodeMap(loc, raw, into)
 	default:
 		d.decodeScalar(loc, raw, into)
 	}
@@ -298,7 +303,37 @@ func trimFraction(raw json.RawMessage) json.RawMessage {
 	return whole
 }
 
-// decodeScalar decodes strings, numbers, booleans and maps.
+// decodeMap decodes an object whose keys are data.
+func (d *documentDecoder) decodeMap(loc []any, raw json.RawMessage, into reflect.Value) {
+	tokens := json.NewDecoder(bytes.NewReader(raw))
+	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
+		d.addError(loc, "type_error.dict", "value is not a valid dict")
+		return
+	}
+	into.Set(reflect.MakeMap(into.Type()))
+	for tokens.More() {
+		token, err := tokens.Token()
+		name, ok := token.(string)
+		var value json.RawMessage
+		if err != nil || !ok || tokens.Decode(&value) != nil {
+			d.addError(loc, "value_error.jsondecode", "not JSON")
+			return
+		}
+		at := append(slices.Clone(loc), name)
+		key, item := reflect.ValueOf(name).Convert(into.Type().Key()), reflect.New(into.Type().Elem()).Elem()
+		switch {
+		case !IsText(name):
+			d.addError(at, "value_error.text", "the name contains the character U+0000")
+		case into.MapIndex(key).IsValid():
+			d.addError(at, "value_error.duplicate", "given twice")
+		default:
+			d.decodeValue(at, value, item)
+			into.SetMapIndex(key, item)
+		}
+	}
+}
+
+// decodeScalar decodes strings, numbers, booleans and values of any type.
 func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
 	if into.CanInt() || into.CanUint() {
 		raw = trimFraction(raw)
@@ -312,8 +347,6 @@ func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into refl
 			kind, msg = "type_error.bool", "value could not be parsed to a boolean"
 		case reflect.Int, reflect.Int64:
 			kind, msg = "type_error.integer", "value is not a valid integer"
-		case reflect.Map:
-			kind, msg = "type_error.dict", "value is not a valid dict"
 		default:
 		}
 		d.addError(loc, kind, "%s", msg)

@@ -101,6 +101,20 @@ var documentSchemas = map[string]Schema{
 var repoSchema = Schema{"type": "object", "required": []string{"repo_type"},
 	"properties": Schema{"repo_type": Schema{"enum": []string{"local", "virtual", "remote"}}}}
 
+// SchemaSource is a type of a dialect that decodes itself and knows the schema of what it accepts.
+type SchemaSource interface{ RequestSchema() Schema }
+
+// hasOwnEncoding reports whether the fields of a type say nothing about its JSON.
+func (r schemaRules) hasOwnEncoding(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface {
+		return false
+	}
+	if r.isRequest {
+		return reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]())
+	}
+	return t.Implements(reflect.TypeFor[json.Marshaler]()) && t != reflect.TypeFor[spec.Service]()
+}
+
 var timeSchema = Schema{"type": "string", "format": "date-time"}
 
 func refer(name string) Schema { return Schema{"$ref": definitionsPath + name} }
@@ -136,6 +150,12 @@ func cloneSchema(s Schema) Schema {
 func (s *Schemas) build(t reflect.Type, rules schemaRules) Schema {
 	if fixed, ok := rules.fixed[t]; ok {
 		return fixed
+	}
+	if own, ok := reflect.Zero(t).Interface().(SchemaSource); ok && t.Kind() != reflect.Pointer {
+		return own.RequestSchema()
+	}
+	if rules.hasOwnEncoding(t) {
+		return Schema{}
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
