@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -80,7 +82,10 @@ func (s *Store) readDetails(ctx context.Context, narrow func(*bun.SelectQuery)) 
 		windows := make(map[dstack.RunID]time.Duration, len(rows))
 		for i, run := range s.openRuns(rows) {
 			all[i] = RunDetails{Run: run, Reports: map[dstack.AttemptID]dstack.Report{}, Instances: map[dstack.InstanceID]dstack.Instance{}}
-			ids[i], found[run.ID], windows[run.ID] = run.ID, &all[i], windowOf(run.Spec)
+			ids[i], found[run.ID] = run.ID, &all[i]
+			if !run.Status.IsFinished() { // others have no load
+				windows[run.ID] = windowOf(run.Spec)
+			}
 		}
 		loads, err := findLoads(ctx, tx, windows, s.clock())
 		if err != nil {
@@ -104,16 +109,19 @@ func fillDetails(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[d
 	if err != nil {
 		return err
 	}
-	var places []string
+	places := map[string]bool{}
 	for _, r := range replicas {
 		if w := found[r.Run]; w != nil {
 			w.Replicas = append(w.Replicas, r)
 		}
 		if r.Instance != "" {
-			places = append(places, string(r.Instance))
+			places[string(r.Instance)] = true
 		}
 	}
-	instances, err := findInstances(ctx, tx, places)
+	if len(places) == 0 { // nothing runs, so that nothing is reported
+		return nil
+	}
+	instances, err := findInstances(ctx, tx, slices.Sorted(maps.Keys(places)))
 	if err != nil {
 		return err
 	}
