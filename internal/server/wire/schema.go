@@ -220,8 +220,8 @@ func nameSchema(t reflect.Type) string {
 
 func (s *Schemas) buildObject(t reflect.Type, rules schemaRules) Schema {
 	properties, required := Schema{}, []string{}
-	fields := mapFields(t)
-	for _, name := range listFields(t) {
+	names, fields := describeFields(t)
+	for _, name := range names {
 		field := fields[name]
 		property := s.build(field.Type, rules)
 		if field.Type.Kind() == reflect.Slice && path.Base(t.PkgPath()) == "spec" { // of a configuration, which may lack it
