@@ -1,5 +1,7 @@
 """Hooks of schemathesis: requests that harm neither the test's own objects nor the machine."""
 
+import re
+
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
@@ -32,7 +34,8 @@ def before_call(context, case, kwargs):
         body["wait_seconds"] = MAX_WAIT
     if case.path.endswith("/logs/follow") and body.get("follow") is True:
         body["follow"] = False
-    run_spec = body.get("run_spec")
+    plan = body.get("plan") if isinstance(body.get("plan"), dict) else {}
+    run_spec = body.get("run_spec", plan.get("run_spec"))
     if isinstance(run_spec, dict):
         tame(run_spec)
         if case.meta is None or case.meta.generation.mode.is_positive:
@@ -76,17 +79,20 @@ def tame(run_spec):
         return
     for name in DANGEROUS:
         configuration.pop(name, None)
-    if configuration.get("type") == "service":
-        configuration.update(SLEEPING)
+    configuration.update(SLEEPING)
 
 
 def simplify(run_spec):
     """Keeps two generated fields of a configuration: with more, hardly any is accepted."""
     configuration = run_spec.get("configuration")
     if isinstance(configuration, dict):
+        configuration.update(SLEEPING, type="service")
+        configuration.setdefault("port", 8000)
         fields = sorted(k for k in configuration if k not in SLEEPING and k not in ("type", "port"))
-        for name in fields[len(fields) // 2 :][2:] + fields[: len(fields) // 2]:
-            del configuration[name]
+        middle = len(fields) // 2
+        for name in fields:
+            if name not in fields[middle : middle + 2] or not re.fullmatch("[a-z_]+", name):
+                del configuration[name]
     run_spec["profile"] = {"name": "default"}
     run_spec.update(repo_id="kept-12345678", repo_data={"repo_type": "virtual"}, repo_code_hash=None)
     if run_spec.get("run_name") in KEPT:
