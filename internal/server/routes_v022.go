@@ -66,4 +66,12 @@ var newestOperations = []apiOperation{
 		"Submit a run, or a new revision of the unfinished run with the same name.")),
 	newOperation(api.ProjectPrefix+"/logs/poll", access.LevelMember,
 		translate(v022.DecodePollLogs, (*Server).pollLogs, v022.BuildLogs), "Read the logs of one attempt."),
+	newOperation("/api/events/list", access.LevelUser, translate(v022.DecodeListEvents, (*Server).findEvents, v022.BuildEvents),
+		"List the events of all runs that the caller may see."),
+
+	newOperation(api.ProjectPrefix+"/exports/list", access.LevelMember, answerIn((*Server).listNothing, v022.BuildNoExports),
+		"Always empty: projects share nothing."),
+	newOperation(api.ProjectPrefix+"/imports/list", access.LevelMember, answerIn((*Server).listNothing, v022.BuildNoImports),
+		"Always empty: projects share nothing."),
+	newEmptyListOperation("/api/auth/list_providers", access.LevelNone),
 }
