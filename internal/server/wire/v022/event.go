@@ -146,17 +146,18 @@ func buildEvent(answer EventAnswer) Event {
 // describeEvent returns an event on one line: status changed: waiting → starting: on local vm.
 func describeEvent(e dstack.Event) string {
 	subject := strings.ReplaceAll(string(e.Kind), "_", " ")
-	if e.Kind == dstack.EventRun || e.Kind == dstack.EventReplica {
+	switch {
+	case e.Kind == dstack.EventRun, e.Kind == dstack.EventReplica && e.Replica != nil:
 		subject = "status changed"
+	case e.Kind == dstack.EventReplica:
+		subject = "replicas"
 	}
-	parts := []string{subject}
-	if change := strings.TrimSpace(e.From + " → " + e.To); e.From != "" || e.To != "" {
-		parts = append(parts, change)
+	change := e.To
+	if e.From != "" {
+		change = e.From + " → " + e.To
 	}
-	if e.Message != "" {
-		parts = append(parts, e.Message)
-	}
-	return strings.Join(parts, ": ")
+	parts := []string{subject, change, e.Message}
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), ": ")
 }
 
 // eventIDPrefix makes the ID of an event a UUID, as clients want it.

@@ -3,6 +3,7 @@ package server
 import (
 	"slices"
 
+	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
@@ -11,6 +12,11 @@ import (
 
 // listNothing is the handler of lists that are always empty.
 func (s *Server) listNothing(*apiCall, wire.Null) (wire.Null, error) { return wire.Null{}, nil }
+
+// listSharedMachines lists the machines that replicas share.
+func (s *Server) listSharedMachines(c *apiCall, _ wire.Null) ([]api.Instance, error) {
+	return s.listMachines(c)
+}
 
 // findEvents lists the events of the runs that the caller may see.
 func (s *Server) findEvents(c *apiCall, in v022.EventQuery) ([]v022.EventAnswer, error) {
