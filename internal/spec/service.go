@@ -38,6 +38,8 @@ type Service struct {
 	// SourceJSON.
 	Probes     []Probe     `json:"-"`
 	RateLimits []RateLimit `json:"-"`
+	Files      []File      `json:"-"`
+	Repos      []Repo      `json:"-"` // at most one
 
 	// Fields that the original dstack does not have. See EffectiveDrainTimeout
 	// and EffectiveHold for the defaults.
