@@ -75,7 +75,7 @@ func NewGitCheckout(a dstack.RepoAccess, checkout dstack.Checkout) (gitrepo.Sour
 
 // findCheckout returns the commit that a run needs for its commands; nil: none.
 func findCheckout(rs dstack.RunSpec) *dstack.Checkout {
-	if job.ResolveWorkingDir(rs) == "" {
+	if !job.NeedsCode(rs) {
 		return nil // without commands, no code is copied into the image
 	}
 	return job.FindCheckout(rs)

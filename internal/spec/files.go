@@ -141,7 +141,7 @@ func (r *reader) checkTargetPath(n *strictyaml.Node, v string) {
 	switch {
 	case !r.checkFilePath(n, v):
 	case isWindowsPath(v):
-		r.Add(n, fmt.Sprintf("`%.60s` is not a path in a container", v), `write the path in the container after it: C:\data:/data`)
+		r.Add(n, fmt.Sprintf("`%.60s` is not a path in a container", v), `write C:\data:/data for a folder of Windows, or ./c:/data for one whose name is a letter`)
 	case strings.HasPrefix(v, "~") && v != "~" && v[1] != '/':
 		r.Add(n, fmt.Sprintf("`%.60s` is in the home directory of another user", v), "write an absolute path, or ~/ and the rest")
 	case path.Clean(v) == "/":
