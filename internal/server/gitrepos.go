@@ -100,6 +100,15 @@ func (s *Server) fetchCheckout(c *apiCall, rs *dstack.RunSpec) error {
 	if err := wanted.CheckAuthor(); err != nil {
 		return err
 	}
+	named := wanted.Commit
+	if wanted.Commit, err = s.repos.Resolve(c.ctx, source, named); err != nil {
+		return toRepoError(err)
+	}
+	if wanted.Commit != named {
+		if rs.RepoData, err = job.SetCommit(rs.RepoData, wanted.Branch, wanted.Hash); err != nil {
+			return err
+		}
+	}
 	if err := s.repos.Fetch(c.ctx, source, wanted.Commit); err != nil {
 		return toRepoError(err)
 	}
