@@ -92,7 +92,7 @@ func (s *Server) authenticate(c *apiCall) (known bool, err error) {
 // no project, the project does not exist or the caller is not known.
 func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
 	name := c.r.PathValue("project_name")
-	if !known || name == "" {
+	if !known || name == "" || !wire.IsText(name) {
 		return access.Project{}, nil
 	}
 	project, err := s.store.Project(c.ctx, name)

@@ -316,7 +316,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		preview.Strategy = combineStrategies(preview.Changes)
 	}
 	if p.name != "" {
-		preview.URL = s.urlsFor(c).Run(c.project.Name, p.name)
+		preview.URL = findRunURL(s.urlsFor(c), c.project.Name, p.name, p.spec.Configuration)
 	}
 	if p.spec.Configuration.Model != nil {
 		preview.ModelURL = s.urlsFor(c).Models(c.project.Name)

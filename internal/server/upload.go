@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"mime/multipart"
 	"net/http"
 	"os"
@@ -58,6 +59,9 @@ func (s *Server) receiveUpload(c *apiCall, receive func() error) error {
 // receiveCode checks the parameters of an upload and stores its file.
 func (s *Server) receiveCode(c *apiCall) error {
 	id := c.r.URL.Query().Get("repo_id")
+	if id != "" && !wire.IsText(id) {
+		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "not text in UTF-8", Type: "value_error"}}
+	}
 	if id == "" {
 		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
 	}
@@ -86,6 +90,10 @@ func (s *Server) newUploadTooLargeError() error {
 // that is its name. It must be the first.
 func findFilePart(r *http.Request) (part *multipart.Part, hash string, err error) {
 	missing := wire.ValidationErrors{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
+	given := r.Header.Get("Content-Type")
+	if media, _, err := mime.ParseMediaType(given); given != "" && (err != nil || media != "multipart/form-data") {
+		return nil, "", newMediaTypeError(given, "multipart/form-data")
+	}
 	parts, err := r.MultipartReader()
 	if err != nil {
 		return nil, "", missing

@@ -27,7 +27,7 @@ func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 
 // Decode decodes the JSON body of a request strictly. The error is
 // ValidationErrors, with the location of each unknown, missing, duplicate and
-// mistyped field.
+// mistyped field. If In is a pointer, the body may be missing or null.
 func Decode[In any](text []byte) (In, error) {
 	var in In
 	d := &documentDecoder{}
@@ -69,6 +69,9 @@ func (d *documentDecoder) appendError(c ValidationError) {
 
 func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	loc := []any{"body"}
+	if len(bytes.TrimSpace(text)) == 0 && into.Kind() == reflect.Pointer {
+		return
+	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.addError(loc, "value_error.missing", "field required")
 		return
@@ -76,6 +79,10 @@ func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	var raw json.RawMessage
 	if err := json.Unmarshal(text, &raw); err != nil {
 		d.addSyntaxError(loc, err)
+		return
+	}
+	if flaw := findTextFlaw(text); flaw != "" {
+		d.addError(loc, "value_error.jsondecode", "%s", flaw)
 		return
 	}
 	d.decodeValue(loc, raw, into)
@@ -300,6 +307,11 @@ func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into refl
 		default:
 		}
 		d.addError(loc, kind, "%s", msg)
+		return
+	}
+	if into.Kind() == reflect.String && !IsText(into.String()) {
+		d.appendError(ValidationError{Loc: slices.Clone(loc), Type: "value_error.text",
+			Msg: "the text contains the character U+0000", Hint: "encode binary data, for example with base64"})
 		return
 	}
 	allowed, isEnum := enumValues[into.Type()]
