@@ -61,7 +61,7 @@ var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishe
 			"dashes, " +
 			"beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-gateway"},
 			read: readTextInto(func(g *Gateway) *Text { return &g.Name })},
-		{Key: plainKey("default"), description: "Whether services that name no gateway use this one.",
+		{Key: nullableKey("default"), description: "Whether services that name no gateway use this one.",
 			defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
 		{Key: requiredKey("backend", "backend: aws"), description: "The backend from which the machine is rented.",

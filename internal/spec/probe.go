@@ -99,7 +99,7 @@ func (r *reader) readProbes(n *strictyaml.Node) []Probe {
 	if ok && len(items) > maxProbes {
 		r.Add(n, fmt.Sprintf("there are %d probes", len(items)), fmt.Sprintf("write at most %d", maxProbes))
 	}
-	var probes []Probe
+	probes := make([]Probe, 0, len(items))
 	for _, item := range items {
 		p := Probe{URL: "/", Method: "get", Headers: []Header{}, Timeout: 10, Interval: 15, ReadyAfter: 1}
 		probeMapping.read(r, item, &p)

@@ -106,6 +106,9 @@ var textShape = defineShape("text", shape{"text", schema{"type": []string{"strin
 var nonEmptyShape = defineShape("text.filled",
 	shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
 
+// modelNameShape is text, but no boolean: `model: false` is no name.
+var modelNameShape = shape{"text", schema{"type": []string{"string", "number"}, "minLength": 1}}
+
 var boolShape = defineShape("bool", shape{"`true` or `false`", schema{"anyOf": []schema{
 	{"type": "boolean"},
 	{"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff]|[01TtFfYyNn])$"},

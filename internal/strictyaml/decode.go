@@ -232,6 +232,9 @@ func (p *Problems) ReadItems(n *Node, what string) ([]*Node, bool) {
 	if n.IsScalar() && len(n.Text) <= 57 && !strings.ContainsAny(n.Text, "\n,[]{}:#&*!|>'\"%@`\\") {
 		hint = fmt.Sprintf("write a list: [%s]", n.Text)
 	}
+	if n.IsScalar() && slices.Contains([]string{"off", "no", "false"}, strings.ToLower(n.Text)) {
+		hint = "write [] for none, or remove the line"
+	}
 	p.Add(n, fmt.Sprintf("%s must be a list, not %s", what, n.Describe()), hint)
 	return nil, false
 }
