@@ -21,11 +21,14 @@ const (
 	docsPath    = "/api/docs"         // the documentation page of 0.18.10; its version check is skipped
 )
 
-// encodeOpenAPI returns the OpenAPI document as JSON. It is built only once.
-var encodeOpenAPI = sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI()) })
+// openAPIDocuments returns the OpenAPI document of each dialect as JSON. It is built only once.
+var openAPIDocuments = map[wire.Dialect]func() ([]byte, error){
+	wire.Dialect018: sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI(wire.Dialect018)) }),
+	wire.Dialect022: sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI(wire.Dialect022)) }),
+}
 
-func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
-	text, err := encodeOpenAPI()
+func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request, dialect wire.Dialect) {
+	text, err := openAPIDocuments[dialect]()
 	if err != nil {
 		s.respondError(w, r, err)
 		return
@@ -54,22 +57,23 @@ func (timeSchema) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "date-time"}
 }
 
-// describeAPI returns the OpenAPI 3.1 document of all operations.
-func describeAPI() *huma.OpenAPI {
+// describeAPI returns the OpenAPI 3.1 document of all operations of a dialect.
+func describeAPI(dialect wire.Dialect) *huma.OpenAPI {
 	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	for t, alias := range schemaAliases {
 		schemas.RegisterTypeAlias(t, alias)
 	}
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
-		Info: &huma.Info{Title: "dstack", Version: wire.Version(),
+		Info: &huma.Info{Title: "dstack", Version: dialect.Version(),
 			Description: "The HTTP API of the dstack server. Global admins may call every operation."},
 		Paths: map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token": {Type: "http", Scheme: "bearer"}}},
 	}
-	for i := range apiOperations {
-		operation := &apiOperations[i]
+	operations := dialectOperations[dialect]
+	for i := range operations {
+		operation := &operations[i]
 		item := &huma.PathItem{Post: describeOperation(operation, schemas)}
 		if operation.method == http.MethodGet {
 			item = &huma.PathItem{Get: describeOperation(operation, schemas)}

@@ -1,3 +1,6 @@
+// Package wire has what the dialects of the wire format share: strict decoding of request bodies (spec §4.3), error
+// responses, the choice of the dialect by the version that a client claims, and the answers that handlers return. The
+// JSON of each dialect is in a package of its own below this one.
 package wire
 
 import (

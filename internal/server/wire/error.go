@@ -102,7 +102,7 @@ func BuildErrorResponse(err error) (status int, body any) {
 
 // IsPublishedClient reports whether a request is one of a published client, which names its
 // version.
-func IsPublishedClient(r *http.Request) bool { return r.Header.Get(versionHeader) != "" }
+func IsPublishedClient(r *http.Request) bool { return r.Header.Get(VersionHeader) != "" }
 
 // BuildPublishedErrorResponse returns the status and the body of the response to a
 // published client. It prints only the message, so that the hint follows on a line of its
