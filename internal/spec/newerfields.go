@@ -63,8 +63,7 @@ var newerFields = []field[Service]{
 var newerParams = []field[Params]{
 	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is deleted. " +
 		"`off` keeps it. This is the newer name of `termination_idle_time`.",
-		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape,
-			shape{"", schema{"const": -1}}, patternShape("", `^\s*-1\s*$`)), examples: []string{"1h", "off"},
+		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, minusOneShape), examples: []string{"1h", "off"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
 	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape,
 		"remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
@@ -127,6 +126,11 @@ func usesBlocks(r *reader, n *strictyaml.Node) bool {
 func usesDuration(r *reader, n *strictyaml.Node) bool {
 	_, ok := r.readDuration(n)
 	return ok
+}
+
+// usesIdleDuration reads how long something unused is kept; `off` and -1 keep it.
+func usesIdleDuration(r *reader, n *strictyaml.Node) bool {
+	return !isOff(n) && !isMinusOne(n) && usesDuration(r, n)
 }
 
 func usesText(expression, hint string) func(*reader, *strictyaml.Node) bool {
@@ -236,6 +240,9 @@ func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
 func isMinusOne(n *strictyaml.Node) bool {
 	return n.IsScalar() && strings.TrimSpace(n.Text) == "-1"
 }
+
+// minusOneShape is -1, the older spelling of `off` for idle times.
+var minusOneShape = anyOfShape("", shape{"", schema{"const": -1}}, patternShape("", `^\s*-1\s*$`))
 
 // checkIdle reports the use of both spellings at once.
 func (r *reader) checkIdle(n *strictyaml.Node) {
