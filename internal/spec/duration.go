@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -81,6 +82,8 @@ func (r *reader) readDuration(n *strictyaml.Node) (Seconds, bool) {
 	text := n.Text
 	if v, ok := strictyaml.ParseInt(n); ok && n.Kind != strictyaml.String {
 		text = strconv.Itoa(v)
+	} else if v, ok := strictyaml.ParseFloat(n); ok && n.Kind == strictyaml.Float && math.Abs(v) < 1<<53 {
+		text = strconv.Itoa(int(math.Floor(v))) // truncating -0.5 would give 0, which is not negative
 	}
 	s, f := parseDuration(text)
 	if f != nil {

@@ -108,6 +108,20 @@ func (r *reader) readProbes(n *strictyaml.Node) []Probe {
 	return probes
 }
 
+// findProbeNotes returns a note for each probe whose method has no body by the rules of HTTP. It
+// is sent as written; later versions of dstack refuse it.
+func (s *Service) findProbeNotes() Problems {
+	var notes Problems
+	for i, p := range s.Probes {
+		if p.Body != "" && (p.Method == "get" || p.Method == "head") {
+			notes = append(notes, Problem{Path: fmt.Sprintf("probes.%d.body", i),
+				Message: fmt.Sprintf("a %s request with a body: many servers ignore or refuse it", p.Method),
+				Hint:    "write method: post, or remove the body"})
+		}
+	}
+	return notes
+}
+
 func (r *reader) readHeaders(n *strictyaml.Node) []Header {
 	items, ok := r.ReadItems(n, "`headers`")
 	if ok && len(items) > maxHeaders {
