@@ -15,7 +15,7 @@ func TestDescribeAPI_ContainsEveryOperation(t *testing.T) {
 }
 
 func testDescription(t *testing.T, dialect wire.Dialect, operations []apiOperation) {
-	text, err := json.Marshal(describeAPI(dialect))
+	text, err := encodeOpenAPI(dialect)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,8 @@ var apiOperations = []apiOperation{
 
 	newOperation(api.ProjectPrefix+"/repos/list", access.LevelMember, (*Server).listRepos, "List the repos of a project."),
 	newOperation(api.ProjectPrefix+"/repos/get", access.LevelMember, (*Server).getRepo, "Get a repo."),
-	newOperation(api.ProjectPrefix+"/repos/init", access.LevelMember, (*Server).initRepo, "Register a repo, or update its registration."),
+	askOtherServers(newOperation(api.ProjectPrefix+"/repos/init", access.LevelMember, (*Server).initRepo,
+		"Register a repo, or update its registration.")),
 	newOperation(api.ProjectPrefix+"/repos/delete", access.LevelMember, (*Server).deleteRepos, "Delete repos and the code uploaded to them."),
 	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.LevelMember, format: formatMultipart, maxBody: noBodyLimit,
 		summary: "Upload code: a file whose name is the SHA-256 of its content.", requestType: reflect.TypeFor[wire.Null](),
