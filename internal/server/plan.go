@@ -192,16 +192,12 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	if p.name == "" {
 		return nil
 	}
-	run, err := s.store.Run(c.ctx, c.project.ID, p.name)
-	if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.IsFinished() {
+	found, err := s.store.NamedRunDetails(c.ctx, c.project.ID, p.name)
+	if dstack.KindOf(err) == dstack.NotFound || err == nil && found.Run.Status.IsFinished() {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	found, err := s.store.RunDetails(c.ctx, run.ID)
-	if err == nil && len(found) == 1 {
-		p.existing = &found[0]
+	if err == nil {
+		p.existing = &found
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,19 +16,11 @@ import (
 
 // findRunDetails finds a run by name, with its replicas, instances and reports.
 func (s *Server) findRunDetails(c *apiCall, name string) (store.RunDetails, error) {
-	run, err := s.store.Run(c.ctx, c.project.ID, name)
+	found, err := s.store.NamedRunDetails(c.ctx, c.project.ID, name)
 	if err != nil {
 		return store.RunDetails{}, toRunNotFoundError(name, err)
 	}
-	found, err := s.store.RunDetails(c.ctx, run.ID)
-	if err != nil {
-		return store.RunDetails{}, err
-	}
-	if len(found) != 1 {
-		deleted := &dstack.Error{Kind: dstack.NotFound, Message: "it was deleted in the meantime"}
-		return store.RunDetails{}, toRunNotFoundError(name, deleted)
-	}
-	return found[0], nil
+	return found, nil
 }
 
 // toRunNotFoundError gives an error of kind NotFound the message of 0.18.10. It
@@ -70,19 +61,7 @@ func (s *Server) listRunDetails(c *apiCall, in api.ListRuns) ([]store.RunDetails
 	if err != nil || !some {
 		return nil, err
 	}
-	runs, err := s.store.Runs(c.ctx, q)
-	if err != nil || len(runs) == 0 {
-		return nil, err
-	}
-	ids := make([]dstack.RunID, 0, len(runs))
-	for _, r := range runs {
-		ids = append(ids, r.ID)
-	}
-	found, err := s.store.RunDetails(c.ctx, ids...)
-	slices.SortFunc(found, func(a, b store.RunDetails) int {
-		return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID)
-	})
-	return found, err
+	return s.store.ListRunDetails(c.ctx, q)
 }
 
 // buildRunQuery returns the query for a list of runs, limited to the projects

@@ -46,7 +46,7 @@ func packFile(t *testing.T, name, content, target string) string {
 }
 
 // multipartBody returns a multipart form with one file.
-func multipartBody(t *testing.T, name, content string) (body *bytes.Buffer, contentType string) {
+func multipartBody(t testing.TB, name, content string) (body *bytes.Buffer, contentType string) {
 	t.Helper()
 	body = &bytes.Buffer{}
 	w := multipart.NewWriter(body)
