@@ -70,7 +70,11 @@ func (s *Server) authenticate(c *apiCall) (known bool, project access.Project, e
 		return false, project, nil
 	}
 	hash := HashToken(token)
-	caller, err := s.store.Caller(c.ctx, hash, c.r.PathValue("project_name"))
+	name := c.r.PathValue("project_name")
+	if !wire.IsText(name) {
+		name = "" // no project has such a name, and PostgreSQL refuses it
+	}
+	caller, err := s.store.Caller(c.ctx, hash, name)
 	if err != nil && dstack.KindOf(err) != dstack.NotFound {
 		return false, project, &dstack.Error{Kind: dstack.Unavailable, Cause: err,
 			Message: "the server cannot check the token", Hint: "try again in a moment"}

@@ -22,7 +22,7 @@ func (s Service) MeaningJSON() ([]byte, error) {
 		scaling := s.Scaling.newWire()
 		fuller["scaling"] = meaningScaling{scaling, s.Scaling.EffectiveWindow()}
 	}
-	more, err := marshalJSON(meaning{Probes: orEmpty(s.Probes), RateLimits: orEmpty(s.RateLimits), StripPrefix: true,
+	more, err := marshalJSON(meaning{Gateway: gatewayJSON(s.Gateway), Probes: orEmpty(s.Probes), RateLimits: orEmpty(s.RateLimits), StripPrefix: true,
 		DrainTimeout: Seconds(s.EffectiveDrainTimeout() / time.Second), Hold: s.Hold})
 	if err != nil {
 		return nil, err
@@ -35,6 +35,7 @@ func (s Service) MeaningJSON() ([]byte, error) {
 
 // meaning is the fields of a service that the wire form does not have.
 type meaning struct {
+	Gateway      gatewayJSON `json:"gateway"`
 	Probes       []Probe     `json:"probes"`
 	RateLimits   []RateLimit `json:"rate_limits"`
 	StripPrefix  bool        `json:"strip_prefix"` // false is not supported yet

@@ -1,3 +1,6 @@
+// Package wire has what the dialects of the wire format share: strict decoding of request bodies (spec §4.3), error
+// responses, the choice of the dialect by the version that a client claims, and the answers that handlers return. The
+// JSON of each dialect is in a package of its own below this one.
 package wire
 
 import (
@@ -25,7 +28,7 @@ func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 
 // Decode decodes the JSON body of a request strictly. The error is
 // ValidationErrors, with the location of each unknown, missing, duplicate and
-// mistyped field.
+// mistyped field. If In is a pointer, the body may be missing or null.
 func Decode[In any](text []byte) (In, error) {
 	var in In
 	d := &documentDecoder{}
@@ -67,12 +70,19 @@ func (d *documentDecoder) appendError(c ValidationError) {
 
 func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	loc := []any{"body"}
+	if len(bytes.TrimSpace(text)) == 0 && into.Kind() == reflect.Pointer {
+		return
+	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.addError(loc, "value_error.missing", "field required")
 		return
 	}
 	if !json.Valid(text) {
 		d.addSyntaxError(loc, json.Unmarshal(text, new(json.RawMessage)))
+		return
+	}
+	if flaw := findTextFlaw(text); flaw != "" {
+		d.addError(loc, "value_error.jsondecode", "%s", flaw)
 		return
 	}
 	d.decodeValue(loc, bytes.TrimSpace(text), into)
@@ -292,6 +302,11 @@ func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into refl
 		default:
 		}
 		d.addError(loc, kind, "%s", msg)
+		return
+	}
+	if into.Kind() == reflect.String && !IsText(into.String()) {
+		d.appendError(ValidationError{Loc: slices.Clone(loc), Type: "value_error.text",
+			Msg: "the text contains the character U+0000", Hint: "encode binary data, for example with base64"})
 		return
 	}
 	allowed, isEnum := enumValues[into.Type()]
