@@ -128,6 +128,7 @@ var notInSchema = []string{
 	"more than two paths", "not a path in a container", "home directory of another user", "its root folder", "control characters", "two files have the path",
 	"does not name a file", "does not name a repository", "either `local_path` or `url`", "mutually exclusive", "belongs to `url`", "contains a user name",
 	"invalid volume mount path", "a quote is not closed", "invalid compute capability",
+	"is not a cron expression", "is not the name of a model",
 }
 
 func TestSchema_RejectsMostMistakes(t *testing.T) {

@@ -24,7 +24,7 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: nullableKey("model"),
 			description: "The model that the service serves. It becomes available on the model endpoint, for " +
 				"clients of the OpenAI API. A name alone means `format: openai`.",
-			shape: anyOfShape("text, or "+modelWords, nonEmptyShape, mappingShape("model.openai"),
+			shape: anyOfShape("text, or "+modelWords, modelNameShape, mappingShape("model.openai"),
 				mappingShape("model.tgi")), examples: []string{"org/my-model"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Model = r.readModel(n) }},
 		{Key: nullableKey("https"), description: "Whether the service is published with TLS.", defaultText: "true",

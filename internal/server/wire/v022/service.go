@@ -15,6 +15,7 @@ type ServiceConfiguration struct {
 	Model        any                `json:"model"`
 	HTTPS        bool               `json:"https"`
 	Auth         bool               `json:"auth"`
+	Gateway      any                `json:"gateway"` // true, false, a name, or null
 	Replicas     spec.Replicas      `json:"replicas"`
 	Scaling      *Scaling           `json:"scaling"`
 	Probes       []Probe            `json:"probes"`
@@ -133,6 +134,13 @@ func buildConfiguration(s spec.Service) ServiceConfiguration {
 	if s.Model != nil {
 		c.Model = s.Model
 	}
+	switch s.Gateway {
+	case "":
+	case spec.GatewayDefault, spec.GatewayNone:
+		c.Gateway = s.Gateway == spec.GatewayDefault
+	default:
+		c.Gateway = s.Gateway
+	}
 	if slices.Contains(knownPythons, s.Python) {
 		c.Python = s.Python
 	}
@@ -149,7 +157,7 @@ func buildParams(p spec.Params) Params {
 	for _, name := range p.Backends {
 		out.Backends = append(out.Backends, encodeBackend(name))
 	}
-	if p.TerminationPolicy == "dont-destroy" {
+	if p.TerminationPolicy == spec.KeepIdle {
 		out.IdleDuration = new(spec.Seconds(-1))
 	}
 	if p.MaxDuration != nil && p.MaxDuration.Off {
@@ -189,9 +197,12 @@ func buildScaling(s spec.Service) *Scaling {
 	return out
 }
 
-// buildProbes returns the probes, nil if there are none. Clients refuse the body of a get.
+// buildProbes returns the probes, nil if a configuration does not set them. Clients refuse the body of a get.
 func buildProbes(all []spec.Probe) []Probe {
-	var out []Probe
+	if all == nil {
+		return nil
+	}
+	out := []Probe{}
 	for _, p := range all {
 		one := Probe(p)
 		if p.Method == "get" || p.Method == "head" {
