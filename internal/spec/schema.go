@@ -46,7 +46,7 @@ func allMappings() []mappingTable {
 		registryMapping.describe(), openVarMapping.describe(), mountMapping.describe(), folderMapping.describe(),
 		retryMapping.describe(), retryPolicyMapping.describe(),
 		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(), gatewayReferenceMapping.describe(),
-		filesMapping.describe(), utilizationMapping.describe(), scheduleMapping.describe(),
+		filesMapping.describe(), reposMapping.describe(), utilizationMapping.describe(), scheduleMapping.describe(),
 		gatewayMapping.describe(), certificateMapping.describe(), loadBalancerMapping.describe(), volumeMapping.describe(),
 		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(),
 		profilesMapping.describe(), profileMapping.describe(),
