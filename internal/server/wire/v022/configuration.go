@@ -42,6 +42,9 @@ func (c *Configuration) UnmarshalJSON(text []byte) error {
 	}
 	f.normalizeConfiguration()
 	c.fields = f
+	if err := f.checkDuration(); err != nil {
+		return err
+	}
 	normal, err := json.Marshal(f)
 	if err != nil {
 		return err
@@ -65,6 +68,9 @@ func (p *RequestProfile) UnmarshalJSON(text []byte) error {
 		f["name"] = json.RawMessage(`"` + defaultProfileName + `"`)
 	}
 	p.fields = f
+	if err := f.checkDuration(); err != nil {
+		return err
+	}
 	normal, err := json.Marshal(f)
 	if err != nil {
 		return err
@@ -148,6 +154,16 @@ func (f fields) normalizeParams() {
 		}
 		f.set("backends", backends)
 	}
+}
+
+// checkDuration refuses a max_duration of 0, which for these clients is no time at all. Our language reads it as no
+// limit, as 0.18.10 does.
+func (f fields) checkDuration() error {
+	if string(f["max_duration"]) != "0" {
+		return nil
+	}
+	return spec.Problems{{Path: "max_duration", Message: "a `max_duration` of 0 ends the run at once",
+		Hint: "write off for no limit"}}
 }
 
 // normalizeItems removes the null fields of the mappings in a list.
