@@ -78,7 +78,7 @@ lint) run_lint ;;
 unit) start_pieces postgres docker registry images ssh mount jinja given && run_unit "$@" ;;
 e2e) start_pieces postgres docker registry images python published newest schemathesis node clients nginx caddy curl ssh mount systemd given && run_e2e "$@" ;;
 clients) start_pieces clients java rust && run_e2e -run '^TestClients' "$@" ;;
-properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -run '^TestAPIProperties' "$@" ;;
+properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 bench)
 	start_pieces docker images nginx jinja given
 	print_title "measurements"

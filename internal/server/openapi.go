@@ -93,8 +93,8 @@ func describeOperation(operation *apiOperation, schemas *wire.Schemas) wire.Sche
 	return op
 }
 
-// nameOperation returns the operation ID of a path: runs_get for
-// /api/project/{project_name}/runs/get would collide with none, but keeps all its parts.
+// nameOperation returns the operation ID of a path: project_project_name_runs_get for
+// /api/project/{project_name}/runs/get.
 func nameOperation(urlPath string) string {
 	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(urlPath)
 	return strings.Trim(names, "_")
