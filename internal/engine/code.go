@@ -18,7 +18,7 @@ import (
 )
 
 // CodeFolder is the folder of uploaded code in a container.
-const CodeFolder = "/workflow"
+const CodeFolder = dstack.CodeFolder
 
 // Limits on unpacked code. The server limits the size of uploads; these are for working
 // folders of git repositories, too.
@@ -53,7 +53,8 @@ func isInside(name string) bool { return name != ".." && !strings.HasPrefix(name
 // archiveEntry is one entry of a code archive. Its header has been sanitized.
 type archiveEntry struct {
 	*tar.Header
-	body io.Reader // valid until the next entry
+	body   io.Reader // valid until the next entry
+	isSole bool      // the entry is the only one of an archive of a single file
 }
 
 // readArchive yields the entries of a code archive. It accepts only folders, plain
@@ -63,6 +64,12 @@ type archiveEntry struct {
 // unpacked, too many entries or too many bytes end the sequence with an error: an
 // incomplete code folder must not be used.
 func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[archiveEntry, error] {
+	return readEntries(ctx, r, leftOut, nil)
+}
+
+// readEntries is readArchive for an archive whose names begin with a root, which is
+// removed; nil: they do not.
+func readEntries(ctx context.Context, r io.Reader, leftOut *[]string, root *archiveRoot) iter.Seq2[archiveEntry, error] {
 	return func(yield func(archiveEntry, error) bool) {
 		source := tar.NewReader(r)
 		written := writtenNames{}
@@ -83,6 +90,10 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 				yield(archiveEntry{}, err)
 				return
 			}
+			if err := root.strip(h); err != nil {
+				yield(archiveEntry{}, err)
+				return
+			}
 			if h.Typeflag == tar.TypeXGlobalHeader || isRoot(h) && count < maxArchiveEntries {
 				continue
 			}
@@ -99,7 +110,7 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 				err = newCodeError("it has more than %d files and folders or is larger than %s", maxArchiveEntries,
 					human.Bytes(maxUnpackedBytes))
 			}
-			if !yield(archiveEntry{clean, source}, err) || err != nil {
+			if !yield(archiveEntry{clean, source, root.isSole()}, err) || err != nil {
 				return
 			}
 		}

@@ -69,11 +69,11 @@ func (s *Server) authenticate(c *apiCall) (known bool, project access.Project, e
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return false, project, nil
 	}
-	hash := HashToken(token)
 	name := c.r.PathValue("project_name")
 	if !wire.IsText(name) {
-		name = "" // no project has such a name, and PostgreSQL refuses it
+		name = "" // no project has such a name, and PostgreSQL refuses to look for it
 	}
+	hash := HashToken(token)
 	caller, err := s.store.Caller(c.ctx, hash, name)
 	if err != nil && dstack.KindOf(err) != dstack.NotFound {
 		return false, project, &dstack.Error{Kind: dstack.Unavailable, Cause: err,

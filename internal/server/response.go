@@ -21,11 +21,7 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, err error)
 	if errors.Is(err, context.Canceled) { // the client has disconnected, or the server is stopping
 		err = &dstack.Error{Kind: dstack.Unavailable, Message: "the server is stopping", Hint: "try again in a moment"}
 	}
-	build := wire.BuildErrorResponse
-	if wire.IsPublishedClient(r) {
-		build = wire.BuildPublishedErrorResponse
-	}
-	status, body := build(err)
+	status, body := wire.BuildErrorResponseTo(r, err)
 	if status == http.StatusInternalServerError {
 		s.log.LogAttrs(r.Context(), slog.LevelError, "a call failed", slog.String("call", r.Pattern),
 			slog.Any("err", err), slog.Any("cause", errors.Unwrap(err)))

@@ -58,6 +58,11 @@ var apiOperations = []apiOperation{
 		summary: "Upload code: a file whose name is the SHA-256 of its content.", requestType: reflect.TypeFor[wire.Null](),
 		responseType: reflect.TypeFor[wire.Null](), handle: (*Server).uploadCode},
 
+	newOperation(api.PathArchiveByHash, access.LevelUser, (*Server).getArchiveByHash, "Find an uploaded file or folder of the caller."),
+	{method: http.MethodPost, path: api.PathUploadArchive, level: access.LevelUser, format: formatMultipart, maxBody: noBodyLimit,
+		summary: "Upload a file or folder that a configuration names: a tar archive whose name is its SHA-256.", requestType: reflect.TypeFor[wire.Null](),
+		responseType: reflect.TypeFor[api.FileArchive](), handle: (*Server).uploadArchive},
+
 	newOperation("/api/runs/list", access.LevelUser, answerIn((*Server).listRuns, v018.BuildRuns), "List runs, newest first."),
 	newOperation(api.ProjectPrefix+"/runs/get", access.LevelMember, answerIn((*Server).getRun, v018.BuildRun), "Get a run."),
 	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/get_plan", access.LevelMember, answerIn((*Server).getPlan, v018.BuildPlanWithPool),

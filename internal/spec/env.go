@@ -2,13 +2,12 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
-var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var envName = newPattern(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 var envShape = defineShape("env", anyOfShape("list of `NAME=value` and `NAME`, or mapping",
 	listShape("", patternShape("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)").orTypes("boolean")),

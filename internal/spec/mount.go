@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"dstack/internal/strictyaml"
@@ -112,7 +111,7 @@ func (r *reader) readInstancePath(n *strictyaml.Node) string {
 	return v
 }
 
-var mountPath = regexp.MustCompile(`^(/[^/\x00-\x1f\x7f]+)+$`)
+var mountPath = newPattern(`^(/[^/\x00-\x1f\x7f]+)+$`)
 
 func (r *reader) readMountPath(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)

@@ -3,7 +3,6 @@ package spec
 import (
 	"fmt"
 	"regexp"
-	"strings"
 
 	"dstack/internal/strictyaml"
 )
@@ -46,11 +45,8 @@ var newerFields = []field[Service]{
 		usesText(shellExpression, "write sh, bash or an absolute path")),
 	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape,
 		"remove it; commands cannot start containers", usesBool),
-	unsupportedField[Service]("files", "Files to copy into the container: `local:container`, or one path for both.",
-		listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"),
-			mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
-	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape,
-		"remove it; the folder that you apply from is uploaded", alwaysUsed),
+	filesField,
+	reposField,
 	unsupportedField[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", usesBool),
 	unsupportedField[Service]("priority", "The priority for getting a machine, from 0 to 100.",
 		intShape(0, 100).withWords("whole number up to 100"),
@@ -169,35 +165,6 @@ func usesMapping[T any](b *mapping[T]) func(*reader, *strictyaml.Node) bool {
 		var v T
 		return b.read(r, n, &v)
 	}
-}
-
-// fileMapping is a file to copy into the container.
-type fileMapping struct{ local, path string }
-
-var filesMapping = newMapping("files", "a file",
-	"A file or folder to copy into the container. Short form: `config.yml:/etc/config.yml`.", []field[fileMapping]{
-		{Key: requiredKey("local_path", "local_path: config.yml"),
-			description: "The local path, relative to the folder of the configuration.", shape: nonEmptyShape,
-			examples: []string{"config.yml"},
-			read:     func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.readNonEmpty(n) }},
-		{Key: requiredKey("path", "path: /etc/config.yml"), description: "The path in the container.",
-			shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
-			read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.path = r.readNonEmpty(n) }},
-	})
-
-func usesFiles(r *reader, n *strictyaml.Node) bool {
-	items, _ := r.ReadItems(n, "`files`")
-	for _, item := range items {
-		if item.IsScalar() {
-			if from, _, _ := strings.Cut(r.readNonEmpty(item), ":"); from == "" && item.Text != "" {
-				r.Add(item, item.Describe()+" does not name a file", "write config.yml:/etc/config.yml")
-			}
-			continue
-		}
-		var f fileMapping
-		filesMapping.read(r, item, &f)
-	}
-	return len(items) > 0
 }
 
 // utilization is the policy for stopping a run with idle GPUs.

@@ -39,6 +39,8 @@ type Service struct {
 	Gateway    Text        `json:"-"` // GatewayDefault, GatewayNone or a gateway's name; empty: not set
 	Probes     []Probe     `json:"-"`
 	RateLimits []RateLimit `json:"-"`
+	Files      []File      `json:"-"`
+	Repos      []Repo      `json:"-"` // at most one
 
 	// Fields that the original dstack does not have. See EffectiveDrainTimeout
 	// and EffectiveHold for the defaults.

@@ -65,6 +65,7 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		Port:          c.Port.Container,
 		AnyPort:       MayChoosePort(s),
 		NeedsImage:    c.Image != "",
+		OuterPath:     findOuterPath(s),
 		Backends:      p.Backends,
 		Regions:       p.Regions,
 		InstanceTypes: p.InstanceTypes,
@@ -98,6 +99,7 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		Port:            c.Port.Container,
 		ChoosePort:      MayChoosePort(run.Spec),
 		GPUs:            r.Claim.GPUs,
+		Files:           run.Spec.FileArchives,
 		CodeRepo:        run.Spec.RepoID,
 		CodeProject:     run.ProjectID,
 		StopGracePeriod: stopGracePeriod,
@@ -113,6 +115,9 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 	}
 	if res := c.Resources; res.Explicit.Memory && res.Memory.Max != nil {
 		attempt.MemoryMiB = int64(*res.Memory.Max * 1024)
+	}
+	if repos := c.Repos; len(repos) > 0 {
+		attempt.CodePath, attempt.KeepsCodePath = repos[0].Path, repos[0].IfExists == spec.IfExistsSkip
 	}
 	if run.Spec.RepoCodeHash != nil {
 		attempt.CodeHash = *run.Spec.RepoCodeHash
@@ -138,6 +143,29 @@ func ResolveWorkingDir(s dstack.RunSpec) string {
 	default:
 		return "."
 	}
+}
+
+// NeedsCode reports whether replicas get the code of the run: with commands, or with a repo
+// that the configuration names.
+func NeedsCode(s dstack.RunSpec) bool {
+	return len(s.Configuration.Commands) > 0 || len(s.Configuration.Repos) > 0
+}
+
+// findOuterPath returns the first path of a file or repo that is outside of the code folder.
+func findOuterPath(s dstack.RunSpec) string {
+	var paths []string
+	for _, repo := range s.Configuration.Repos {
+		paths = append(paths, repo.Path)
+	}
+	for _, file := range s.Configuration.Files {
+		paths = append(paths, file.Path)
+	}
+	for _, name := range paths {
+		if _, ok := dstack.FindPathInFolder(ResolveWorkingDir(s), name); !ok {
+			return name
+		}
+	}
+	return ""
 }
 
 // BuildEnv returns the complete environment of a replica. Variables of the

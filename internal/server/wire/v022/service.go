@@ -31,6 +31,8 @@ type ServiceConfiguration struct {
 	Resources    Resources          `json:"resources"`
 	Volumes      []spec.Mount       `json:"volumes"`
 	Commands     []string           `json:"commands"`
+	Files        []spec.File        `json:"files"`
+	Repos        []spec.Repo        `json:"repos"`
 	Params
 }
 
@@ -126,7 +128,7 @@ func buildConfiguration(s spec.Service) ServiceConfiguration {
 		Replicas: s.Replicas, Scaling: buildScaling(s), Probes: buildProbes(s.Probes), RateLimits: orEmpty(s.RateLimits),
 		Image: s.Image, Entrypoint: s.Entrypoint, WorkingDir: s.WorkingDir, HomeDir: s.HomeDir, RegistryAuth: s.RegistryAuth,
 		NVCC: s.NVCC, Env: s.Env, Setup: orEmpty(s.Setup), Resources: buildResources(s.Resources), Volumes: orEmpty(s.Volumes),
-		Commands: orEmpty(s.Commands), Params: buildParams(s.Params),
+		Commands: orEmpty(s.Commands), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), Params: buildParams(s.Params),
 	}
 	if s.Model != nil {
 		c.Model = s.Model
