@@ -189,36 +189,29 @@ python_piece() {
 	export DSTACK_TEST_PYTHON=$dir/bin/python
 }
 
-# install_release REQUIREMENTS FOLDER installs a published release of dstack into a virtual environment of Python 3.11, unless
-# it is there. If it fails, $why has the reason.
-install_release() {
-	local requirements=$1 dir=$2 python=python3.11
+# published_release PIECE REQUIREMENTS exports the folder of a published release, in a virtual environment of Python 3.11.
+published_release() {
+	local piece=$1 requirements=$2 python=python3.11 name dir
+	name=$(basename "$requirements" .txt)
 	# A shim of pyenv is in PATH also for a version that is not selected.
-	"$python" -c 'import venv, ensurepip' 2>/dev/null || install python3.11 python3.11-venv || return 1
-	[ -e "$dir/complete" ] && return
-	rm -rf "$dir"
-	"$python" -m venv "$dir" >"$root/published.log" 2>&1 &&
-		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/published.log" 2>&1 &&
-		touch "$dir/complete" && return
-	why="pip could not install $requirements: $(tail -n1 "$root/published.log")"
-	return 1
+	"$python" -c 'import venv, ensurepip' 2>/dev/null || install python3.11 python3.11-venv ||
+		{ mark_missing "$piece" "$why" && return; }
+	dir=$cache/$name-$(hash_of <("$python" -VV; uname -m) "$requirements")
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		"$python" -m venv "$dir" >"$root/$name.log" 2>&1 &&
+			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/$name.log" 2>&1 ||
+			{ mark_missing "$piece" "pip could not install $name: $(tail -n1 "$root/$name.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export "DSTACK_TEST_$piece=$dir"
 }
 
-# The published client of dstack 0.18.10. Its server is in the same package.
-published_piece() {
-	local dir requirements=e2e/clients/dstack-0.18.10.txt
-	dir=$cache/dstack-0.18.10-$(hash_of <(python3.11 -VV 2>/dev/null; uname -m) $requirements)
-	install_release $requirements "$dir" || { mark_missing PUBLISHED "$why" && return; }
-	export DSTACK_TEST_PUBLISHED=$dir
-}
-
-# The published server and command line of dstack 0.22.5, for measurements.
-newest_server_piece() {
-	local dir requirements=bench/dstack-0.22.5.txt
-	dir=$cache/dstack-server-0.22.5-$(hash_of <(python3.11 -VV 2>/dev/null; uname -m) $requirements)
-	install_release $requirements "$dir" || { mark_missing NEWEST_SERVER "$why" && return; }
-	export DSTACK_BENCH_NEWEST=$dir
-}
+# The published clients of dstack: the one that this project began with, whose package has its server, too, and the newest
+# one. The server of the newest needs many more packages, and only the measurements need it.
+published_piece() { published_release PUBLISHED e2e/clients/dstack-0.18.10.txt; }
+newest_piece() { published_release NEWEST e2e/clients/dstack-0.22.5.txt; }
+newest_server_piece() { published_release NEWEST_SERVER bench/dstack-server-0.22.5.txt; }
 
 # schemathesis, which makes requests from the API's own description.
 schemathesis_piece() {

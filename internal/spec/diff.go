@@ -129,6 +129,9 @@ func flatten(s Service) []configValue {
 	for i, v := range s.Volumes {
 		l.add("volumes."+cmp.Or(v.Name, strconv.Itoa(i)), strings.TrimPrefix(v.InstancePath+":"+v.Path, ":"))
 	}
+	if s.Probes != nil && len(s.Probes) == 0 && s.Model != nil {
+		l.add("probes", "none")
+	}
 	for i, p := range s.Probes {
 		l = append(l, configValue{path: "probes." + strconv.Itoa(i), value: formatJSON(p), shown: p.String()})
 	}

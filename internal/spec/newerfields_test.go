@@ -33,7 +33,8 @@ var unsupportedSpellings = []string{
 	"availability_zones: [us-west2-c]",
 	"startup_order: any",
 	"stop_criteria: all-done",
-	"schedule: {cron: '* * * * *'}",
+	"schedule: {cron: '* * * * *'} | schedule: {cron: ['*/15 0-6 1,15 jan-mar mon-fri', '0 0 last * 7']}",
+	"dstack: true",
 	"backend_options: [{type: aws}]",
 	"resources: {count: 2..}",
 	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
@@ -105,7 +106,7 @@ func TestNewerFields_Supported(t *testing.T) {
 
 func TestNewerFields_DefaultsAreSupported(t *testing.T) {
 	for _, input := range []string{
-		"privileged: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "repos: []", "gateway: true", "gateway: false", "gateway: 'off'", "gateway: ~",
+		"privileged: false", "dstack: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "repos: []", "gateway: true", "gateway: false", "gateway: 'off'", "gateway: ~",
 		"strip_prefix: true", "probes: []", "rate_limits: []", "https: auto", "probes: null", "priority: ~", "resources: {gpu: nvidia}", "model: m",
 	} {
 		s := parseWith(t, input)
@@ -202,6 +203,17 @@ var newerFieldMistakes = []struct{ path, message, input string }{
 	{"user", "write a user", "user: 'a b'"},
 	{"utilization_policy.min_gpu_utilization", "not between", "utilization_policy: {min_gpu_utilization: 101, time_window: 1h}"},
 	{"tags", "must be a mapping", "tags: [a]"},
+	{"utilization_policy.time_window", "write 5m or more", "utilization_policy: {min_gpu_utilization: 10, time_window: 299}"},
+	{"schedule", "must be a mapping", "schedule: daily"},
+	{"schedule.cron", "is missing", "schedule: {}"},
+	{"schedule.cron", "cannot be an empty list", "schedule: {cron: []}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: bad}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '60 * * * *'}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '* * * *'}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '* * * * * *'}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '* * * foo *'}"},
+	{"schedule.cron.1", "is not a cron expression", "schedule: {cron: ['* * * * *', '*/0 * * * *']}"},
+	{"dstack", "neither true nor false", "dstack: maybe"},
 	{"router", "must be a mapping", "router: sglang"},
 	{"gateway", "cannot be empty", "gateway: ''"},
 	{"gateway.name", "is missing", "gateway: {project: main}"},

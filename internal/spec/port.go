@@ -9,7 +9,7 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var portNumberShape = anyOfShape("port", numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}),
+var portNumberShape = anyOfShape("port", integerShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}),
 	patternShape("", `^\s*`+portExpression+`\s*$`))
 
 var servicePortShape = anyOfShape(portShape.words+"; or `auto`", portShape, oneOfShape(autoPort))

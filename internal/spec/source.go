@@ -52,7 +52,7 @@ type sourceService struct {
 	Scaling    *sourceScaling  `json:"scaling"`
 	Resources  sourceResources `json:"resources"`
 	Gateway    gatewayJSON     `json:"gateway,omitempty"`
-	Probes     []Probe         `json:"probes,omitempty"`
+	Probes     []Probe         `json:"probes,omitzero"`
 	RateLimits []RateLimit     `json:"rate_limits,omitempty"`
 	Files      []File          `json:"files,omitempty"`
 	Repos      []Repo          `json:"repos,omitempty"`
