@@ -80,7 +80,7 @@ e2e) start_pieces postgres docker registry images python published newest schema
 clients) start_pieces clients java rust && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 bench)
-	start_pieces docker images nginx jinja given
+	start_pieces docker images nginx jinja published newest_server given
 	print_title "measurements"
 	go run ./bench "$@" || failed=1
 	;;
