@@ -18,9 +18,8 @@ func newInitCommand(a *app) *cobra.Command {
 	var repo repoFlags
 	c := &cobra.Command{
 		Use:   "init",
-		Short: "Register this folder with the server, as apply does; or credentials for a git repository.",
+		Short: "Register this folder with the server, as apply does, or the credentials for a git repository.",
 		Example: "dstack init\n" +
-			"dstack init --project main\n" +
 			"dstack init --repo https://github.com/org/app --token TOKEN   # for `repos` of a configuration",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -64,9 +63,9 @@ func newInitCommand(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&repo.repo, "repo", "", "a git repository: its URL, or the path of a clone")
-	c.Flags().StringVar(&repo.token, "token", "", "the token that reads the repository over HTTPS")
-	c.Flags().StringVar(&repo.identity, "git-identity", "", "the file of the private key that reads the repository over SSH")
+	c.Flags().StringVar(&repo.repo, "repo", "", "register a git repository: `URL`, or the path of a clone")
+	c.Flags().StringVar(&repo.token, "token", "", "the `TOKEN` that reads the repository over HTTPS")
+	c.Flags().StringVar(&repo.identity, "git-identity", "", "the `FILE` of the private key that reads the repository over SSH")
 	addOutputFlag(c, &asJSON)
 	a.addProjectFlags(c)
 	return c

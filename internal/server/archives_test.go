@@ -87,7 +87,7 @@ func TestUploadArchive(t *testing.T) {
 	if a := h.callAs(ann, api.PathArchiveByHash, api.GetArchiveByHash{Hash: hexSHA256(file)}); a.status != 200 || !strings.Contains(a.text, id) {
 		t.Errorf("%d %s", a.status, a.text)
 	}
-	for _, unknown := range []string{hexSHA256("unknown"), "", "\x00", "' OR 1=1 --"} {
+	for _, unknown := range []string{hexSHA256("unknown"), "", "' OR 1=1 --"} {
 		h.expectError(api.PathArchiveByHash, api.GetArchiveByHash{Hash: unknown}, 400, dstack.NotFound, "not uploaded")
 	}
 	if a := h.uploadArchive("nobody", hexSHA256(file), file); a.status != 403 {
@@ -111,7 +111,6 @@ func TestApply_FilesOfOtherUsers(t *testing.T) {
 		"by its hash":         {`["secret"]`, `[{"hash":"` + hash + `","path":"secret"}]`, "you have not uploaded the file"},
 		"with a hash of it":   {`["secret"]`, `[{"id":"` + own + `","hash":"` + hash + `","path":"secret"}]`, "you have not uploaded the file"},
 		"an unknown UUID":     {`["secret"]`, `[{"id":"00000000-0000-4000-8000-000000000000","path":"secret"}]`, "you have not uploaded the file"},
-		"a zero byte":         {`["secret"]`, `[{"id":"\u0000","path":"secret"}]`, "you have not uploaded the file"},
 		"an unknown ID":       {`["secret"]`, `[{"id":"' OR 1=1 --","path":"secret"}]`, "you have not uploaded the file"},
 		"without both":        {`["secret"]`, `[{"path":"secret"}]`, "you have not uploaded the file"},
 		"another path":        {`["app.py"]`, `[{"id":"` + own + `","path":"/etc/cron.d/app"}]`, "file_archives.0 has the path"},
