@@ -189,21 +189,35 @@ python_piece() {
 	export DSTACK_TEST_PYTHON=$dir/bin/python
 }
 
-# The published client of dstack 0.18.10, in a virtual environment of Python 3.11.
-published_piece() {
-	local dir requirements=e2e/clients/dstack-0.18.10.txt python=python3.11
+# install_client VERSION PIECE installs the published client of a version of dstack in a virtual environment of Python
+# 3.11, and sets $dir to its folder. If it fails, the piece is marked as missing.
+install_client() {
+	local requirements=e2e/clients/dstack-$1.txt python=python3.11
 	# A shim of pyenv is in PATH also for a version that is not selected.
 	"$python" -c 'import venv, ensurepip' 2>/dev/null || install python3.11 python3.11-venv ||
-		{ mark_missing PUBLISHED "$why" && return; }
-	dir=$cache/dstack-0.18.10-$(hash_of <("$python" -VV; uname -m) $requirements)
+		{ mark_missing "$2" "$why" && return 1; }
+	dir=$cache/dstack-$1-$(hash_of <("$python" -VV; uname -m) "$requirements")
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir"
-		"$python" -m venv "$dir" >"$root/published.log" 2>&1 &&
-			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r $requirements >>"$root/published.log" 2>&1 ||
-			{ mark_missing PUBLISHED "pip could not install the published client: $(tail -n1 "$root/published.log")" && return; }
+		"$python" -m venv "$dir" >"$root/dstack-$1.log" 2>&1 &&
+			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/dstack-$1.log" 2>&1 ||
+			{ mark_missing "$2" "pip could not install the published client: $(tail -n1 "$root/dstack-$1.log")" && return 1; }
 		touch "$dir/complete"
 	fi
+}
+
+# The published client of dstack 0.18.10.
+published_piece() {
+	local dir
+	install_client 0.18.10 PUBLISHED || return 0
 	export DSTACK_TEST_PUBLISHED=$dir
+}
+
+# The newest published client that the server knows.
+newest_piece() {
+	local dir
+	install_client 0.22.5 NEWEST || return 0
+	export DSTACK_TEST_NEWEST=$dir
 }
 
 # Node.js with the official client.

@@ -15,6 +15,7 @@ type Configuration struct {
 	Service spec.Service
 	refusal *dstack.Error // why it is no service; nil: it is one
 	fields  fields        // normalized
+	sent    json.RawMessage
 }
 
 // RequestProfile is a profile in a request.
@@ -40,7 +41,7 @@ func (c *Configuration) UnmarshalJSON(text []byte) error {
 		return c.Service.UnmarshalJSON(text) // says what is wrong
 	}
 	f.normalizeConfiguration()
-	c.fields = f
+	c.fields, c.sent = f, slices.Clone(text)
 	normal, err := json.Marshal(f)
 	if err != nil {
 		return err
