@@ -264,7 +264,7 @@ func TestBuildEvents(t *testing.T) {
 		{Event: dstack.Event{ID: 300, Run: "r", RunName: "web", Kind: dstack.EventApplied, User: "ann", Message: "revision 1"}, UserID: "u"},
 		{Event: dstack.Event{ID: 301, Run: "r", RunName: "web", Kind: dstack.EventReplica, Replica: &one, From: "waiting", To: "starting"}},
 		{Event: dstack.Event{ID: 302, Kind: dstack.EventReplica, To: "waiting", Message: "replica 0 was created"}},
-		{Event: dstack.Event{ID: 303, Kind: dstack.EventStop, User: "gone"}},
+		{Event: dstack.Event{ID: 303, Kind: dstack.EventStop, To: "stop", User: "gone"}},
 	})
 	var messages, targets []string
 	for _, e := range events {
