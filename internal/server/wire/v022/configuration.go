@@ -16,6 +16,7 @@ type Configuration struct {
 	Service spec.Service
 	refusal *dstack.Error // why it is no service; nil: it is one
 	fields  fields        // normalized
+	sent    json.RawMessage
 }
 
 // RequestProfile is a profile in a request.
@@ -41,7 +42,7 @@ func (c *Configuration) UnmarshalJSON(text []byte) error {
 		return c.Service.UnmarshalJSON(text) // says what is wrong
 	}
 	f.normalizeConfiguration()
-	c.fields = f
+	c.fields, c.sent = f, slices.Clone(text)
 	if err := f.checkDuration(); err != nil {
 		return err
 	}

@@ -169,6 +169,9 @@ func buildParams(p spec.Params) Params {
 	return out
 }
 
+// allRetryEvents are the events of a rule that names none.
+var allRetryEvents = []string{spec.EventNoCapacity, spec.EventInterruption, spec.EventError}
+
 // buildRetry returns the rule for retries, whose deprecated spelling these clients do not have.
 func buildRetry(p spec.Params) any {
 	switch {
@@ -177,9 +180,9 @@ func buildRetry(p spec.Params) any {
 	case p.Retry != nil && len(p.Retry.OnEvents) > 0:
 		return RetryRule{p.Retry.OnEvents, p.Retry.Duration}
 	case p.Retry != nil && p.Retry.Duration != nil:
-		return RetryRule{nil, p.Retry.Duration}
+		return RetryRule{allRetryEvents, p.Retry.Duration}
 	case p.Retry == nil && p.RetryPolicy != nil && p.RetryPolicy.Retry:
-		return RetryRule{nil, p.RetryPolicy.Duration}
+		return RetryRule{allRetryEvents, p.RetryPolicy.Duration}
 	}
 	return nil
 }
