@@ -310,6 +310,22 @@ rust_piece() {
 	export DSTACK_TEST_RUST=$built/debug/clients
 }
 
+# Load generators for the model endpoint. Their requirements are without PyTorch
+# and without what they import for other commands only, and still 900 MB.
+load_piece() {
+	need python3 python3 python3-venv || { mark_missing LOAD "$why" && return; }
+	local dir requirements=e2e/clients/load/requirements.txt
+	dir=$cache/clients-load-$(hash_of <(python3 -VV; uname -m) $requirements)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing LOAD "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r $requirements >"$root/load.log" 2>&1 ||
+			{ mark_missing LOAD "pip could not install the load generators: $(grep -m1 ERROR "$root/load.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_LOAD=$dir/bin/python
+}
+
 # nginx, as a proxy in front of the server, and as a baseline for the gateway. Tests and the benchmark start it.
 nginx_piece() {
 	PATH=$PATH:/usr/sbin
