@@ -3,11 +3,14 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"dstack/internal/gitrepo/gittest"
 )
 
 // waitForPrinted waits until a run has printed lines.
@@ -79,4 +82,46 @@ env:
 				expectText("/etc/app is outside", "write a path inside of the working directory")
 		}
 	})
+}
+
+// TestNamedRepo applies with `repos`: a clone with changes, and a private repository by its URL,
+// whose token `dstack init` registers.
+func TestNamedRepo(t *testing.T) {
+	t.Parallel()
+	repo, ca := gittest.NewRepository(t), filepath.Join(t.TempDir(), "ca.pem")
+	host := &gittest.HTTPHandler{Root: repo.Root, Token: "ghp_canary"}
+	server := httptest.NewTLSServer(host)
+	t.Cleanup(server.Close)
+	if err := os.WriteFile(ca, gittest.EncodeCertificate(server.Certificate()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := newHarness(t, "process", "SSL_CERT_FILE="+ca)
+	address := server.URL + repo.Path
+	repo.Git("remote", "set-url", "origin", address)
+	port := findFreePort(t)
+	config := func(name, repo string) string {
+		return fmt.Sprintf("type: service\nname: %s\nrepos:\n- %s\ncommands:\n- cat app/app.txt\n- ls -A app\n- exec %s %d\nport: %d\nenv:\n- HOST=127.0.0.1\n",
+			name, repo, workloadBinary, port, port)
+	}
+	h.writeFile(filepath.Join(repo.Clone, "service.dstack.yml"), config("local", ".:app"))
+	apply := []string{"apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "2m"}
+	h.runCLIIn(repo.Clone, apply...).expectExit(2).expectText("the server cannot read the repository", "credentials")
+	h.runCLIIn(repo.Clone, "init", "--repo", ".", "--token", "wrong").expectExit(2)
+	h.runCLIIn(repo.Clone, "init", "--repo", ".", "--token", host.Token).expectExit(0).expectText("the server can read " + address).expectNoText(host.Token)
+
+	repo.Write(map[string]string{"app.txt": "changed\n", "new.txt": "untracked\n", "bin.dat": "\x00\x01", ".env": "TOKEN=canary", "sub/.venv/x": ""})
+	h.runCLIIn(repo.Clone, apply...).expectExit(0).expectText("clones       "+address+" main@"+repo.Head()[:8]+" + ", "→ app", "left out     .env, sub/.venv/", "nothing else of the folder")
+	h.waitForPrinted("local", "changed", "new.txt", "bin.dat")
+	h.runCLI("logs", "local").expectNoText(".env", "sub")
+	h.runCLIIn(repo.Clone, apply...).expectExit(0).expectText("nothing changed")
+	h.runCLI("stop", "local", "-y").expectExit(0)
+
+	dir := filepath.Join(h.home, "elsewhere")
+	h.writeFile(filepath.Join(dir, "service.dstack.yml"), config("url", address+":app"))
+	h.runCLIIn(dir, apply...).expectExit(0).expectText("clones       " + address + " → app")
+	h.waitForPrinted("url", "one")
+	h.writeFile(filepath.Join(dir, "service.dstack.yml"), config("url", "{url: '"+address+"', branch: gone, path: app}"))
+	h.runCLIIn(dir, apply...).expectExit(2).expectText(`has no branch "gone"`)
+	h.writeFile(filepath.Join(dir, "service.dstack.yml"), config("url", ".:app"))
+	h.runCLIIn(dir, apply...).expectExit(2).expectText("is not in a git repository", "files: [.]")
 }

@@ -206,6 +206,23 @@ published_piece() {
 	export DSTACK_TEST_PUBLISHED=$dir
 }
 
+# schemathesis, which makes requests from the API's own description.
+schemathesis_piece() {
+	local dir requirements=e2e/clients/schemathesis.txt
+	need python3 python3 python3-venv || { mark_missing SCHEMATHESIS "$why" && return; }
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+		{ mark_missing SCHEMATHESIS "it is pinned for Python 3.11, and this is $(python3 -V)" && return; }
+	dir=$cache/schemathesis-$(hash_of <(python3 -VV; uname -m) $requirements)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing SCHEMATHESIS "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r $requirements >"$root/schemathesis.log" 2>&1 ||
+			{ mark_missing SCHEMATHESIS "pip could not install it: $(grep -m1 ERROR "$root/schemathesis.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_SCHEMATHESIS=$dir/bin/schemathesis
+}
+
 # Node.js with the official client.
 node_piece() {
 	local dir

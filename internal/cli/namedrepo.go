@@ -99,21 +99,11 @@ func (j *applyCommand) registerRepo(ctx context.Context) error {
 // registerGitRepo registers a repository with the credentials that the server has for the
 // user, and otherwise without any.
 func (a *applyCommand) registerGitRepo(ctx context.Context, id, name, address string) error {
-	info, err := json.Marshal(map[string]string{"repo_type": "remote", "repo_name": name})
-	if err != nil {
-		return err
-	}
-	repo := api.InitRepo{RepoID: id, RepoInfo: info}
-	err = a.client.InitRepo(ctx, a.project, repo)
+	err := initGitRepo(ctx, a.client, a.project, id, name, nil)
 	if dstack.KindOf(err) != dstack.Invalid {
 		return err
 	}
-	creds, err := json.Marshal(map[string]string{"clone_url": address})
-	if err != nil {
-		return err
-	}
-	repo.RepoCreds = new(json.RawMessage(creds))
-	return a.client.InitRepo(ctx, a.project, repo)
+	return initGitRepo(ctx, a.client, a.project, id, name, map[string]string{"clone_url": address})
 }
 
 // uploadChanges uploads what was not pushed to the repository, and fixes the commit that

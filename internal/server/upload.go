@@ -60,7 +60,7 @@ func (s *Server) receiveUpload(c *apiCall, receive func() error) error {
 func (s *Server) receiveCode(c *apiCall) error {
 	id := c.r.URL.Query().Get("repo_id")
 	if id != "" && !wire.IsText(id) {
-		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "not text in UTF-8", Type: "value_error"}}
+		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "not UTF-8, or it contains U+0000", Type: "value_error"}}
 	}
 	if id == "" {
 		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}

@@ -109,6 +109,12 @@ func (r *reader) readShortRepo(n *strictyaml.Node, repo *Repo) {
 	repo.LocalPath = parts[0]
 }
 
+// IsRepoURL reports whether a repository is named by its URL, and not by the path of a clone.
+func IsRepoURL(name string) bool {
+	_, isURL := splitRepo(name)
+	return isURL
+}
+
 // splitRepo splits a short form at its colons, except at those of a URL or of a drive of
 // Windows.
 func splitRepo(text string) (parts []string, isURL bool) {

@@ -205,3 +205,21 @@ func DecodeCreateProject(in CreateProject) (api.CreateProject, error) {
 	}
 	return in.CreateProject, nil
 }
+
+// NoExports answers exports/list.
+type NoExports struct {
+	Exports  []wire.Null `json:"exports"`
+	Warnings []string    `json:"warnings"`
+}
+
+// NoImports answers imports/list.
+type NoImports struct {
+	Imports  []wire.Null `json:"imports"`
+	Warnings []string    `json:"warnings"`
+}
+
+// BuildNoExports returns an empty list.
+func BuildNoExports(wire.Null) NoExports { return NoExports{[]wire.Null{}, []string{}} }
+
+// BuildNoImports returns an empty list.
+func BuildNoImports(wire.Null) NoImports { return NoImports{[]wire.Null{}, []string{}} }

@@ -2,7 +2,6 @@ package v022
 
 import (
 	"encoding/json"
-	"errors"
 	"slices"
 
 	"dstack/internal/api"
@@ -27,6 +26,9 @@ type RequestProfile struct {
 // fields are the fields of a JSON object that have a value.
 type fields map[string]json.RawMessage
 
+// otherRuns are the types of runs that are not services.
+var otherRuns = []string{"task", "dev-environment"}
+
 // defaultProfileName is the name of a profile without one.
 const defaultProfileName = "default"
 
@@ -46,15 +48,12 @@ func (c *Configuration) UnmarshalJSON(text []byte) error {
 	if err != nil {
 		return err
 	}
-	err = c.Service.UnmarshalJSON(normal)
-	if f.text("type") != "task" {
-		return err
+	if kind := f.text("type"); slices.Contains(otherRuns, kind) {
+		c.refusal = &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: type " + kind,
+			Hint: "this server runs services: write type: service, and the port on which it listens"}
+		return nil
 	}
-	c.refusal = &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: type task as a run", Hint: "submit a service"}
-	if problems, ok := errors.AsType[spec.Problems](err); ok && len(problems) > 0 {
-		c.refusal.Message, c.refusal.Hint = problems[0].Message, problems[0].Hint
-	}
-	return nil
+	return c.Service.UnmarshalJSON(normal)
 }
 
 // UnmarshalJSON reads a profile. The error is spec.Problems.
