@@ -189,22 +189,26 @@ python_piece() {
 	export DSTACK_TEST_PYTHON=$dir/bin/python
 }
 
-# The published client of dstack 0.18.10, in a virtual environment of Python 3.11.
-published_piece() {
-	local dir requirements=e2e/clients/dstack-0.18.10.txt python=python3.11
+# published_client PIECE VERSION exports the folder of a published client, in a virtual environment of Python 3.11.
+published_client() {
+	local piece=$1 dir requirements=e2e/clients/dstack-$2.txt python=python3.11
 	# A shim of pyenv is in PATH also for a version that is not selected.
 	"$python" -c 'import venv, ensurepip' 2>/dev/null || install python3.11 python3.11-venv ||
-		{ mark_missing PUBLISHED "$why" && return; }
-	dir=$cache/dstack-0.18.10-$(hash_of <("$python" -VV; uname -m) $requirements)
+		{ mark_missing "$piece" "$why" && return; }
+	dir=$cache/dstack-$2-$(hash_of <("$python" -VV; uname -m) "$requirements")
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir"
-		"$python" -m venv "$dir" >"$root/published.log" 2>&1 &&
-			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r $requirements >>"$root/published.log" 2>&1 ||
-			{ mark_missing PUBLISHED "pip could not install the published client: $(tail -n1 "$root/published.log")" && return; }
+		"$python" -m venv "$dir" >"$root/client-$2.log" 2>&1 &&
+			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/client-$2.log" 2>&1 ||
+			{ mark_missing "$piece" "pip could not install the published client: $(tail -n1 "$root/client-$2.log")" && return; }
 		touch "$dir/complete"
 	fi
-	export DSTACK_TEST_PUBLISHED=$dir
+	export "DSTACK_TEST_$piece=$dir"
 }
+
+# The published clients of dstack: the one that this project began with, and the newest one.
+published_piece() { published_client PUBLISHED 0.18.10; }
+newest_piece() { published_client NEWEST 0.22.5; }
 
 # schemathesis, which makes requests from the API's own description.
 schemathesis_piece() {

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/google/uuid"
+
 	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
@@ -48,6 +50,10 @@ func (s *Server) receiveArchive(c *apiCall) (dstack.FileArchive, error) {
 }
 
 func (s *Server) getArchiveByHash(c *apiCall, in api.GetArchiveByHash) (api.FileArchive, error) {
+	if !codeHashPattern.MatchString(in.Hash) {
+		return api.FileArchive{}, &dstack.Error{Kind: dstack.NotFound, Message: "you have not uploaded this archive",
+			Hint: "send its SHA-256, as 64 hexadecimal digits"}
+	}
 	found, err := s.store.ArchiveByHash(c.ctx, c.user.ID, in.Hash)
 	return api.FileArchive{ID: found.ID, Hash: found.Hash}, err
 }
@@ -81,12 +87,12 @@ func (s *Server) findArchive(c *apiCall, archive *dstack.FileArchive) error {
 	var found dstack.FileArchive
 	var err error
 	switch {
-	case archive.ID != "":
+	case uuid.Validate(archive.ID) == nil:
 		found, err = s.store.ArchiveByID(c.ctx, c.user.ID, archive.ID)
 		if err == nil && archive.Hash != "" && archive.Hash != found.Hash {
 			err = &dstack.Error{Kind: dstack.NotFound}
 		}
-	case codeHashPattern.MatchString(archive.Hash):
+	case archive.ID == "" && codeHashPattern.MatchString(archive.Hash):
 		found, err = s.store.ArchiveByHash(c.ctx, c.user.ID, archive.Hash)
 		if dstack.KindOf(err) == dstack.NotFound {
 			return nil

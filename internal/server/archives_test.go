@@ -10,6 +10,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // uploadArchive uploads an archive with a user's token.
@@ -86,7 +87,9 @@ func TestUploadArchive(t *testing.T) {
 	if a := h.callAs(ann, api.PathArchiveByHash, api.GetArchiveByHash{Hash: hexSHA256(file)}); a.status != 200 || !strings.Contains(a.text, id) {
 		t.Errorf("%d %s", a.status, a.text)
 	}
-	h.expectError(api.PathArchiveByHash, api.GetArchiveByHash{Hash: hexSHA256("unknown")}, 400, dstack.NotFound, "not uploaded")
+	for _, unknown := range []string{hexSHA256("unknown"), "", "\x00", "' OR 1=1 --"} {
+		h.expectError(api.PathArchiveByHash, api.GetArchiveByHash{Hash: unknown}, 400, dstack.NotFound, "not uploaded")
+	}
 	if a := h.uploadArchive("nobody", hexSHA256(file), file); a.status != 403 {
 		t.Errorf("without a token: %d %s", a.status, a.text)
 	}
@@ -107,6 +110,8 @@ func TestApply_FilesOfOtherUsers(t *testing.T) {
 		"by its ID and hash":  {`["secret"]`, `[{"id":"` + theirs + `","hash":"` + hash + `","path":"secret"}]`, "you have not uploaded the file"},
 		"by its hash":         {`["secret"]`, `[{"hash":"` + hash + `","path":"secret"}]`, "you have not uploaded the file"},
 		"with a hash of it":   {`["secret"]`, `[{"id":"` + own + `","hash":"` + hash + `","path":"secret"}]`, "you have not uploaded the file"},
+		"an unknown UUID":     {`["secret"]`, `[{"id":"00000000-0000-4000-8000-000000000000","path":"secret"}]`, "you have not uploaded the file"},
+		"a zero byte":         {`["secret"]`, `[{"id":"\u0000","path":"secret"}]`, "you have not uploaded the file"},
 		"an unknown ID":       {`["secret"]`, `[{"id":"' OR 1=1 --","path":"secret"}]`, "you have not uploaded the file"},
 		"without both":        {`["secret"]`, `[{"path":"secret"}]`, "you have not uploaded the file"},
 		"another path":        {`["app.py"]`, `[{"id":"` + own + `","path":"/etc/cron.d/app"}]`, "file_archives.0 has the path"},
@@ -184,5 +189,55 @@ func TestApply_Files(t *testing.T) {
 	if len(preview.Placements) > 0 || len(preview.Rejections) != 1 || !strings.Contains(preview.Rejections[0].Reason, "/etc/app is outside") ||
 		!strings.Contains(preview.Advice, "a path inside of the working directory") {
 		t.Errorf("%+v, %s", preview.Rejections, preview.Advice)
+	}
+}
+
+// The dialect of later clients names archives by their IDs only, and gets them back with the plan that it submits.
+func TestNewestDialect_FileArchives(t *testing.T) {
+	h := newTestServer(t)
+	ann := h.createUser("ann", dstack.RoleUser)
+	h.mustCall(api.PathAddMembers, api.SetMembers{Members: []api.SetMember{{Username: "ann", ProjectRole: dstack.RoleUser}}}, nil)
+	call := func(token, path, body string) apiResponse {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url+"/api/project/main/"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		r.Header.Set(wire.VersionHeader, "0.22.5")
+		return h.send(r)
+	}
+	spec := func(id, more string) string {
+		return `{"run_name":"web","repo_id":null,"repo_data":null,"repo_code_hash":null,"repo_dir":null,"file_archives":[{"id":"` + id + `","path":"/etc/app"}],
+			"configuration_path":"a.dstack.yml","configuration":{"type":"service","name":"web","port":8000,"commands":["a"],"repos":[],
+			"files":[{"local_path":"/home/ann/conf","path":"/etc/app"}]` + more + `},"profile":null,"ssh_key_pub":null}`
+	}
+	mine, theirs := h.mustUploadArchive(ann, packFile(t, "conf/a", "x", "")), h.mustUploadArchive(h.admin, packFile(t, "conf/a", "secret", ""))
+	for path, body := range map[string]string{"runs/get_plan": `{"run_spec":` + spec(theirs, "") + `}`,
+		"runs/apply": `{"plan":{"run_spec":` + spec(theirs, "") + `,"current_resource":null}}`} {
+		if a := call(ann, path, body); a.status != 400 || !strings.Contains(a.text, "you have not uploaded the file with the path") {
+			t.Errorf("%s with an archive of another user: %d %s", path, a.status, a.text)
+		}
+	}
+	plan := call(ann, "runs/get_plan", `{"run_spec":`+spec(mine, "")+`}`)
+	if plan.status != 200 || !strings.Contains(plan.text, `"file_archives":[{"id":"`+mine+`","path":"/etc/app"}]`) ||
+		!strings.Contains(plan.text, `"files":[{"local_path":"/home/ann/conf","path":"/etc/app"}]`) {
+		t.Fatalf("%d %s", plan.status, plan.text)
+	}
+	var planned struct {
+		RunSpec json.RawMessage `json:"run_spec"`
+	}
+	if err := json.Unmarshal([]byte(plan.text), &planned); err != nil {
+		t.Fatal(err)
+	}
+	if a := call(ann, "runs/apply", `{"plan":{"run_spec":`+string(planned.RunSpec)+`,"current_resource":null}}`); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.text)
+	}
+	withDir := strings.Replace(spec(mine, ""), `"repo_dir":null`, `"repo_dir":"/elsewhere"`, 1)
+	if a := call(ann, "runs/get_plan", `{"run_spec":`+withDir+`}`); a.status != 400 || !strings.Contains(a.text, "repo_dir") {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+	if a := h.callAs(h.admin, api.ProjectPrefix+"/runs/get", api.RunName{RunName: "web"}); a.status != 200 || strings.Contains(a.text, "file_archives") {
+		t.Errorf("0.18.10 does not know file_archives: %d %s", a.status, a.text)
 	}
 }

@@ -110,8 +110,8 @@ func describeParameters(operation *apiOperation) []wire.Schema {
 			add(strings.TrimSuffix(name, "}"), "path", wire.Schema{"type": "string", "minLength": 1})
 		}
 	}
-	if operation.format == formatMultipart {
-		add("repo_id", "query", wire.Schema{"type": "string", "minLength": 1})
+	for _, name := range operation.query {
+		add(name, "query", wire.Schema{"type": "string", "minLength": 1})
 	}
 	return parameters
 }
