@@ -51,7 +51,7 @@ const (
 	runsPath  = "/api/project/main/runs/"
 	reposPath = "/api/project/main/repos/init"
 
-	peerStartLimit = time.Minute
+	peerStartLimit = 5 * time.Minute
 )
 
 // start starts the server and waits until it answers. A home folder that exists is used again.

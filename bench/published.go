@@ -14,7 +14,7 @@ import (
 
 const (
 	publishedReplicas = 3 // of each service
-	publishedSettle   = 5 * time.Minute
+	publishedSettle   = 15 * time.Minute
 	idleMinute        = time.Minute
 )
 
@@ -88,10 +88,10 @@ const oursNewest = "ours, 0.22.5's"
 
 // newPeers returns our release, twice because it answers each published client in its own format, and the published ones.
 func (b *benchmark) newPeers() ([]*peer, error) {
-	seed, newest := os.Getenv("DSTACK_TEST_PUBLISHED"), os.Getenv("DSTACK_BENCH_NEWEST")
+	seed, newest := os.Getenv("DSTACK_TEST_PUBLISHED"), os.Getenv("DSTACK_TEST_NEWEST_SERVER")
 	if seed == "" || newest == "" {
-		return nil, notMeasured(cmp.Or(strings.TrimSpace(os.Getenv("DSTACK_TEST_WITHOUT_PUBLISHED")+" "+os.Getenv("DSTACK_TEST_WITHOUT_NEWEST")),
-			"DSTACK_TEST_PUBLISHED and DSTACK_BENCH_NEWEST are not set; scripts/test.sh bench sets them"))
+		return nil, notMeasured(cmp.Or(strings.TrimSpace(os.Getenv("DSTACK_TEST_WITHOUT_PUBLISHED")+" "+os.Getenv("DSTACK_TEST_WITHOUT_NEWEST_SERVER")),
+			"DSTACK_TEST_PUBLISHED and DSTACK_TEST_NEWEST_SERVER are not set; scripts/test.sh bench sets them"))
 	}
 	seedFormat, err := readWireFormat("0.18.10", seedList)
 	if err != nil {

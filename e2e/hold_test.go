@@ -18,8 +18,7 @@ import (
 // TestRequestHeldUntilReady checks that a request that arrives before its service is
 // ready waits for it.
 func TestRequestHeldUntilReady(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		dir := h.newFolder(strings.Replace(h.workloadConfig("slow"), "- exec", "- sleep 1\n- exec", 1))
 		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0).expectText("dstack logs slow -f")

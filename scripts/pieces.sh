@@ -189,26 +189,29 @@ python_piece() {
 	export DSTACK_TEST_PYTHON=$dir/bin/python
 }
 
-# published_client PIECE VERSION exports the folder of a published client, in a virtual environment of Python 3.11.
-published_client() {
-	local piece=$1 dir requirements=e2e/clients/dstack-$2.txt python=python3.11
+# published_release PIECE REQUIREMENTS exports the folder of a published release, in a virtual environment of Python 3.11.
+published_release() {
+	local piece=$1 requirements=$2 python=python3.11 name dir
+	name=$(basename "$requirements" .txt)
 	# A shim of pyenv is in PATH also for a version that is not selected.
 	"$python" -c 'import venv, ensurepip' 2>/dev/null || install python3.11 python3.11-venv ||
 		{ mark_missing "$piece" "$why" && return; }
-	dir=$cache/dstack-$2-$(hash_of <("$python" -VV; uname -m) "$requirements")
+	dir=$cache/$name-$(hash_of <("$python" -VV; uname -m) "$requirements")
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir"
-		"$python" -m venv "$dir" >"$root/client-$2.log" 2>&1 &&
-			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/client-$2.log" 2>&1 ||
-			{ mark_missing "$piece" "pip could not install the published client: $(tail -n1 "$root/client-$2.log")" && return; }
+		"$python" -m venv "$dir" >"$root/$name.log" 2>&1 &&
+			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/$name.log" 2>&1 ||
+			{ mark_missing "$piece" "pip could not install $name: $(tail -n1 "$root/$name.log")" && return; }
 		touch "$dir/complete"
 	fi
 	export "DSTACK_TEST_$piece=$dir"
 }
 
-# The published clients of dstack: the one that this project began with, and the newest one.
-published_piece() { published_client PUBLISHED 0.18.10; }
-newest_piece() { published_client NEWEST 0.22.5; }
+# The published clients of dstack: the one that this project began with, whose package has its server, too, and the newest
+# one. The server of the newest needs many more packages, and only the measurements need it.
+published_piece() { published_release PUBLISHED e2e/clients/dstack-0.18.10.txt; }
+newest_piece() { published_release NEWEST e2e/clients/dstack-0.22.5.txt; }
+newest_server_piece() { published_release NEWEST_SERVER bench/dstack-server-0.22.5.txt; }
 
 # schemathesis, which makes requests from the API's own description.
 schemathesis_piece() {
@@ -305,6 +308,22 @@ rust_piece() {
 	cargo build -q --locked --manifest-path $dir/Cargo.toml --target-dir "$built" >"$root/cargo.log" 2>&1 ||
 		{ mark_missing RUST "cargo could not build the client: $(grep -m1 error "$root/cargo.log")" && return; }
 	export DSTACK_TEST_RUST=$built/debug/clients
+}
+
+# Load generators for the model endpoint. Their requirements are without PyTorch
+# and without what they import for other commands only, and still 900 MB.
+load_piece() {
+	need python3 python3 python3-venv || { mark_missing LOAD "$why" && return; }
+	local dir requirements=e2e/clients/load/requirements.txt
+	dir=$cache/clients-load-$(hash_of <(python3 -VV; uname -m) $requirements)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing LOAD "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r $requirements >"$root/load.log" 2>&1 ||
+			{ mark_missing LOAD "pip could not install the load generators: $(grep -m1 ERROR "$root/load.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_LOAD=$dir/bin/python
 }
 
 # nginx, as a proxy in front of the server, and as a baseline for the gateway. Tests and the benchmark start it.

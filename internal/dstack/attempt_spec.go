@@ -35,7 +35,7 @@ type AttemptSpec struct {
 	Auth            *RegistryAuth     // login for the image; nil: none
 	Argv            []string          // command line in the container; empty: the image's own command
 	Script          string            // the same commands joined into one shell script, for the process engine
-	WorkingDir      string            // relative to the uploaded code; empty: the image's own, and no code is copied
+	WorkingDir      string            // relative to the uploaded code, or absolute in a container; empty: the image's own, and no code is copied
 	Env             map[string]string // the complete environment, DSTACK_* variables included
 	Port            int
 	ChoosePort      bool    // an engine whose attempts share ports chooses the port, and sets PORT in Env to it

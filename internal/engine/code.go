@@ -40,10 +40,20 @@ func ResolveWorkingDir(spec dstack.AttemptSpec) (string, error) {
 		return "", &dstack.Error{
 			Kind:    dstack.Invalid,
 			Message: fmt.Sprintf("working_dir %q is outside the uploaded folder", spec.WorkingDir),
-			Hint:    "give a path relative to the folder that dstack apply is run in",
+			Hint:    "give a path relative to the folder that dstack apply is run in; an absolute path needs Docker",
 		}
 	}
 	return dir, nil
+}
+
+// ResolveContainerDir returns the absolute working folder of an attempt's command in a container:
+// an absolute working_dir as it is, any other below the code folder.
+func ResolveContainerDir(spec dstack.AttemptSpec) (string, error) {
+	if path.IsAbs(spec.WorkingDir) {
+		return path.Clean(spec.WorkingDir), nil
+	}
+	dir, err := ResolveWorkingDir(spec)
+	return path.Join(CodeFolder, dir), err
 }
 
 // isInside reports whether a clean relative path stays below the folder that it

@@ -93,8 +93,8 @@ func describeOperation(operation *apiOperation, schemas *wire.Schemas) wire.Sche
 	return op
 }
 
-// nameOperation returns the operation ID of a path: runs_get for
-// /api/project/{project_name}/runs/get would collide with none, but keeps all its parts.
+// nameOperation returns the operation ID of a path: project_project_name_runs_get for
+// /api/project/{project_name}/runs/get.
 func nameOperation(urlPath string) string {
 	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(urlPath)
 	return strings.Trim(names, "_")
@@ -110,8 +110,8 @@ func describeParameters(operation *apiOperation) []wire.Schema {
 			add(strings.TrimSuffix(name, "}"), "path", wire.Schema{"type": "string", "minLength": 1})
 		}
 	}
-	if operation.format == formatMultipart {
-		add("repo_id", "query", wire.Schema{"type": "string", "minLength": 1})
+	for _, name := range operation.query {
+		add(name, "query", wire.Schema{"type": "string", "minLength": 1})
 	}
 	return parameters
 }

@@ -29,9 +29,10 @@ type apiOperation struct {
 	format       bodyFormat
 	handle       func(*Server, *apiCall) error
 
-	optionalBody     bool // the body is any JSON object, or missing
-	unsupported      bool // it always fails
-	asksOtherServers bool // it may fail because another server, such as a git host, does not answer in time
+	query            []string // the required parameters in the URL
+	optionalBody     bool     // the body is any JSON object, or missing
+	unsupported      bool     // it always fails
+	asksOtherServers bool     // it may fail because another server, such as a git host, does not answer in time
 }
 
 // bodyFormat is the format of an operation's bodies.

@@ -55,6 +55,7 @@ var apiOperations = []apiOperation{
 		"Register a repo, or update its registration.")),
 	newOperation(api.ProjectPrefix+"/repos/delete", access.LevelMember, (*Server).deleteRepos, "Delete repos and the code uploaded to them."),
 	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.LevelMember, format: formatMultipart, maxBody: noBodyLimit,
+		query:   []string{"repo_id"},
 		summary: "Upload code: a file whose name is the SHA-256 of its content.", requestType: reflect.TypeFor[wire.Null](),
 		responseType: reflect.TypeFor[wire.Null](), handle: (*Server).uploadCode},
 

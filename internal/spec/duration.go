@@ -3,7 +3,6 @@ package spec
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +10,7 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var durationText = regexp.MustCompile(`^([0-9]+) *([smhdw])$`)
+var durationText = newPattern(`^([0-9]+) *([smhdw])$`)
 
 var durationUnits = map[string]Seconds{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 

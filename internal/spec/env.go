@@ -2,17 +2,16 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
-var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var envName = newPattern(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 // droppedName matches names that programs can read, but that dash and busybox drop from the
 // environment of what they start.
-var droppedName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.-]*$`)
+var droppedName = newPattern(`^[a-zA-Z_][a-zA-Z0-9_.-]*$`)
 
 var envShape = defineShape("env", anyOfShape("list of `NAME=value` and `NAME`, or mapping",
 	listShape("", patternShape("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)").orTypes("boolean")),

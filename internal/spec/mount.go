@@ -3,7 +3,6 @@ package spec
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
 
 	"dstack/internal/strictyaml"
@@ -118,7 +117,7 @@ func (r *reader) readInstancePath(n *strictyaml.Node) string {
 	return path.Clean(v)
 }
 
-var mountPath = regexp.MustCompile(`^/[^\x00-\x1f\x7f]*$`)
+var mountPath = newPattern(`^/[^\x00-\x1f\x7f]*$`)
 
 func (r *reader) readMountPath(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)

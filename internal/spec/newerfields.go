@@ -75,10 +75,10 @@ var newerParams = []field[Params]{
 	unsupportedField[Params]("reservation", "The cloud reservation to use.", textShape, "remove it", usesText("", "")),
 	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape,
 		"remove it; use `regions`", usesList),
-	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.", textShape,
-		"remove it; a replica has only one job", usesText("", "")),
-	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.", textShape,
-		"remove it", usesText("", "")),
+	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.",
+		oneOfShape(startupOrders...), "remove it; a replica has only one job", usesWord(startupOrders)),
+	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.",
+		oneOfShape(stopCriteria...), "remove it", usesWord(stopCriteria)),
 	unsupportedField[Params]("schedule", "The times at which the run starts.", mappingShape("schedule"),
 		"remove it; run `dstack apply` from a scheduler such as cron", usesMapping(scheduleMapping)),
 	unsupportedField[Params]("backend_options", "Options of individual backends.", anyShape, "remove it", alwaysUsed),
@@ -139,6 +139,19 @@ func usesText(expression, hint string) func(*reader, *strictyaml.Node) bool {
 			return false
 		}
 		return v != ""
+	}
+}
+
+// The words of startup_order and stop_criteria.
+var (
+	startupOrders = []string{"any", "master-first", "workers-first"}
+	stopCriteria  = []string{"all-done", "master-done"}
+)
+
+func usesWord(words []string) func(*reader, *strictyaml.Node) bool {
+	return func(r *reader, n *strictyaml.Node) bool {
+		_, ok := r.ReadOneOf(n, words...)
+		return ok
 	}
 }
 

@@ -214,6 +214,8 @@ var newerFieldMistakes = []struct{ path, message, input string }{
 	{"schedule.cron", "is not a cron expression", "schedule: {cron: '* * * foo *'}"},
 	{"schedule.cron.1", "is not a cron expression", "schedule: {cron: ['* * * * *', '*/0 * * * *']}"},
 	{"dstack", "neither true nor false", "dstack: maybe"},
+	{"startup_order", "write one of: any, master-first, workers-first", "startup_order: later"},
+	{"stop_criteria", "did you mean `all-done`?", "stop_criteria: all-don"},
 	{"router", "must be a mapping", "router: sglang"},
 	{"gateway", "cannot be empty", "gateway: ''"},
 	{"gateway.name", "is missing", "gateway: {project: main}"},

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -138,7 +137,7 @@ func (r *reader) readHeaders(n *strictyaml.Node) []Header {
 
 const headerExpression = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
-var headerToken = regexp.MustCompile(headerExpression)
+var headerToken = newPattern(headerExpression)
 
 func (r *reader) readHeaderName(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)

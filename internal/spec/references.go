@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -155,8 +154,8 @@ func checkSentCommand(text string) *fault {
 }
 
 var (
-	shellVariable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_.]*)\}`)
-	onlyVariable  = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]*)$`)
+	shellVariable = newPattern(`\$\{([A-Za-z_][A-Za-z0-9_.]*)\}`)
+	onlyVariable  = newPattern(`^\$([A-Za-z_][A-Za-z0-9_]*)$`)
 )
 
 // FindNotes returns what is valid in a service as it was written, but probably

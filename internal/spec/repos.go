@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"dstack/internal/strictyaml"
@@ -63,7 +62,7 @@ var reposMapping = newMapping("repos", "a repo",
 
 const commitExpression = `^([0-9a-f]{40}|[0-9a-f]{64})$`
 
-var commitPattern = regexp.MustCompile(commitExpression)
+var commitPattern = newPattern(commitExpression)
 
 // readRepos reads a list of at most one repository, in short form or as a mapping.
 func (r *reader) readRepos(n *strictyaml.Node) []Repo {

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +71,7 @@ func isCron(text string) bool {
 	return true
 }
 
-var cronRange = regexp.MustCompile(`^(?:\*|([0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?)(?:/([0-9]+))?$`)
+var cronRange = newPattern(`^(?:\*|([0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?)(?:/([0-9]+))?$`)
 
 // has reports whether text is a value, a range or a step of the part: 5, mon-fri, */15.
 func (p cronPart) has(text string) bool {

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"encoding/json"
-	"regexp"
 	"strings"
 )
 
@@ -86,7 +85,7 @@ func ProfilesSchema() ([]byte, error) {
 	})
 }
 
-var schemaRef = regexp.MustCompile(`"#/\$defs/([a-z_.]+)"`)
+var schemaRef = newPattern(`"#/\$defs/([a-z_.]+)"`)
 
 // buildDocument returns root as JSON, together with all definitions that it
 // refers to.

@@ -136,6 +136,7 @@ var spellings = []struct{ path, want, inputs string }{
 	{"model", `{"type":"chat","name":"m","format":"tgi","chat_template":null,"eos_token":null}`, "model: {type: chat, name: m, format: tgi}"},
 	{"auth", `false`, "auth: 'no' | auth: off | auth: 0 | auth: F"},
 	{"working_dir", `"a/../b"`, "working_dir: a/../b"},
+	{"working_dir", `"/app"`, "working_dir: /app"},
 }
 
 func TestParse_Spellings(t *testing.T) {
@@ -250,7 +251,7 @@ var mistakes = []struct{ path, message, inputs string }{
 	{"auth", "neither true nor false", "auth: maybe | auth: 2"},
 	{"entrypoint", "not a list", "entrypoint: [a, b]"},
 	{"entrypoint", "a quote is not closed", `entrypoint: a 'b | entrypoint: a "b | entrypoint: a\`},
-	{"working_dir", "outside of the uploaded folder", "working_dir: ../x | working_dir: /x | working_dir: a/../../x"},
+	{"working_dir", "outside of the uploaded folder", "working_dir: ../x | working_dir: a/../../x"},
 	{"name", "zero byte", `name: "a\0b"`},
 	{"type", "not supported yet: type", "type: task | type: dev-environment"},
 	{"", "`type` is missing", "x_type: 1"},

@@ -51,6 +51,19 @@ def filter_failure(context, failure, case, response):
     return "U+0000" not in response.text
 
 
+@schemathesis.check
+def describes_probes(ctx, response, case):
+    """schemathesis itself does not compare the answers to wrong methods and media types with the document."""
+    status = response.status_code
+    documented = case.operation.responses.status_codes
+    if status == 405:
+        assert response.headers.get("allow"), "405 without the header Allow"
+    else:
+        assert str(status) in documented, f"the status {status} is not documented: {', '.join(documented)}"
+    if status >= 400 and response.request.method != "HEAD":
+        assert "error" in response.json(), "the error has no field error"
+
+
 def choose_project(case):
     """Puts an existing project into a path, unless the wrong name is the point of the case."""
     names = case.path_parameters or {}

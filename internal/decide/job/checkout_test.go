@@ -31,6 +31,7 @@ func TestFindCheckout(t *testing.T) {
 
 func TestBuildAttemptSpec_Checkout(t *testing.T) {
 	run := dstack.Run{Spec: dstack.RunSpec{RepoID: "app-1", RepoData: json.RawMessage(remoteData), RepoUser: "ann"}}
+	run.Spec.Configuration.Commands = []string{"a"}
 	got := job.BuildAttemptSpec(run, dstack.Replica{})
 	if got.Checkout == nil || got.Checkout.User != "ann" || got.Checkout.Branch != "main" || got.CodeRepo != "app-1" || !got.HasCode() {
 		t.Errorf("%+v", got.Checkout)

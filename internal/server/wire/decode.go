@@ -27,12 +27,19 @@ type Null struct{}
 // MarshalJSON writes null.
 func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 
+// OptionalBody is a request that may have no body, which means the same as an empty object.
+type OptionalBody interface{ IsOptionalBody() }
+
 // Decode decodes the JSON body of a request strictly. The error is
 // ValidationErrors, with the location of each unknown, missing, duplicate and
 // mistyped field. If In is a pointer, the body may be missing or null.
 func Decode[In any](text []byte) (In, error) {
 	var in In
 	d := &documentDecoder{}
+	_, isOptional := any(in).(OptionalBody)
+	if body := string(bytes.TrimSpace(text)); isOptional && (body == "" || body == "null") {
+		text = []byte("{}")
+	}
 	if _, none := any(in).(Null); none {
 		d.decodeNull(text)
 	} else {

@@ -269,8 +269,11 @@ func (s *Schemas) buildRequestField(field reflect.StructField, rules schemaRules
 		property = cloneSchema(property)
 		property["pattern"] = pattern
 	}
-	if isRequired(field) {
+	switch {
+	case isRequired(field):
 		return property
+	case t == reflect.TypeFor[json.RawMessage]() && property["not"] != nil:
+		return Schema{}
 	}
 	return AllowNull(property)
 }

@@ -89,6 +89,9 @@ type ListQuery struct {
 	Ascending        *bool        `json:"ascending"`
 }
 
+// IsOptionalBody implements wire.OptionalBody.
+func (ListQuery) IsOptionalBody() {}
+
 // DecodeListQuery checks that the query asks for nothing that BuildUsers and BuildProjects do not do.
 func DecodeListQuery(in ListQuery) (wire.Null, error) {
 	if in.PrevCreatedAt != nil || in.PrevID != nil || in.Username != nil {

@@ -1,6 +1,7 @@
 package v022
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 
@@ -15,6 +16,7 @@ type Configuration struct {
 	Service spec.Service
 	refusal *dstack.Error // why it is no service; nil: it is one
 	fields  fields        // normalized
+	sent    json.RawMessage
 }
 
 // RequestProfile is a profile in a request.
@@ -40,7 +42,7 @@ func (c *Configuration) UnmarshalJSON(text []byte) error {
 		return c.Service.UnmarshalJSON(text) // says what is wrong
 	}
 	f.normalizeConfiguration()
-	c.fields = f
+	c.fields, c.sent = f, slices.Clone(text)
 	if err := f.checkDuration(); err != nil {
 		return err
 	}
@@ -77,15 +79,23 @@ func (p *RequestProfile) UnmarshalJSON(text []byte) error {
 	return p.Profile.UnmarshalJSON(normal)
 }
 
-// readFields reads an object without its null fields. It returns false if the text is no object.
+// readFields reads an object without its null fields. It returns false if the text is no object, or has a name twice.
 func readFields(text []byte) (fields, bool) {
-	var f fields
-	if json.Unmarshal(text, &f) != nil || f == nil {
+	tokens := json.NewDecoder(bytes.NewReader(text))
+	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
 		return nil, false
 	}
-	for name, value := range f {
-		if string(value) == "null" {
-			delete(f, name)
+	f, seen := fields{}, map[string]bool{}
+	for tokens.More() {
+		token, err := tokens.Token()
+		name, isName := token.(string)
+		var value json.RawMessage
+		if err != nil || !isName || seen[name] || tokens.Decode(&value) != nil {
+			return nil, false
+		}
+		seen[name] = true
+		if string(value) != "null" {
+			f[name] = value
 		}
 	}
 	return f, true

@@ -156,6 +156,9 @@ func describeEvent(e dstack.Event) string {
 	if e.From != "" {
 		change = e.From + " → " + e.To
 	}
+	if change == subject { // stop: asked to stop
+		change = ""
+	}
 	parts := []string{subject, change, e.Message}
 	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), ": ")
 }

@@ -87,6 +87,9 @@ type ListFleets struct {
 	IncludeImported bool `json:"include_imported,omitempty"`
 }
 
+// IsOptionalBody implements wire.OptionalBody.
+func (ListFleets) IsOptionalBody() {}
+
 // DecodeListFleets returns the query, which selects nothing.
 func DecodeListFleets(ListFleets) (wire.Null, error) { return wire.Null{}, nil }
 

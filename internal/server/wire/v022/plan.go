@@ -70,8 +70,8 @@ const defaultMaxOffers = 50
 func BuildPlan(in GetPlan, answer wire.PlanAnswer) RunPlan {
 	plan := RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: buildRunSpec(answer.Spec),
 		JobPlans: []JobPlan{buildJobPlan(in, answer)}, Action: "create"}
-	if in.ForOffersOnly { // the client shows what it has sent
-		plan.RunSpec.Configuration, plan.RunSpec.Profile = in.RunSpec.Configuration.fields, nil
+	if in.isForOffers() { // the client shows what it has sent
+		plan.RunSpec.Configuration, plan.RunSpec.Profile = in.RunSpec.Configuration.sent, nil
 	}
 	if answer.Existing != nil {
 		run := buildRun(*answer.Existing, 1)

@@ -104,6 +104,12 @@ type GetPlan struct {
 	ForOffersOnly        bool    `json:"for_offers_only,omitempty"`
 }
 
+// isForOffers reports whether a request is of `dstack offer`. Clients before 0.21 send only a task with a command that does
+// nothing.
+func (in GetPlan) isForOffers() bool {
+	return in.ForOffersOnly || in.RunSpec.Configuration.refusal != nil && string(in.RunSpec.Configuration.fields["commands"]) == `[":"]`
+}
+
 // Plan is what a client asks to plan: a run, or only the machines for a configuration that need not be runnable.
 type Plan struct {
 	RunSpec dstack.RunSpec
@@ -112,7 +118,7 @@ type Plan struct {
 
 // DecodeGetPlan returns what to plan.
 func DecodeGetPlan(in GetPlan) (Plan, error) {
-	if in.ForOffersOnly {
+	if in.isForOffers() {
 		offers, err := in.RunSpec.decodeOffers()
 		return Plan{Offers: &offers}, err
 	}

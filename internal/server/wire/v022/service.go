@@ -6,27 +6,27 @@ import (
 	"dstack/internal/spec"
 )
 
-// ServiceConfiguration is the configuration of a service in an answer. Fields that only later configurations have, and
-// that nothing of ours sets, are left out: clients have defaults for them.
+// ServiceConfiguration is the configuration of a service in an answer. Fields without a value are left out: not all
+// clients accept null, and some do not know them.
 type ServiceConfiguration struct {
 	Type         string             `json:"type"`
-	Name         spec.Text          `json:"name"`
+	Name         spec.Text          `json:"name,omitempty"`
 	Port         PortMapping        `json:"port"`
-	Model        any                `json:"model"`
+	Model        any                `json:"model,omitempty"`
 	HTTPS        bool               `json:"https"`
 	Auth         bool               `json:"auth"`
 	Gateway      any                `json:"gateway"` // true, false, a name, or null
 	Replicas     spec.Replicas      `json:"replicas"`
-	Scaling      *Scaling           `json:"scaling"`
-	Probes       []Probe            `json:"probes"`
+	Scaling      *Scaling           `json:"scaling,omitempty"`
+	Probes       []Probe            `json:"probes,omitempty"`
 	RateLimits   []spec.RateLimit   `json:"rate_limits"`
-	Image        spec.Text          `json:"image"`
-	Entrypoint   spec.Text          `json:"entrypoint"`
-	WorkingDir   spec.Text          `json:"working_dir"`
+	Image        spec.Text          `json:"image,omitempty"`
+	Entrypoint   spec.Text          `json:"entrypoint,omitempty"`
+	WorkingDir   spec.Text          `json:"working_dir,omitempty"`
 	HomeDir      string             `json:"home_dir"`
-	RegistryAuth *spec.RegistryAuth `json:"registry_auth"`
-	Python       spec.Text          `json:"python"`
-	NVCC         *bool              `json:"nvcc"`
+	RegistryAuth *spec.RegistryAuth `json:"registry_auth,omitempty"`
+	Python       spec.Text          `json:"python,omitempty"`
+	NVCC         *bool              `json:"nvcc,omitempty"`
 	Env          spec.Env           `json:"env"`
 	Setup        []string           `json:"setup"`
 	Resources    Resources          `json:"resources"`
@@ -39,15 +39,15 @@ type ServiceConfiguration struct {
 
 // Params are the fields that configurations and profiles have in common.
 type Params struct {
-	Backends       []string      `json:"backends"`
-	Regions        []string      `json:"regions"`
-	InstanceTypes  []string      `json:"instance_types"`
-	SpotPolicy     spec.Text     `json:"spot_policy"`
-	Retry          any           `json:"retry"`        // true, false, RetryRule or null
-	MaxDuration    any           `json:"max_duration"` // seconds, off or null
-	MaxPrice       *float64      `json:"max_price"`
-	CreationPolicy spec.Text     `json:"creation_policy"`
-	IdleDuration   *spec.Seconds `json:"idle_duration"` // -1: off
+	Backends       []string      `json:"backends,omitempty"`
+	Regions        []string      `json:"regions,omitempty"`
+	InstanceTypes  []string      `json:"instance_types,omitempty"`
+	SpotPolicy     spec.Text     `json:"spot_policy,omitempty"`
+	Retry          any           `json:"retry,omitempty"`        // true, false, RetryRule or null
+	MaxDuration    any           `json:"max_duration,omitempty"` // seconds, off or null
+	MaxPrice       *float64      `json:"max_price,omitempty"`
+	CreationPolicy spec.Text     `json:"creation_policy,omitempty"`
+	IdleDuration   *spec.Seconds `json:"idle_duration,omitempty"` // -1: off
 }
 
 // Profile is a profile in an answer.
@@ -60,7 +60,7 @@ type Profile struct {
 // RetryRule says after which events a run is retried.
 type RetryRule struct {
 	OnEvents []string      `json:"on_events"`
-	Duration *spec.Seconds `json:"duration"`
+	Duration *spec.Seconds `json:"duration,omitempty"`
 }
 
 // PortMapping is the port of a service.
@@ -73,7 +73,7 @@ type PortMapping struct {
 type Scaling struct {
 	Metric         string        `json:"metric"`
 	Target         float64       `json:"target"`
-	Window         *spec.Seconds `json:"window"`
+	Window         *spec.Seconds `json:"window,omitempty"`
 	ScaleUpDelay   spec.Seconds  `json:"scale_up_delay"`
 	ScaleDownDelay spec.Seconds  `json:"scale_down_delay"`
 }
@@ -109,7 +109,7 @@ type CPU struct {
 // GPU is the required GPUs.
 type GPU struct {
 	Vendor            spec.Text            `json:"vendor"`
-	Name              []string             `json:"name"`
+	Name              []string             `json:"name,omitempty"`
 	Count             spec.Range[int]      `json:"count"`
 	Memory            *spec.Range[spec.GB] `json:"memory"`
 	TotalMemory       *spec.Range[spec.GB] `json:"total_memory"`
@@ -169,6 +169,9 @@ func buildParams(p spec.Params) Params {
 	return out
 }
 
+// allRetryEvents are the events of a rule that names none.
+var allRetryEvents = []string{spec.EventNoCapacity, spec.EventInterruption, spec.EventError}
+
 // buildRetry returns the rule for retries, whose deprecated spelling these clients do not have.
 func buildRetry(p spec.Params) any {
 	switch {
@@ -177,9 +180,9 @@ func buildRetry(p spec.Params) any {
 	case p.Retry != nil && len(p.Retry.OnEvents) > 0:
 		return RetryRule{p.Retry.OnEvents, p.Retry.Duration}
 	case p.Retry != nil && p.Retry.Duration != nil:
-		return RetryRule{nil, p.Retry.Duration}
+		return RetryRule{allRetryEvents, p.Retry.Duration}
 	case p.Retry == nil && p.RetryPolicy != nil && p.RetryPolicy.Retry:
-		return RetryRule{nil, p.RetryPolicy.Duration}
+		return RetryRule{allRetryEvents, p.RetryPolicy.Duration}
 	}
 	return nil
 }
