@@ -151,7 +151,7 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 	if err := e.createVolumes(ctx, spec.Mounts); err != nil {
 		return err
 	}
-	id, err := e.createContainer(ctx, spec.Attempt, options)
+	id, err := e.createContainer(ctx, spec, options)
 	if err != nil {
 		return err
 	}
@@ -164,15 +164,16 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 
 // createContainer creates the container of an attempt and returns its ID. If an
 // earlier server created it and was killed before it started it, createContainer
-// returns that container.
+// returns that container; or a new one, where the files that the earlier server has copied
+// would be taken for those of the image.
 func (e *Engine) createContainer(
-	ctx context.Context, id dstack.AttemptID, options client.ContainerCreateOptions,
+	ctx context.Context, spec dstack.AttemptSpec, options client.ContainerCreateOptions,
 ) (string, error) {
 	created, err := e.docker.ContainerCreate(ctx, options)
 	if !errdefs.IsConflict(err) {
 		return created.ID, err
 	}
-	found, err := e.findContainer(ctx, id)
+	found, err := e.findContainer(ctx, spec.Attempt)
 	if err != nil {
 		return "", err
 	}
@@ -183,5 +184,12 @@ func (e *Engine) createContainer(
 			Hint:    "remove it with docker rm",
 		}
 	}
-	return found.ID, nil
+	if spec.CodePath == "" {
+		return found.ID, nil
+	}
+	if _, err := e.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+		return "", err
+	}
+	created, err = e.docker.ContainerCreate(ctx, options)
+	return created.ID, err
 }
