@@ -76,6 +76,11 @@ func (b *benchmark) measurePublished(rounds int) error {
 			report.printCommands()
 		}
 	}
+	for _, p := range peers { // two processes of one binary would share its pages
+		if err := p.stop(); err != nil {
+			return err
+		}
+	}
 	if report.idle, err = measureIdlePeers(report.listOwners()); err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ type idlePeer struct {
 // in the same minute.
 func measureIdlePeers(peers []*peer) (map[string]idlePeer, error) {
 	for _, p := range peers {
-		if err := errors.Join(p.stop(), p.start()); err != nil {
+		if err := p.start(); err != nil {
 			return nil, err
 		}
 		_, err := p.call(listPath, p.wire.list)
