@@ -39,7 +39,6 @@ var unsupportedSpellings = []string{
 	"backend_options: [{type: aws}]",
 	"resources: {count: 2..}",
 	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
-	"replicas:\n- {count: 1..4, commands: [a]}",
 	"setup: [a]",
 	"home_dir: /home/me",
 }
