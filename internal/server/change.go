@@ -22,6 +22,15 @@ func needsRollout(from, to dstack.RunSpec) bool {
 	return len(job.CompareSpecs(from, to)) == 0 || job.NeedsRollout(from, to)
 }
 
+// keptGroups returns the groups whose replicas a new revision leaves alone. An unchanged
+// spec restarts all.
+func keptGroups(from, to dstack.RunSpec) []string {
+	if len(job.CompareSpecs(from, to)) == 0 {
+		return nil
+	}
+	return job.UnchangedGroups(from, to)
+}
+
 // combineStrategies returns the most disruptive strategy in a list of changes,
 // or "" if the list is empty.
 func combineStrategies(list []api.Change) (strategy string) {
