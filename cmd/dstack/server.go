@@ -191,10 +191,14 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	}); err != nil {
 		return none, err
 	}
+	userKeys, err := d.sealer.DeriveKey("ssh keys of users")
+	if err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
-		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends,
+		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
 	})
 	d.api = d.server.Handler()
 	sessionKey, err := d.sealer.DeriveKey("gateway sessions")

@@ -68,6 +68,9 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	if s.Model != nil {
 		add("model", s.Model.Name+" ("+s.Model.Format+")")
 	}
+	if s.Gateway == spec.GatewayNone {
+		add("gateway", "off: the address is by path")
+	}
 	if !s.Auth {
 		add("auth", "off: anyone who reaches the address may use it")
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/server/wire"
 )
 
 // pipeListener is a listener for connections in memory, so that tests can use a
@@ -130,8 +131,8 @@ func TestDecodeBody_LimitsTheNumberOfErrors(t *testing.T) {
 
 func TestServeAPI_PanicGives500OrAbortsAPartialResponse(t *testing.T) {
 	s := New(Options{})
-	s.mux.HandleFunc("GET /early", func(http.ResponseWriter, *http.Request) { panic("boom") })
-	s.mux.HandleFunc("GET /late", func(w http.ResponseWriter, _ *http.Request) {
+	s.muxes[wire.Dialect018].HandleFunc("GET /early", func(http.ResponseWriter, *http.Request) { panic("boom") })
+	s.muxes[wire.Dialect018].HandleFunc("GET /late", func(w http.ResponseWriter, _ *http.Request) {
 		_ = newLineWriter(w).writeAndFlush(api.LogEntry{Message: []byte("one")})
 		panic("boom")
 	})

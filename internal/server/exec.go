@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,10 @@ const execAccessInterval = 15 * time.Second
 // responses; later ones are in the last message.
 func (s *Server) execInReplica(c *apiCall) error {
 	if !strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket") {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "this call needs a WebSocket", Hint: "use: dstack exec RUN"}
+		c.w.Header().Set("Upgrade", "websocket")
+		c.w.Header().Set("Connection", "Upgrade")
+		return wire.StatusError{Status: http.StatusUpgradeRequired, Detail: wire.NewDetail("this call needs a WebSocket"),
+			Err: &dstack.Error{Kind: dstack.Invalid, Message: "this call needs a WebSocket", Hint: "use: dstack exec RUN"}}
 	}
 	end, err := s.commands.begin(c.user.ID)
 	if err != nil {

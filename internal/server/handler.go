@@ -11,15 +11,24 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// newMux returns a mux with every operation.
-func (s *Server) newMux() *http.ServeMux {
-	mux := http.NewServeMux()
-	for i := range apiOperations {
-		mux.HandleFunc(apiOperations[i].method+" "+apiOperations[i].path, s.newHandler(&apiOperations[i]))
+// newMuxes returns a mux for each dialect.
+func (s *Server) newMuxes() map[wire.Dialect]*http.ServeMux {
+	muxes := map[wire.Dialect]*http.ServeMux{}
+	for dialect, operations := range dialectOperations {
+		muxes[dialect] = s.newMux(dialect, operations)
 	}
-	mux.HandleFunc("GET "+openapiPath, s.serveOpenAPI)
+	return muxes
+}
+
+// newMux returns a mux with the operations of a dialect.
+func (s *Server) newMux(dialect wire.Dialect, operations []apiOperation) *http.ServeMux {
+	mux := http.NewServeMux()
+	for i := range operations {
+		mux.HandleFunc(operations[i].method+" "+operations[i].path, s.newHandler(&operations[i]))
+	}
+	mux.HandleFunc("GET "+openapiPath, func(w http.ResponseWriter, r *http.Request) { s.serveOpenAPI(w, r, dialect) })
 	mux.HandleFunc("GET /{$}", s.serveHome)
-	mux.HandleFunc("/", s.respondUnknownPath)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.respondUnknownPath(mux, w, r) })
 	return mux
 }
 
@@ -43,7 +52,7 @@ func (s *Server) newHandler(op *apiOperation) http.HandlerFunc {
 }
 
 // serveAPI handles every request: it sets the security headers, limits the
-// time for the body, checks the client's version and calls the mux.
+// time for the body, checks the client's version and calls the mux of its dialect.
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -53,13 +62,15 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", "no-store")
 	defer s.recoverPanic(w, r)
 	setReadDeadline(w, maxBodyTime)
-	if strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != docsPath {
-		if err := wire.CheckVersion(r); err != nil {
-			s.respondError(w, r, err)
-			return
-		}
+	dialect, err := wire.ChooseDialect(r)
+	if err != nil && strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != docsPath {
+		s.respondError(w, r, err)
+		return
 	}
-	s.mux.ServeHTTP(w, r)
+	if err != nil {
+		dialect = wire.Dialect018
+	}
+	s.muxes[dialect].ServeHTTP(w, r)
 }
 
 // errPanic is the error of a call that panicked. Clients see only that the
@@ -87,12 +98,12 @@ func (s *Server) recoverPanic(w http.ResponseWriter, r *http.Request) {
 
 // respondUnknownPath answers with status 405 if the path exists with another
 // method, otherwise with 404.
-func (s *Server) respondUnknownPath(w http.ResponseWriter, r *http.Request) {
+func (s *Server) respondUnknownPath(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	for _, method := range []string{http.MethodPost, http.MethodGet} {
 		probe := r.Clone(r.Context())
 		probe.Method = method
-		if _, pattern := s.mux.Handler(probe); pattern != "/" && method != r.Method {
-			w.Header().Set("Allow", method)
+		if _, pattern := mux.Handler(probe); pattern != "/" && method != r.Method {
+			w.Header().Set("Allow", strings.Replace(method, http.MethodGet, "GET, HEAD", 1))
 			s.respondError(w, r, wire.StatusError{Status: http.StatusMethodNotAllowed, Detail: "Method Not Allowed",
 				Err: &dstack.Error{Kind: dstack.Invalid, Message: r.URL.Path + " does not accept " + r.Method,
 					Hint: "use " + method}})

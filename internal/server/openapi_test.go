@@ -4,10 +4,18 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"dstack/internal/server/wire"
 )
 
 func TestDescribeAPI_ContainsEveryOperation(t *testing.T) {
-	text, err := json.Marshal(describeAPI())
+	for dialect, operations := range dialectOperations {
+		t.Run(string(dialect), func(t *testing.T) { testDescription(t, dialect, operations) })
+	}
+}
+
+func testDescription(t *testing.T, dialect wire.Dialect, operations []apiOperation) {
+	text, err := encodeOpenAPI(dialect)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +36,7 @@ func TestDescribeAPI_ContainsEveryOperation(t *testing.T) {
 		t.Errorf("OpenAPI %s", doc.OpenAPI)
 	}
 	seen := map[string]string{}
-	for _, e := range apiOperations {
+	for _, e := range operations {
 		op, ok := doc.Paths[e.path][strings.ToLower(e.method)]
 		if !ok {
 			t.Errorf("%s %s is not described", e.method, e.path)

@@ -28,6 +28,10 @@ type apiOperation struct {
 	responseType reflect.Type // wire.Null: the body is null
 	format       bodyFormat
 	handle       func(*Server, *apiCall) error
+
+	optionalBody     bool // the body is any JSON object, or missing
+	unsupported      bool // it always fails
+	asksOtherServers bool // it may fail because another server, such as a git host, does not answer in time
 }
 
 // bodyFormat is the format of an operation's bodies.
@@ -74,10 +78,42 @@ func newOperation[In, Out any](
 		}}
 }
 
+// answerIn returns a handler that answers in the form of a dialect.
+func answerIn[In, Out, Body any](handle func(*Server, *apiCall, In) (Out, error), encode func(Out) Body) func(*Server, *apiCall, In) (Body, error) {
+	return translate(keep[In], handle, func(_ In, out Out) Body { return encode(out) })
+}
+
+// keep is the decode function of requests that have the form of the handler already.
+func keep[In any](in In) (In, error) { return in, nil }
+
+// translate returns a handler whose requests and answers have the form of a dialect: decode returns the request of the
+// given handler, and encode its answer to the request.
+func translate[Request, In, Out, Body any](
+	decode func(Request) (In, error), handle func(*Server, *apiCall, In) (Out, error), encode func(Request, Out) Body,
+) func(*Server, *apiCall, Request) (Body, error) {
+	return func(s *Server, c *apiCall, request Request) (body Body, err error) {
+		in, err := decode(request)
+		if err != nil {
+			return body, err
+		}
+		out, err := handle(s, c, in)
+		if err != nil {
+			return body, err
+		}
+		return encode(request, out), nil
+	}
+}
+
 // allowLargeBody raises the body limit of an operation that takes a
 // configuration.
 func allowLargeBody(op apiOperation) apiOperation {
 	op.maxBody = maxRunBodyBytes
+	return askOtherServers(op)
+}
+
+// askOtherServers marks an operation that reads git repositories or the hub.
+func askOtherServers(op apiOperation) apiOperation {
+	op.asksOtherServers = true
 	return op
 }
 
@@ -86,8 +122,11 @@ func allowLargeBody(op apiOperation) apiOperation {
 func newEmptyListOperation(path string, level access.Level) apiOperation {
 	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes,
 		summary:     "Always empty: not supported yet.",
-		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[[]wire.Null](),
+		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[[]wire.Null](), optionalBody: true,
 		handle: func(s *Server, c *apiCall) error {
+			if _, err := decodeBody[*map[string]any](c); err != nil {
+				return err
+			}
 			s.respondJSON(c.w, http.StatusOK, []wire.Null{})
 			return nil
 		}}
@@ -99,6 +138,7 @@ func newUnsupportedOperation(path string, level access.Level, feature string) ap
 	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes,
 		summary:     "Always fails: not supported yet.",
 		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[wire.Null](),
+		optionalBody: true, unsupported: true,
 		handle: func(*Server, *apiCall) error {
 			return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: " + feature,
 				Hint: unsupportedHints[feature]}

@@ -13,6 +13,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v018"
 	"dstack/internal/spec"
 )
 
@@ -188,16 +189,12 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	if p.name == "" {
 		return nil
 	}
-	run, err := s.store.Run(c.ctx, c.project.ID, p.name)
-	if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.IsFinished() {
+	found, err := s.store.NamedRunDetails(c.ctx, c.project.ID, p.name)
+	if dstack.KindOf(err) == dstack.NotFound || err == nil && found.Run.Status.IsFinished() {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	found, err := s.store.RunDetails(c.ctx, run.ID)
-	if err == nil && len(found) == 1 {
-		p.existing = &found[0]
+	if err == nil {
+		p.existing = &found
 	}
 	return err
 }
@@ -270,21 +267,22 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	return notes
 }
 
-// getPlan returns the plan of a run in the wire format. It contains the spec
-// unchanged, because the 0.18.10 client submits that, and the name of the pool,
-// because that client shows it.
-func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (api.RunPlan, error) {
+// getPlan returns the plan of a run.
+func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (wire.PlanAnswer, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
-		return api.RunPlan{}, err
+		return wire.PlanAnswer{}, err
 	}
-	plan := p.toWire(c)
-	plan.RunSpec.Profile.PoolName = spec.Text(namePool(plan.RunSpec.Profile))
-	return plan, nil
+	return s.answerPlan(c, p), nil
 }
 
-func (p runPlan) toWire(c *apiCall) api.RunPlan {
-	return wire.BuildPlan(c.project.Name, c.user.Name, p.spec, p.placements)
+func (s *Server) answerPlan(c *apiCall, p runPlan) wire.PlanAnswer {
+	answer := wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: p.spec, Placements: p.placements}
+	if p.existing != nil {
+		existing := s.answerRun(c, *p.existing)
+		answer.Existing = &existing
+	}
+	return answer
 }
 
 // previewRun returns the plan of a run with everything that the user is shown
@@ -294,13 +292,13 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 	if err != nil {
 		return api.Preview{}, err
 	}
-	preview := api.Preview{Plan: p.toWire(c), Placements: []api.Placement{}, Rejections: []api.Rejection{},
+	preview := api.Preview{Plan: v018.BuildPlan(s.answerPlan(c, p)), Placements: []api.Placement{}, Rejections: []api.Rejection{},
 		Notes: p.notes, Advice: p.advice, Changes: []api.Change{}}
 	for _, one := range p.placements {
-		preview.Placements = append(preview.Placements, api.Placement{Offer: wire.BuildOffer(one), Free: one.Free})
+		preview.Placements = append(preview.Placements, api.Placement{Offer: v018.BuildOffer(one), Free: one.Free})
 	}
 	for _, one := range p.rejections {
-		offer := wire.BuildOffer(dstack.Placement{Offer: one.Offer})
+		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})
 		offer.Availability = "not_available"
 		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason})
 	}
@@ -311,7 +309,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		preview.Strategy = combineStrategies(preview.Changes)
 	}
 	if p.name != "" {
-		preview.URL = s.urlsFor(c).Run(c.project.Name, p.name)
+		preview.URL = findRunURL(s.urlsFor(c), c.project.Name, p.name, p.spec.Configuration)
 	}
 	if p.spec.Configuration.Model != nil {
 		preview.ModelURL = s.urlsFor(c).Models(c.project.Name)

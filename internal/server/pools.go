@@ -3,13 +3,13 @@ package server
 import (
 	"encoding/json"
 	"errors"
-	"strings"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v018"
 	"dstack/internal/spec"
 )
 
@@ -46,7 +46,7 @@ func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 	for _, o := range offers {
 		if o.OwnedInstance != "" {
 			_, isBusy := used[o.OwnedInstance]
-			machines = append(machines, wire.BuildInstance(c.project.Name, o, len(machines), isBusy, c.project.CreatedAt))
+			machines = append(machines, v018.BuildInstance(c.project.Name, o, len(machines), isBusy, c.project.CreatedAt))
 		}
 	}
 	return machines, nil
@@ -54,55 +54,56 @@ func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 
 // getOffers returns the machines that suit a profile and requirements, best first.
 func (s *Server) getOffers(c *apiCall, in api.GetOffers) (api.PoolOffers, error) {
-	need, err := buildOfferRequirements(in)
+	answer, err := s.planOffers(c, in)
 	if err != nil {
 		return api.PoolOffers{}, err
 	}
-	need.IsGlobalAdmin = c.user.GlobalRole == dstack.RoleAdmin
-	used, err := s.store.Allocations(c.ctx, c.project.ID)
-	if err != nil {
-		return api.PoolOffers{}, err
-	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
-	placements, _ := placement.RankOffers(need, offers, used)
-	found := api.PoolOffers{PoolName: namePool(in.Profile), Instances: []api.Offer{}}
-	for _, p := range placements {
-		found.Instances = append(found.Instances, wire.BuildOffer(p))
+	found := api.PoolOffers{PoolName: v018.NamePool(in.Profile), Instances: []api.Offer{}}
+	for _, p := range answer.Placements {
+		found.Instances = append(found.Instances, v018.BuildOffer(p))
 	}
 	return found, nil
 }
 
-// buildOfferRequirements returns what a service without a port would require of a machine.
-func buildOfferRequirements(in api.GetOffers) (dstack.Requirements, error) {
-	text, err := json.Marshal(map[string]any{"type": "service", "port": 1, "commands": []string{"true"}, "resources": in.Requirements.Resources})
+// planOffers returns the machines that suit a profile and requirements, best first, as the plan of a service that never
+// runs.
+func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, error) {
+	rs, err := buildOfferSpec(in)
 	if err != nil {
-		return dstack.Requirements{}, err
+		return wire.PlanAnswer{}, err
 	}
-	service, err := spec.ParseService("requirements", text)
-	if problems, ok := errors.AsType[spec.Problems](err); ok {
-		return dstack.Requirements{}, newProblemsError(problems)
-	}
-	if err != nil {
-		return dstack.Requirements{}, err
-	}
-	if problems := spec.Unsupported(service, in.Profile); len(problems) > 0 {
-		return dstack.Requirements{}, newUnsupportedError(problems)
-	}
-	need := job.BuildRequirements(dstack.RunSpec{Configuration: *service, Profile: in.Profile})
-	need.AnyPort = true
+	need := job.BuildRequirements(rs)
+	need.AnyPort, need.IsGlobalAdmin = true, c.user.GlobalRole == dstack.RoleAdmin
 	if in.Requirements.MaxPrice != nil {
 		need.MaxPrice = in.Requirements.MaxPrice
 	}
 	if in.Requirements.Spot != nil {
 		need.Spot = in.Requirements.Spot
 	}
-	return need, nil
+	used, err := s.store.Allocations(c.ctx, c.project.ID)
+	if err != nil {
+		return wire.PlanAnswer{}, err
+	}
+	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+	placements, _ := placement.RankOffers(need, offers, used)
+	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs, Placements: placements}, nil
 }
 
-// namePool returns the name of a profile's pool.
-func namePool(p spec.Profile) string {
-	if name := strings.TrimSpace(string(p.PoolName)); name != "" {
-		return name
+// buildOfferSpec returns a service with a profile and requirements.
+func buildOfferSpec(in api.GetOffers) (dstack.RunSpec, error) {
+	text, err := json.Marshal(map[string]any{"type": "service", "port": 1, "commands": []string{"true"}, "resources": in.Requirements.Resources})
+	if err != nil {
+		return dstack.RunSpec{}, err
 	}
-	return api.DefaultPool
+	service, err := spec.ParseService("requirements", text)
+	if problems, ok := errors.AsType[spec.Problems](err); ok {
+		return dstack.RunSpec{}, newProblemsError(problems)
+	}
+	if err != nil {
+		return dstack.RunSpec{}, err
+	}
+	if problems := spec.Unsupported(service, in.Profile); len(problems) > 0 {
+		return dstack.RunSpec{}, newUnsupportedError(problems)
+	}
+	return dstack.RunSpec{Configuration: *service, Profile: in.Profile}, nil
 }

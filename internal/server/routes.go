@@ -7,11 +7,13 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
 	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v018"
 	"dstack/internal/spec"
 )
 
-// apiOperations is every operation of the API except openapiPath. It contains
-// all operations of 0.18.10 (spec §4.4). Summaries are published in OpenAPI.
+// apiOperations is every operation of the API except openapiPath, in the dialect of 0.18.10, which our own client uses,
+// too. It contains all operations of 0.18.10 (spec §4.4). Summaries are published in OpenAPI. Those that later clients
+// call in another form are in newestOperations.
 var apiOperations = []apiOperation{
 	newOperation("/api/users/list", access.LevelUser, (*Server).listUsers,
 		"List all users. Callers other than global admins get only themselves."),
@@ -49,19 +51,20 @@ var apiOperations = []apiOperation{
 
 	newOperation(api.ProjectPrefix+"/repos/list", access.LevelMember, (*Server).listRepos, "List the repos of a project."),
 	newOperation(api.ProjectPrefix+"/repos/get", access.LevelMember, (*Server).getRepo, "Get a repo."),
-	newOperation(api.ProjectPrefix+"/repos/init", access.LevelMember, (*Server).initRepo, "Register a repo, or update its registration."),
+	askOtherServers(newOperation(api.ProjectPrefix+"/repos/init", access.LevelMember, (*Server).initRepo,
+		"Register a repo, or update its registration.")),
 	newOperation(api.ProjectPrefix+"/repos/delete", access.LevelMember, (*Server).deleteRepos, "Delete repos and the code uploaded to them."),
 	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.LevelMember, format: formatMultipart, maxBody: noBodyLimit,
 		summary: "Upload code: a file whose name is the SHA-256 of its content.", requestType: reflect.TypeFor[wire.Null](),
 		responseType: reflect.TypeFor[wire.Null](), handle: (*Server).uploadCode},
 
-	newOperation("/api/runs/list", access.LevelUser, (*Server).listRuns, "List runs, newest first."),
-	newOperation(api.ProjectPrefix+"/runs/get", access.LevelMember, (*Server).getRun, "Get a run."),
-	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/get_plan", access.LevelMember, (*Server).getPlan,
+	newOperation("/api/runs/list", access.LevelUser, answerIn((*Server).listRuns, v018.BuildRuns), "List runs, newest first."),
+	newOperation(api.ProjectPrefix+"/runs/get", access.LevelMember, answerIn((*Server).getRun, v018.BuildRun), "Get a run."),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/get_plan", access.LevelMember, answerIn((*Server).getPlan, v018.BuildPlanWithPool),
 		"Plan a run: what one replica runs, and the offers that meet its requirements.")),
 	newOperation(api.ProjectPrefix+"/runs/get_offers", access.LevelMember, (*Server).getOffers,
 		"List the machines that meet requirements, best first."),
-	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/submit", access.LevelMember, (*Server).submitRun, "Submit a run.")),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/submit", access.LevelMember, answerIn((*Server).submitRun, v018.BuildRun), "Submit a run.")),
 	newOperation(api.ProjectPrefix+"/runs/stop", access.LevelMember, (*Server).stopRuns, "Stop runs."),
 	newOperation(api.ProjectPrefix+"/runs/delete", access.LevelMember, (*Server).deleteRuns, "Delete finished runs and their logs."),
 

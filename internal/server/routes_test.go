@@ -2,12 +2,14 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // TestAPIOperations_Authorization calls every operation as every kind of caller.
@@ -28,7 +30,7 @@ func TestAPIOperations_Authorization(t *testing.T) {
 		access.LevelProjectAdmin: {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
 		access.LevelGlobalAdmin:  {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
 	}
-	for _, op := range apiOperations {
+	for _, op := range append(slices.Clone(apiOperations), newestOperations...) {
 		for i, caller := range callers {
 			if want[op.level] == nil {
 				t.Fatalf("%s has the level %q, which this test does not know", op.path, op.level)
@@ -39,6 +41,9 @@ func TestAPIOperations_Authorization(t *testing.T) {
 			}
 			if tokens[caller] != "" {
 				r.Header.Set("Authorization", "Bearer "+tokens[caller])
+			}
+			if isNewest := slices.ContainsFunc(newestOperations, func(n apiOperation) bool { return n.summary == op.summary }); isNewest {
+				r.Header.Set(wire.VersionHeader, wire.Dialect022.Version())
 			}
 			a := h.send(r)
 			got := in
@@ -156,7 +161,7 @@ func TestServeAPI_ValidatesRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("X-API-VERSION", "0.19.0")
+	r.Header.Set(wire.VersionHeader, "0.23.0")
 	if a := h.send(r); a.status != 400 || !strings.Contains(a.text, `"code":"error"`) {
 		t.Errorf("another version: %d %s", a.status, a.text)
 	}
@@ -164,7 +169,7 @@ func TestServeAPI_ValidatesRequests(t *testing.T) {
 
 func TestServeAPI_PanicsAreLoggedButNotAnswered(t *testing.T) {
 	h := newTestServer(t)
-	h.server.mux.HandleFunc("POST /api/boom", func(http.ResponseWriter, *http.Request) { panic("the secret") })
+	h.server.muxes[wire.Dialect018].HandleFunc("POST /api/boom", func(http.ResponseWriter, *http.Request) { panic("the secret") })
 	a := h.callAs("", "/api/boom", `{}`)
 	if a.status != 500 || strings.Contains(a.text, "secret") || a.errorKind() != dstack.Internal {
 		t.Errorf("%d %s", a.status, a.text)

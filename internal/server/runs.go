@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,19 +16,11 @@ import (
 
 // findRunDetails finds a run by name, with its replicas, instances and reports.
 func (s *Server) findRunDetails(c *apiCall, name string) (store.RunDetails, error) {
-	run, err := s.store.Run(c.ctx, c.project.ID, name)
+	found, err := s.store.NamedRunDetails(c.ctx, c.project.ID, name)
 	if err != nil {
 		return store.RunDetails{}, toRunNotFoundError(name, err)
 	}
-	found, err := s.store.RunDetails(c.ctx, run.ID)
-	if err != nil {
-		return store.RunDetails{}, err
-	}
-	if len(found) != 1 {
-		deleted := &dstack.Error{Kind: dstack.NotFound, Message: "it was deleted in the meantime"}
-		return store.RunDetails{}, toRunNotFoundError(name, deleted)
-	}
-	return found[0], nil
+	return found, nil
 }
 
 // toRunNotFoundError gives an error of kind NotFound the message of 0.18.10. It
@@ -42,19 +33,23 @@ func toRunNotFoundError(name string, err error) error {
 		Message: "there is no run " + quote(name) + " in this project", Hint: "list the runs: dstack ps -a"}}
 }
 
-func (s *Server) getRun(c *apiCall, in api.RunName) (api.Run, error) {
+func (s *Server) getRun(c *apiCall, in api.RunName) (wire.RunAnswer, error) {
 	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
-		return api.Run{}, err
+		return wire.RunAnswer{}, err
 	}
-	return wire.BuildRun(details, s.runURLsFor(c, details.Run), time.Now()), nil
+	return s.answerRun(c, details), nil
 }
 
-func (s *Server) listRuns(c *apiCall, in api.ListRuns) ([]api.Run, error) {
+func (s *Server) answerRun(c *apiCall, details store.RunDetails) wire.RunAnswer {
+	return wire.RunAnswer{Details: details, URLs: s.runURLsFor(c, details.Run), Now: time.Now()}
+}
+
+func (s *Server) listRuns(c *apiCall, in api.ListRuns) ([]wire.RunAnswer, error) {
 	found, err := s.listRunDetails(c, in)
-	runs := make([]api.Run, 0, len(found))
+	runs := make([]wire.RunAnswer, 0, len(found))
 	for _, details := range found {
-		runs = append(runs, wire.BuildRun(details, s.runURLsFor(c, details.Run), time.Now()))
+		runs = append(runs, s.answerRun(c, details))
 	}
 	return runs, err
 }
@@ -66,19 +61,7 @@ func (s *Server) listRunDetails(c *apiCall, in api.ListRuns) ([]store.RunDetails
 	if err != nil || !some {
 		return nil, err
 	}
-	runs, err := s.store.Runs(c.ctx, q)
-	if err != nil || len(runs) == 0 {
-		return nil, err
-	}
-	ids := make([]dstack.RunID, 0, len(runs))
-	for _, r := range runs {
-		ids = append(ids, r.ID)
-	}
-	found, err := s.store.RunDetails(c.ctx, ids...)
-	slices.SortFunc(found, func(a, b store.RunDetails) int {
-		return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID)
-	})
-	return found, err
+	return s.store.ListRunDetails(c.ctx, q)
 }
 
 // buildRunQuery returns the query for a list of runs, limited to the projects
@@ -112,14 +95,14 @@ func (s *Server) buildRunQuery(c *apiCall, in api.ListRuns) (q store.RunQuery, s
 	return q, len(q.Projects) > 0, nil
 }
 
-func (s *Server) submitRun(c *apiCall, in api.RunSpecRequest) (api.Run, error) {
+func (s *Server) submitRun(c *apiCall, in api.RunSpecRequest) (wire.RunAnswer, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
-		return api.Run{}, err
+		return wire.RunAnswer{}, err
 	}
 	run, err := s.createRun(c, p)
 	if err != nil {
-		return api.Run{}, err
+		return wire.RunAnswer{}, err
 	}
 	return s.getRun(c, api.RunName{RunName: run.Name})
 }
@@ -202,28 +185,41 @@ func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string, leftOut [
 // applyRun submits a run, or a new revision of the unfinished run with the same
 // name. It fails if the revision has changed since the user saw the plan.
 func (s *Server) applyRun(c *apiCall, in api.ApplyRequest) (api.RunView, error) {
-	p, err := s.planRun(c, in.RunSpec)
-	if err != nil {
-		return api.RunView{}, err
-	}
-	have := 0
-	if p.existing != nil {
-		have = p.existing.Run.Revision
-	}
-	if have != in.Revision {
-		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: describeConflict(p.name, in.Revision, have),
-			Hint: "apply again and check what would change"}
-	}
-	var run dstack.Run
-	if p.existing == nil {
-		run, err = s.createRun(c, p)
-	} else {
-		run, err = s.reviseRun(c, p)
-	}
+	run, err := s.applySpec(c, in.RunSpec, func(p runPlan) error {
+		have := 0
+		if p.existing != nil {
+			have = p.existing.Run.Revision
+		}
+		if have != in.Revision {
+			return newSeenOtherError(p.name, in.Revision, have)
+		}
+		return nil
+	})
 	if err != nil {
 		return api.RunView{}, err
 	}
 	return s.viewRevision(c, run)
+}
+
+// newSeenOtherError returns the error for a user who saw one revision of a run while another one is current; 0: none.
+func newSeenOtherError(name string, seen, current int) error {
+	return &dstack.Error{Kind: dstack.Conflict, Message: describeConflict(name, seen, current),
+		Hint: "apply again and check what would change"}
+}
+
+// applySpec submits a run, or a new revision of the unfinished run with the same name, if check accepts the plan.
+func (s *Server) applySpec(c *apiCall, rs dstack.RunSpec, check func(runPlan) error) (dstack.Run, error) {
+	p, err := s.planRun(c, rs)
+	if err != nil {
+		return dstack.Run{}, err
+	}
+	if err := check(p); err != nil {
+		return dstack.Run{}, err
+	}
+	if p.existing == nil {
+		return s.createRun(c, p)
+	}
+	return s.reviseRun(c, p)
 }
 
 // reviseRun submits a plan as a new revision of its existing run.

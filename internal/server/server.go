@@ -19,6 +19,7 @@ import (
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
 // Options configures a Server. Store, Logs and Dir are required.
@@ -35,6 +36,10 @@ type Options struct {
 	Version     string          // of this program, for the page at /
 	Log         *slog.Logger
 	UploadLimit int64 // bytes of one upload of code; default 64 MiB
+
+	// UserKeys is the secret from which the SSH keys of users are derived, which later clients get from the server; nil:
+	// the server has none.
+	UserKeys []byte
 
 	// BackendTypes are the types of backend that config.yml may name.
 	BackendTypes map[string]BackendType
@@ -64,10 +69,11 @@ type Server struct {
 	version     string
 	log         *slog.Logger
 	uploadLimit int64
+	userKeys    []byte
 
 	namingMu sync.Mutex // held while a run name is generated
 	table    tableCache
-	mux      *http.ServeMux
+	muxes    map[wire.Dialect]*http.ServeMux
 	commands execSlots // running commands of runs/exec
 
 	accessInterval time.Duration // between two checks of the access of a command's caller
@@ -79,7 +85,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
 		hub: o.Hub, repos: o.Repos, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, ssh: o.SSH, version: o.Version,
-		accessInterval: execAccessInterval}
+		accessInterval: execAccessInterval, userKeys: o.UserKeys}
 	s.site.Main = cmp.Or(s.site.Main, DefaultProject)
 	if s.site.Server.IsZero() {
 		s.site.Server = route.Origin{Scheme: "http", Host: "127.0.0.1:3000"}
@@ -102,7 +108,7 @@ func New(o Options) *Server {
 	}
 	s.backendTypes = o.BackendTypes
 	s.table = newTableCache()
-	s.mux = s.newMux()
+	s.muxes = s.newMuxes()
 	return s
 }
 

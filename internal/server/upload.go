@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"mime/multipart"
 	"net/http"
 	"os"
@@ -49,6 +50,9 @@ func (s *Server) uploadCode(c *apiCall) error {
 // receiveCode checks the parameters of an upload and stores its file.
 func (s *Server) receiveCode(c *apiCall) error {
 	id := c.r.URL.Query().Get("repo_id")
+	if id != "" && !wire.IsText(id) {
+		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "not text in UTF-8", Type: "value_error"}}
+	}
 	if id == "" {
 		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
 	}
@@ -82,6 +86,10 @@ func (s *Server) newCodeTooLargeError() error {
 // findFilePart returns the part of a multipart form that contains the file. It
 // must be the first.
 func findFilePart(r *http.Request) (*multipart.Part, error) {
+	given := r.Header.Get("Content-Type")
+	if media, _, err := mime.ParseMediaType(given); given != "" && (err != nil || media != "multipart/form-data") {
+		return nil, newMediaTypeError(given, "multipart/form-data")
+	}
 	parts, err := r.MultipartReader()
 	if err != nil {
 		return nil, wire.ValidationErrors{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}

@@ -15,6 +15,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v018"
 	"dstack/internal/spec"
 )
 
@@ -26,7 +27,7 @@ func testTime(seconds float64) time.Time {
 	return t0.Add(time.Duration(seconds * float64(time.Second)))
 }
 
-func testSpec(t *testing.T, yaml string) dstack.RunSpec {
+func testSpec(t testing.TB, yaml string) dstack.RunSpec {
 	t.Helper()
 	conf, err := spec.ParseService("service.dstack.yml", []byte(yaml))
 	if err != nil {
@@ -109,10 +110,10 @@ func compareGolden(t *testing.T, name string, value any) {
 func TestGoldenFiles(t *testing.T) {
 	local := route.Origin{Scheme: "http", Host: "127.0.0.1:3000"}
 	urls := route.Site{Server: local, Main: "main"}.URLs(route.Reader{Origin: local, IsLocal: true})
-	compareGolden(t, "run.json", wire.BuildRun(testRunDetails(t), buildRunURLs(urls, testRunDetails(t).Run), testTime(3600)))
+	compareGolden(t, "run.json", v018.BuildRun(wire.RunAnswer{Details: testRunDetails(t), URLs: buildRunURLs(urls, testRunDetails(t).Run), Now: testTime(3600)}))
 	compareGolden(t, "view.json", buildRunView(testRunDetails(t), urls))
-	c := &apiCall{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
-	compareGolden(t, "plan.json", runPlan{spec: testSpec(t, llama), placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}.toWire(c))
+	compareGolden(t, "plan.json", v018.BuildPlan(wire.PlanAnswer{Project: "main", User: "admin", Spec: testSpec(t, llama),
+		Placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}))
 }
 
 // newReplicas returns replicas of the current revision with the given statuses.
@@ -159,7 +160,7 @@ func TestRunStatus_InViewsAndOnTheWire(t *testing.T) {
 			if c.wasReady {
 				details.Run.ReadyAt = t0
 			}
-			if got := wire.BuildRun(details, wire.RunURLs{}, t0).Status; got != c.wire {
+			if got := v018.BuildRun(wire.RunAnswer{Details: details, Now: t0}).Status; got != c.wire {
 				t.Errorf("on the wire %s, want %s", got, c.wire)
 			}
 			if got := buildRunView(details, route.URLs{}).Status; got != c.view {
@@ -200,7 +201,7 @@ func TestRunStatus_StopRequested(t *testing.T) {
 		if got := buildRunView(details, route.URLs{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
-		if wire := wire.BuildRun(details, wire.RunURLs{}, t0).Status; (wire == "terminating") != (want == api.StatusStopping) {
+		if wire := v018.BuildRun(wire.RunAnswer{Details: details, Now: t0}).Status; (wire == "terminating") != (want == api.StatusStopping) {
 			t.Errorf("%s: on the wire %s", status, wire)
 		}
 	}

@@ -106,7 +106,7 @@ var fieldOrder = []string{
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
 	"commands", "backends", "regions", "instance_types", "spot_policy", "retry", "retry_policy",
 	"max_duration", "max_price", "pool_name", "instance_name", "creation_policy", "termination_policy",
-	"termination_idle_time", "probes", "rate_limits", "drain_timeout", "hold",
+	"termination_idle_time", "gateway", "probes", "rate_limits", "drain_timeout", "hold",
 }
 
 // configValues collects the values of a configuration. Empty values count as
@@ -149,6 +149,7 @@ func flatten(s Service) []configValue {
 		l.addTemplate(path+".", s.withGroup(g))
 	}
 	l.addList("setup", s.Setup)
+	l.add("gateway", string(s.Gateway))
 	l.addOptional(s)
 	for _, v := range s.Env {
 		if v.Open {

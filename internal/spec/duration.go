@@ -121,5 +121,8 @@ func (r *reader) readMaxDuration(n *strictyaml.Node) *MaxDuration {
 	if !ok {
 		return nil
 	}
+	if s == 0 {
+		r.checkZeroDuration(n)
+	}
 	return newMaxDuration(s)
 }

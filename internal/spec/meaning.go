@@ -28,7 +28,7 @@ func (s Service) MeaningJSON() ([]byte, error) {
 	if groups != nil {
 		fuller["replicas"] = nil // the sum of the groups
 	}
-	more, err := marshalJSON(meaning{Groups: groups, Probes: orEmpty(s.Probes), RateLimits: orEmpty(s.RateLimits), StripPrefix: true,
+	more, err := marshalJSON(meaning{Groups: groups, Gateway: gatewayJSON(s.Gateway), Probes: orEmpty(s.Probes), RateLimits: orEmpty(s.RateLimits), StripPrefix: true,
 		DrainTimeout: Seconds(s.EffectiveDrainTimeout() / time.Second), Hold: s.Hold})
 	if err != nil {
 		return nil, err
@@ -42,6 +42,7 @@ func (s Service) MeaningJSON() ([]byte, error) {
 // meaning is the fields of a service that the wire form does not have.
 type meaning struct {
 	Groups       []meaningGroup `json:"groups"` // null: none
+	Gateway      gatewayJSON    `json:"gateway"`
 	Probes       []Probe        `json:"probes"`
 	RateLimits   []RateLimit    `json:"rate_limits"`
 	StripPrefix  bool           `json:"strip_prefix"` // false is not supported yet

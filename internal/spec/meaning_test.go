@@ -23,9 +23,10 @@ func TestMeaningJSON(t *testing.T) {
 		"rate_limits: [{rps: 10, burst: 20}]":                                    {`"rate_limits":[{"prefix":"/","key":{"type":"ip_address"},"rps":10`, `"burst":20`},
 		"strip_prefix: true\ndrain_timeout: 0":                                   {`"strip_prefix":true`, `"drain_timeout":0`},
 		"hold: {requests: 5, timeout: 1m}":                                       {`"hold":{"requests":5,"timeout":60}`},
-		"port: auto":                                                             {`"port":"auto"`},
-		"volumes: [{name: [v, w], path: /d}]":                                    {`"volumes":[{"name":["v","w"],"path":"/d"}]`},
-		"model: {type: chat, name: m, format: tgi, bos_token: b}":                {`"bos_token":"b"`},
+		"gateway: off":                                                           {`"gateway":false`}, "gateway: 1": {`"gateway":true`}, "gateway: main/g": {`"gateway":"main/g"`}, "nvcc: false": {`"gateway":null`},
+		"port: auto":                          {`"port":"auto"`},
+		"volumes: [{name: [v, w], path: /d}]": {`"volumes":[{"name":["v","w"],"path":"/d"}]`},
+		"model: {type: chat, name: m, format: tgi, bos_token: b}": {`"bos_token":"b"`},
 	} {
 		s := parseWith(t, input)
 		text, err := s.MeaningJSON()

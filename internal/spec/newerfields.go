@@ -21,15 +21,7 @@ var newerFields = []field[Service]{
 		shape:    listShape("list of {rate_limits}", mappingShape("rate_limits")).withMaxItems(maxRateLimits),
 		examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
 		read:     func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.readRateLimits(n) }},
-	{Key: nullableKey("gateway"), description: "The name of the gateway that publishes the service. With `true` and " +
-		"`false`, the server itself publishes it.",
-		shape: anyOfShape("name, `true` or `false`", nonEmptyShape), examples: []string{"my-gateway"},
-		unsupported: &unsupportedUse[Service]{what: "gateways by name", hint: gatewayHint},
-		read: func(r *reader, n *strictyaml.Node, _ *Service) {
-			if n.Kind != strictyaml.Bool && r.readNonEmpty(n) != "" {
-				r.addUnsupportedUse(n, n.Path, gatewayHint)
-			}
-		}},
+	gatewayField,
 	{Key: nullableKey("strip_prefix"), description: "Whether `/proxy/services/<project>/<run>` is removed from the " +
 		"path of a request before it is forwarded.", defaultText: "true", shape: boolShape,
 		unsupported: &unsupportedUse[Service]{what: "`false`", hint: stripHint},

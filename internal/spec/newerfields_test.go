@@ -14,7 +14,7 @@ import (
 // unsupportedSpellings are uses of fields of later versions, each with one
 // unsupported feature.
 var unsupportedSpellings = []string{
-	"gateway: my-gateway",
+	"gateway: my-gateway | gateway: main/my-gateway | gateway: {name: my-gateway, project: main}",
 	"strip_prefix: false",
 	"router: {type: sglang, policy: cache_aware}",
 	"cors: true",
@@ -102,7 +102,7 @@ func TestNewerFields_Supported(t *testing.T) {
 
 func TestNewerFields_DefaultsAreSupported(t *testing.T) {
 	for _, input := range []string{
-		"privileged: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "gateway: true", "gateway: false",
+		"privileged: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "gateway: true", "gateway: false", "gateway: 'off'", "gateway: ~",
 		"strip_prefix: true", "probes: []", "rate_limits: []", "https: auto", "probes: null", "priority: ~", "resources: {gpu: nvidia}", "model: m",
 	} {
 		s := parseWith(t, input)
@@ -130,6 +130,7 @@ rate_limits: [{prefix: /v1/, key: {type: header, header: X}, rps: 0.5, burst: 3}
 replicas: 1..2
 scaling: {metric: concurrency, target: 1, window: 30s}
 drain_timeout: 0
+gateway: false
 hold: {requests: 5, timeout: 2m}
 resources: {gpu: "nvidia:A100:2"}
 model: {type: chat, name: m, format: tgi, bos_token: "<s>", chat_template_kwargs: {b: [1, 0x10, 1.0, ~, "x<y"], a: {c: true}}}
@@ -148,7 +149,7 @@ volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
 	if want := `{"b":[1,16,1.0,null,"x<y"],"a":{"c":true}}`; string(s.Model.Kwargs) != want {
 		t.Errorf("the variables for the template are %s, not %s", s.Model.Kwargs, want)
 	}
-	for _, key := range []string{"probes", "rate_limits", "window", "vendor", "bos_token", "chat_template_kwargs", "drain_timeout", "hold", "concurrency"} {
+	for _, key := range []string{"probes", "rate_limits", "window", "vendor", "bos_token", "chat_template_kwargs", "gateway", "drain_timeout", "hold", "concurrency"} {
 		if !strings.Contains(string(text), `"`+key+`"`) {
 			t.Errorf("%s is lost", key)
 		}
@@ -198,6 +199,7 @@ var newerFieldMistakes = []struct{ path, message, input string }{
 	{"tags", "must be a mapping", "tags: [a]"},
 	{"router", "must be a mapping", "router: sglang"},
 	{"gateway", "cannot be empty", "gateway: ''"},
+	{"gateway.name", "is missing", "gateway: {project: main}"},
 	{"idle_duration", "cannot both be set", "idle_duration: 1h\ntermination_idle_time: 1h"},
 	{"idle_duration", "is not a duration", "idle_duration: 1.5h"},
 	{"files.0", "does not name a file", "files: [':/b']"},

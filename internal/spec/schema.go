@@ -45,7 +45,7 @@ func allMappings() []mappingTable {
 		replicasMapping.describe(), groupMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), cpuMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
 		registryMapping.describe(), openVarMapping.describe(), mountMapping.describe(), folderMapping.describe(),
 		retryMapping.describe(), retryPolicyMapping.describe(),
-		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(),
+		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(), gatewayReferenceMapping.describe(),
 		filesMapping.describe(), utilizationMapping.describe(),
 		gatewayMapping.describe(), certificateMapping.describe(), volumeMapping.describe(),
 		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(),

@@ -41,6 +41,7 @@ type Service struct {
 
 	// Fields of versions after 0.18.10. The wire format does not have them; see
 	// SourceJSON.
+	Gateway    Text        `json:"-"` // GatewayDefault, GatewayNone or a gateway's name; empty: not set
 	Probes     []Probe     `json:"-"`
 	RateLimits []RateLimit `json:"-"`
 

@@ -111,7 +111,7 @@ var spellings = []struct{ path, want, inputs string }{
 	{"resources.disk", `null`, "resources: {disk: null}"},
 	{"max_duration", `"7200"`, "max_duration: 2h | max_duration: 7200 | max_duration: '7200'"},
 	{"max_duration", `"86400"`, "max_duration: '1 d' | max_duration: 1d"},
-	{"max_duration", `"off"`, "max_duration: off | max_duration: 'off' | max_duration: 0 | max_duration: false | max_duration: Off | max_duration: no"},
+	{"max_duration", `"off"`, "max_duration: off | max_duration: 'off' | pool_name: p\nmax_duration: 0 | max_duration: false | max_duration: Off | max_duration: no"},
 	{"termination_idle_time", `300`, "termination_idle_time: 5m"},
 	{"termination_idle_time", `0`, "termination_idle_time: off | termination_idle_time: 'off'"},
 	{"termination_idle_time", `3600`, "idle_duration: 1h"},

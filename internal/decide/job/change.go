@@ -27,7 +27,7 @@ const Code = "code"
 // not implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so
 // that a new replica passes the new probes before an old one is drained.
 var strategies = map[string]UpdateStrategy{
-	"groups": Rolling, "model": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
+	"groups": Rolling, "model": InPlace, "gateway": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
 	"replicas": InPlace, "scaling": InPlace, "rate_limits": InPlace, "hold": InPlace, "drain_timeout": InPlace,
 	"max_duration": InPlace, "retry": InPlace, "retry_policy": InPlace,
 	"pool_name": InPlace, "termination_policy": InPlace, "termination_idle_time": InPlace,

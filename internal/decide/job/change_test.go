@@ -21,6 +21,7 @@ var fieldPairs = map[string][2]string{
 	"port":           {"port: 8000", "port: 9000"},
 	"model":          {"model: a", "model: b"},
 	"https":          {"https: true", "https: false"},
+	"gateway":        {"gateway: true", "gateway: false"},
 	"auth":           {"auth: true", "auth: false"},
 	"replicas":       {"replicas: 1", "replicas: 2"},
 	"scaling":        {"replicas: 1..2\nscaling: {metric: rps, target: 1}", "replicas: 1..2\nscaling: {metric: concurrency, target: 1}"},
@@ -59,7 +60,7 @@ var fieldPairs = map[string][2]string{
 var otherSpellings = map[string]string{"retry_policy": "retry", "idle_duration": "termination_idle_time"}
 
 // constantFields are fields for which only the default is implemented.
-var constantFields = []string{"type", "gateway", "strip_prefix"}
+var constantFields = []string{"type", "strip_prefix"}
 
 func parseRunSpec(t interface {
 	Helper()

@@ -1,3 +1,6 @@
+// Package wire has what the dialects of the wire format share: strict decoding of request bodies (spec §4.3), error
+// responses, the choice of the dialect by the version that a client claims, and the answers that handlers return. The
+// JSON of each dialect is in a package of its own below this one.
 package wire
 
 import (
@@ -9,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"dstack/internal/dstack"
@@ -24,7 +28,7 @@ func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 
 // Decode decodes the JSON body of a request strictly. The error is
 // ValidationErrors, with the location of each unknown, missing, duplicate and
-// mistyped field.
+// mistyped field. If In is a pointer, the body may be missing or null.
 func Decode[In any](text []byte) (In, error) {
 	var in In
 	d := &documentDecoder{}
@@ -66,16 +70,22 @@ func (d *documentDecoder) appendError(c ValidationError) {
 
 func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	loc := []any{"body"}
+	if len(bytes.TrimSpace(text)) == 0 && into.Kind() == reflect.Pointer {
+		return
+	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.addError(loc, "value_error.missing", "field required")
 		return
 	}
-	var raw json.RawMessage
-	if err := json.Unmarshal(text, &raw); err != nil {
-		d.addSyntaxError(loc, err)
+	if !json.Valid(text) {
+		d.addSyntaxError(loc, json.Unmarshal(text, new(json.RawMessage)))
 		return
 	}
-	d.decodeValue(loc, raw, into)
+	if flaw := findTextFlaw(text); flaw != "" {
+		d.addError(loc, "value_error.jsondecode", "%s", flaw)
+		return
+	}
+	d.decodeValue(loc, bytes.TrimSpace(text), into)
 }
 
 // decodeNull accepts an empty body, null, and an empty object.
@@ -170,34 +180,27 @@ func (d *documentDecoder) decodeTime(loc []any, raw json.RawMessage, into reflec
 }
 
 func (d *documentDecoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Value) {
-	tokens := json.NewDecoder(bytes.NewReader(raw))
-	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
+	given, ok := splitObject(raw)
+	if !ok {
 		d.addError(loc, "type_error.dict", "value is not a valid dict")
 		return
 	}
-	fields := mapFields(into.Type())
+	names, fields := describeFields(into.Type())
 	seen := map[string]bool{}
-	for tokens.More() {
-		token, err := tokens.Token()
-		name, ok := token.(string)
-		var value json.RawMessage
-		if err != nil || !ok || tokens.Decode(&value) != nil {
-			d.addError(loc, "value_error.jsondecode", "not JSON")
-			return
-		}
-		at := append(slices.Clone(loc), name)
-		field, known := fields[name]
+	for f := range given {
+		at := append(slices.Clone(loc), f.name)
+		field, known := fields[f.name]
 		switch {
 		case !known:
 			d.addError(at, "value_error.extra", "extra fields not permitted")
-		case seen[name]:
+		case seen[f.name]:
 			d.addError(at, "value_error.duplicate", "given twice")
 		default:
-			seen[name] = true
-			d.decodeField(at, value, field, into.FieldByIndex(field.Index))
+			seen[f.name] = true
+			d.decodeField(at, f.value, field, into.FieldByIndex(field.Index))
 		}
 	}
-	for _, name := range listFields(into.Type()) {
+	for _, name := range names {
 		if !seen[name] && isRequired(fields[name]) {
 			d.addError(append(slices.Clone(loc), name), "value_error.missing", "field required")
 		}
@@ -231,27 +234,29 @@ func parseBound(field reflect.StructField, tag string) (int64, bool) {
 	return n, err == nil
 }
 
-// mapFields maps JSON names to the fields of a struct, including fields of
-// embedded structs.
-func mapFields(t reflect.Type) map[string]reflect.StructField {
-	fields := map[string]reflect.StructField{}
-	for _, field := range reflect.VisibleFields(t) {
-		if name := jsonName(field); name != "" {
-			fields[name] = field
-		}
-	}
-	return fields
+// knownFields caches describeFields: the types of requests are few, and do not change.
+var knownFields sync.Map // of describedFields by reflect.Type
+
+type describedFields struct {
+	names  []string
+	byName map[string]reflect.StructField
 }
 
-// listFields lists the JSON names of the fields of a struct, in their order.
-func listFields(t reflect.Type) []string {
-	var names []string
+// describeFields returns the JSON names of the fields of a struct, in their order, and the fields by these names. Fields of
+// embedded structs are among them.
+func describeFields(t reflect.Type) (names []string, byName map[string]reflect.StructField) {
+	if known, ok := knownFields.Load(t); ok {
+		described := known.(describedFields)
+		return described.names, described.byName
+	}
+	byName = map[string]reflect.StructField{}
 	for _, field := range reflect.VisibleFields(t) {
 		if name := jsonName(field); name != "" {
-			names = append(names, name)
+			names, byName[name] = append(names, name), field
 		}
 	}
-	return names
+	knownFields.Store(t, describedFields{names, byName})
+	return names, byName
 }
 
 // jsonName returns the JSON name of a field, empty if it has none.
@@ -297,6 +302,11 @@ func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into refl
 		default:
 		}
 		d.addError(loc, kind, "%s", msg)
+		return
+	}
+	if into.Kind() == reflect.String && !IsText(into.String()) {
+		d.appendError(ValidationError{Loc: slices.Clone(loc), Type: "value_error.text",
+			Msg: "the text contains the character U+0000", Hint: "encode binary data, for example with base64"})
 		return
 	}
 	allowed, isEnum := enumValues[into.Type()]

@@ -37,6 +37,12 @@ type Message struct {
 	Code *string `json:"code"`
 }
 
+// NewDetail returns the detail of a response with one message.
+func NewDetail(msg string) []Message {
+	code := responses[dstack.Invalid].code
+	return []Message{{Msg: msg, Code: &code}}
+}
+
 // Error gives Err the code and message that 0.18.10 has for it. If Code or Msg
 // is empty, the kind of Err determines it.
 type Error struct {
@@ -102,7 +108,7 @@ func BuildErrorResponse(err error) (status int, body any) {
 
 // IsPublishedClient reports whether a request is one of a published client, which names its
 // version.
-func IsPublishedClient(r *http.Request) bool { return r.Header.Get(versionHeader) != "" }
+func IsPublishedClient(r *http.Request) bool { return r.Header.Get(VersionHeader) != "" }
 
 // BuildPublishedErrorResponse returns the status and the body of the response to a
 // published client. It prints only the message, so that the hint follows on a line of its

@@ -6,23 +6,34 @@ import (
 	"testing"
 )
 
-func TestCheckVersion(t *testing.T) {
-	const no = "is incompatible with the server version (0.18.10)."
-	for _, c := range []struct{ claim, want string }{
-		{"", ""}, {"latest", ""}, {"0.18.0", ""}, {"0.18.10", ""}, {"0.18", ""}, {"0.18.10rc1", ""}, {"v0.18.3", ""},
-		{"0.17.9", no + " Update the dstack CLI: `pip install dstack==0.18.10`."},
-		{"0.18.11", no}, {"0.19.0", no}, {"1.0", no}, {"1", no},
-		{"x", "Bad API version specified"}, {"0.18.x", "Bad API version specified"}, {"-1", "Bad API version specified"},
-		{strings.Repeat("9", 40), "Bad API version specified"},
+func TestChooseDialect(t *testing.T) {
+	const (
+		no    = "is incompatible with the server version (0.18.10)."
+		newer = "is incompatible with the server version (0.22.5)."
+	)
+	for _, c := range []struct {
+		claim   string
+		dialect Dialect
+		err     string
+	}{
+		{"", Dialect018, ""}, {"latest", Dialect018, ""}, {"0.18.0", Dialect018, ""}, {"0.18.10", Dialect018, ""},
+		{"0.18", Dialect018, ""}, {"0.18.10rc1", Dialect018, ""}, {"v0.18.3", Dialect018, ""},
+		{"0.19.0", Dialect022, ""}, {"0.20.13", Dialect022, ""}, {"0.21.3rc1", Dialect022, ""}, {"0.22.5", Dialect022, ""},
+		{"0.22.99", Dialect022, ""}, {"0.22", Dialect022, ""},
+		{"0.17.9", "", no + " Update the dstack CLI: `pip install dstack==0.18.10`."},
+		{"0.18.11", "", no}, {"0.18.44", "", no}, {"0.23.0", "", newer}, {"1.0", "", newer}, {"1", "", newer},
+		{"x", "", "Bad API version specified"}, {"0.18.x", "", "Bad API version specified"}, {"-1", "", "Bad API version specified"},
+		{strings.Repeat("9", 40), "", "Bad API version specified"},
 	} {
 		r := httptest.NewRequest("POST", "/api/users/list", nil)
-		r.Header.Set("X-API-VERSION", c.claim)
+		r.Header.Set(VersionHeader, c.claim)
+		dialect, err := ChooseDialect(r)
 		got := ""
-		if err := CheckVersion(r); err != nil {
+		if err != nil {
 			got = err.Error()
 		}
-		if got != c.want && (c.want == "" || !strings.HasSuffix(got, c.want)) {
-			t.Errorf("%q: %q, want %q", c.claim, got, c.want)
+		if dialect != c.dialect || got != c.err && (c.err == "" || !strings.HasSuffix(got, c.err)) {
+			t.Errorf("%q: %q, %q, want %q, %q", c.claim, dialect, got, c.dialect, c.err)
 		}
 	}
 }

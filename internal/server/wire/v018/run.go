@@ -1,10 +1,7 @@
-// Package wire translates between our types and the wire format: the JSON of
-// dstack 0.18.10 (spec §4.3–4.5), which its published client sends and expects.
-// It decodes request bodies as strictly as 0.18.10, builds the responses about
-// runs, jobs, plans and offers, builds error responses, and checks the version
-// that a client claims. Statuses, codes, field names and several messages are
-// what clients depend on; they do not change.
-package wire
+// Package v018 builds the responses about runs, jobs, plans, offers and machines in the dialect of dstack 0.18.10 (spec
+// §4.5), which its published client and our own expect. Statuses, field names and several messages are what clients
+// depend on; they do not change.
+package v018
 
 import (
 	"fmt"
@@ -19,36 +16,32 @@ import (
 	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
-// RunURLs are the URLs at which a run is published.
-type RunURLs struct {
-	Service string // https://<run>.<domain>, or below the server's own address with a trailing slash
-	Models  string // base URL of the models of its project, with /v1; used only if the run has a model
-	SSH     SSHAddress
+// BuildRuns returns runs in their order.
+func BuildRuns(answers []wire.RunAnswer) []api.Run {
+	runs := make([]api.Run, 0, len(answers))
+	for _, a := range answers {
+		runs = append(runs, BuildRun(a))
+	}
+	return runs
 }
 
-// SSHAddress is where clients attach to the jobs of a run. The user name is the ID of the job submission. It is zero if
-// they cannot attach.
-type SSHAddress struct {
-	Host string
-	Port int
-}
-
-// BuildRun returns a run in the wire format (spec §4.5). now is the end of
-// attempts that still run, for their cost.
-func BuildRun(details store.RunDetails, urls RunURLs, now time.Time) api.Run {
+// BuildRun returns a run.
+func BuildRun(answer wire.RunAnswer) api.Run {
+	details := answer.Details
 	run := api.Run{
 		ID: details.Run.ID, ProjectName: details.Run.Project, User: details.Run.User,
 		SubmittedAt: api.NewTimestamp(details.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(details)),
 		Status: runStatus(details), TerminationReason: nullIfEmpty(runTerminationReasons[details.Run.Ending]),
-		RunSpec: details.Run.Spec, Jobs: buildJobs(details), Service: buildService(details.Run, urls),
+		RunSpec: details.Run.Spec, Jobs: buildJobs(details), Service: buildService(details.Run, answer.URLs),
 	}
 	for _, j := range run.Jobs {
 		for _, submission := range j.JobSubmissions {
-			setSSHAddress(submission, urls.SSH)
-			run.Cost += computeCost(submission, now)
+			setSSHAddress(submission, answer.URLs.SSH)
+			run.Cost += computeCost(submission, answer.Now)
 		}
 	}
 	run.Cost = math.Round(run.Cost*10000) / 10000
@@ -59,8 +52,8 @@ func BuildRun(details store.RunDetails, urls RunURLs, now time.Time) api.Run {
 }
 
 // setSSHAddress makes clients attach to a job submission at an address, in one hop. If it is zero, nothing changes.
-func setSSHAddress(s api.JobSubmission, address SSHAddress) {
-	if data := s.JobProvisioningData; data != nil && address != (SSHAddress{}) {
+func setSSHAddress(s api.JobSubmission, address wire.SSHAddress) {
+	if data := s.JobProvisioningData; data != nil && address != (wire.SSHAddress{}) {
 		data.Hostname, data.SSHPort, data.Username, data.Dockerized = address.Host, address.Port, string(s.ID), false
 	}
 }
@@ -147,15 +140,26 @@ func buildJobs(details store.RunDetails) []api.Job {
 	}
 	slices.Sort(nums)
 	jobs := make([]api.Job, 0, len(nums))
+	if len(nums) == 0 {
+		return jobs
+	}
+	one := BuildJobSpec(details.Run.Spec, details.Run.Name, nums[0])
 	for _, num := range nums {
 		for i := range byNum[num] {
 			byNum[num][i].SubmissionNum = i
 		}
-		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(details.Run.Spec, details.Run.Name, num),
-			JobSubmissions: byNum[num]})
+		jobs = append(jobs, api.Job{JobSpec: numberJobSpec(one, details.Run.Name, num), JobSubmissions: byNum[num]})
 	}
 	return jobs
 }
+
+// numberJobSpec returns what replica num runs, where one is what another replica of the run does.
+func numberJobSpec(one api.JobSpec, run string, num int) api.JobSpec {
+	one.ReplicaNum, one.JobName = num, formatJobName(run, num)
+	return one
+}
+
+func formatJobName(run string, num int) string { return fmt.Sprintf("%s-%d-0", run, num) }
 
 // sortForLatest sorts the replicas of a run so that the last replica of each
 // number is the one to show, because clients look at the latest submission:
@@ -338,7 +342,7 @@ func BuildJobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
 	conf, params := rs.Configuration, spec.Merge(rs.Configuration, rs.Profile)
 	need := job.BuildRequirements(rs)
 	js := api.JobSpec{
-		ReplicaNum: num, JobName: fmt.Sprintf("%s-%d-0", run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
+		ReplicaNum: num, JobName: formatJobName(run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
 		Commands: job.BuildArgv(rs), Env: map[string]string{}, HomeDir: "/root", ImageName: job.ChooseImage(rs),
 		RegistryAuth: conf.RegistryAuth, WorkingDir: nullIfEmpty(job.ResolveWorkingDir(rs)),
 		Requirements: api.Requirements{Resources: need.Resources, MaxPrice: need.MaxPrice, Spot: need.Spot},
@@ -359,7 +363,7 @@ func BuildJobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
 	return js
 }
 
-func buildService(run dstack.Run, urls RunURLs) *api.Service {
+func buildService(run dstack.Run, urls wire.RunURLs) *api.Service {
 	service := &api.Service{URL: urls.Service, Options: map[string]any{}}
 	if m := run.Spec.Configuration.Model; m != nil {
 		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: urls.Models, Type: m.Type}

@@ -1,4 +1,4 @@
-package wire
+package v018
 
 import (
 	"testing"
@@ -6,6 +6,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
 var t0 = time.Date(2024, 8, 21, 10, 0, 0, 0, time.UTC)
@@ -51,7 +52,7 @@ func TestBuildRun_Submissions(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			details := store.RunDetails{Run: dstack.Run{Ending: c.ending}, Replicas: []dstack.Replica{c.replica},
 				Reports: map[dstack.AttemptID]dstack.Report{"a1": c.report}}
-			all := BuildRun(details, RunURLs{}, t0).Jobs[0].JobSubmissions
+			all := BuildRun(wire.RunAnswer{Details: details, Now: t0}).Jobs[0].JobSubmissions
 			if len(all) != c.n {
 				t.Fatalf("%d submissions, want %d", len(all), c.n)
 			}
@@ -67,7 +68,7 @@ func TestBuildRun_Submissions(t *testing.T) {
 }
 
 func TestBuildRun_CostIsPriceTimesHours(t *testing.T) {
-	run := BuildRun(newRestartedRun(), RunURLs{}, testTime(10+7200)) // 7s of the first attempt, 2h of the second
+	run := BuildRun(wire.RunAnswer{Details: newRestartedRun(), Now: testTime(10 + 7200)}) // 7s of the first attempt, 2h of the second
 	if run.Cost != 1.001 {
 		t.Errorf("cost %v", run.Cost)
 	}
@@ -77,7 +78,7 @@ func TestBuildRun_OneJobPerNumberAcrossRevisions(t *testing.T) {
 	details := newRestartedRun()
 	details.Replicas = append([]dstack.Replica{{ID: "old", Attempt: "old", Status: dstack.ReplicaTerminated}}, details.Replicas...)
 	details.Replicas = append(details.Replicas, dstack.Replica{ID: "r1", Num: 1, Revision: 1, Status: dstack.ReplicaWaiting})
-	jobs := BuildRun(details, RunURLs{}, t0).Jobs
+	jobs := BuildRun(wire.RunAnswer{Details: details, Now: t0}).Jobs
 	if len(jobs) != 2 || len(jobs[0].JobSubmissions) != 3 {
 		t.Fatalf("%d jobs, %d submissions", len(jobs), len(jobs[0].JobSubmissions))
 	}
@@ -106,7 +107,7 @@ func TestBuildRun_LatestSubmission(t *testing.T) {
 		{"before the first replica was ready", dstack.Run{TemplateRevision: 1}, []dstack.Replica{one("first", 1, dstack.ReplicaFailed), one("next", 1, dstack.ReplicaStarting)}, "next"},
 		{"scaled to zero", dstack.Run{TemplateRevision: 1, ReadyAt: t0}, []dstack.Replica{one("first", 1, dstack.ReplicaTerminated), one("next", 1, dstack.ReplicaTerminated)}, "next"},
 	} {
-		jobs := BuildRun(store.RunDetails{Run: c.run, Replicas: c.replicas}, RunURLs{}, t0).Jobs
+		jobs := BuildRun(wire.RunAnswer{Details: store.RunDetails{Run: c.run, Replicas: c.replicas}, Now: t0}).Jobs
 		if n := len(jobs[0].JobSubmissions); n != 2 || jobs[0].JobSubmissions[n-1].ID != c.want {
 			t.Errorf("%s: %+v", c.name, jobs[0].JobSubmissions)
 		}
@@ -119,7 +120,7 @@ func TestBuildRun_EveryStatus(t *testing.T) {
 		for _, replica := range []dstack.ReplicaStatus{dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaUnhealthy,
 			dstack.ReplicaRestarting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed} {
 			details := store.RunDetails{Run: dstack.Run{Name: "a-1", Status: run}, Replicas: []dstack.Replica{{ID: "r", Revision: 1, TemplateRevision: 1, Status: replica}}}
-			if BuildRun(details, RunURLs{}, t0).Status == "" {
+			if BuildRun(wire.RunAnswer{Details: details, Now: t0}).Status == "" {
 				t.Errorf("a %s run with a %s replica has no status on the wire", run, replica)
 			}
 		}

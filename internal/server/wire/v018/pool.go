@@ -1,12 +1,14 @@
-package wire
+package v018
 
 import (
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // BuildInstance returns the machine of an offer as one of the only pool. since is when the
@@ -19,6 +21,14 @@ func BuildInstance(project string, o dstack.Offer, num int, isBusy bool, since t
 	return api.Instance{ID: buildUUID(string(o.OwnedInstance)), ProjectName: project, Backend: o.Backend,
 		InstanceType: buildInstanceType(o), Name: o.Type, InstanceNum: num, PoolName: api.DefaultPool, Status: status,
 		Created: api.NewTimestamp(since), Region: o.Region, Price: o.Price}
+}
+
+// NamePool returns the name of a profile's pool.
+func NamePool(p spec.Profile) string {
+	if name := strings.TrimSpace(string(p.PoolName)); name != "" {
+		return name
+	}
+	return api.DefaultPool
 }
 
 // buildUUID returns an ID itself if it is a UUID, and otherwise always the same one for it:

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"slices"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/access"
+	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v022"
+)
+
+// dialectOperations are the operations of each dialect. A path that only one dialect has is served in all.
+var dialectOperations = map[wire.Dialect][]apiOperation{
+	wire.Dialect018: mergeOperations(apiOperations, newestOperations),
+	wire.Dialect022: mergeOperations(newestOperations, apiOperations),
+}
+
+// mergeOperations returns operations, and those of others that they lack.
+func mergeOperations(operations, others []apiOperation) []apiOperation {
+	merged := slices.Clone(operations)
+	for _, other := range others {
+		if !slices.ContainsFunc(operations, func(op apiOperation) bool { return op.method == other.method && op.path == other.path }) {
+			merged = append(merged, other)
+		}
+	}
+	return merged
+}
+
+// newestOperations are the operations of the dialect of 0.22 whose requests or answers differ from those of 0.18.10, or
+// that 0.18.10 does not have. Each calls a handler that the other dialect has, too, where there is one.
+var newestOperations = []apiOperation{
+	newOperation("/api/users/list", access.LevelUser, translate(v022.DecodeListQuery, (*Server).listUsers, v022.BuildUsers),
+		"List all users. Callers other than global admins get only themselves."),
+	newOperation("/api/users/get_my_user", access.LevelUser, answerIn((*Server).getCaller, v022.BuildCaller),
+		"Get the caller, with the token of the request and the key pair for attaching to runs."),
+	newOperation("/api/users/get_user", access.LevelUser, answerIn((*Server).getUser, v022.BuildUserWithoutCreds), "Get a user."),
+	newOperation("/api/users/create", access.LevelGlobalAdmin,
+		translate(v022.DecodePutUser, (*Server).createUser, v022.BuildPutUser), "Create a user."),
+	newOperation("/api/users/update", access.LevelGlobalAdmin,
+		translate(v022.DecodePutUser, (*Server).updateUser, v022.BuildPutUser), "Set a user's role and e-mail address."),
+	newOperation("/api/users/refresh_token", access.LevelUser, answerIn((*Server).refreshToken, v022.BuildUserWithCreds),
+		"Create a new token for a user and revoke the old one. The response is the only place that shows the token."),
+
+	newOperation("/api/projects/list", access.LevelUser,
+		translate(v022.DecodeListQuery, (*Server).listProjects, v022.BuildProjects), "List the projects that the caller may see."),
+	newOperation("/api/projects/create", access.LevelUser,
+		translate(v022.DecodeCreateProject, (*Server).createProject, v022.BuildCreatedProject), "Create a project."),
+	newOperation("/api/projects/{project_name}/get", access.LevelMember, answerIn((*Server).getProject, v022.BuildProject),
+		"Get a project."),
+	newOperation(api.PathSetMembers, access.LevelProjectAdmin, answerIn((*Server).setMembers, v022.BuildProject),
+		"Replace all members of a project."),
+	newOperation(api.PathAddMembers, access.LevelProjectAdmin, answerIn((*Server).addMembers, v022.BuildProject),
+		"Add members to a project, or change the roles of members."),
+	newOperation(api.PathRemoveMembers, access.LevelProjectAdmin, answerIn((*Server).removeMembers, v022.BuildProject),
+		"Remove members from a project."),
+
+	newOperation("/api/runs/list", access.LevelUser, translate(v022.DecodeListRuns, (*Server).listRuns, v022.BuildRuns),
+		"List runs, newest first."),
+	newOperation(api.ProjectPrefix+"/runs/get", access.LevelMember,
+		translate(keep, (*Server).getRunByNameOrID, v022.BuildRun), "Get a run by its name or its ID."),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/get_plan", access.LevelMember,
+		translate(v022.DecodeGetPlan, (*Server).planNewest, v022.BuildPlan),
+		"Plan a run: what one replica runs, and the offers that meet its requirements.")),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/apply", access.LevelMember,
+		translate(v022.DecodeApplyPlan, (*Server).applyNewest, v022.BuildAppliedRun),
+		"Submit a run, or a new revision of the unfinished run with the same name.")),
+	newOperation(api.ProjectPrefix+"/logs/poll", access.LevelMember,
+		translate(v022.DecodePollLogs, (*Server).pollLogs, v022.BuildLogs), "Read the logs of one attempt."),
+}

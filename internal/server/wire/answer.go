@@ -1,0 +1,37 @@
+package wire
+
+import (
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// RunAnswer is a run as handlers return it. Each dialect has its own form of it.
+type RunAnswer struct {
+	Details store.RunDetails
+	URLs    RunURLs
+	Now     time.Time // the end of attempts that still run, for their cost
+}
+
+// RunURLs are the URLs at which a run is published.
+type RunURLs struct {
+	Service string // https://<run>.<domain>, or below the server's own address with a trailing slash
+	Models  string // base URL of the models of its project, with /v1; used only if the run has a model
+	SSH     SSHAddress
+}
+
+// SSHAddress is where clients attach to the jobs of a run. The user name is the ID of the job submission. It is zero if
+// they cannot attach.
+type SSHAddress struct {
+	Host string
+	Port int
+}
+
+// PlanAnswer is the plan of a run as handlers return it.
+type PlanAnswer struct {
+	Project, User string
+	Spec          dstack.RunSpec
+	Placements    []dstack.Placement // best first
+	Existing      *RunAnswer         // the unfinished run with the same name; nil: none
+}

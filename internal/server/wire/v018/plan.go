@@ -1,0 +1,43 @@
+package v018
+
+import (
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
+	"dstack/internal/spec"
+)
+
+// dryRunName replaces the name of the run in the job name of a plan, as in
+// 0.18.10.
+const dryRunName = "dry-run"
+
+// maxOffers is how many offers a plan contains, as in 0.18.10.
+const maxOffers = 50
+
+// BuildPlan returns a plan: what one replica runs, and the offers for it, best first.
+func BuildPlan(answer wire.PlanAnswer) api.RunPlan {
+	return api.RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: answer.Spec,
+		JobPlans: []api.JobPlan{BuildJobPlan(answer.Spec, answer.Placements)}}
+}
+
+// BuildPlanWithPool returns a plan for the published client: with the spec unchanged, because it submits that, and with the
+// name of the pool, because it shows it.
+func BuildPlanWithPool(answer wire.PlanAnswer) api.RunPlan {
+	plan := BuildPlan(answer)
+	plan.RunSpec.Profile.PoolName = spec.Text(NamePool(plan.RunSpec.Profile))
+	return plan
+}
+
+// BuildJobPlan returns the plan of one replica.
+func BuildJobPlan(rs dstack.RunSpec, placements []dstack.Placement) api.JobPlan {
+	job := api.JobPlan{JobSpec: BuildJobSpec(rs, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: len(placements)}
+	for i, p := range placements {
+		if i < maxOffers {
+			job.Offers = append(job.Offers, BuildOffer(p))
+		}
+		if job.MaxPrice == nil || p.Offer.Price > *job.MaxPrice {
+			job.MaxPrice = &p.Offer.Price
+		}
+	}
+	return job
+}

@@ -1,0 +1,109 @@
+package v022
+
+import (
+	"fmt"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
+)
+
+// attemptFinder finds the replica of an attempt.
+type attemptFinder struct {
+	details  store.RunDetails
+	replicas map[dstack.AttemptID]dstack.Replica
+}
+
+func newAttemptFinder(details store.RunDetails) attemptFinder {
+	f := attemptFinder{details, map[dstack.AttemptID]dstack.Replica{}}
+	for _, r := range details.Replicas {
+		f.replicas[dstack.AttemptID(r.ID)] = r // of a replica without attempts
+		for _, past := range r.PastAttempts {
+			f.replicas[past.ID] = r
+		}
+		f.replicas[r.Attempt] = r
+	}
+	return f
+}
+
+// buildSubmission returns an attempt from its form in 0.18.10. Clients attach to it in two hops: the first has the attempt
+// as its user name, because they fix that of the second.
+func (f attemptFinder) buildSubmission(old api.JobSubmission, ssh wire.SSHAddress) JobSubmission {
+	replica := f.replicas[old.ID]
+	s := JobSubmission{
+		ID: old.ID, SubmissionNum: old.SubmissionNum, DeploymentNum: f.revisionOf(replica), SubmittedAt: old.SubmittedAt,
+		LastProcessedAt: old.LastProcessedAt, FinishedAt: old.FinishedAt, Status: old.Status, TerminationReason: old.TerminationReason,
+		TerminationReasonMessage: old.TerminationReasonMessage, ExitStatus: f.findExitStatus(replica, old.ID), Probes: []ProbeState{},
+	}
+	if data := old.JobProvisioningData; data != nil {
+		s.JobProvisioningData = &JobProvisioningData{
+			Backend: encodeBackend(data.Backend), InstanceType: buildInstanceType(f.details.Instances[replica.Instance].Offer),
+			InstanceID: data.InstanceID, Hostname: data.Hostname, PublicIPEnabled: data.PublicIPEnabled, Region: data.Region,
+			Price: data.Price, Username: data.Username, SSHPort: data.SSHPort,
+			Dockerized: data.Dockerized || ssh != (wire.SSHAddress{}),
+		}
+	}
+	s.StatusMessage = describeSubmission(s)
+	if s.FinishedAt != nil && s.Status == "failed" {
+		s.Error = s.TerminationReasonMessage
+	}
+	return s
+}
+
+// revisionOf returns the revision that a replica has. One whose containers the present revision did not change has that.
+func (f attemptFinder) revisionOf(r dstack.Replica) int {
+	if r.TemplateRevision == f.details.Run.TemplateRevision {
+		return f.details.Run.Revision
+	}
+	return r.Revision
+}
+
+// findExitStatus returns the code with which an attempt exited, nil if it did not.
+func (f attemptFinder) findExitStatus(r dstack.Replica, id dstack.AttemptID) *int {
+	for _, past := range r.PastAttempts {
+		if past.ID == id && past.EndState == dstack.AttemptExited {
+			return &past.ExitCode
+		}
+	}
+	if report := f.details.Reports[id]; report.State == dstack.AttemptExited {
+		return &report.ExitCode
+	}
+	return nil
+}
+
+// submissionMessages are the words for some termination reasons in the column STATUS.
+var submissionMessages = map[string]string{
+	"failed_to_start_due_to_no_capacity": "no capacity",
+	"interrupted_by_no_capacity":         "interrupted",
+	"terminated_by_user":                 "stopped",
+	"aborted_by_user":                    "aborted",
+	"creating_container_error":           "error",
+	"waiting_runner_limit_exceeded":      "error",
+}
+
+// describeSubmission returns what the column STATUS shows of an attempt.
+func describeSubmission(s JobSubmission) string {
+	if s.TerminationReason == nil {
+		return s.Status
+	}
+	if *s.TerminationReason == "container_exited_with_error" && s.ExitStatus != nil {
+		return fmt.Sprintf("exited (%d)", *s.ExitStatus)
+	}
+	if message, ok := submissionMessages[*s.TerminationReason]; ok && s.FinishedAt != nil {
+		return message
+	}
+	return s.Status
+}
+
+// describeRun returns what the column STATUS shows of a run.
+func describeRun(details store.RunDetails, run Run) string {
+	latest := run.LatestJobSubmission
+	switch {
+	case latest != nil && run.Status == "provisioning" && latest.Status == "pulling":
+		return "pulling"
+	case latest != nil && run.Status == "pending" && details.Run.DesiredReplicas > 0:
+		return "retrying"
+	}
+	return run.Status
+}

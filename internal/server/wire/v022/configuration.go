@@ -1,0 +1,239 @@
+package v022
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// Configuration is the configuration of a run in a request. Clients send every field of their model, with null or an empty
+// list where a file has none.
+type Configuration struct {
+	Service spec.Service
+	refusal *dstack.Error // why it is no service; nil: it is one
+	fields  fields        // normalized
+}
+
+// RequestProfile is a profile in a request.
+type RequestProfile struct {
+	spec.Profile
+	fields fields
+}
+
+// fields are the fields of a JSON object that have a value.
+type fields map[string]json.RawMessage
+
+// defaultProfileName is the name of a profile without one.
+const defaultProfileName = "default"
+
+// UnmarshalJSON reads a service in each spelling that a file may have, and a task as far as offers for it need it. The
+// error is spec.Problems.
+func (c *Configuration) UnmarshalJSON(text []byte) error {
+	f, ok := readFields(text)
+	if !ok {
+		return c.Service.UnmarshalJSON(text) // says what is wrong
+	}
+	f.normalizeConfiguration()
+	c.fields = f
+	normal, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	err = c.Service.UnmarshalJSON(normal)
+	if f.text("type") != "task" {
+		return err
+	}
+	c.refusal = &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: type task as a run", Hint: "submit a service"}
+	if problems, ok := errors.AsType[spec.Problems](err); ok && len(problems) > 0 {
+		c.refusal.Message, c.refusal.Hint = problems[0].Message, problems[0].Hint
+	}
+	return nil
+}
+
+// UnmarshalJSON reads a profile. The error is spec.Problems.
+func (p *RequestProfile) UnmarshalJSON(text []byte) error {
+	f, ok := readFields(text)
+	if !ok {
+		return p.Profile.UnmarshalJSON(text) // says what is wrong
+	}
+	f.normalizeParams()
+	if name := f.text("name"); name == "" {
+		f["name"] = json.RawMessage(`"` + defaultProfileName + `"`)
+	}
+	p.fields = f
+	normal, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return p.Profile.UnmarshalJSON(normal)
+}
+
+// readFields reads an object without its null fields. It returns false if the text is no object.
+func readFields(text []byte) (fields, bool) {
+	var f fields
+	if json.Unmarshal(text, &f) != nil || f == nil {
+		return nil, false
+	}
+	for name, value := range f {
+		if string(value) == "null" {
+			delete(f, name)
+		}
+	}
+	return f, true
+}
+
+// text returns the value of a field that is text, and "" otherwise.
+func (f fields) text(name string) string {
+	var text string
+	_ = json.Unmarshal(f[name], &text) // other values are no text
+	return text
+}
+
+// emptyFields are the values of fields that are as if the field was not given, where the default of our language is
+// another word or the field does not exist.
+var emptyFields = map[string]string{
+	"repos": "[]", "files": "[]", "ports": "[]", "rate_limits": "[]", "dstack": "false", "privileged": "false",
+}
+
+// mappings are the fields whose own fields may be null.
+var mappings = []string{"retry", "scaling", "model"}
+
+func (f fields) normalizeConfiguration() {
+	f.normalizeParams()
+	for name, empty := range emptyFields {
+		if string(f[name]) == empty {
+			delete(f, name)
+		}
+	}
+	for _, name := range []string{"probes", "rate_limits"} {
+		f.normalizeItems(name)
+	}
+	if resources, ok := readNested(f["resources"]); ok {
+		resources.normalizeResources()
+		f.set("resources", resources)
+	}
+	var gateway struct{ Project, Name string }
+	if json.Unmarshal(f["gateway"], &gateway) == nil && gateway.Name != "" {
+		name := gateway.Name
+		if gateway.Project != "" {
+			name = gateway.Project + "/" + name
+		}
+		f.set("gateway", name)
+	}
+}
+
+// normalizeParams normalizes the fields that configurations and profiles have in common.
+func (f fields) normalizeParams() {
+	for _, name := range mappings {
+		if nested, ok := readFields(f[name]); ok {
+			f.set(name, nested)
+		}
+	}
+	var backends []string
+	if json.Unmarshal(f["backends"], &backends) == nil && len(backends) > 0 {
+		for i, name := range backends {
+			backends[i] = decodeBackend(name)
+		}
+		f.set("backends", backends)
+	}
+}
+
+// normalizeItems removes the null fields of the mappings in a list.
+func (f fields) normalizeItems(name string) {
+	var items []json.RawMessage
+	if json.Unmarshal(f[name], &items) != nil {
+		return
+	}
+	for i, item := range items {
+		nested, ok := readFields(item)
+		if !ok {
+			return // the configuration language says what is wrong
+		}
+		items[i], _ = json.Marshal(nested)
+	}
+	f.set(name, items)
+}
+
+// normalizeResources removes a GPU that asks for nothing: any number of any GPUs is the default of these clients.
+func (f fields) normalizeResources() {
+	gpu, ok := readFields(f["gpu"])
+	if !ok {
+		return
+	}
+	var count struct{ Min, Max *int }
+	if len(gpu) == 1 && json.Unmarshal(gpu["count"], &count) == nil && count.Max == nil && (count.Min == nil || *count.Min == 0) {
+		f["gpu"] = json.RawMessage("null")
+	}
+}
+
+// readNested reads an object with its null fields.
+func readNested(text json.RawMessage) (fields, bool) {
+	var f fields
+	return f, json.Unmarshal(text, &f) == nil && f != nil
+}
+
+func (f fields) set(name string, value any) {
+	if text, err := json.Marshal(value); err == nil {
+		f[name] = text
+	}
+}
+
+// offerParams are the fields of a task that choose offers.
+var offerParams = []string{"backends", "regions", "instance_types", "availability_zones", "reservation", "spot_policy",
+	"max_price", "fleets", "instances", "tags", "backend_options"}
+
+// decodeOffers returns which machines the run asks for. Params of the configuration override those of the profile.
+func (r RunSpec) decodeOffers() (api.GetOffers, error) {
+	params, resources := fields{"name": json.RawMessage(`"` + defaultProfileName + `"`)}, json.RawMessage("{}")
+	if r.Profile != nil {
+		params = r.Profile.fields
+	}
+	for _, name := range offerParams {
+		if value, ok := r.Configuration.fields[name]; ok {
+			params[name] = value
+		}
+	}
+	if value, ok := r.Configuration.fields["resources"]; ok {
+		resources = value
+	}
+	text, err := json.Marshal(params)
+	if err != nil {
+		return api.GetOffers{}, err
+	}
+	offers := api.GetOffers{Requirements: api.OfferRequirements{Resources: resources}}
+	return offers, offers.Profile.UnmarshalJSON(text)
+}
+
+// localBackend and shownBackend are our name of the server's own machine, which the enumeration of these clients lacks, and
+// the name of the list that is the most truthful in a table: `dstack (local)`.
+const (
+	localBackend = "local"
+	shownBackend = "dstack"
+)
+
+// knownBackends are the names that clients accept.
+var knownBackends = []string{
+	"amddevcloud", "aws", "azure", "cloudrift", "crusoe", "cudo", "datacrunch", "daytona", "digitalocean", "dstack", "gcp",
+	"hotaisle", "jarvislabs", "kubernetes", "lambda", "lium", "remote", "nebius", "oci", "runpod", "seeweb", "tensordock",
+	"vastai", "verda", "vultr", "slurm",
+}
+
+// encodeBackend returns the name of a backend that clients accept.
+func encodeBackend(name string) string {
+	if slices.Contains(knownBackends, name) {
+		return name
+	}
+	return shownBackend
+}
+
+// decodeBackend returns our name of a backend.
+func decodeBackend(name string) string {
+	if name == shownBackend {
+		return localBackend
+	}
+	return name
+}

@@ -1,0 +1,217 @@
+package v022
+
+import (
+	"slices"
+
+	"dstack/internal/spec"
+)
+
+// ServiceConfiguration is the configuration of a service in an answer. Fields that only later configurations have, and
+// that nothing of ours sets, are left out: clients have defaults for them.
+type ServiceConfiguration struct {
+	Type         string             `json:"type"`
+	Name         spec.Text          `json:"name"`
+	Port         PortMapping        `json:"port"`
+	Model        any                `json:"model"`
+	HTTPS        bool               `json:"https"`
+	Auth         bool               `json:"auth"`
+	Replicas     spec.Replicas      `json:"replicas"`
+	Scaling      *Scaling           `json:"scaling"`
+	Probes       []Probe            `json:"probes"`
+	RateLimits   []spec.RateLimit   `json:"rate_limits"`
+	Image        spec.Text          `json:"image"`
+	Entrypoint   spec.Text          `json:"entrypoint"`
+	WorkingDir   spec.Text          `json:"working_dir"`
+	HomeDir      string             `json:"home_dir"`
+	RegistryAuth *spec.RegistryAuth `json:"registry_auth"`
+	Python       spec.Text          `json:"python"`
+	NVCC         *bool              `json:"nvcc"`
+	Env          spec.Env           `json:"env"`
+	Setup        []string           `json:"setup"`
+	Resources    Resources          `json:"resources"`
+	Volumes      []spec.Mount       `json:"volumes"`
+	Commands     []string           `json:"commands"`
+	Params
+}
+
+// Params are the fields that configurations and profiles have in common.
+type Params struct {
+	Backends       []string      `json:"backends"`
+	Regions        []string      `json:"regions"`
+	InstanceTypes  []string      `json:"instance_types"`
+	SpotPolicy     spec.Text     `json:"spot_policy"`
+	Retry          any           `json:"retry"`        // true, false, RetryRule or null
+	MaxDuration    any           `json:"max_duration"` // seconds, off or null
+	MaxPrice       *float64      `json:"max_price"`
+	CreationPolicy spec.Text     `json:"creation_policy"`
+	IdleDuration   *spec.Seconds `json:"idle_duration"` // -1: off
+}
+
+// Profile is a profile in an answer.
+type Profile struct {
+	Params
+	Name    string `json:"name"`
+	Default bool   `json:"default"`
+}
+
+// RetryRule says after which events a run is retried.
+type RetryRule struct {
+	OnEvents []string      `json:"on_events"`
+	Duration *spec.Seconds `json:"duration"`
+}
+
+// PortMapping is the port of a service.
+type PortMapping struct {
+	LocalPort     *int `json:"local_port"`
+	ContainerPort int  `json:"container_port"`
+}
+
+// Scaling is the rule for the number of replicas.
+type Scaling struct {
+	Metric         string        `json:"metric"`
+	Target         float64       `json:"target"`
+	Window         *spec.Seconds `json:"window"`
+	ScaleUpDelay   spec.Seconds  `json:"scale_up_delay"`
+	ScaleDownDelay spec.Seconds  `json:"scale_down_delay"`
+}
+
+// Probe is a probe of a configuration, and of a job.
+type Probe struct {
+	Type       string        `json:"type"`
+	URL        string        `json:"url"`
+	Method     string        `json:"method"`
+	Headers    []spec.Header `json:"headers"`
+	Body       spec.Text     `json:"body"`
+	Timeout    spec.Seconds  `json:"timeout"`
+	Interval   spec.Seconds  `json:"interval"`
+	ReadyAfter int           `json:"ready_after"`
+	UntilReady bool          `json:"until_ready"`
+}
+
+// Resources is what a replica requires of a machine.
+type Resources struct {
+	CPU     CPU                 `json:"cpu"`
+	Memory  spec.Range[spec.GB] `json:"memory"`
+	ShmSize *spec.GB            `json:"shm_size"`
+	GPU     *GPU                `json:"gpu"`
+	Disk    *spec.Disk          `json:"disk"`
+}
+
+// CPU is the required processors.
+type CPU struct {
+	Arch  spec.Text       `json:"arch"`
+	Count spec.Range[int] `json:"count"`
+}
+
+// GPU is the required GPUs.
+type GPU struct {
+	Vendor            spec.Text            `json:"vendor"`
+	Name              []string             `json:"name"`
+	Count             spec.Range[int]      `json:"count"`
+	Memory            *spec.Range[spec.GB] `json:"memory"`
+	TotalMemory       *spec.Range[spec.GB] `json:"total_memory"`
+	ComputeCapability *[2]int              `json:"compute_capability"`
+}
+
+// Values that clients accept. They refuse a whole answer for another one.
+var (
+	knownPythons = []spec.Text{"3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"}
+	knownWindows = []spec.Seconds{30, 60, 300}
+)
+
+// buildConfiguration returns a configuration.
+func buildConfiguration(s spec.Service) ServiceConfiguration {
+	c := ServiceConfiguration{
+		Type: "service", Name: s.Name, Port: PortMapping{s.Port.Local, s.Port.Container}, HTTPS: s.HTTPS, Auth: s.Auth,
+		Replicas: s.Replicas, Scaling: buildScaling(s), Probes: buildProbes(s.Probes), RateLimits: orEmpty(s.RateLimits),
+		Image: s.Image, Entrypoint: s.Entrypoint, WorkingDir: s.WorkingDir, HomeDir: s.HomeDir, RegistryAuth: s.RegistryAuth,
+		NVCC: s.NVCC, Env: s.Env, Setup: orEmpty(s.Setup), Resources: buildResources(s.Resources), Volumes: orEmpty(s.Volumes),
+		Commands: orEmpty(s.Commands), Params: buildParams(s.Params),
+	}
+	if s.Model != nil {
+		c.Model = s.Model
+	}
+	if slices.Contains(knownPythons, s.Python) {
+		c.Python = s.Python
+	}
+	return c
+}
+
+func buildProfile(p spec.Profile) Profile {
+	return Profile{Params: buildParams(p.Params), Name: p.Name, Default: p.Default}
+}
+
+func buildParams(p spec.Params) Params {
+	out := Params{Regions: p.Regions, InstanceTypes: p.InstanceTypes, SpotPolicy: p.SpotPolicy, MaxPrice: p.MaxPrice,
+		CreationPolicy: p.CreationPolicy, IdleDuration: p.TerminationIdleTime}
+	for _, name := range p.Backends {
+		out.Backends = append(out.Backends, encodeBackend(name))
+	}
+	if p.TerminationPolicy == "dont-destroy" {
+		out.IdleDuration = new(spec.Seconds(-1))
+	}
+	if p.MaxDuration != nil && p.MaxDuration.Off {
+		out.MaxDuration = "off"
+	} else if p.MaxDuration != nil {
+		out.MaxDuration = p.MaxDuration.Seconds
+	}
+	out.Retry = buildRetry(p)
+	return out
+}
+
+// buildRetry returns the rule for retries, whose deprecated spelling these clients do not have.
+func buildRetry(p spec.Params) any {
+	switch {
+	case p.Retry != nil && p.Retry.Always != nil:
+		return *p.Retry.Always
+	case p.Retry != nil && len(p.Retry.OnEvents) > 0:
+		return RetryRule{p.Retry.OnEvents, p.Retry.Duration}
+	case p.Retry != nil && p.Retry.Duration != nil:
+		return RetryRule{nil, p.Retry.Duration}
+	case p.Retry == nil && p.RetryPolicy != nil && p.RetryPolicy.Retry:
+		return RetryRule{nil, p.RetryPolicy.Duration}
+	}
+	return nil
+}
+
+// buildScaling returns the rule for the number of replicas, nil where the number is fixed: clients refuse both together.
+func buildScaling(s spec.Service) *Scaling {
+	if s.Scaling == nil || s.Replicas.Min == s.Replicas.Max {
+		return nil
+	}
+	out := &Scaling{Metric: spec.MetricRPS, Target: s.Scaling.Target, ScaleUpDelay: s.Scaling.ScaleUpDelay,
+		ScaleDownDelay: s.Scaling.ScaleDownDelay}
+	if w := s.Scaling.Window; w != nil && slices.Contains(knownWindows, *w) {
+		out.Window = w
+	}
+	return out
+}
+
+// buildProbes returns the probes, nil if there are none. Clients refuse the body of a get.
+func buildProbes(all []spec.Probe) []Probe {
+	var out []Probe
+	for _, p := range all {
+		one := Probe(p)
+		if p.Method == "get" || p.Method == "head" {
+			one.Body = ""
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+func buildResources(r spec.Resources) Resources {
+	out := Resources{CPU: CPU{r.CPUArch, r.CPU}, Memory: r.Memory, ShmSize: r.ShmSize, Disk: r.Disk}
+	if g := r.GPU; g != nil {
+		out.GPU = &GPU{Vendor: spec.Text(g.Maker()), Name: g.Name, Count: g.Count, Memory: g.Memory,
+			TotalMemory: g.TotalMemory, ComputeCapability: g.ComputeCapability}
+	}
+	return out
+}
+
+func orEmpty[S ~[]E, E any](list S) S {
+	if list == nil {
+		return S{}
+	}
+	return list
+}
