@@ -1,6 +1,8 @@
 package server
 
 import (
+	"slices"
+
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
@@ -48,8 +50,10 @@ func combineStrategies(list []api.Change) (strategy string) {
 // first.
 func (p runPlan) listChanges() []api.Change {
 	list := listChanges(p.existing.Run.Spec, p.spec)
+	kept := keptGroups(p.existing.Run.Spec, p.spec)
+	mustRecreate := slices.ContainsFunc(p.groups, func(g groupPlan) bool { return g.mustRecreate && !slices.Contains(kept, g.name) })
 	for i := range list {
-		if list[i].Strategy == api.StrategyRolling && p.mustRecreate {
+		if list[i].Strategy == api.StrategyRolling && mustRecreate {
 			list[i].Strategy = api.StrategyRecreate
 		}
 	}

@@ -44,9 +44,8 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: nullableKey("groups"), description: "Groups of replicas that differ in what they run or require. Each has its " +
 			"own `replicas` and `scaling`; requests go to the ready replicas of all groups. It replaces `replicas`, `scaling`, " +
 			"`resources` and `commands`.", shape: groupsShape.withMinItems(1),
-			examples:    []string{"[{name: large, replicas: 1, commands: [serve]}]"},
-			unsupported: &unsupportedUse[Service]{hint: replicasHint, isUsed: func(s *Service) bool { return len(s.Groups) > 0 }},
-			read:        func(r *reader, n *strictyaml.Node, s *Service) { r.readGroupsInto(n, s) }},
+			examples: []string{"[{name: large, replicas: 1, commands: [serve]}]"},
+			read:     func(r *reader, n *strictyaml.Node, s *Service) { r.readGroupsInto(n, s) }},
 	},
 	selectFields(templateFields, "scaling"),
 	[]field[Service]{
