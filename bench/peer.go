@@ -26,6 +26,7 @@ type peer struct {
 	config  string   // of the server: config.yml
 	flags   []string // of the server, besides its address and its token
 	addRuns func(p *peer, first, count int) error
+	rival   string // the name of our peer that a published one is compared with; empty: this is ours
 
 	port  int
 	token string
@@ -50,7 +51,7 @@ const (
 	runsPath  = "/api/project/main/runs/"
 	reposPath = "/api/project/main/repos/init"
 
-	peerStartLimit = time.Minute
+	peerStartLimit = 5 * time.Minute
 )
 
 // start starts the server and waits until it answers. A home folder that exists is used again.
@@ -128,14 +129,17 @@ func (p *peer) stop() error {
 }
 
 // call sends a request to the API and returns the response.
-func (p *peer) call(path, body string) ([]byte, error) {
+func (p *peer) call(path, body string) ([]byte, error) { return p.callAs(p.wire, path, body) }
+
+// callAs is call with the version of another client.
+func (p *peer) callAs(format *wireFormat, path, body string) ([]byte, error) {
 	req, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d%s", p.port, path), strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+p.token)
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("X-API-VERSION", p.wire.version)
+	req.Header.Set("X-API-VERSION", format.version)
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -219,12 +223,12 @@ func (p *peer) registerRepo() error {
 	return err
 }
 
-// callWith sends a request whose body is encoded as JSON.
-func (p *peer) callWith(path string, body any) error {
+// callWith sends a request of a client, with a body that it encodes as JSON.
+func (p *peer) callWith(format *wireFormat, path string, body any) error {
 	var text bytes.Buffer
 	if err := json.NewEncoder(&text).Encode(body); err != nil {
 		return err
 	}
-	_, err := p.call(path, text.String())
+	_, err := p.callAs(format, path, text.String())
 	return err
 }

@@ -14,7 +14,7 @@ import (
 
 const (
 	publishedReplicas = 3 // of each service
-	publishedSettle   = 5 * time.Minute
+	publishedSettle   = 15 * time.Minute
 	idleMinute        = time.Minute
 )
 
@@ -53,7 +53,7 @@ func (b *benchmark) measurePublished(rounds int) error {
 		if err := errors.Join(p.start(), p.registerRepo()); err != nil {
 			return err
 		}
-		report.names = append(report.names, p.name)
+		report.peers = append(report.peers, p)
 	}
 	have := 0
 	for _, count := range publishedCounts {
@@ -70,25 +70,28 @@ func (b *benchmark) measurePublished(rounds int) error {
 			return err
 		}
 		if count == commandsAt {
-			if report.commands, err = b.runRounds(commandCases(peers), rounds); err != nil {
+			if report.commands, err = b.runRounds(commandCases(report.listOwners()), rounds); err != nil {
 				return err
 			}
 			report.printCommands()
 		}
 	}
-	if report.idle, err = measureIdlePeers(peers); err != nil {
+	if report.idle, err = measureIdlePeers(report.listOwners()); err != nil {
 		return err
 	}
 	report.printIdle()
 	return nil
 }
 
-// newPeers returns our release, first, and the published ones.
+// oursNewest is the name of a second server of ours, which gets what the newest client sends.
+const oursNewest = "ours, 0.22.5's"
+
+// newPeers returns our release, twice because it answers each published client in its own format, and the published ones.
 func (b *benchmark) newPeers() ([]*peer, error) {
-	seed, newest := os.Getenv("DSTACK_TEST_PUBLISHED"), os.Getenv("DSTACK_BENCH_NEWEST")
+	seed, newest := os.Getenv("DSTACK_TEST_PUBLISHED"), os.Getenv("DSTACK_TEST_NEWEST_SERVER")
 	if seed == "" || newest == "" {
-		return nil, notMeasured(cmp.Or(strings.TrimSpace(os.Getenv("DSTACK_TEST_WITHOUT_PUBLISHED")+" "+os.Getenv("DSTACK_TEST_WITHOUT_NEWEST")),
-			"DSTACK_TEST_PUBLISHED and DSTACK_BENCH_NEWEST are not set; scripts/test.sh bench sets them"))
+		return nil, notMeasured(cmp.Or(strings.TrimSpace(os.Getenv("DSTACK_TEST_WITHOUT_PUBLISHED")+" "+os.Getenv("DSTACK_TEST_WITHOUT_NEWEST_SERVER")),
+			"DSTACK_TEST_PUBLISHED and DSTACK_TEST_NEWEST_SERVER are not set; scripts/test.sh bench sets them"))
 	}
 	seedFormat, err := readWireFormat("0.18.10", seedList)
 	if err != nil {
@@ -99,30 +102,32 @@ func (b *benchmark) newPeers() ([]*peer, error) {
 		return nil, err
 	}
 	const noMachines = "projects:\n- name: main\n  backends: []\n"
+	const thisMachine = "projects:\n- name: main\n  backends:\n  - type: local\n    engine: process\n"
+	submit := func(p *peer, first, count int) error { return p.submitAndStop(seedFormat, first, count) }
 	peers := []*peer{
-		{name: "ours", wire: seedFormat, binary: b.binary, flags: []string{"--default"}, addRuns: (*peer).submitAndStop,
-			config: "projects:\n- name: main\n  backends:\n  - type: local\n    engine: process\n"},
+		{name: "ours", wire: seedFormat, binary: b.binary, flags: []string{"--default"}, addRuns: submit, config: thisMachine},
+		{name: oursNewest, wire: newestFormat, binary: b.binary, flags: []string{"--default"}, addRuns: submit, config: thisMachine},
 		{name: "0.18.10", wire: seedFormat, binary: filepath.Join(seed, "bin", "dstack"), flags: []string{"--default"},
-			config: noMachines, addRuns: (*peer).insertRuns},
+			config: noMachines, addRuns: (*peer).insertRuns, rival: "ours"},
 		{name: "0.22.5", wire: newestFormat, binary: filepath.Join(newest, "bin", "dstack"), flags: []string{"-y"},
-			config: noMachines, addRuns: (*peer).applyRuns},
+			config: noMachines, addRuns: (*peer).applyRuns, rival: oursNewest},
 	}
-	for _, p := range peers {
-		p.home = filepath.Join(b.dir, "peer-"+p.name)
+	for i, p := range peers {
+		p.home = filepath.Join(b.dir, fmt.Sprintf("peer-%d", i))
 	}
 	return peers, nil
 }
 
 // submitAndStop adds services to our server: they wait for a machine that does not exist, and are stopped.
-func (p *peer) submitAndStop(first, count int) error {
+func (p *peer) submitAndStop(format *wireFormat, first, count int) error {
 	wait := map[string]any{"retry": map[string]any{"on_events": []string{"no-capacity"}, "duration": 3600}}
 	var names []string
 	for number := first; number < first+count; number++ {
-		spec, name, err := p.wire.nameRun(number, wait)
+		spec, name, err := format.nameRun(number, wait)
 		if err != nil {
 			return err
 		}
-		if err := p.callWith(runsPath+"submit", map[string]any{"run_spec": spec}); err != nil {
+		if err := p.callWith(format, runsPath+"submit", map[string]any{"run_spec": spec}); err != nil {
 			return err
 		}
 		names = append(names, name)
@@ -130,7 +135,7 @@ func (p *peer) submitAndStop(first, count int) error {
 	if err := p.waitForRuns(first+count, publishedSettle, func(string) bool { return true }); err != nil {
 		return err
 	}
-	return p.callWith(runsPath+"stop", map[string]any{"runs_names": names, "abort": false})
+	return p.callWith(format, runsPath+"stop", map[string]any{"runs_names": names, "abort": false})
 }
 
 // applyRuns adds services to the server of 0.22.5. They fail because it has no machine.
@@ -141,7 +146,7 @@ func (p *peer) applyRuns(first, count int) error {
 			return err
 		}
 		plan := map[string]any{"run_spec": spec, "current_resource": nil}
-		if err := p.callWith(runsPath+"apply", map[string]any{"plan": plan, "force": false}); err != nil {
+		if err := p.callWith(p.wire, runsPath+"apply", map[string]any{"plan": plan, "force": false}); err != nil {
 			return err
 		}
 	}

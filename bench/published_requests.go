@@ -124,6 +124,7 @@ func sendRequestsUntil(path requestPath, body string, end time.Time) ([]float64,
 // idlePeer is what a server costs after a minute without requests.
 type idlePeer struct {
 	rss, pss float64 // in MB; shared pages count fully in rss, and in part in pss
+	private  float64 // in MB, of pages that are not from a file: what the system cannot drop and read again
 	cpu      float64 // of one core, in percent, over the minute
 	wakes    float64 // per second: how often its threads began to wait
 }
@@ -156,29 +157,30 @@ func measureIdlePeers(peers []*peer) (map[string]idlePeer, error) {
 		if err != nil {
 			return nil, err
 		}
-		pss, err := proportionalMemory(pid)
-		if err != nil {
+		pss, err := sumMemory(pid, "Pss:")
+		private, err2 := sumMemory(pid, "Anonymous:")
+		if err := errors.Join(err, err2); err != nil {
 			return nil, err
 		}
-		all[p.name] = idlePeer{rss: rss / 1024, pss: pss / 1024,
+		all[p.name] = idlePeer{rss: rss / 1024, pss: pss / 1024, private: private / 1024,
 			cpu:   100 * (usedCPUTime(pid).Seconds() - before[p.name].cpu) / took,
 			wakes: (countWaits(pid) - before[p.name].wakes) / took}
 	}
 	return all, nil
 }
 
-// proportionalMemory returns the proportional set size of a process and its children, in KiB.
-func proportionalMemory(pid int) (float64, error) {
+// sumMemory returns a line of /proc/PID/smaps_rollup for a process and its children, in KiB.
+func sumMemory(pid int, line string) (float64, error) {
 	sum := 0.0
 	for _, one := range append(childProcesses(pid), pid) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", one))
 		if err != nil {
 			return 0, err
 		}
-		_, rest, _ := strings.Cut(string(text), "\nPss:")
+		_, rest, _ := strings.Cut(string(text), "\n"+line)
 		kilobytes, err := strconv.ParseFloat(strings.Fields(rest + " ?")[0], 64)
 		if err != nil {
-			return 0, fmt.Errorf("process %d has no Pss: %w", one, err)
+			return 0, fmt.Errorf("process %d has no %s %w", one, line, err)
 		}
 		sum += kilobytes
 	}

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// publishedClient is the published client of dstack 0.18.10, unmodified, as a user of
-// the harness's server. It has a home of its own, outside of the server's.
+// publishedClient is a published client of dstack, unmodified, as a user of the harness's
+// server. It has a home of its own, outside of the server's.
 type publishedClient struct {
 	*harness
 	bin     string // the folder of its Python
@@ -33,15 +33,22 @@ func needPublishedClient(t *testing.T) string {
 	return needPiece(t, "published", "DSTACK_TEST_PUBLISHED")
 }
 
-// newPublishedClient returns a client that is configured for the project main of a server
-// that runs.
+// newPublishedClient returns a client 0.18.10 that is configured for the project main of a
+// server that runs.
 func newPublishedClient(h *harness) *publishedClient {
 	h.t.Helper()
-	p := &publishedClient{harness: h, bin: filepath.Join(needPublishedClient(h.t), "bin"), ownHome: h.t.TempDir()}
+	p := startPublishedClient(h, needPublishedClient(h.t))
+	p.run(p.ownHome, "config", "--project", "main", "--url", h.serverURL(), "--token", h.token, "--default").expectExit(0)
+	return p
+}
+
+// startPublishedClient returns a client that is not configured, from the folder of its
+// virtual environment.
+func startPublishedClient(h *harness, folder string) *publishedClient {
+	h.t.Helper()
+	p := &publishedClient{harness: h, bin: filepath.Join(folder, "bin"), ownHome: h.t.TempDir()}
 	// It looks for a newer version once a day, on the network.
 	h.writeFile(filepath.Join(p.ownHome, ".cache", ".dstack", "cli", "last_check"), "")
-	config := []string{"config", "--project", "main", "--url", h.serverURL(), "--token", h.token, "--default"}
-	p.finish(p.newCommand(p.ownHome, filepath.Join(p.bin, "dstack"), config...)).expectExit(0)
 	p.startCLI()
 	return p
 }

@@ -59,6 +59,7 @@ func (a *app) readRequest(name string, f *applyFlags, args []string) (*runReques
 	inFile, unresolved := a.locateUnresolved(given, append(open, variableProblemsOf(references)...))
 	unlocated := append(append(unsupported.configuration, inFile...), references.NotIn(variableProblemsOf(references))...)
 	unlocated = append(unlocated, r.service.LaunchProblems()...)
+	unlocated = append(unlocated, a.checkNamedFiles(file.name, r.service.Files)...)
 	if len(problems)+len(unlocated) > 0 {
 		problems = spec.Locate(file.name, file.text, append(problems, unlocated...))
 	}

@@ -19,6 +19,9 @@ func (r *runRequest) planSettings() []setting {
 	from := r.fieldOrigins()
 	rows := r.serviceSettings(from)
 	for _, row := range paramSettings(spec.Merge(*r.service, r.profile.Profile)) {
+		if row.key == "termination_policy" && row.value == spec.DeleteIdle {
+			continue // the idle time says it
+		}
 		origin := from(row.key)
 		if origin != fromDefault || row.key == "spot_policy" {
 			rows = append(rows, setting{row.name, row.value, origin})

@@ -21,8 +21,8 @@ func groupsBody(configuration string) string {
 		"configuration_path": "f", "working_dir": ".", "profile": {"name": "default"}, "configuration": ` + configuration + `, "ssh_key_pub": "k"}}`
 }
 
-// callNewest calls as the published client 0.22 does.
-func (h *testServer) callNewest(path, body string) apiResponse {
+// callNewestText calls as the published client 0.22 does.
+func (h *testServer) callNewestText(path, body string) apiResponse {
 	h.t.Helper()
 	r, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.url+"/api/project/main/"+path, strings.NewReader(body))
 	if err != nil {
@@ -78,14 +78,14 @@ func TestGroups_OfPublishedClients(t *testing.T) {
 			} `json:"job_spec"`
 		} `json:"job_plans"`
 	}
-	a := h.callNewest("runs/get_plan", groupsBody(groupsService))
+	a := h.callNewestText("runs/get_plan", groupsBody(groupsService))
 	if err := json.Unmarshal([]byte(a.text), &plan); err != nil {
 		t.Fatal(err)
 	}
 	if len(plan.JobPlans) != 2 || plan.JobPlans[1].JobSpec.ReplicaGroup != "small" || !strings.Contains(string(plan.RunSpec), `"replicas":null,"groups":[{"name":"large"`) {
 		t.Errorf("the plan is %s", a.text)
 	}
-	a = h.callNewest("runs/apply", `{"plan": {"run_spec": `+string(plan.RunSpec)+`, "current_resource": null}, "force": false}`)
+	a = h.callNewestText("runs/apply", `{"plan": {"run_spec": `+string(plan.RunSpec)+`, "current_resource": null}, "force": false}`)
 	var run api.Run
 	if err := json.Unmarshal([]byte(a.text), &run); err != nil && run.ID == "" {
 		t.Fatalf("%v: %s", err, a.text)

@@ -47,13 +47,15 @@ const apiDescription = `The HTTP API of the dstack server.
 
 A path that exists answers other methods with 405, and with the ones that it has in the header Allow; GET includes HEAD.
 Bodies are JSON in UTF-8, at most 1 MB (4 MB with a configuration). A request may lack the header Content-Type.
-Unknown, missing and repeated fields are refused with 422, each with its place.
+Unknown, missing and repeated fields are refused with 422, each with its place. No text may contain U+0000.
+The file name of an upload is the SHA-256 of its content, as 64 hexadecimal digits.
 Errors that the state of the server causes, such as a name that does not exist, are 400; the field error.kind tells them apart.
 A project that the caller may not see is 404. A missing or wrong token is 403.
 Global admins may call every operation.
 
-A client that names its version in the header X-API-VERSION gets the hint of an error in its message, too, and
-400 instead of 403 for what the token allows, but the operation does not.`
+A client that names its version in the header X-API-VERSION gets the form of that version, which this path describes for
+the same header. It gets the hint of an error in its message, too, and 400 instead of 403 for what the operation, and not
+the token, does not allow. A version that the server does not speak is refused with 400.`
 
 // describeAPI returns the OpenAPI 3.1 document of all operations of a dialect.
 func describeAPI(dialect wire.Dialect) (wire.Schema, error) {
@@ -91,8 +93,8 @@ func describeOperation(operation *apiOperation, schemas *wire.Schemas) wire.Sche
 	return op
 }
 
-// nameOperation returns the operation ID of a path: runs_get for
-// /api/project/{project_name}/runs/get would collide with none, but keeps all its parts.
+// nameOperation returns the operation ID of a path: project_project_name_runs_get for
+// /api/project/{project_name}/runs/get.
 func nameOperation(urlPath string) string {
 	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(urlPath)
 	return strings.Trim(names, "_")
@@ -108,8 +110,8 @@ func describeParameters(operation *apiOperation) []wire.Schema {
 			add(strings.TrimSuffix(name, "}"), "path", wire.Schema{"type": "string", "minLength": 1})
 		}
 	}
-	if operation.format == formatMultipart {
-		add("repo_id", "query", wire.Schema{"type": "string", "minLength": 1})
+	for _, name := range operation.query {
+		add(name, "query", wire.Schema{"type": "string", "minLength": 1})
 	}
 	return parameters
 }
@@ -125,7 +127,8 @@ func describeBody(operation *apiOperation, schemas *wire.Schemas) wire.Schema {
 	case operation.format == formatMultipart:
 		file := wire.Schema{"type": "string", "contentMediaType": "application/octet-stream"}
 		return wire.Schema{"required": true, "content": content("multipart/form-data",
-			wire.Schema{"type": "object", "properties": wire.Schema{"file": file}, "required": []string{"file"}})}
+			wire.Schema{"type": "object", "properties": wire.Schema{"file": file}, "required": []string{"file"},
+				"additionalProperties": false})}
 	case operation.optionalBody:
 		return wire.Schema{"required": false, "content": content("application/json", wire.Schema{"type": []string{"object", "null"}})}
 	case operation.requestType == reflect.TypeFor[wire.Null]():

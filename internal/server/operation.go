@@ -29,9 +29,10 @@ type apiOperation struct {
 	format       bodyFormat
 	handle       func(*Server, *apiCall) error
 
-	optionalBody     bool // the body is any JSON object, or missing
-	unsupported      bool // it always fails
-	asksOtherServers bool // it may fail because another server, such as a git host, does not answer in time
+	query            []string // the required parameters in the URL
+	optionalBody     bool     // the body is any JSON object, or missing
+	unsupported      bool     // it always fails
+	asksOtherServers bool     // it may fail because another server, such as a git host, does not answer in time
 }
 
 // bodyFormat is the format of an operation's bodies.
@@ -117,6 +118,12 @@ func askOtherServers(op apiOperation) apiOperation {
 	return op
 }
 
+// withMethod changes the method of an operation whose requests have no body.
+func withMethod(method string, op apiOperation) apiOperation {
+	op.method, op.requestType = method, reflect.TypeFor[wire.Null]()
+	return op
+}
+
 // newEmptyListOperation returns an operation that lists objects that this
 // server does not support. The list is always empty, whatever the body asks for.
 func newEmptyListOperation(path string, level access.Level) apiOperation {
@@ -132,7 +139,7 @@ func newEmptyListOperation(path string, level access.Level) apiOperation {
 		}}
 }
 
-// newUnsupportedOperation returns an operation of 0.18.10 that always fails.
+// newUnsupportedOperation returns an operation of published clients that always fails.
 // feature is a key of unsupportedHints.
 func newUnsupportedOperation(path string, level access.Level, feature string) apiOperation {
 	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes,
@@ -152,6 +159,12 @@ var unsupportedHints = map[string]string{
 	"gateways":                        "the server itself publishes services, at its own address",
 	"volumes":                         "store data outside of the service",
 	"fleets":                          "machines come from the backends in the server's config.yml",
+	"groups of offers":                "list them one by one: dstack offer",
+	"metrics of runs":                 "the server's metrics for Prometheus are at the address that DSTACK_SERVER_METRICS sets",
+	"presets":                         "apply the service itself: dstack apply -f FILE",
+	"public keys of users":            "attach with the key that users/get_my_user answers, or with run_spec.ssh_key_pub",
+	"sharing between projects":        "add users to the project: dstack project members add",
+	"users/refresh_ssh_key":           "renew the token, and the key with it: call users/refresh_token",
 }
 
 // newSchemaOperation returns an operation that answers a JSON Schema. It needs

@@ -48,6 +48,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := s.store.PinSecrets(c.ctx, c.project.ID, &p.spec); err != nil {
 		return p, err
 	}
+	if err := s.findArchives(c, &p.spec); err != nil {
+		return p, err
+	}
 	if err := s.fetchCheckout(c, &p.spec); err != nil {
 		return p, err
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/http"
 	"slices"
 
 	"dstack/internal/api"
@@ -54,6 +55,8 @@ var newestOperations = []apiOperation{
 	newOperation(api.PathRemoveMembers, access.LevelProjectAdmin, answerIn((*Server).removeMembers, v022.BuildProject),
 		"Remove members from a project."),
 
+	newOperation(api.ProjectPrefix+"/repos/get", access.LevelMember, (*Server).getRepoOrNone, "Get a repo. The credentials are always null."),
+
 	newOperation("/api/runs/list", access.LevelUser, translate(v022.DecodeListRuns, (*Server).listRuns, v022.BuildRuns),
 		"List runs, newest first."),
 	newOperation(api.ProjectPrefix+"/runs/get", access.LevelMember,
@@ -66,4 +69,38 @@ var newestOperations = []apiOperation{
 		"Submit a run, or a new revision of the unfinished run with the same name.")),
 	newOperation(api.ProjectPrefix+"/logs/poll", access.LevelMember,
 		translate(v022.DecodePollLogs, (*Server).pollLogs, v022.BuildLogs), "Read the logs of one attempt."),
+	newOperation("/api/events/list", access.LevelUser, translate(v022.DecodeListEvents, (*Server).findEvents, v022.BuildEvents),
+		"List the events of all runs that the caller may see."),
+
+	newOperation(api.ProjectPrefix+"/exports/list", access.LevelMember, answerIn((*Server).listNothing, v022.BuildNoExports),
+		"Always empty: projects share nothing."),
+	newOperation(api.ProjectPrefix+"/imports/list", access.LevelMember, answerIn((*Server).listNothing, v022.BuildNoImports),
+		"Always empty: projects share nothing."),
+	newOperation(api.ProjectPrefix+"/fleets/list", access.LevelMember,
+		translate(v022.DecodeListFleets, (*Server).listSharedMachines, v022.BuildFleets),
+		"List the fleets of a project: the only one has all machines that replicas share."),
+	newOperation(api.ProjectPrefix+"/fleets/get", access.LevelMember,
+		translate(v022.DecodeGetFleet, (*Server).listSharedMachines, v022.BuildFleet), "Get the fleet of a project."),
+	newEmptyListOperation("/api/auth/list_providers", access.LevelNone),
+	newEmptyListOperation("/api/fleets/list", access.LevelUser),
+	newEmptyListOperation("/api/instances/list", access.LevelUser),
+	newEmptyListOperation("/api/users/public_keys/list", access.LevelUser),
+
+	newUnsupportedOperation("/api/users/public_keys/add", access.LevelUser, "public keys of users"),
+	newUnsupportedOperation("/api/users/public_keys/delete", access.LevelUser, "public keys of users"),
+	newUnsupportedOperation("/api/users/refresh_ssh_key", access.LevelUser, "users/refresh_ssh_key"),
+	newUnsupportedOperation(api.ProjectPrefix+"/fleets/get_plan", access.LevelMember, "fleets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/fleets/apply", access.LevelMember, "fleets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/instances/get", access.LevelMember, "fleets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gateways/get_plan", access.LevelMember, "gateways"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gateways/apply", access.LevelProjectAdmin, "gateways"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gpus/list", access.LevelMember, "groups of offers"),
+	newUnsupportedOperation(api.ProjectPrefix+"/exports/create", access.LevelProjectAdmin, "sharing between projects"),
+	newUnsupportedOperation(api.ProjectPrefix+"/exports/update", access.LevelProjectAdmin, "sharing between projects"),
+	newUnsupportedOperation(api.ProjectPrefix+"/exports/delete", access.LevelProjectAdmin, "sharing between projects"),
+	newUnsupportedOperation(api.ProjectPrefix+"/imports/delete", access.LevelProjectAdmin, "sharing between projects"),
+	newUnsupportedOperation(api.ProjectPrefix+"/presets/push", access.LevelMember, "presets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/presets/get", access.LevelMember, "presets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/presets/get_files", access.LevelMember, "presets"),
+	withMethod(http.MethodGet, newUnsupportedOperation(api.ProjectPrefix+"/metrics/job/{run_name}", access.LevelMember, "metrics of runs")),
 }

@@ -117,7 +117,7 @@ func (s *Server) createRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
 	}
-	leftOut, err := s.listLeftOut(c, p.spec)
+	leftOut, err := s.listLeftOut(c, p.spec, dstack.RunSpec{})
 	if err != nil {
 		return dstack.Run{}, err
 	}
@@ -165,6 +165,9 @@ func (s *Server) checkReady(c *apiCall, p runPlan) error {
 		if err := s.checkChanges(c, p, hash); err != nil {
 			return err
 		}
+	}
+	if err := checkUploaded(p.spec.FileArchives); err != nil {
+		return err
 	}
 	return p.checkCapacity()
 }
@@ -230,14 +233,11 @@ func (s *Server) reviseRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	var leftOut []string
-	if codeHash(rs) != codeHash(run.Spec) {
-		var err error
-		if leftOut, err = s.listLeftOut(c, rs); err != nil {
-			return dstack.Run{}, err
-		}
+	leftOut, err := s.listLeftOut(c, rs, run.Spec)
+	if err != nil {
+		return dstack.Run{}, err
 	}
-	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name,
+	run, err = s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name,
 		NeedsRollout: needsRollout(run.Spec, rs), Kept: keptGroups(run.Spec, rs), LeftOut: leftOut, Now: now()})
 	if err == nil {
 		s.notifyChange()

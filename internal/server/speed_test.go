@@ -90,6 +90,22 @@ func encodeBody(t testing.TB, body any) string {
 	return r.Body.String()
 }
 
+// A list allocates little for each run: specs that were read before are not decoded again, and what all replicas of a run
+// share is computed once.
+func TestListRuns_AllocationsPerRun(t *testing.T) {
+	const most = 700 // it was 2700 without these
+	h := newTestServer(t)
+	h.submitServices(11)
+	count := func(limit int) float64 {
+		body := fmt.Sprintf(`{"project_name":"main","limit":%d}`, limit)
+		h.serve("/api/runs/list", body)
+		return testing.AllocsPerRun(5, func() { h.serve("/api/runs/list", body) })
+	}
+	if each := (count(11) - count(1)) / 10; each > most {
+		t.Errorf("%.0f allocations for each run, at most %d", each, most)
+	}
+}
+
 // usedCPU returns the CPU time of the process, which other processes disturb less than elapsed time.
 func usedCPU(t testing.TB) time.Duration {
 	var used syscall.Rusage

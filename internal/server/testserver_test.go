@@ -24,6 +24,7 @@ import (
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
+	"dstack/internal/server/store/storetest"
 )
 
 // testServer is a server with a database on disk. Tests call it over HTTP.
@@ -85,7 +86,7 @@ func newTestServer(t testing.TB, change ...func(*Options)) *testServer {
 	t.Helper()
 	h := &testServer{t: t, dir: t.TempDir(), broadcast: &loop.Broadcast{}, admin: "admin-token-0123456789-0123456789", backend: &fakeBackend{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
 	var err error
-	h.store, err = store.Open(t.Context(), "sqlite:///"+filepath.Join(h.dir, "sqlite.db"), nil)
+	h.store, err = store.Open(t.Context(), storetest.NewSQLite(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func (s Service) MeaningJSON() ([]byte, error) {
 	if groups != nil {
 		fuller["replicas"] = nil // the sum of the groups
 	}
-	more, err := marshalJSON(meaning{Groups: groups, Gateway: gatewayJSON(s.Gateway), Probes: orEmpty(s.Probes), RateLimits: orEmpty(s.RateLimits), StripPrefix: true,
+	more, err := marshalJSON(meaning{Groups: groups, Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: orEmpty(s.RateLimits), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), StripPrefix: true,
 		DrainTimeout: Seconds(s.EffectiveDrainTimeout() / time.Second), Hold: s.Hold})
 	if err != nil {
 		return nil, err
@@ -43,8 +43,10 @@ func (s Service) MeaningJSON() ([]byte, error) {
 type meaning struct {
 	Groups       []meaningGroup `json:"groups"` // null: none
 	Gateway      gatewayJSON    `json:"gateway"`
-	Probes       []Probe        `json:"probes"`
+	Probes       []Probe        `json:"probes"` // null: not set
 	RateLimits   []RateLimit    `json:"rate_limits"`
+	Files        []File         `json:"files"`
+	Repos        []Repo         `json:"repos"`
 	StripPrefix  bool           `json:"strip_prefix"` // false is not supported yet
 	DrainTimeout Seconds        `json:"drain_timeout"`
 	Hold         *Hold          `json:"hold"` // null: the gateway's

@@ -67,9 +67,8 @@ var paramFields = []field[Params]{
 		read: readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
 	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle. The " +
 		"server's own machine never is.",
-		defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
-		read: readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy",
-			"destroy-after-idle")},
+		defaultText: "destroy-after-idle", shape: oneOfShape(KeepIdle, DeleteIdle),
+		read: readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, KeepIdle, DeleteIdle)},
 	{Key: nullableKey("termination_idle_time"),
 		description: "How long a rented machine may be idle before it is deleted.", defaultText: "5m",
 		shape: durationShape, examples: []string{"10m"},

@@ -15,14 +15,14 @@ const replicasHint = "write a number such as 2, or a range such as 1..4"
 
 var (
 	groupReplicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
-		numberShape("", schema{"minimum": 0, "maximum": maxReplicas}),
+		integerShape("", schema{"minimum": 0, "maximum": maxReplicas}),
 		patternShape("", "^ *("+wholeNumber+" *|"+"("+wholeNumber+")? *"+rangeMark+" *"+wholeNumber+") *$"),
 		mappingShape("replicas"))
 	replicasShape = anyOfShape(groupReplicasShape.words, groupReplicasShape, groupsShape.withMinItems(1))
 	groupsShape   = listShape("list of {groups}", mappingShape("groups"))
 )
 
-var replicaEndShape = anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxReplicas}),
+var replicaEndShape = anyOfShape("whole number", integerShape("", schema{"minimum": 0, "maximum": maxReplicas}),
 	patternShape("", wholeExpression))
 
 var replicasMapping = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.",

@@ -14,7 +14,7 @@ func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
 	source := sourceService{plainService: plainService(s), Port: sourcePort(s.Port), Resources: s.Resources.newSource(),
-		Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: s.RateLimits, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
+		Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: s.RateLimits, Files: s.Files, Repos: s.Repos, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
 	source.Type = "service"
 	if source.Replicas = &s.Replicas; len(s.Groups) > 0 {
 		source.Replicas = nil // the sum of the groups
@@ -58,8 +58,10 @@ type sourceService struct {
 	Resources  sourceResources `json:"resources"`
 	Groups     []sourceGroup   `json:"groups,omitempty"`
 	Gateway    gatewayJSON     `json:"gateway,omitempty"`
-	Probes     []Probe         `json:"probes,omitempty"`
+	Probes     []Probe         `json:"probes,omitzero"`
 	RateLimits []RateLimit     `json:"rate_limits,omitempty"`
+	Files      []File          `json:"files,omitempty"`
+	Repos      []Repo          `json:"repos,omitempty"`
 
 	DrainTimeout *Seconds `json:"drain_timeout,omitempty"`
 	Hold         *Hold    `json:"hold,omitempty"`

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -38,6 +39,7 @@ var strategies = map[string]UpdateStrategy{
 	"resources": Rolling, "volumes": Rolling, "setup": Rolling, "backends": Rolling, "regions": Rolling,
 	"instance_types": Rolling, "spot_policy": Rolling, "max_price": Rolling, "instance_name": Rolling,
 	"creation_policy": Rolling, "probes": Rolling, "type": Rolling, Code: Rolling,
+	"files": Rolling, "repos": Rolling,
 }
 
 // StrategyOfChange returns the strategy for a change by its path as in spec.Diff,
@@ -63,7 +65,7 @@ type Difference struct {
 
 // CompareSpecs returns everything that differs between two specifications of one
 // run: first the fields of configuration and profile in the order of spec.Diff,
-// then the working directory, the code and the values of secrets. Names are not compared.
+// then the working directory, the code, the files and the values of secrets. Names are not compared.
 func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	var all []Difference
 	for _, c := range spec.Diff(mergeProfile(from), mergeProfile(to)) {
@@ -75,19 +77,34 @@ func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	}
 	if oldCode, newCode := describeCode(from), describeCode(to); oldCode != newCode {
 		d := Difference{spec.Change{Path: Code, From: oldCode.String(), To: newCode.String()}, StrategyOfChange(Code)}
-		if !to.Configuration.HasCommands() {
+		if !NeedsCode(to) {
 			d.Strategy = InPlace // without commands, no code is copied into the image
 		}
 		all = append(all, d)
 	}
-	return append(all, compareSecrets(from, to)...)
+	return append(append(all, compareFiles(from, to)...), compareSecrets(from, to)...)
 }
 
-// resolveAnyWorkingDir is ResolveWorkingDir for whichever group has commands.
+// compareFiles returns the files whose content changed. Changes of their paths are those of
+// the configuration.
+func compareFiles(from, to dstack.RunSpec) []Difference {
+	var all []Difference
+	for i := range min(len(from.FileArchives), len(to.FileArchives)) {
+		older, newer := from.FileArchives[i], to.FileArchives[i]
+		if older.Path == newer.Path && older.Hash != newer.Hash {
+			all = append(all, Difference{spec.Change{Path: fmt.Sprintf("files.%d", i),
+				From: newer.Path + " " + shortenHash(older.Hash), To: newer.Path + " " + shortenHash(newer.Hash)}, Rolling})
+		}
+	}
+	return all
+}
+
+// resolveAnyWorkingDir is ResolveWorkingDir for the first group that has a directory.
 func resolveAnyWorkingDir(s dstack.RunSpec) string {
 	for _, name := range s.Configuration.GroupNames() {
-		if group, ok := s.ForGroup(name); ok && len(group.Configuration.Commands) > 0 {
-			return ResolveWorkingDir(group)
+		group, _ := s.ForGroup(name)
+		if dir := ResolveWorkingDir(group); dir != "" {
+			return dir
 		}
 	}
 	return ""

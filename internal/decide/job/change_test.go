@@ -48,6 +48,8 @@ var fieldPairs = map[string][2]string{
 	"rate_limits":    {"rate_limits: [{rps: 1}]", "rate_limits: [{rps: 2}]"},
 	"drain_timeout":  {"drain_timeout: 0", "drain_timeout: 5m"},
 	"hold":           {"hold: {requests: 1}", "hold: {requests: 2}"},
+	"files":          {"files: ['a:b']", "files: ['a:c']"},
+	"repos":          {"repos: [{url: 'https://example.com/a', if_exists: skip}]", "repos: ['https://example.com/a']"},
 
 	"pool_name":             {"pool_name: a", "pool_name: b"},
 	"instance_name":         {"instance_name: a", "instance_name: b"},
@@ -84,7 +86,11 @@ func parseRunSpec(t interface {
 	if problems := spec.Unsupported(s, spec.Profile{}); problems != nil {
 		t.Fatalf("%s: %v", text, problems)
 	}
-	return dstack.RunSpec{Configuration: *s}
+	rs := dstack.RunSpec{Configuration: *s}
+	for _, f := range s.Files {
+		rs.FileArchives = append(rs.FileArchives, dstack.FileArchive{ID: "a", Hash: "0123456789", Path: f.Path})
+	}
+	return rs
 }
 
 // implementedFields returns the implemented fields of a service. It reads them

@@ -2,9 +2,7 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -157,7 +155,7 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 	if err != nil {
 		return err
 	}
-	if err := e.copyCode(ctx, id, spec); err != nil {
+	if err := e.copyUploads(ctx, id, spec); err != nil {
 		return err
 	}
 	_, err = e.docker.ContainerStart(ctx, id, client.ContainerStartOptions{})
@@ -186,32 +184,4 @@ func (e *Engine) createContainer(
 		}
 	}
 	return found.ID, nil
-}
-
-// copyCode copies the uploaded code into a container that has not been started.
-func (e *Engine) copyCode(ctx context.Context, id string, spec dstack.AttemptSpec) error {
-	if !spec.HasCode() || spec.WorkingDir == "" || e.opts.Code == nil {
-		return nil
-	}
-	code, err := e.opts.Code(ctx, spec)
-	if err != nil {
-		return err
-	}
-	defer code.Close()
-	r, w := io.Pipe()
-	var leftOut []string
-	var repackErr error
-	var repacking sync.WaitGroup
-	repacking.Go(func() {
-		leftOut, repackErr = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
-		_ = w.CloseWithError(repackErr)
-	})
-	_, err = e.docker.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r})
-	_ = r.CloseWithError(errors.New("the copy to the container has ended"))
-	repacking.Wait()
-	engine.LogLeftOut(e.opts.Log, spec, leftOut)
-	if refusal, ok := errors.AsType[*dstack.Error](repackErr); ok {
-		return refusal
-	}
-	return err
 }

@@ -56,6 +56,52 @@ func (s *Store) Events(ctx context.Context, p dstack.ProjectID, name string, aft
 	return mapRows(rows, eventRow.toEvent), wrapError(err)
 }
 
+// EventQuery selects events of several runs.
+type EventQuery struct {
+	Projects   []dstack.ProjectID // none: no events
+	Runs       []dstack.RunID     // nil: all
+	Users      []string           // who requested the change; "": dstack itself; nil: all
+	OfRuns     bool               // events about runs as a whole
+	OfReplicas bool               // events about one replica
+	Beyond     time.Time          // only later ones if Ascending, and else earlier ones; zero: all
+	BeyondID   int64              // only events with a greater ID if Ascending, and else with a lower one; 0: all
+	Ascending  bool               // the oldest first, and else the newest
+	Limit      int
+}
+
+// FindEvents returns the events that a query selects, those of deleted runs among them.
+func (s *Store) FindEvents(ctx context.Context, q EventQuery) ([]dstack.Event, error) {
+	if len(q.Projects) == 0 || !q.OfRuns && !q.OfReplicas || q.Limit <= 0 {
+		return nil, nil
+	}
+	var rows []eventRow
+	query := s.reader.NewSelect().Model(&rows).Where("project_id IN (?)", bun.In(q.Projects)).Limit(int64(q.Limit))
+	if q.Runs != nil {
+		query.Where("run_id IN (?)", bun.In(q.Runs))
+	}
+	if q.Users != nil {
+		query.Where("username IN (?)", bun.In(q.Users))
+	}
+	switch {
+	case !q.OfReplicas:
+		query.Where("replica IS NULL")
+	case !q.OfRuns:
+		query.Where("replica IS NOT NULL")
+	}
+	order, beyond := "id DESC", "<"
+	if q.Ascending {
+		order, beyond = "id ASC", ">"
+	}
+	switch {
+	case q.BeyondID != 0:
+		query.Where("id "+beyond+" ?", q.BeyondID)
+	case !q.Beyond.IsZero():
+		query.Where("at "+beyond+" ?", toMicros(q.Beyond))
+	}
+	err := query.OrderExpr(order).Scan(ctx)
+	return mapRows(rows, eventRow.toEvent), wrapError(err)
+}
+
 // addEvents inserts events. It must be the last statement of a transaction: other
 // transactions with events wait for its end, so that IDs follow commit order.
 func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.Time) error {

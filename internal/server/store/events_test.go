@@ -184,3 +184,48 @@ func TestEvents_IDsFollowCommitOrder(t *testing.T) {
 		}
 	})
 }
+
+func TestFindEvents(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		web, _ := h.ready("web", "127.0.0.1:1", t0)
+		h.submit("other", t0.Add(time.Minute))
+		all := store.EventQuery{Projects: []dstack.ProjectID{h.project.ID}, OfRuns: true, OfReplicas: true, Limit: 100}
+		find := func(change func(*store.EventQuery)) []dstack.Event {
+			q := all
+			change(&q)
+			found, err := h.s.FindEvents(h.ctx(), q)
+			h.noError(err)
+			return found
+		}
+		newest := find(func(*store.EventQuery) {})
+		oldest := find(func(q *store.EventQuery) { q.Ascending = true })
+		n := len(newest)
+		if n < 4 || n != len(oldest) || newest[0].ID != oldest[n-1].ID || newest[0].RunName != "other" {
+			t.Fatalf("newest first: %+v; oldest first: %+v", newest, oldest)
+		}
+		for name, c := range map[string]struct {
+			change func(*store.EventQuery)
+			want   int
+		}{
+			"a page":                  {func(q *store.EventQuery) { q.Limit = 2 }, 2},
+			"the next page":           {func(q *store.EventQuery) { q.BeyondID = newest[1].ID }, n - 2},
+			"the next page ascending": {func(q *store.EventQuery) { q.Ascending, q.BeyondID = true, oldest[0].ID }, n - 1},
+			"later":                   {func(q *store.EventQuery) { q.Ascending, q.Beyond = true, t0 }, 1},
+			"earlier":                 {func(q *store.EventQuery) { q.Beyond = t0.Add(time.Second) }, n - 1},
+			"of a run":                {func(q *store.EventQuery) { q.Runs = []dstack.RunID{web.ID} }, n - 1},
+			"of no project":           {func(q *store.EventQuery) { q.Projects = nil }, 0},
+			"of another project":      {func(q *store.EventQuery) { q.Projects = []dstack.ProjectID{"x"} }, 0},
+			"of nobody":               {func(q *store.EventQuery) { q.Users = []string{"nobody"} }, 0},
+			"of neither kind":         {func(q *store.EventQuery) { q.OfRuns, q.OfReplicas = false, false }, 0},
+		} {
+			if got := find(c.change); len(got) != c.want {
+				t.Errorf("%s: %d of %d events, want %d", name, len(got), n, c.want)
+			}
+		}
+		runs := find(func(q *store.EventQuery) { q.OfReplicas = false })
+		replicas := find(func(q *store.EventQuery) { q.OfRuns = false })
+		if len(runs)+len(replicas) != n || len(replicas) == 0 || slices.ContainsFunc(runs, func(e dstack.Event) bool { return e.Replica != nil }) {
+			t.Errorf("of runs: %+v; of replicas: %+v", runs, replicas)
+		}
+	})
+}

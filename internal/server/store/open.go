@@ -36,7 +36,7 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{s.migrate, s.prepare, s.sealClearCode, s.forgetAllOldSecrets} {
+	for _, step := range []func(context.Context) error{s.migrate, s.prepare, s.sealClearCode, s.forgetAllOldSecrets, s.deleteOldArchives} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}

@@ -47,6 +47,9 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run, leftOut ...string) 
 		if err := putRevision(ctx, tx, row, r.User, 0, r.SubmittedAt); err != nil {
 			return err
 		}
+		if err := pinArchives(ctx, tx, row.ID, r.Spec.FileArchives, r.SubmittedAt); err != nil {
+			return err
+		}
 		events := []dstack.Event{row.event(dstack.EventApplied, r.User, "revision 1")}
 		return addEvents(ctx, tx, append(events, lifecycle.LeftOutEvents(r, r.User, leftOut)...), r.SubmittedAt)
 	})

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -26,12 +27,19 @@ type Null struct{}
 // MarshalJSON writes null.
 func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 
+// OptionalBody is a request that may have no body, which means the same as an empty object.
+type OptionalBody interface{ IsOptionalBody() }
+
 // Decode decodes the JSON body of a request strictly. The error is
 // ValidationErrors, with the location of each unknown, missing, duplicate and
 // mistyped field. If In is a pointer, the body may be missing or null.
 func Decode[In any](text []byte) (In, error) {
 	var in In
 	d := &documentDecoder{}
+	_, isOptional := any(in).(OptionalBody)
+	if body := string(bytes.TrimSpace(text)); isOptional && (body == "" || body == "null") {
+		text = []byte("{}")
+	}
 	if _, none := any(in).(Null); none {
 		d.decodeNull(text)
 	} else {
@@ -113,7 +121,7 @@ func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into refle
 	case into.Kind() == reflect.Pointer:
 		into.Set(reflect.New(into.Type().Elem()))
 		d.decodeValue(loc, raw, into.Elem())
-	case isNull:
+	case isNull && into.Kind() != reflect.Interface:
 		d.addError(loc, "type_error.none.not_allowed", "none is not an allowed value")
 	case into.Type() == reflect.TypeFor[time.Time]():
 		d.decodeTime(loc, raw, into)
@@ -123,6 +131,8 @@ func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into refle
 		d.decodeObject(loc, raw, into)
 	case into.Kind() == reflect.Slice:
 		d.decodeList(loc, raw, into)
+	case into.Kind() == reflect.Map:
+		d.decodeMap(loc, raw, into)
 	default:
 		d.decodeScalar(loc, raw, into)
 	}
@@ -286,8 +296,57 @@ func (d *documentDecoder) decodeList(loc []any, raw json.RawMessage, into reflec
 	}
 }
 
-// decodeScalar decodes strings, numbers, booleans and maps.
+// maxExactFloat is the largest number up to which floats hold every integer.
+const maxExactFloat = 1 << 53
+
+// normalizeInteger returns an integer that is written as a float, such as 92.0 or 1e3, in
+// digits. To JSON both are the same number.
+func normalizeInteger(raw json.RawMessage) json.RawMessage {
+	if !bytes.ContainsAny(raw, ".eE") {
+		return raw
+	}
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > maxExactFloat {
+		return raw
+	}
+	return strconv.AppendInt(nil, int64(f), 10)
+}
+
+// decodeMap decodes an object whose keys are data.
+func (d *documentDecoder) decodeMap(loc []any, raw json.RawMessage, into reflect.Value) {
+	tokens := json.NewDecoder(bytes.NewReader(raw))
+	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
+		d.addError(loc, "type_error.dict", "value is not a valid dict")
+		return
+	}
+	into.Set(reflect.MakeMap(into.Type()))
+	for tokens.More() {
+		token, err := tokens.Token()
+		name, ok := token.(string)
+		var value json.RawMessage
+		if err != nil || !ok || tokens.Decode(&value) != nil {
+			d.addError(loc, "value_error.jsondecode", "not JSON")
+			return
+		}
+		at := append(slices.Clone(loc), name)
+		key, item := reflect.ValueOf(name).Convert(into.Type().Key()), reflect.New(into.Type().Elem()).Elem()
+		switch {
+		case !IsText(name):
+			d.addError(at, "value_error.text", "the name contains the character U+0000")
+		case into.MapIndex(key).IsValid():
+			d.addError(at, "value_error.duplicate", "given twice")
+		default:
+			d.decodeValue(at, value, item)
+			into.SetMapIndex(key, item)
+		}
+	}
+}
+
+// decodeScalar decodes strings, numbers, booleans and values of any type.
 func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
+	if into.CanInt() || into.CanUint() {
+		raw = normalizeInteger(raw)
+	}
 	if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 		kind, msg := "type_error", "value is not valid"
 		switch into.Kind() {
@@ -297,8 +356,6 @@ func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into refl
 			kind, msg = "type_error.bool", "value could not be parsed to a boolean"
 		case reflect.Int, reflect.Int64:
 			kind, msg = "type_error.integer", "value is not a valid integer"
-		case reflect.Map:
-			kind, msg = "type_error.dict", "value is not a valid dict"
 		default:
 		}
 		d.addError(loc, kind, "%s", msg)

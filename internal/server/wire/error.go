@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"dstack/internal/api"
@@ -106,9 +107,34 @@ func BuildErrorResponse(err error) (status int, body any) {
 	return response.status, api.ErrorBody{Detail: []Message{message}, Error: view}
 }
 
-// IsPublishedClient reports whether a request is one of a published client, which names its
-// version.
-func IsPublishedClient(r *http.Request) bool { return r.Header.Get(VersionHeader) != "" }
+// BuildErrorResponseTo returns the status and the body of the response for an error to a request. Published clients name
+// their version.
+func BuildErrorResponseTo(r *http.Request, err error) (status int, body any) {
+	dialect, _ := ChooseDialect(r) // that of a version that is refused does not matter
+	switch {
+	case r.Header.Get(VersionHeader) == "":
+		return BuildErrorResponse(err)
+	case dialect == Dialect022:
+		return BuildPublishedErrorResponse(joinConfigurationErrors(err))
+	default:
+		return BuildPublishedErrorResponse(err)
+	}
+}
+
+// joinConfigurationErrors makes one error of the problems of a configuration or a profile, because the clients of
+// Dialect022 print those of a request as Python code.
+func joinConfigurationErrors(err error) error {
+	found, ok := errors.AsType[ValidationErrors](err)
+	if !ok {
+		return err
+	}
+	for _, one := range found {
+		if !slices.Contains(one.Loc, any("run_spec")) {
+			return err
+		}
+	}
+	return found.toError()
+}
 
 // BuildPublishedErrorResponse returns the status and the body of the response to a
 // published client. It prints only the message, so that the hint follows on a line of its
@@ -205,7 +231,7 @@ func formatLocation(loc []any) string {
 	parts := make([]string, 0, len(loc))
 	for _, part := range loc {
 		switch part {
-		case "body", "run_spec", "configuration":
+		case "body", "plan", "run_spec", "configuration":
 		default:
 			parts = append(parts, fmt.Sprint(part))
 		}

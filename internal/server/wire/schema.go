@@ -6,7 +6,6 @@ import (
 	"path"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -91,6 +90,31 @@ var responseRules = schemaRules{fixed: map[reflect.Type]Schema{
 	reflect.TypeFor[spec.GPU]():     {"type": "object"},
 }}
 
+// documentSchemas are the schemas of JSON documents in requests, by the name of the Go field.
+var documentSchemas = map[string]Schema{
+	"RepoInfo":  repoSchema,
+	"RepoData":  repoSchema,
+	"RepoCreds": {"type": "object"},
+	"Resources": refer(configurationPrefix + "resources"),
+}
+
+var repoSchema = Schema{"type": "object", "required": []string{"repo_type"},
+	"properties": Schema{"repo_type": Schema{"enum": []string{"local", "virtual", "remote"}}}}
+
+// SchemaSource is a type of a dialect that decodes itself and knows the schema of what it accepts.
+type SchemaSource interface{ RequestSchema() Schema }
+
+// hasOwnEncoding reports whether the fields of a type say nothing about its JSON.
+func (r schemaRules) hasOwnEncoding(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface {
+		return false
+	}
+	if r.isRequest {
+		return reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]())
+	}
+	return t.Implements(reflect.TypeFor[json.Marshaler]()) && t != reflect.TypeFor[spec.Service]()
+}
+
 var timeSchema = Schema{"type": "string", "format": "date-time"}
 
 func refer(name string) Schema { return Schema{"$ref": definitionsPath + name} }
@@ -126,6 +150,12 @@ func cloneSchema(s Schema) Schema {
 func (s *Schemas) build(t reflect.Type, rules schemaRules) Schema {
 	if fixed, ok := rules.fixed[t]; ok {
 		return fixed
+	}
+	if own, ok := reflect.Zero(t).Interface().(SchemaSource); ok && t.Kind() != reflect.Pointer {
+		return own.RequestSchema()
+	}
+	if rules.hasOwnEncoding(t) {
+		return Schema{}
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -194,6 +224,9 @@ func (s *Schemas) buildObject(t reflect.Type, rules schemaRules) Schema {
 	for _, name := range names {
 		field := fields[name]
 		property := s.build(field.Type, rules)
+		if field.Type.Kind() == reflect.Slice && path.Base(t.PkgPath()) == "spec" { // of a configuration, which may lack it
+			property = AllowNull(property)
+		}
 		optional := isOmittedIfEmpty(field)
 		if rules.isRequest {
 			property, optional = s.buildRequestField(field, rules), !isRequired(field)
@@ -223,20 +256,23 @@ func (s *Schemas) buildRequestField(field reflect.StructField, rules schemaRules
 		t = t.Elem()
 	}
 	property := s.build(t, rules)
-	for _, bound := range []string{"minimum", "maximum"} {
+	if known, ok := documentSchemas[field.Name]; ok && t == reflect.TypeFor[json.RawMessage]() {
+		property = known
+	}
+	for _, bound := range []string{"minimum", "maximum", "minLength", "maxLength"} {
 		if n, ok := parseBound(field, bound); ok {
 			property = cloneSchema(property)
 			property[bound] = n
 		}
 	}
-	if n, err := strconv.Atoi(field.Tag.Get("minLength")); err == nil {
+	if pattern := field.Tag.Get("pattern"); pattern != "" {
 		property = cloneSchema(property)
-		property["minLength"] = n
+		property["pattern"] = pattern
 	}
 	switch {
 	case isRequired(field):
 		return property
-	case t == reflect.TypeFor[json.RawMessage]():
+	case t == reflect.TypeFor[json.RawMessage]() && property["not"] != nil:
 		return Schema{}
 	}
 	return AllowNull(property)

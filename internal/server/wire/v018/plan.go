@@ -2,6 +2,7 @@ package v018
 
 import (
 	"dstack/internal/api"
+	"dstack/internal/dstack"
 	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
@@ -15,11 +16,17 @@ const maxOffers = 50
 
 // BuildPlan returns a plan: what one replica of each group runs, and the offers for it, best first.
 func BuildPlan(answer wire.PlanAnswer) api.RunPlan {
-	plan := api.RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: answer.Spec, JobPlans: []api.JobPlan{}}
+	plan := api.RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: buildRunSpec(answer.Spec), JobPlans: []api.JobPlan{}}
 	for _, g := range answer.Groups {
 		plan.JobPlans = append(plan.JobPlans, BuildJobPlan(g))
 	}
 	return plan
+}
+
+// buildRunSpec returns a run's specification without what 0.18.10 does not know.
+func buildRunSpec(rs dstack.RunSpec) dstack.RunSpec {
+	rs.FileArchives = nil
+	return rs
 }
 
 // BuildPlanWithPool returns a plan for the published client: with the spec unchanged, because it submits that, and with the

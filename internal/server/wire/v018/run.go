@@ -36,7 +36,7 @@ func BuildRun(answer wire.RunAnswer) api.Run {
 		ID: details.Run.ID, ProjectName: details.Run.Project, User: details.Run.User,
 		SubmittedAt: api.NewTimestamp(details.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(details)),
 		Status: runStatus(details), TerminationReason: nullIfEmpty(runTerminationReasons[details.Run.Ending]),
-		RunSpec: details.Run.Spec, Jobs: buildJobs(details), Service: buildService(details.Run, answer.URLs),
+		RunSpec: buildRunSpec(details.Run.Spec), Jobs: buildJobs(details), Service: buildService(details.Run, answer.URLs),
 	}
 	for _, j := range run.Jobs {
 		for _, submission := range j.JobSubmissions {

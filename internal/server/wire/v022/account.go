@@ -89,6 +89,9 @@ type ListQuery struct {
 	Ascending        *bool        `json:"ascending"`
 }
 
+// IsOptionalBody implements wire.OptionalBody.
+func (ListQuery) IsOptionalBody() {}
+
 // DecodeListQuery checks that the query asks for nothing that BuildUsers and BuildProjects do not do.
 func DecodeListQuery(in ListQuery) (wire.Null, error) {
 	if in.PrevCreatedAt != nil || in.PrevID != nil || in.Username != nil {
@@ -205,3 +208,21 @@ func DecodeCreateProject(in CreateProject) (api.CreateProject, error) {
 	}
 	return in.CreateProject, nil
 }
+
+// NoExports answers exports/list.
+type NoExports struct {
+	Exports  []wire.Null `json:"exports"`
+	Warnings []string    `json:"warnings"`
+}
+
+// NoImports answers imports/list.
+type NoImports struct {
+	Imports  []wire.Null `json:"imports"`
+	Warnings []string    `json:"warnings"`
+}
+
+// BuildNoExports returns an empty list.
+func BuildNoExports(wire.Null) NoExports { return NoExports{[]wire.Null{}, []string{}} }
+
+// BuildNoImports returns an empty list.
+func BuildNoImports(wire.Null) NoImports { return NoImports{[]wire.Null{}, []string{}} }

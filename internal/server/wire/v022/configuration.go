@@ -1,8 +1,8 @@
 package v022
 
 import (
+	"bytes"
 	"encoding/json"
-	"errors"
 	"slices"
 
 	"dstack/internal/api"
@@ -16,6 +16,7 @@ type Configuration struct {
 	Service spec.Service
 	refusal *dstack.Error // why it is no service; nil: it is one
 	fields  fields        // normalized
+	sent    json.RawMessage
 }
 
 // RequestProfile is a profile in a request.
@@ -26,6 +27,9 @@ type RequestProfile struct {
 
 // fields are the fields of a JSON object that have a value.
 type fields map[string]json.RawMessage
+
+// otherRuns are the types of runs that are not services.
+var otherRuns = []string{"task", "dev-environment"}
 
 // defaultProfileName is the name of a profile without one.
 const defaultProfileName = "default"
@@ -38,20 +42,20 @@ func (c *Configuration) UnmarshalJSON(text []byte) error {
 		return c.Service.UnmarshalJSON(text) // says what is wrong
 	}
 	f.normalizeConfiguration()
-	c.fields = f
+	c.fields, c.sent = f, slices.Clone(text)
+	if err := f.checkDuration(); err != nil {
+		return err
+	}
 	normal, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	err = c.Service.UnmarshalJSON(normal)
-	if f.text("type") != "task" {
-		return err
+	if kind := f.text("type"); slices.Contains(otherRuns, kind) {
+		c.refusal = &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: type " + kind,
+			Hint: "this server runs services: write type: service, and the port on which it listens"}
+		return nil
 	}
-	c.refusal = &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: type task as a run", Hint: "submit a service"}
-	if problems, ok := errors.AsType[spec.Problems](err); ok && len(problems) > 0 {
-		c.refusal.Message, c.refusal.Hint = problems[0].Message, problems[0].Hint
-	}
-	return nil
+	return c.Service.UnmarshalJSON(normal)
 }
 
 // UnmarshalJSON reads a profile. The error is spec.Problems.
@@ -65,6 +69,9 @@ func (p *RequestProfile) UnmarshalJSON(text []byte) error {
 		f["name"] = json.RawMessage(`"` + defaultProfileName + `"`)
 	}
 	p.fields = f
+	if err := f.checkDuration(); err != nil {
+		return err
+	}
 	normal, err := json.Marshal(f)
 	if err != nil {
 		return err
@@ -72,15 +79,23 @@ func (p *RequestProfile) UnmarshalJSON(text []byte) error {
 	return p.Profile.UnmarshalJSON(normal)
 }
 
-// readFields reads an object without its null fields. It returns false if the text is no object.
+// readFields reads an object without its null fields. It returns false if the text is no object, or has a name twice.
 func readFields(text []byte) (fields, bool) {
-	var f fields
-	if json.Unmarshal(text, &f) != nil || f == nil {
+	tokens := json.NewDecoder(bytes.NewReader(text))
+	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
 		return nil, false
 	}
-	for name, value := range f {
-		if string(value) == "null" {
-			delete(f, name)
+	f, seen := fields{}, map[string]bool{}
+	for tokens.More() {
+		token, err := tokens.Token()
+		name, isName := token.(string)
+		var value json.RawMessage
+		if err != nil || !isName || seen[name] || tokens.Decode(&value) != nil {
+			return nil, false
+		}
+		seen[name] = true
+		if string(value) != "null" {
+			f[name] = value
 		}
 	}
 	return f, true
@@ -167,6 +182,16 @@ func (f fields) normalizeParams() {
 		}
 		f.set("backends", backends)
 	}
+}
+
+// checkDuration refuses a max_duration of 0, which for these clients is no time at all. Our language reads it as no
+// limit, as 0.18.10 does.
+func (f fields) checkDuration() error {
+	if string(f["max_duration"]) != "0" {
+		return nil
+	}
+	return spec.Problems{{Path: "max_duration", Message: "a `max_duration` of 0 ends the run at once",
+		Hint: "write off for no limit"}}
 }
 
 // normalizeItems removes the null fields of the mappings in a list.

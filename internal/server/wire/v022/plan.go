@@ -76,8 +76,8 @@ func BuildPlan(in GetPlan, answer wire.PlanAnswer) RunPlan {
 		}
 		plan.JobPlans = append(plan.JobPlans, one)
 	}
-	if in.ForOffersOnly { // the client shows what it has sent
-		plan.RunSpec.Configuration, plan.RunSpec.Profile = in.RunSpec.Configuration.fields, nil
+	if in.isForOffers() { // the client shows what it has sent
+		plan.RunSpec.Configuration, plan.RunSpec.Profile = in.RunSpec.Configuration.sent, nil
 	}
 	if answer.Existing != nil {
 		run := buildRun(*answer.Existing, 1)

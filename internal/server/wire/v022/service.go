@@ -6,32 +6,35 @@ import (
 	"dstack/internal/spec"
 )
 
-// ServiceConfiguration is the configuration of a service in an answer. Fields that only later configurations have, and
-// that nothing of ours sets, are left out: clients have defaults for them.
+// ServiceConfiguration is the configuration of a service in an answer. Fields without a value are left out: not all
+// clients accept null, and some do not know them.
 type ServiceConfiguration struct {
 	Type         string             `json:"type"`
-	Name         spec.Text          `json:"name"`
+	Name         spec.Text          `json:"name,omitempty"`
 	Port         PortMapping        `json:"port"`
-	Model        any                `json:"model"`
+	Model        any                `json:"model,omitempty"`
 	HTTPS        bool               `json:"https"`
 	Auth         bool               `json:"auth"`
+	Gateway      any                `json:"gateway"`  // true, false, a name, or null
 	Replicas     *spec.Replicas     `json:"replicas"` // nil: Groups
 	Groups       []Group            `json:"groups,omitempty"`
-	Scaling      *Scaling           `json:"scaling"`
-	Probes       []Probe            `json:"probes"`
+	Scaling      *Scaling           `json:"scaling,omitempty"`
+	Probes       []Probe            `json:"probes,omitempty"`
 	RateLimits   []spec.RateLimit   `json:"rate_limits"`
-	Image        spec.Text          `json:"image"`
-	Entrypoint   spec.Text          `json:"entrypoint"`
-	WorkingDir   spec.Text          `json:"working_dir"`
+	Image        spec.Text          `json:"image,omitempty"`
+	Entrypoint   spec.Text          `json:"entrypoint,omitempty"`
+	WorkingDir   spec.Text          `json:"working_dir,omitempty"`
 	HomeDir      string             `json:"home_dir"`
-	RegistryAuth *spec.RegistryAuth `json:"registry_auth"`
-	Python       spec.Text          `json:"python"`
-	NVCC         *bool              `json:"nvcc"`
+	RegistryAuth *spec.RegistryAuth `json:"registry_auth,omitempty"`
+	Python       spec.Text          `json:"python,omitempty"`
+	NVCC         *bool              `json:"nvcc,omitempty"`
 	Env          spec.Env           `json:"env"`
 	Setup        []string           `json:"setup"`
 	Resources    Resources          `json:"resources"`
 	Volumes      []spec.Mount       `json:"volumes"`
 	Commands     []string           `json:"commands"`
+	Files        []spec.File        `json:"files"`
+	Repos        []spec.Repo        `json:"repos"`
 	Params
 }
 
@@ -50,15 +53,15 @@ type Group struct {
 
 // Params are the fields that configurations and profiles have in common.
 type Params struct {
-	Backends       []string      `json:"backends"`
-	Regions        []string      `json:"regions"`
-	InstanceTypes  []string      `json:"instance_types"`
-	SpotPolicy     spec.Text     `json:"spot_policy"`
-	Retry          any           `json:"retry"`        // true, false, RetryRule or null
-	MaxDuration    any           `json:"max_duration"` // seconds, off or null
-	MaxPrice       *float64      `json:"max_price"`
-	CreationPolicy spec.Text     `json:"creation_policy"`
-	IdleDuration   *spec.Seconds `json:"idle_duration"` // -1: off
+	Backends       []string      `json:"backends,omitempty"`
+	Regions        []string      `json:"regions,omitempty"`
+	InstanceTypes  []string      `json:"instance_types,omitempty"`
+	SpotPolicy     spec.Text     `json:"spot_policy,omitempty"`
+	Retry          any           `json:"retry,omitempty"`        // true, false, RetryRule or null
+	MaxDuration    any           `json:"max_duration,omitempty"` // seconds, off or null
+	MaxPrice       *float64      `json:"max_price,omitempty"`
+	CreationPolicy spec.Text     `json:"creation_policy,omitempty"`
+	IdleDuration   *spec.Seconds `json:"idle_duration,omitempty"` // -1: off
 }
 
 // Profile is a profile in an answer.
@@ -71,7 +74,7 @@ type Profile struct {
 // RetryRule says after which events a run is retried.
 type RetryRule struct {
 	OnEvents []string      `json:"on_events"`
-	Duration *spec.Seconds `json:"duration"`
+	Duration *spec.Seconds `json:"duration,omitempty"`
 }
 
 // PortMapping is the port of a service.
@@ -84,7 +87,7 @@ type PortMapping struct {
 type Scaling struct {
 	Metric         string        `json:"metric"`
 	Target         float64       `json:"target"`
-	Window         *spec.Seconds `json:"window"`
+	Window         *spec.Seconds `json:"window,omitempty"`
 	ScaleUpDelay   spec.Seconds  `json:"scale_up_delay"`
 	ScaleDownDelay spec.Seconds  `json:"scale_down_delay"`
 }
@@ -120,7 +123,7 @@ type CPU struct {
 // GPU is the required GPUs.
 type GPU struct {
 	Vendor            spec.Text            `json:"vendor"`
-	Name              []string             `json:"name"`
+	Name              []string             `json:"name,omitempty"`
 	Count             spec.Range[int]      `json:"count"`
 	Memory            *spec.Range[spec.GB] `json:"memory"`
 	TotalMemory       *spec.Range[spec.GB] `json:"total_memory"`
@@ -140,10 +143,17 @@ func buildConfiguration(s spec.Service) ServiceConfiguration {
 		Replicas: &s.Replicas, Scaling: buildScaling(s.Scaling, s.Replicas), Probes: buildProbes(s.Probes), RateLimits: orEmpty(s.RateLimits),
 		Image: s.Image, Entrypoint: s.Entrypoint, WorkingDir: s.WorkingDir, HomeDir: s.HomeDir, RegistryAuth: s.RegistryAuth,
 		NVCC: s.NVCC, Env: s.Env, Setup: orEmpty(s.Setup), Resources: buildResources(s.Resources), Volumes: orEmpty(s.Volumes),
-		Commands: orEmpty(s.Commands), Params: buildParams(s.Params),
+		Commands: orEmpty(s.Commands), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), Params: buildParams(s.Params),
 	}
 	if s.Model != nil {
 		c.Model = s.Model
+	}
+	switch s.Gateway {
+	case "":
+	case spec.GatewayDefault, spec.GatewayNone:
+		c.Gateway = s.Gateway == spec.GatewayDefault
+	default:
+		c.Gateway = s.Gateway
 	}
 	c.Python = buildPython(s.Python)
 	for _, g := range s.Groups {
@@ -173,7 +183,7 @@ func buildParams(p spec.Params) Params {
 	for _, name := range p.Backends {
 		out.Backends = append(out.Backends, encodeBackend(name))
 	}
-	if p.TerminationPolicy == "dont-destroy" {
+	if p.TerminationPolicy == spec.KeepIdle {
 		out.IdleDuration = new(spec.Seconds(-1))
 	}
 	if p.MaxDuration != nil && p.MaxDuration.Off {
@@ -185,6 +195,9 @@ func buildParams(p spec.Params) Params {
 	return out
 }
 
+// allRetryEvents are the events of a rule that names none.
+var allRetryEvents = []string{spec.EventNoCapacity, spec.EventInterruption, spec.EventError}
+
 // buildRetry returns the rule for retries, whose deprecated spelling these clients do not have.
 func buildRetry(p spec.Params) any {
 	switch {
@@ -193,9 +206,9 @@ func buildRetry(p spec.Params) any {
 	case p.Retry != nil && len(p.Retry.OnEvents) > 0:
 		return RetryRule{p.Retry.OnEvents, p.Retry.Duration}
 	case p.Retry != nil && p.Retry.Duration != nil:
-		return RetryRule{nil, p.Retry.Duration}
+		return RetryRule{allRetryEvents, p.Retry.Duration}
 	case p.Retry == nil && p.RetryPolicy != nil && p.RetryPolicy.Retry:
-		return RetryRule{nil, p.RetryPolicy.Duration}
+		return RetryRule{allRetryEvents, p.RetryPolicy.Duration}
 	}
 	return nil
 }
@@ -212,9 +225,12 @@ func buildScaling(s *spec.Scaling, replicas spec.Replicas) *Scaling {
 	return out
 }
 
-// buildProbes returns the probes, nil if there are none. Clients refuse the body of a get.
+// buildProbes returns the probes, nil if a configuration does not set them. Clients refuse the body of a get.
 func buildProbes(all []spec.Probe) []Probe {
-	var out []Probe
+	if all == nil {
+		return nil
+	}
+	out := []Probe{}
 	for _, p := range all {
 		one := Probe(p)
 		if p.Method == "get" || p.Method == "head" {
