@@ -67,7 +67,7 @@ func TestGroups_UpdateAndRollback(t *testing.T) {
 		if h.noError(err); !revised.Groups["a"].Proven || revised.Groups["b"].Proven {
 			t.Errorf("proven: %+v", revised.Groups)
 		}
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []lifecycle.NewNum{{Num: 1, Group: "b"}}, Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []lifecycle.NewNum{{Num: 1, Group: "b"}}, Due: t0}, t0.Add(time.Second))
 		w := h.details(run.ID)
 		if diff := cmp.Diff([]string{"0 a 2/2", "1 b 1/1", "1 b 2/2"}, groupState(w.Replicas)); diff != "" {
 			t.Error(diff)
@@ -78,7 +78,7 @@ func TestGroups_UpdateAndRollback(t *testing.T) {
 		}
 
 		back := lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Rollback: &lifecycle.Rollback{ToRevision: 1, Reason: "it fails"}, Due: t0}
-		h.runStep(run.ID, back, t0)
+		h.runStep(run.ID, back, t0.Add(2*time.Second))
 		w = h.details(run.ID)
 		if diff := cmp.Diff([]string{"0 a 1/1", "1 b 1/1", "1 b 2/2"}, groupState(w.Replicas)); diff != "" || len(w.Run.Groups) != 2 {
 			t.Errorf("%s: %+v", diff, w.Run.Groups)
