@@ -13,6 +13,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
 	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v022"
 	"dstack/internal/spec"
 )
 
@@ -39,14 +40,17 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request, dialect wi
 // schemaAliases maps types with their own JSON encoding to types that have the
 // same schema.
 var schemaAliases = map[reflect.Type]reflect.Type{
-	reflect.TypeFor[json.RawMessage]():  reflect.TypeFor[any](),
-	reflect.TypeFor[api.Timestamp]():    reflect.TypeFor[timeSchema](),
-	reflect.TypeFor[wire.Null]():        reflect.TypeFor[any](),
-	reflect.TypeFor[spec.Env]():         reflect.TypeFor[map[string]string](),
-	reflect.TypeFor[spec.Retry]():       reflect.TypeFor[any](), // a boolean or a mapping
-	reflect.TypeFor[spec.MaxDuration](): reflect.TypeFor[string](),
-	reflect.TypeFor[spec.Model]():       reflect.TypeFor[map[string]any](),
-	reflect.TypeFor[spec.Resources]():   reflect.TypeFor[map[string]any](), // every spelling that a configuration may use
+	reflect.TypeFor[json.RawMessage]():     reflect.TypeFor[any](),
+	reflect.TypeFor[api.Timestamp]():       reflect.TypeFor[timeSchema](),
+	reflect.TypeFor[wire.Null]():           reflect.TypeFor[any](),
+	reflect.TypeFor[spec.Env]():            reflect.TypeFor[map[string]string](),
+	reflect.TypeFor[spec.Retry]():          reflect.TypeFor[any](), // a boolean or a mapping
+	reflect.TypeFor[spec.MaxDuration]():    reflect.TypeFor[string](),
+	reflect.TypeFor[spec.Model]():          reflect.TypeFor[map[string]any](),
+	reflect.TypeFor[v022.CPU]():            reflect.TypeFor[any](), // its number, or a mapping with its type
+	reflect.TypeFor[v022.Configuration]():  reflect.TypeFor[map[string]any](),
+	reflect.TypeFor[v022.RequestProfile](): reflect.TypeFor[map[string]any](),
+	reflect.TypeFor[spec.Resources]():      reflect.TypeFor[map[string]any](), // every spelling that a configuration may use
 }
 
 // timeSchema is a type whose schema is a time.

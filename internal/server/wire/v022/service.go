@@ -1,6 +1,7 @@
 package v022
 
 import (
+	"encoding/json"
 	"slices"
 
 	"dstack/internal/spec"
@@ -101,6 +102,16 @@ type Resources struct {
 type CPU struct {
 	Arch  spec.Text       `json:"arch"`
 	Count spec.Range[int] `json:"count"`
+}
+
+// MarshalJSON writes only the number if the type does not matter: the first clients of 0.19 know no types, and later ones
+// read both.
+func (c CPU) MarshalJSON() ([]byte, error) {
+	if c.Arch == "" {
+		return json.Marshal(c.Count)
+	}
+	type plain CPU
+	return json.Marshal(plain(c))
 }
 
 // GPU is the required GPUs.
