@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -29,7 +30,7 @@ type connection struct {
 }
 
 // callLimit is the time after which a call counts as failed.
-const callLimit = 30 * time.Second
+const callLimit = 2 * time.Minute
 
 func openConnection(w requestPath) (*connection, error) {
 	conn, err := net.DialTimeout("tcp", w.address, callLimit)
@@ -70,8 +71,12 @@ func (l *connection) writeRequest(body string) (*http.Response, error) {
 	if err := l.conn.SetDeadline(time.Now().Add(callLimit)); err != nil {
 		return nil, err
 	}
-	_, err := fmt.Fprintf(l.conn, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		l.route.path, l.route.address, token, len(body), body)
+	version := ""
+	if l.route.version != "" {
+		version = "X-API-VERSION: " + l.route.version + "\r\n"
+	}
+	_, err := fmt.Fprintf(l.conn, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s",
+		l.route.path, l.route.address, cmp.Or(l.route.token, token), version, len(body), body)
 	if err != nil {
 		return nil, err
 	}

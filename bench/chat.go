@@ -19,12 +19,14 @@ type chatService struct {
 	paths        []requestPath
 }
 
-// requestPath is a way for a request to reach the replica.
+// requestPath is a way for a request to reach a replica or a server.
 type requestPath struct {
 	name    string
 	address string
 	path    string
-	pid     int // the proxy between client and replica; 0: none
+	pid     int    // of the process in between, or of the server; 0: none
+	token   string // empty: the token of our servers
+	version string // in the header X-API-VERSION; empty: no header
 }
 
 const modelName = "chat"
@@ -56,8 +58,9 @@ func (b *benchmark) newChat() (c *chatService, err error) {
 	}
 	const path = "/v1/chat/completions"
 	c.paths = []requestPath{
-		{"direct", fmt.Sprintf("127.0.0.1:%d", port), path, 0},
-		{"gateway", fmt.Sprintf("127.0.0.1:%d", c.server.port), "/proxy/models/main" + path, c.server.cmd.Process.Pid},
+		{name: "direct", address: fmt.Sprintf("127.0.0.1:%d", port), path: path},
+		{name: "gateway", address: fmt.Sprintf("127.0.0.1:%d", c.server.port), path: "/proxy/models/main" + path,
+			pid: c.server.cmd.Process.Pid},
 	}
 	if c.nginxMissing = checkNginx(); c.nginxMissing != "" {
 		return c, nil
@@ -65,7 +68,8 @@ func (b *benchmark) newChat() (c *chatService, err error) {
 	if c.nginx, err = startNginx(filepath.Join(b.dir, "nginx"), port); err != nil {
 		return c, err
 	}
-	c.paths = append(c.paths, requestPath{"nginx", fmt.Sprintf("127.0.0.1:%d", c.nginx.port), path, c.nginx.cmd.Process.Pid})
+	c.paths = append(c.paths, requestPath{name: "nginx", address: fmt.Sprintf("127.0.0.1:%d", c.nginx.port), path: path,
+		pid: c.nginx.cmd.Process.Pid})
 	return c, nil
 }
 

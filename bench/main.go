@@ -4,7 +4,8 @@
 //     of an idle server,
 //   - live: how fast services follow their load, and the cost of thousands of replicas,
 //   - chat: model requests through the gateway, beside direct requests and nginx,
-//   - templates: the rendering of prompts, beside Python.
+//   - templates: the rendering of prompts, beside Python,
+//   - published: requests, commands and idle memory, beside the published releases 0.18.10 and 0.22.5.
 //
 // Compare only ratios from one run, because machines differ. A figure that could not be measured is not printed.
 package main
@@ -23,7 +24,7 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 7, "how often everything is measured, in random order")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
-	only := flag.String("only", "", "measure only this part: start, live, chat or templates")
+	only := flag.String("only", "", "measure only this part: start, live, chat, templates or published")
 	flag.Parse()
 	if err := run(*binary, max(*rounds, 5), *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -41,7 +42,10 @@ func run(binary string, rounds int, only string) error {
 	for _, part := range []struct {
 		name    string
 		measure func(rounds int) error
-	}{{"start", b.measureStart}, {"live", b.measureLive}, {"chat", b.measureChat}, {"templates", measureTemplates}} {
+	}{
+		{"start", b.measureStart}, {"live", b.measureLive}, {"chat", b.measureChat},
+		{"templates", measureTemplates}, {"published", b.measurePublished},
+	} {
 		if only != "" && only != part.name {
 			continue
 		}

@@ -46,8 +46,7 @@ func TestApplyFolder(t *testing.T) {
 
 // TestLogsTail reads the end of the output of several replicas from a pipe.
 func TestLogsTail(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		replicas := "replicas: 2"
 		if engine == "process" {

@@ -94,8 +94,7 @@ func (a *attachedClient) expectEnd(code int, words ...string) {
 // TestPublished_AttachedApply: `dstack apply` of the published client, as everybody types it, shows the output of the run;
 // Ctrl-C asks whether to stop it.
 func TestPublished_AttachedApply(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		needPiece(t, "ssh", "DSTACK_TEST_SSH")
 		h := newHarness(t, engine)
 		p := newPublishedClient(h)

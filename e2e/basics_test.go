@@ -86,8 +86,7 @@ func TestChosenToken(t *testing.T) {
 
 // TestRestart checks that a restarted server still has its runs, tokens and logs.
 func TestRestart(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("kept")))
 		h.applyAndWait(h.newFolder(h.workloadConfig("ended")))
@@ -110,8 +109,7 @@ func TestRestart(t *testing.T) {
 
 // TestPsAndLogs checks ps, logs and their JSON output.
 func TestPsAndLogs(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.runCLI("ps").expectExit(0)
 		v := h.applyAndWait(h.newFolder(h.workloadConfig("seen")))
@@ -203,8 +201,7 @@ func TestConfirmationWithoutTerminal(t *testing.T) {
 // TestApplyAgain checks that a second apply shows the changes and makes a new
 // revision.
 func TestApplyAgain(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		config := h.workloadConfig("again", "- COLOUR=red")
 		dir := h.newFolder(config)
@@ -233,8 +230,7 @@ func TestApplyAgain(t *testing.T) {
 // TestCrash checks that a service that was ready is restarted when it crashes, and
 // that its status has the reason.
 func TestCrash(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("crashes")))
 		before := h.fetchInfo("crashes")
@@ -258,8 +254,7 @@ func TestCrash(t *testing.T) {
 // TestTwoServersOnOneMachine checks that two servers do not touch each other's
 // replicas.
 func TestTwoServersOnOneMachine(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		one, other := newHarness(t, engine), newHarness(t, engine)
 		one.applyAndWait(one.newFolder(one.workloadConfig("same-name")))
 		other.applyAndWait(other.newFolder(other.workloadConfig("same-name")))

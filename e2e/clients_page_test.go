@@ -75,6 +75,8 @@ var pageClients = map[string]string{
 	"openai-java":                    "clients/java/src/main/java/OpenAiJava.java",
 	"Spring AI":                      "clients/java/src/main/java/SpringAi.java",
 	"openai-go":                      "clients/go/openaigo.go",
+	"aiperf":                         "clients/load/aiperf_client.py",
+	"guidellm":                       "clients/load/guidellm_client.py",
 }
 
 // TestClientsPage checks that the lines of docs/clients.md are those of the

@@ -92,12 +92,15 @@ func TestClients(t *testing.T) {
 		}
 		c.runProgram(t, "javascript", exec.Command(filepath.Join(dir, "node"), filepath.Join(node, "run.mjs")))
 		c.runProgram(t, "go", exec.Command(filepath.Join(dir, "go-clients")))
-		// These take minutes to build; only scripts/test.sh clients brings them.
+		// These take minutes to build or to run; only scripts/test.sh clients brings them.
 		if classes := os.Getenv("DSTACK_TEST_JAVA"); classes != "" {
 			c.runProgram(t, "java", exec.Command("java", "-cp", classes, "Run"))
 		}
 		if program := os.Getenv("DSTACK_TEST_RUST"); program != "" {
 			c.runProgram(t, "rust", exec.Command(program))
+		}
+		if python := os.Getenv("DSTACK_TEST_LOAD"); python != "" {
+			c.runProgram(t, "load", exec.Command(python, "clients/load/run.py"))
 		}
 	})
 	if !t.Failed() {
@@ -154,7 +157,7 @@ func (c *clientsHarness) runProgram(t *testing.T, name string, cmd *exec.Cmd) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timeout := time.AfterFunc(5*time.Minute, func() { _ = cmd.Process.Kill() })
+		timeout := time.AfterFunc(10*time.Minute, func() { _ = cmd.Process.Kill() })
 		defer timeout.Stop()
 		defer c.exhaustLimit(t)()
 		clients := c.wakeModel(t, cold, &out, signal)

@@ -12,8 +12,7 @@ import (
 // here-document, a semicolon or an ampersand. Each runs, in one shell, and the service
 // behind them starts.
 func TestCommands_EndWhereTheirItemEnds(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		commands := `commands:
 - |
@@ -46,8 +45,7 @@ var jobNotice = regexp.MustCompile(`(?m)^\[\d+\] \d+\n`)
 // TestLogs_KeepTheOrderOfStdoutAndStderr reads the lines of both in the order in which a
 // replica wrote them.
 func TestLogs_KeepTheOrderOfStdoutAndStderr(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		const pairs = `commands:
 - for i in $(seq 500); do echo out $i; echo err $i >&2; done

@@ -50,8 +50,7 @@ func TestStopDuringStreams(t *testing.T) {
 // TestDrainTimeout checks that streams are cut after the drain timeout, and not
 // before, and that a replica that ignores SIGTERM is killed.
 func TestDrainTimeout(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("endless", "drain_timeout: 3s", "- IGNORE_TERM=1")))
 		s := h.openStream(t.Context(), "endless", 1000, 100)

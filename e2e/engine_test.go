@@ -34,6 +34,16 @@ func forEachEngine(t *testing.T, test func(t *testing.T, engine string)) {
 	}
 }
 
+// forEachEngineInParallel runs a test for each engine, in parallel with each other
+// and with other tests.
+func forEachEngineInParallel(t *testing.T, test func(t *testing.T, engine string)) {
+	t.Parallel()
+	forEachEngine(t, func(t *testing.T, engine string) {
+		t.Parallel()
+		test(t, engine)
+	})
+}
+
 // createdImages lists the images that the tests have created, which are removed at
 // the end.
 var createdImages struct {

@@ -87,6 +87,7 @@ func TestHTTPServerExample(t *testing.T) {
 // TestPrivateRegistry pulls an image with the right password, and is refused with a
 // wrong one.
 func TestPrivateRegistry(t *testing.T) {
+	t.Parallel()
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	user, password := os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")
@@ -120,8 +121,7 @@ func TestPrivateRegistry(t *testing.T) {
 // TestEnvironment sets variables in every possible way, and leaves a required one
 // out.
 func TestEnvironment(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		dir := h.newFolder(h.workloadConfig("variables", "- HUGGING_FACE_HUB_TOKEN", "- MODEL=NousResearch/Llama-2-7b-chat-hf"))
 

@@ -17,7 +17,7 @@ import (
 
 // TestExec runs commands in a replica without a terminal.
 func TestExec(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		set := h.newCommand(h.home, "secret", "set", "API_KEY")
 		set.Stdin = strings.NewReader("s3cret value\n")
@@ -132,7 +132,7 @@ func (u *userTerminal) waitForExit(code int) {
 
 // TestExecTerminal uses a shell in a replica on a real terminal.
 func TestExecTerminal(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("web", "- GREETING=hello")))
 
@@ -189,7 +189,7 @@ func (h *harness) expectSilence(run string) {
 // TestExecEndsWithClientAndServer kills the client, and then the server: the command in the
 // replica ends each time.
 func TestExecEndsWithClientAndServer(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("web")))
 		start := func() (*exec.Cmd, *safeBuffer) {

@@ -105,8 +105,7 @@ func (u *gitUser) waitForOutput(run string, lines ...string) {
 // TestGitRepository_WithAToken initialises a private clone, and runs its commit with
 // changes that are not pushed.
 func TestGitRepository_WithAToken(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		u := newGitUser(t, engine)
 		u.host.Token = "ghp_" + engine + "0123456789"
 		u.configure("cloned")

@@ -18,8 +18,7 @@ import (
 // TestRequestHeldUntilReady checks that a request that arrives before its service is
 // ready waits for it.
 func TestRequestHeldUntilReady(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		dir := h.newFolder(strings.Replace(h.workloadConfig("slow"), "- exec", "- sleep 1\n- exec", 1))
 		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0).expectText("dstack logs slow -f")
@@ -42,6 +41,29 @@ func TestRequestHeldUntilReady(t *testing.T) {
 // TestPostgres kills and restarts a server whose database is in PostgreSQL.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
+	h := newHarness(t, "process", "DSTACK_DATABASE_URL="+createDatabase(t))
+	h.waitUntil(10*time.Second, "the greeting names the database", func() error { // it comes after the first response
+		if !strings.Contains(h.log.String(), "PostgreSQL") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	h.applyAndWait(h.newFolder(h.workloadConfig("elsewhere")))
+	before := h.fetchInfo("elsewhere").PID
+	h.killServer()
+	h.startServer()
+	if after := h.fetchInfo("elsewhere").PID; after != before {
+		t.Errorf("the process was %d before the restart of the server and is %d after it", before, after)
+	}
+	h.stopRun("elsewhere")
+	if _, err := os.Stat(filepath.Join(h.serverDir, "data", "sqlite.db")); err == nil {
+		t.Error("the server has also created a SQLite file")
+	}
+}
+
+// createDatabase creates a database in PostgreSQL for the time of a test, and returns its URL.
+func createDatabase(t *testing.T) string {
+	t.Helper()
 	address := needPiece(t, "postgres", "DSTACK_TEST_POSTGRES_URL")
 	db, err := pgx.Connect(t.Context(), address)
 	if err != nil {
@@ -62,25 +84,7 @@ func TestPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.Path = "/" + name
-
-	h := newHarness(t, "process", "DSTACK_DATABASE_URL="+u.String())
-	h.waitUntil(10*time.Second, "the greeting names the database", func() error { // it comes after the first response
-		if !strings.Contains(h.log.String(), "PostgreSQL") {
-			return errors.New("it does not")
-		}
-		return nil
-	})
-	h.applyAndWait(h.newFolder(h.workloadConfig("elsewhere")))
-	before := h.fetchInfo("elsewhere").PID
-	h.killServer()
-	h.startServer()
-	if after := h.fetchInfo("elsewhere").PID; after != before {
-		t.Errorf("the process was %d before the restart of the server and is %d after it", before, after)
-	}
-	h.stopRun("elsewhere")
-	if _, err := os.Stat(filepath.Join(h.serverDir, "data", "sqlite.db")); err == nil {
-		t.Error("the server has also created a SQLite file")
-	}
+	return u.String()
 }
 
 // TestConfig runs commands with another home folder, as on another machine.

@@ -101,8 +101,7 @@ func TestFailedConnection(t *testing.T) {
 // TestReplicasThatNeverServe runs services that never become ready. Each run fails
 // with a reason and its last lines of output, and leaves nothing.
 func TestReplicasThatNeverServe(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine, "DSTACK_SERVER_START_TIMEOUT=2s")
 		port := findFreePort(t)
 		service := func(name string, commands ...string) string {

@@ -63,8 +63,7 @@ func TestRateLimits(t *testing.T) {
 // TestMaxDuration checks that a run stops by itself after max_duration, and
 // completes its streams.
 func TestMaxDuration(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("short", "max_duration: 5s", "drain_timeout: 10s")))
 		s := h.openStream(t.Context(), "short", 35, 200)

@@ -14,8 +14,7 @@ import (
 // environment. Links in the folder are links for the replica; the plan names what is left
 // out.
 func TestUpload_LinksTravelAsLinks(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		commands := `commands:
 - readlink current

@@ -111,8 +111,8 @@ func (h *harness) waitForReplicasOf(run string, ready int) {
 // TestPortVariable checks that PORT is set in every engine, and that the configuration's
 // own value wins.
 func TestPortVariable(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		h := newParallelHarness(t, engine)
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
+		h := newHarness(t, engine)
 		host := "- HOST=0.0.0.0"
 		if engine == "process" {
 			host = "- HOST=127.0.0.1"
@@ -247,8 +247,8 @@ func canReadSockets() bool {
 // TestListensElsewhere checks that a service on another port, or on an address of its
 // container only, is told apart while it starts and when it has failed.
 func TestListensElsewhere(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		h := newParallelHarness(t, engine, "DSTACK_SERVER_START_TIMEOUT=15s")
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
+		h := newHarness(t, engine, "DSTACK_SERVER_START_TIMEOUT=15s")
 		if !canReadSockets() {
 			return
 		}

@@ -8,8 +8,7 @@ import (
 
 // TestProfileAndEnvFile checks values from profiles and from files of variables.
 func TestProfileAndEnvFile(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		dir := h.newFolder(h.workloadConfig("profiled", "- COLOUR", "- SIZE=small"))
 		apply := []string{"apply", "-f", "service.dstack.yml", "-y"}

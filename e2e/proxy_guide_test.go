@@ -30,6 +30,7 @@ const proxyGuide = "../docs/guides/tls-proxy.md"
 // TestProxyGuide runs the files of the guide with the real programs, and checks what
 // it promises about both.
 func TestProxyGuide(t *testing.T) {
+	t.Parallel()
 	t.Run("caddy", func(t *testing.T) {
 		t.Parallel()
 		program := needPiece(t, "caddy", "DSTACK_TEST_CADDY")

@@ -135,8 +135,7 @@ func (r *result) lineWith(word string) string {
 // TestPublishedClient_Folders uploads what is in users' folders.
 func TestPublishedClient_Folders(t *testing.T) {
 	needPublishedClient(t)
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		p := newPublishedClient(h)
 		config := strings.Replace(p.workloadConfig("folder"), "commands:\n", "commands:\n- find . | sort\n", 1)

@@ -13,8 +13,7 @@ import (
 // TestServerKilledAtRandom kills the server at random moments of a run's life. After
 // each restart nothing may be lost, doubled or left.
 func TestServerKilledAtRandom(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		rounds, replicas := 5, 1 // with three kills each
 		extra := []string{}
 		if engine == "docker" {

@@ -124,8 +124,7 @@ func TestInPlaceUpdate(t *testing.T) {
 
 // TestManualRollback rolls back to the revision before and to a given one.
 func TestManualRollback(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		config := h.workloadConfig("back", "- VERSION=1", "drain_timeout: 2s")
 		dir := h.newFolder(config)

@@ -45,8 +45,7 @@ func TestAutoscaling(t *testing.T) {
 // TestScaleToZero checks that a service with a minimum of zero replicas sleeps
 // without requests, and that a request wakes it and waits for the first replica.
 func TestScaleToZero(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		maxReplicas := 1 // processes share the port
 		if engine == "docker" {

@@ -22,8 +22,7 @@ const secretCanary = "canary-of-a-secret-"
 // TestSecrets sets a secret, uses, changes and deletes it, and checks that its value
 // reaches the replica and nothing else.
 func TestSecrets(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine, "DSTACK_SERVER_LOG_LEVEL=DEBUG")
 		var said strings.Builder // everything that commands print
 		run := func(dir string, args ...string) *result {
@@ -154,6 +153,7 @@ func TestSecretsOfMembers(t *testing.T) {
 
 // TestSecretOfRegistry pulls an image with a password that is a secret.
 func TestSecretOfRegistry(t *testing.T) {
+	t.Parallel()
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	user, password := os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")

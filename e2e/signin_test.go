@@ -13,7 +13,7 @@ import (
 // TestSignIn signs a browser in to a service, with curl's cookies. The session
 // outlives the server, ends with its token, and is not seen by the service.
 func TestSignIn(t *testing.T) {
-	h := newHarness(t, "process")
+	h := newParallelHarness(t, "process")
 	h.applyAndWait(h.newFolder(h.workloadConfig("web")))
 	jar, site := filepath.Join(h.home, "cookies"), fmt.Sprintf("http://web.localhost:%d", h.port)
 	curl := func(args ...string) (status, body string) {
@@ -78,7 +78,7 @@ func TestSignIn(t *testing.T) {
 
 // TestHome opens the server's own address.
 func TestHome(t *testing.T) {
-	h := newHarness(t, "process")
+	h := newParallelHarness(t, "process")
 	out, err := exec.Command("curl", "-sS", "-H", "Accept: text/html", h.serverURL()+"/").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "version 0.0.0-e2e") || !strings.Contains(string(out), h.serverURL()+"/v1") {
 		t.Errorf("%v: %s", err, out)

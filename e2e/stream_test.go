@@ -13,8 +13,7 @@ import (
 
 // TestStreams checks server-sent events and WebSockets, by host and by path.
 func TestStreams(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("streams")))
 		for name, at := range map[string]func(run, path string) string{"host": h.serviceURL, "path": h.servicePathURL} {

@@ -189,35 +189,45 @@ python_piece() {
 	export DSTACK_TEST_PYTHON=$dir/bin/python
 }
 
-# install_client VERSION PIECE installs the published client of a version of dstack in a virtual environment of Python
-# 3.11, and sets $dir to its folder. If it fails, the piece is marked as missing.
-install_client() {
-	local requirements=e2e/clients/dstack-$1.txt python=python3.11
+# published_release PIECE REQUIREMENTS exports the folder of a published release, in a virtual environment of Python 3.11.
+published_release() {
+	local piece=$1 requirements=$2 python=python3.11 name dir
+	name=$(basename "$requirements" .txt)
 	# A shim of pyenv is in PATH also for a version that is not selected.
 	"$python" -c 'import venv, ensurepip' 2>/dev/null || install python3.11 python3.11-venv ||
-		{ mark_missing "$2" "$why" && return 1; }
-	dir=$cache/dstack-$1-$(hash_of <("$python" -VV; uname -m) "$requirements")
+		{ mark_missing "$piece" "$why" && return; }
+	dir=$cache/$name-$(hash_of <("$python" -VV; uname -m) "$requirements")
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir"
-		"$python" -m venv "$dir" >"$root/dstack-$1.log" 2>&1 &&
-			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/dstack-$1.log" 2>&1 ||
-			{ mark_missing "$2" "pip could not install the published client: $(tail -n1 "$root/dstack-$1.log")" && return 1; }
+		"$python" -m venv "$dir" >"$root/$name.log" 2>&1 &&
+			"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r "$requirements" >>"$root/$name.log" 2>&1 ||
+			{ mark_missing "$piece" "pip could not install $name: $(tail -n1 "$root/$name.log")" && return; }
 		touch "$dir/complete"
 	fi
+	export "DSTACK_TEST_$piece=$dir"
 }
 
-# The published client of dstack 0.18.10.
-published_piece() {
-	local dir
-	install_client 0.18.10 PUBLISHED || return 0
-	export DSTACK_TEST_PUBLISHED=$dir
-}
+# The published clients of dstack: the one that this project began with, whose package has its server, too, and the newest
+# one. The server of the newest needs many more packages, and only the measurements need it.
+published_piece() { published_release PUBLISHED e2e/clients/dstack-0.18.10.txt; }
+newest_piece() { published_release NEWEST e2e/clients/dstack-0.22.5.txt; }
+newest_server_piece() { published_release NEWEST_SERVER bench/dstack-server-0.22.5.txt; }
 
-# The newest published client that the server knows.
-newest_piece() {
-	local dir
-	install_client 0.22.5 NEWEST || return 0
-	export DSTACK_TEST_NEWEST=$dir
+# schemathesis, which makes requests from the API's own description.
+schemathesis_piece() {
+	local dir requirements=e2e/clients/schemathesis.txt
+	need python3 python3 python3-venv || { mark_missing SCHEMATHESIS "$why" && return; }
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+		{ mark_missing SCHEMATHESIS "it is pinned for Python 3.11, and this is $(python3 -V)" && return; }
+	dir=$cache/schemathesis-$(hash_of <(python3 -VV; uname -m) $requirements)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing SCHEMATHESIS "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile -r $requirements >"$root/schemathesis.log" 2>&1 ||
+			{ mark_missing SCHEMATHESIS "pip could not install it: $(grep -m1 ERROR "$root/schemathesis.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_SCHEMATHESIS=$dir/bin/schemathesis
 }
 
 # Node.js with the official client.
@@ -298,6 +308,22 @@ rust_piece() {
 	cargo build -q --locked --manifest-path $dir/Cargo.toml --target-dir "$built" >"$root/cargo.log" 2>&1 ||
 		{ mark_missing RUST "cargo could not build the client: $(grep -m1 error "$root/cargo.log")" && return; }
 	export DSTACK_TEST_RUST=$built/debug/clients
+}
+
+# Load generators for the model endpoint. Their requirements are without PyTorch
+# and without what they import for other commands only, and still 900 MB.
+load_piece() {
+	need python3 python3 python3-venv || { mark_missing LOAD "$why" && return; }
+	local dir requirements=e2e/clients/load/requirements.txt
+	dir=$cache/clients-load-$(hash_of <(python3 -VV; uname -m) $requirements)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing LOAD "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r $requirements >"$root/load.log" 2>&1 ||
+			{ mark_missing LOAD "pip could not install the load generators: $(grep -m1 ERROR "$root/load.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_LOAD=$dir/bin/python
 }
 
 # nginx, as a proxy in front of the server, and as a baseline for the gateway. Tests and the benchmark start it.

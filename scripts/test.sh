@@ -5,7 +5,9 @@
 #   scripts/test.sh lint            only the linters
 #   scripts/test.sh unit [FLAGS]    only the tests of the packages
 #   scripts/test.sh e2e [FLAGS]     only the real binary, e.g. e2e -run Invalid -v
+#   scripts/test.sh properties [FLAGS] only the API's description, with many requests
 #   scripts/test.sh clients [FLAGS] only the clients of the model endpoint, with those in Java and Rust
+#                                   and the load generators
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
@@ -68,17 +70,18 @@ run_e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	start_pieces postgres docker registry images python published newest node clients nginx caddy curl ssh mount systemd jinja given
+	start_pieces postgres docker registry images python published newest schemathesis node clients nginx caddy curl ssh mount systemd jinja given
 	run_lint
 	run_unit
 	run_e2e
 	;;
 lint) run_lint ;;
 unit) start_pieces postgres docker registry images ssh mount jinja given && run_unit "$@" ;;
-e2e) start_pieces postgres docker registry images python published newest node clients nginx caddy curl ssh mount systemd given && run_e2e "$@" ;;
-clients) start_pieces clients java rust && run_e2e -run '^TestClients' "$@" ;;
+e2e) start_pieces postgres docker registry images python published newest schemathesis node clients nginx caddy curl ssh mount systemd given && run_e2e "$@" ;;
+clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
+properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 bench)
-	start_pieces docker images nginx jinja given
+	start_pieces docker images nginx jinja published newest_server given
 	print_title "measurements"
 	go run ./bench "$@" || failed=1
 	;;

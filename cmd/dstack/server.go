@@ -237,6 +237,11 @@ func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.Read
 	return d.repos.OpenFolder(ctx, source, checkout)
 }
 
+// openFile opens an uploaded file of an attempt. It is the engine.FileOpener of all engines.
+func (d *daemon) openFile(ctx context.Context, file dstack.FileArchive) (io.ReadCloser, error) {
+	return d.store.OpenArchive(ctx, file.ID)
+}
+
 // ServeHTTP passes a request to the gateway or to the API, depending on its host and path.
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer d.requests.begin()()

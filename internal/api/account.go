@@ -60,7 +60,7 @@ type (
 	}
 	// PutUser is the body of users/create and users/update.
 	PutUser struct {
-		Username   string      `json:"username"`
+		Username   string      `json:"username" pattern:"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,59}$"`
 		GlobalRole dstack.Role `json:"global_role"`
 		Email      *string     `json:"email,omitempty"`
 	}
@@ -77,7 +77,7 @@ type (
 type (
 	// CreateProject is the body of projects/create.
 	CreateProject struct {
-		ProjectName string `json:"project_name"`
+		ProjectName string `json:"project_name" pattern:"^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,48}[A-Za-z0-9])?$"`
 	}
 	// DeleteProjects is the body of projects/delete.
 	DeleteProjects struct {
@@ -118,7 +118,7 @@ type (
 	// InitRepo is the body of repos/init. RepoCreds says where a git repository is and how
 	// it is read; no answer has it.
 	InitRepo struct {
-		RepoID    string       `json:"repo_id"`
+		RepoID    string       `json:"repo_id" minLength:"1" maxLength:"200"`
 		RepoInfo  dstack.JSON  `json:"repo_info"`
 		RepoCreds *dstack.JSON `json:"repo_creds,omitempty"`
 	}

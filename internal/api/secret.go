@@ -39,8 +39,8 @@ type (
 	}
 	// SetSecret is the body of secrets/create_or_update.
 	SetSecret struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
+		Name  string `json:"name" pattern:"^[A-Za-z0-9_-]{1,200}$"`
+		Value string `json:"value" minLength:"1"`
 	}
 	// DeleteSecrets is the body of secrets/delete.
 	DeleteSecrets struct {

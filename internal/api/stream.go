@@ -31,6 +31,22 @@ type Upload struct {
 // UploadCode uploads an archive of a repo. The server discards an incomplete
 // upload. Uploading the same archive again is harmless, but transfers it again.
 func (c *Client) UploadCode(ctx context.Context, project, repoID string, code Upload) error {
+	return c.sendUpload(ctx, projectPath(ProjectPrefix+"/repos/upload_code", project)+"?repo_id="+url.QueryEscape(repoID), code, nil)
+}
+
+// UploadArchive uploads an archive of one file or folder, and returns how runs name it. An
+// archive that the caller has uploaded before is not transferred again.
+func (c *Client) UploadArchive(ctx context.Context, archive Upload) (stored FileArchive, err error) {
+	stored, err = readWithRetry[FileArchive](ctx, c, PathArchiveByHash, GetArchiveByHash{Hash: archive.Hash}, callTimeout)
+	if dstack.KindOf(err) != dstack.NotFound {
+		return stored, err
+	}
+	return stored, c.sendUpload(ctx, PathUploadArchive, archive, &stored)
+}
+
+// sendUpload sends an archive as a multipart form, and decodes the response into out, which
+// may be nil.
+func (c *Client) sendUpload(ctx context.Context, path string, code Upload, out any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, uploadTimeout, c.timeoutError(uploadTimeout))
 	defer cancel()
 	var frame bytes.Buffer
@@ -49,12 +65,14 @@ func (c *Client) UploadCode(ctx context.Context, project, repoID string, code Up
 	}
 	body := io.MultiReader(bytes.NewReader(head), io.LimitReader(code.Body, code.Size), &frame)
 	size := int64(len(head)) + code.Size + int64(frame.Len())
-	path := projectPath(ProjectPrefix+"/repos/upload_code", project) + "?repo_id=" + url.QueryEscape(repoID)
 	response, err := c.sendRequest(ctx, path, form.FormDataContentType(), body, size)
 	if err != nil {
 		return err
 	}
-	return response.Body.Close()
+	if out != nil {
+		err = json.NewDecoder(io.LimitReader(response.Body, maxResponseBytes)).Decode(out)
+	}
+	return errors.Join(err, response.Body.Close())
 }
 
 // Watch yields a run each time it changes. It begins with the current state

@@ -75,6 +75,7 @@ var packages = []entry{
 
 	// The server.
 	{"internal/server/store", "human spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status"},
+	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},

@@ -24,6 +24,7 @@ var pureImports = []string{
 	"maps",
 	"math",
 	"net/netip",
+	"path",
 	"slices",
 	"strconv",
 	"strings",

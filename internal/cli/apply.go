@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -59,7 +60,9 @@ type applyCommand struct {
 	otherFiles []string
 	request    *runRequest
 	spec       dstack.RunSpec
-	archive    *archive
+	archive    *archive    // of the folder; nil: the configuration names what is uploaded
+	named      []namedFile // of `files`
+	repo       *namedRepo  // of `repos`; nil: none
 }
 
 func (j *applyCommand) run(ctx context.Context, args []string) error {
@@ -75,7 +78,7 @@ func (j *applyCommand) run(ctx context.Context, args []string) error {
 	if err := j.createArchive(ctx); err != nil {
 		return err
 	}
-	defer j.archive.Close()
+	defer j.closeArchives()
 
 	view, err := j.planAndApply(ctx)
 	if err != nil || view == nil {
@@ -104,7 +107,8 @@ func (j *applyCommand) readSpec(args []string) error {
 	return nil
 }
 
-// createArchive packs the current folder.
+// createArchive packs what the run needs: the files that the configuration names, or
+// without such the current folder.
 func (j *applyCommand) createArchive(ctx context.Context) error {
 	dir, err := filepath.EvalSymlinks(j.dir)
 	if err != nil {
@@ -129,6 +133,12 @@ func (j *applyCommand) createArchive(ctx context.Context) error {
 		if real, err := filepath.EvalSymlinks(name); err == nil {
 			excluded[i] = real
 		}
+	}
+	if j.request.service.UploadsNamedFiles() {
+		if err := j.withProgress(func() string { return "packing files" }, func() error { return j.packNamedFiles(ctx, excluded) }); err != nil {
+			return err
+		}
+		return j.registerRepo(ctx)
 	}
 	repo := newLocalRepo(dir)
 	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
@@ -212,8 +222,24 @@ func (j *applyCommand) confirmApply(ctx context.Context, preview api.Preview) (b
 	return yes, err
 }
 
+// closeArchives removes the archives.
+func (j *applyCommand) closeArchives() {
+	if j.archive != nil {
+		_ = j.archive.Close()
+	}
+	for _, f := range j.named {
+		_ = f.archive.Close()
+	}
+}
+
 // submitRun registers the folder, uploads the code and applies the run.
 func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.RunView, error) {
+	if j.request.service.UploadsNamedFiles() {
+		if err := errors.Join(j.uploadNamedFiles(ctx), j.uploadChanges(ctx, preview)); err != nil {
+			return api.RunView{}, err
+		}
+		return j.submitSpec(ctx, preview)
+	}
 	repo := api.InitRepo{RepoID: j.spec.RepoID, RepoInfo: j.spec.RepoData}
 	if err := j.client.InitRepo(ctx, j.project, repo); err != nil {
 		return api.RunView{}, err

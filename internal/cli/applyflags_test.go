@@ -24,7 +24,10 @@ func TestFlags_OverrideFields(t *testing.T) {
 		{"--instance", applyFlags{instance: "5"}, func(s *spec.Service) bool { return s.InstanceName == "5" }},
 		{"--reuse", applyFlags{reuse: true}, func(s *spec.Service) bool { return s.CreationPolicy == "reuse" }},
 		{"--dont-destroy", applyFlags{dontDestroy: true}, func(s *spec.Service) bool { return s.TerminationPolicy == "dont-destroy" }},
-		{"--idle-duration", applyFlags{idleDuration: "90m"}, func(s *spec.Service) bool { return *s.TerminationIdleTime == 5400 }},
+		{"--idle-duration", applyFlags{idleDuration: "90m"}, func(s *spec.Service) bool {
+			return *s.TerminationIdleTime == 5400 && s.TerminationPolicy == spec.DeleteIdle
+		}},
+		{"--idle-duration off", applyFlags{idleDuration: "off"}, func(s *spec.Service) bool { return s.TerminationPolicy == spec.KeepIdle }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			changed := *contrary

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type applyManyCommand struct {
 // plannedRun is one file of an applyManyCommand.
 type plannedRun struct {
 	*applyCommand
+	first   *plannedRun // whose folder it shares; nil: it has uploads of its own
 	preview api.Preview
 	view    *api.RunView // the submitted or unchanged run; nil: not submitted yet
 }
@@ -50,7 +52,7 @@ func (m *applyManyCommand) run(ctx context.Context, args []string) error {
 	if err := m.createArchive(ctx); err != nil {
 		return err
 	}
-	defer m.runs[0].archive.Close()
+	defer m.closeArchives()
 	if err := m.plan(ctx); err != nil {
 		return err
 	}
@@ -167,17 +169,33 @@ func appendNew(list, more spec.Problems) spec.Problems {
 	return list
 }
 
-// createArchive packs the current folder once for all runs.
+// createArchive packs the current folder once for all runs that need it, and the files that
+// the others name.
 func (m *applyManyCommand) createArchive(ctx context.Context) error {
-	first := m.runs[0]
-	if err := first.createArchive(ctx); err != nil {
-		return err
-	}
-	for _, r := range m.runs[1:] {
-		r.archive = first.archive // and upload, once the first plan has printed it
+	var first *plannedRun
+	for _, r := range m.runs {
+		r.client, r.project = m.client, m.project
+		if first == nil || r.request.service.UploadsNamedFiles() {
+			if err := r.createArchive(ctx); err != nil {
+				return err
+			}
+			if r.archive != nil {
+				first = r
+			}
+			continue
+		}
+		r.first = first // and upload, once the first plan has printed it
 		r.spec.RepoID, r.spec.RepoData, r.spec.RepoCodeHash = first.spec.RepoID, first.spec.RepoData, first.spec.RepoCodeHash
 	}
 	return nil
+}
+
+func (m *applyManyCommand) closeArchives() {
+	for _, r := range m.runs {
+		if r.first == nil {
+			r.closeArchives()
+		}
+	}
 }
 
 // plan prints the plan of each run. Its error is of all runs that cannot be applied; then none
@@ -192,7 +210,9 @@ func (m *applyManyCommand) plan(ctx context.Context) error {
 		}
 		if err == nil {
 			r.printPlan(r.preview)
-			r.upload = m.runs[0].upload // the runs share the folder; only the first plan prints it
+			if r.first != nil {
+				r.upload = r.first.upload // the runs share the folder; only the first plan prints it
+			}
 			err = r.checkCapacity(r.preview)
 		}
 		if err != nil {
@@ -286,16 +306,18 @@ func joinNames(names []string) string {
 // submitAll submits the runs in order, and stops at the first failure. It then says which were
 // submitted and which were not.
 func (m *applyManyCommand) submitAll(ctx context.Context) error {
-	uploaded := false
+	uploaded := map[*plannedRun]bool{}
 	for i, r := range m.runs {
 		if r.view != nil {
 			continue
 		}
 		var view api.RunView
 		var err error
-		if uploaded {
+		leader := cmp.Or(r.first, r)
+		if uploaded[leader] {
 			view, err = r.submitSpec(ctx, r.preview)
 		} else {
+			r.archive = leader.archive
 			view, err = r.submitRun(ctx, r.preview)
 		}
 		if err != nil {
@@ -306,7 +328,7 @@ func (m *applyManyCommand) submitAll(ctx context.Context) error {
 			}
 			return &reportedError{err}
 		}
-		uploaded, r.view = true, &view
+		uploaded[leader], r.view = true, &view
 	}
 	return nil
 }

@@ -49,6 +49,9 @@ func (p *archive) newReader() io.Reader { return io.NewSectionReader(p.file, 0, 
 
 // archiver packs the files of a folder, and of the folders in it.
 type archiver struct {
+	prefix        string // of the names in the archive: empty, or it ends with a slash
+	sole          bool   // the archive is one of a single file, whose name is archiveRoot
+	maxFileSize   int64
 	root          *os.Root
 	dir           string
 	excluded      []string // never packed: files with tokens and secrets
@@ -69,10 +72,26 @@ type archiver struct {
 func archiveFolder(
 	ctx context.Context, dir string, env gitignore.Environment, excluded ...string,
 ) (_ *archive, err error) {
-	rules, err := readUploadRules(dir, env)
+	return packArchive(dir, excluded, func(p *archiver) ([]string, error) { return p.addAll(ctx, env) })
+}
+
+// addAll packs the whole folder, and returns notes about its ignore files.
+func (p *archiver) addAll(ctx context.Context, env gitignore.Environment) (notes []string, err error) {
+	rules, err := readUploadRules(p.dir, env)
 	if err != nil {
 		return nil, err
 	}
+	if err := p.addFolder(ctx, nil, rules); err != nil {
+		return nil, err
+	}
+	if p.sizes.areTooLarge() {
+		return nil, p.tooLargeError()
+	}
+	return rules.git.Notes(), nil
+}
+
+// packArchive calls pack with the archiver of an archive of dir.
+func packArchive(dir string, excluded []string, pack func(*archiver) (notes []string, err error)) (_ *archive, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder: %w", err)
@@ -92,12 +111,10 @@ func archiveFolder(
 		return nil, fmt.Errorf("create the archive: %w", err)
 	}
 	hash := sha256.New()
-	p := &archiver{root: root, dir: dir, excluded: excluded, tar: tar.NewWriter(io.MultiWriter(file, hash))}
-	if err := p.addFolder(ctx, nil, rules); err != nil {
+	p := &archiver{root: root, dir: dir, excluded: excluded, tar: tar.NewWriter(io.MultiWriter(file, hash)), maxFileSize: maxFileSize}
+	notes, err := pack(p)
+	if err != nil {
 		return nil, err
-	}
-	if p.sizes.areTooLarge() {
-		return nil, p.tooLargeError()
 	}
 	if err := p.rejectionError(); err != nil {
 		return nil, err
@@ -112,7 +129,7 @@ func archiveFolder(
 		return nil, p.tooLargeError()
 	}
 	result.Hash, result.Files, result.Bytes = hex.EncodeToString(hash.Sum(nil)), p.sizes.files, p.sizes.bytes
-	result.LeftOut, result.Notes = p.leftOut, append(rules.git.Notes(), p.listNotes()...)
+	result.LeftOut, result.Notes = p.leftOut, append(notes, p.listNotes()...)
 	return result, nil
 }
 
@@ -138,7 +155,7 @@ func (p *archiver) addFolder(ctx context.Context, at []string, rules *uploadRule
 		}
 		verdict := rules.decide(entry.Name(), entry.IsDir())
 		if verdict.byDefault {
-			p.leftOut = append(p.leftOut, leftOutEntry{path.Join(child...), entry.IsDir(), verdict.isTracked})
+			p.leftOut = append(p.leftOut, leftOutEntry{Path: path.Join(child...), IsFolder: entry.IsDir(), IsTracked: verdict.isTracked})
 		}
 		if !verdict.isUploaded {
 			continue
@@ -181,7 +198,7 @@ func (p *archiver) addSubfolder(ctx context.Context, at []string, rules *uploadR
 // writeFolders packs the folders that lead to the next entry.
 func (p *archiver) writeFolders() error {
 	for _, name := range p.pending {
-		header := &tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755, ModTime: archiveTime}
+		header := &tar.Header{Typeflag: tar.TypeDir, Name: p.nameInArchive(name), Mode: 0o755, ModTime: archiveTime}
 		if err := p.tar.WriteHeader(header); err != nil {
 			return fmt.Errorf("pack %s: %w", name, err)
 		}
@@ -223,6 +240,14 @@ func (p *archiver) addEntry(at []string, entry fs.DirEntry) error {
 	return nil
 }
 
+// nameInArchive returns the name of an entry of the folder in the archive.
+func (p *archiver) nameInArchive(name string) string {
+	if p.sole {
+		return archiveRoot
+	}
+	return p.prefix + name
+}
+
 // archiveTime is the modification time of every packed file: a touched file does
 // not change the hash.
 var archiveTime = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -241,12 +266,12 @@ func (p *archiver) addFile(name string) error {
 		p.reject(name, "is not a file any more")
 		return nil
 	}
-	if info.Size() > maxFileSize {
-		p.reject(name, fmt.Sprintf("has %s, the limit is %s", human.Bytes(info.Size()), human.Bytes(maxFileSize)))
+	if info.Size() > p.maxFileSize {
+		p.reject(name, fmt.Sprintf("has %s, the limit is %s", human.Bytes(info.Size()), human.Bytes(p.maxFileSize)))
 		return nil
 	}
-	content, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err != nil || len(content) > maxFileSize {
+	content, err := io.ReadAll(io.LimitReader(f, p.maxFileSize+1))
+	if err != nil || int64(len(content)) > p.maxFileSize {
 		p.reject(name, "changed while it was read")
 		return nil
 	}
@@ -254,7 +279,7 @@ func (p *archiver) addFile(name string) error {
 	if info.Mode()&0o111 != 0 {
 		mode = 0o755
 	}
-	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content)), ModTime: archiveTime}
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: p.nameInArchive(name), Mode: mode, Size: int64(len(content)), ModTime: archiveTime}
 	if err := p.tar.WriteHeader(header); err != nil {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}

@@ -21,7 +21,7 @@ func (p *archiver) addLink(name string) error {
 		p.leaveOut(name, p.describeOutside(target, outside))
 		return nil
 	}
-	header := &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: archiveTime}
+	header := &tar.Header{Typeflag: tar.TypeSymlink, Name: p.nameInArchive(name), Linkname: target, Mode: 0o777, ModTime: archiveTime}
 	if err := p.tar.WriteHeader(header); err != nil {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}

@@ -89,6 +89,8 @@ func (f *fakeServer) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		f.streamLogs(w, r)
 	case strings.HasSuffix(r.URL.Path, "/repos/upload_code"):
 		f.acceptUpload(w, r)
+	case strings.HasPrefix(r.URL.Path, "/api/files/"):
+		f.answerFile(w, r)
 	default:
 		f.answerCall(w, r)
 	}

@@ -17,6 +17,19 @@ type fieldFlag struct {
 	copyField func(to, from *spec.Service)
 }
 
+// idleFlag is --idle-duration. `off` keeps an idle machine, as it does in the configuration.
+func (f *applyFlags) idleFlag() fieldFlag {
+	flag := fieldFlag{isSet: f.idleDuration != "", flag: "--idle-duration", field: "termination_idle_time", value: f.idleDuration,
+		copyField: func(to, from *spec.Service) {
+			to.TerminationPolicy, to.TerminationIdleTime = spec.DeleteIdle, from.TerminationIdleTime
+		}}
+	if spec.IsOffWord(f.idleDuration) || f.idleDuration == "-1" {
+		flag.field, flag.value = "termination_policy", spec.KeepIdle
+		flag.copyField = func(to, from *spec.Service) { to.TerminationPolicy = from.TerminationPolicy }
+	}
+	return flag
+}
+
 // fieldFlags is the table of the flags that override fields.
 func (f *applyFlags) fieldFlags() []fieldFlag {
 	spot := func(to, from *spec.Service) { to.SpotPolicy = from.SpotPolicy }
@@ -53,8 +66,7 @@ func (f *applyFlags) fieldFlags() []fieldFlag {
 			func(to, from *spec.Service) { to.CreationPolicy = from.CreationPolicy }},
 		{f.dontDestroy, "--dont-destroy", "termination_policy", "dont-destroy",
 			func(to, from *spec.Service) { to.TerminationPolicy = from.TerminationPolicy }},
-		{f.idleDuration != "", "--idle-duration", "termination_idle_time", f.idleDuration,
-			func(to, from *spec.Service) { to.TerminationIdleTime = from.TerminationIdleTime }},
+		f.idleFlag(),
 	}
 }
 

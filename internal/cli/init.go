@@ -15,11 +15,12 @@ type registeredFolder struct {
 
 func newInitCommand(a *app) *cobra.Command {
 	var asJSON bool
+	var repo repoFlags
 	c := &cobra.Command{
 		Use:   "init",
-		Short: "Register this folder with the server, as apply does.",
+		Short: "Register this folder with the server, as apply does, or the credentials for a git repository.",
 		Example: "dstack init\n" +
-			"dstack init --project main",
+			"dstack init --repo https://github.com/org/app --token TOKEN   # for `repos` of a configuration",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := filepath.EvalSymlinks(a.dir)
@@ -31,6 +32,17 @@ func newInitCommand(a *app) *cobra.Command {
 				return err
 			}
 			defer client.Close()
+			if repo != (repoFlags{}) {
+				registered, err := a.registerCredentials(c.Context(), client, project, repo)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return a.printJSON(registered)
+				}
+				a.printInfo("the server can read %s for you, in the project %s", cleanLine(registered.Path), cleanLine(project))
+				return nil
+			}
 			repo := newLocalRepo(dir)
 			if err := client.InitRepo(c.Context(), project, repo); err != nil {
 				return err
@@ -51,6 +63,9 @@ func newInitCommand(a *app) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&repo.repo, "repo", "", "register a git repository: `URL`, or the path of a clone")
+	c.Flags().StringVar(&repo.token, "token", "", "the `TOKEN` that reads the repository over HTTPS")
+	c.Flags().StringVar(&repo.identity, "git-identity", "", "the `FILE` of the private key that reads the repository over SSH")
 	addOutputFlag(c, &asJSON)
 	a.addProjectFlags(c)
 	return c

@@ -24,6 +24,9 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 		j.err.paint(bold, j.runTitle(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
 	j.printInfo("")
 	j.printSettings(j.request.planSettings())
+	if preview.URL != "" {
+		j.printItems("address", []string{preview.URL})
+	}
 	j.printUpload()
 	j.printInfo("")
 	j.printPlacements(preview)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -21,17 +22,19 @@ func newLocalRepo(dir string) api.InitRepo {
 // repoID returns <name>-<8 characters>. The characters are from the path's SHA-256
 // in base 36, the same as in the published client (spec §3.4).
 func repoID(dir string) string {
-	name := strings.Map(func(r rune) rune {
+	return fmt.Sprintf("%.40s-%s", cleanRepoName(filepath.Base(dir)), hashPath(dir))
+}
+
+// cleanRepoName returns the part of a name that the ID of a repo may have.
+func cleanRepoName(name string) string {
+	clean := strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '.', r == '-':
 			return r
 		}
 		return -1
-	}, filepath.Base(dir))
-	if name == "" {
-		name = "folder"
-	}
-	return fmt.Sprintf("%.40s-%s", name, hashPath(dir))
+	}, name)
+	return cmp.Or(clean, "folder")
 }
 
 func hashPath(key string) string {

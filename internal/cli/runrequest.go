@@ -37,7 +37,7 @@ func (a *app) readRequest(name string, f *applyFlags, args []string) (*runReques
 		}
 	}
 	if problems == nil {
-		r.notes = spec.Locate(file.name, file.text, r.service.FindNotes())
+		r.notes = spec.Locate(file.name, file.text, append(r.service.FindNotes(), spec.FindDialect(file.text).Notes()...))
 		problems = spec.FindBadReferences(file.name, file.text)
 		if f.name == "" {
 			problems = append(problems, r.service.NameProblems()...)
@@ -46,6 +46,10 @@ func (a *app) readRequest(name string, f *applyFlags, args []string) (*runReques
 	r.flags, flagProblems = f.overrideFields(r.service)
 	flagProblems = append(flagProblems, r.overrideName(f.name)...)
 	r.profile, profileProblems = a.chooseProfile(f.profile)
+	if r.profile.file.name != "" {
+		r.notes = append(r.notes, spec.Locate(r.profile.file.name, r.profile.file.text,
+			spec.FindDialect(r.profile.file.text).Notes())...)
+	}
 	given, variableProblems := a.readVariables(f)
 	r.env = given.describeOrigins(r.service.Env)
 
@@ -55,6 +59,7 @@ func (a *app) readRequest(name string, f *applyFlags, args []string) (*runReques
 	inFile, unresolved := a.locateUnresolved(given, append(open, variableProblemsOf(references)...))
 	unlocated := append(append(unsupported.configuration, inFile...), references.NotIn(variableProblemsOf(references))...)
 	unlocated = append(unlocated, r.service.LaunchProblems()...)
+	unlocated = append(unlocated, a.checkNamedFiles(file.name, r.service.Files)...)
 	if len(problems)+len(unlocated) > 0 {
 		problems = spec.Locate(file.name, file.text, append(problems, unlocated...))
 	}

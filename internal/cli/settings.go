@@ -19,6 +19,9 @@ func (r *runRequest) planSettings() []setting {
 	from := r.fieldOrigins()
 	rows := r.serviceSettings(from)
 	for _, row := range paramSettings(spec.Merge(*r.service, r.profile.Profile)) {
+		if row.key == "termination_policy" && row.value == spec.DeleteIdle {
+			continue // the idle time says it
+		}
 		origin := from(row.key)
 		if origin != fromDefault || row.key == "spot_policy" {
 			rows = append(rows, setting{row.name, row.value, origin})
@@ -67,6 +70,9 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	add("port", s.Port.String())
 	if s.Model != nil {
 		add("model", s.Model.Name+" ("+s.Model.Format+")")
+	}
+	if s.Gateway == spec.GatewayNone {
+		add("gateway", "off: the address is by path")
 	}
 	if !s.Auth {
 		add("auth", "off: anyone who reaches the address may use it")

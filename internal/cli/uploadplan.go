@@ -22,6 +22,8 @@ type uploadView struct {
 	Bytes   int64          `json:"bytes"`
 	LeftOut []leftOutEntry `json:"left_out"` // what the default rules leave out
 	Notes   []string       `json:"notes"`
+	Named   []namedUpload  `json:"named,omitempty"` // only these, with `files`
+	Repo    *namedRepo     `json:"repo,omitempty"`  // with `repos`
 }
 
 func newUploadView(a *archive) *uploadView {
@@ -43,20 +45,43 @@ func (j *applyCommand) printUpload() {
 	if j.upload == nil {
 		return
 	}
-	size := fmt.Sprintf("%s, %s", human.Count(j.upload.Files, "file"), human.Bytes(j.upload.Bytes))
-	j.printItems("uploads", []string{size})
+	j.printUploadSizes()
 	if left := sortLeftOut(j.upload.LeftOut); len(left) > 0 {
 		j.printItems("left out", describeLeftOut(left))
-		rule := escapeRule(left[0].Path)
+		rule := escapeRule(strings.TrimPrefix(strings.TrimPrefix(left[0].Path, path.Clean(left[0].folder)), "/"))
 		if left[0].IsFolder {
 			rule += "/"
 		}
-		hint := "to upload one all the same, write this into .dstackignore: " + cleanLine(rule)
+		file := path.Join(left[0].folder, ".dstackignore")
+		hint := "to upload one all the same, write this into " + cleanLine(file) + ": " + cleanLine(rule)
 		j.printWrapped(strings.Repeat(" ", keyWidth+1), dim, hint)
 	}
 	for _, note := range j.upload.Notes {
 		j.printNote(note)
 	}
+}
+
+// printUploadSizes prints how much is uploaded: of the folder, or of each file that the
+// configuration names.
+func (j *applyCommand) printUploadSizes() {
+	key := "uploads"
+	for _, f := range j.upload.Named {
+		line := fmt.Sprintf("%s: %s → %s", formatSize(f.Files, f.Bytes), f.LocalPath, f.Path)
+		j.printItems(key, []string{line})
+		key = ""
+	}
+	if repo := j.upload.Repo; repo != nil {
+		j.printItems("clones", []string{repo.describe()})
+	}
+	if !j.spec.Configuration.UploadsNamedFiles() {
+		j.printItems(key, []string{formatSize(j.upload.Files, j.upload.Bytes)})
+		return
+	}
+	j.printItems("", []string{"nothing else of the folder: the configuration has `files` or `repos`"})
+}
+
+func formatSize(files int, bytes int64) string {
+	return human.Count(files, "file") + ", " + human.Bytes(bytes)
 }
 
 // sortLeftOut returns first the entries that git tracks, then files, then folders.

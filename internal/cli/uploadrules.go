@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	pathpkg "path"
 	"path/filepath"
 	"strings"
 
@@ -42,6 +43,8 @@ type leftOutEntry struct {
 	Path      string `json:"path"` // from the uploaded folder
 	IsFolder  bool   `json:"folder"`
 	IsTracked bool   `json:"tracked"` // git tracks it, or something in it
+
+	folder string // that `files` names, with which Path begins; empty: Path is from the current folder
 }
 
 // uploadRules decide which entries of a folder are uploaded: the rules of
@@ -151,4 +154,14 @@ func (r *uploadRules) decide(name string, isFolder bool) uploadVerdict {
 // escapeRule returns the rule that takes back exactly the entry at path.
 func escapeRule(path string) string {
 	return "!" + strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, " ", `\ `).Replace(path)
+}
+
+// leavesOut decides about an entry that git lists, by its path from the folder of the rules
+// and by the .dstackignore there and above.
+func (r *uploadRules) leavesOut(path string, isFolder bool) (leftOut, byDefault bool) {
+	if r.own.Match(r.path+path, isFolder) == gitignore.Ignored {
+		return true, false
+	}
+	byDefault = r.defaults.Match(pathpkg.Base(path), isFolder) == gitignore.Ignored && r.named.Match(r.path+path, isFolder) != gitignore.Included
+	return byDefault, byDefault
 }

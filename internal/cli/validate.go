@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,8 +23,9 @@ type fileResult struct {
 	File     string        `json:"file"`
 	Valid    bool          `json:"valid"`
 	Problems spec.Problems `json:"problems"`
-	Notes    spec.Problems `json:"notes"`           // valid, but not supported yet, or probably meant otherwise
-	Error    string        `json:"error,omitempty"` // the file could not be read
+	Notes    spec.Problems `json:"notes"` // valid, but not supported yet, or probably meant otherwise
+	spec.DialectReport
+	Error    string `json:"error,omitempty"` // the file could not be read
 	read     spec.Configuration
 	profiles *profileList // of a profiles file, instead of read
 	err      error
@@ -86,13 +88,13 @@ func (a *app) validateFiles(ctx context.Context, args []string) ([]fileResult, e
 
 // checkFile checks a file. Fields that this version does not support are notes.
 func (a *app) checkFile(name string) fileResult {
-	result := fileResult{File: name, Problems: spec.Problems{}, Notes: spec.Problems{}}
+	result := fileResult{File: name, Problems: spec.Problems{}, Notes: spec.Problems{}, DialectReport: spec.FindDialect(nil)}
 	source, err := a.readSource(name)
 	if err != nil {
 		result.Error, result.err = err.Error(), err
 		return result
 	}
-	result.File = source.name
+	result.File, result.DialectReport = source.name, spec.FindDialect(source.text)
 	if isProfilesName(source.name) {
 		checkProfiles(source, &result)
 		result.Valid = result.err == nil
@@ -127,6 +129,7 @@ func findNotes(source sourceFile, c spec.Configuration) spec.Problems {
 	if service, ok := c.(*spec.Service); ok {
 		notes = append(notes, service.FindNotes()...)
 	}
+	notes = append(notes, spec.FindDialect(source.text).Notes()...)
 	return spec.Locate(source.name, source.text, notes)
 }
 
@@ -182,6 +185,12 @@ func (a *app) printValidation(results []fileResult) error {
 			continue
 		}
 		a.printResult("%s: %s", cleanLine(r.File), describeResult(r))
+		if service, ok := r.read.(*spec.Service); ok && service.Gateway != "" {
+			a.printInfo("  address: %s", describeAddress(*service))
+		}
+		if a.verbose {
+			a.printDialect(r.DialectReport)
+		}
 		a.printNotes(r.Notes)
 	}
 	return last
@@ -196,6 +205,31 @@ func describeResult(r fileResult) string {
 		return "valid, but this version cannot run it"
 	}
 	return "valid"
+}
+
+// describeAddress returns where a service is published; only a server knows the whole address.
+func describeAddress(s spec.Service) string {
+	name := cleanLine(cmp.Or(string(s.Name), "<run>"))
+	switch s.Gateway {
+	case spec.GatewayNone:
+		return "<server>/proxy/services/<project>/" + name + "/"
+	case spec.GatewayDefault:
+		return name + ".<domain of the server>"
+	}
+	return name + ".<domain of the gateway " + cleanLine(string(s.Gateway)) + ">"
+}
+
+// printDialect prints the dialect of a file, and the fields that tell it.
+func (a *app) printDialect(d spec.DialectReport) {
+	if len(d.Original)+len(d.Later) == 0 {
+		a.printInfo("  dialect: common to dstack 0.18.10 and later versions")
+	}
+	if len(d.Original) > 0 {
+		a.printInfo("  only dstack 0.18.10 has: %s", cleanLine(strings.Join(d.Original, ", ")))
+	}
+	if len(d.Later) > 0 {
+		a.printInfo("  only later versions have: %s", cleanLine(strings.Join(d.Later, ", ")))
+	}
 }
 
 // printNotes prints a line per note.
@@ -250,6 +284,7 @@ func (a *app) printNormalised(results []fileResult) error {
 			if err != nil {
 				return err
 			}
+			a.printNotes(r.Notes)
 		}
 	}
 	return last

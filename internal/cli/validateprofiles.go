@@ -35,6 +35,7 @@ func checkProfiles(source sourceFile, result *fileResult) {
 			notes = append(notes, note)
 		}
 	}
+	notes = append(notes, spec.FindDialect(source.text).Notes()...)
 	result.Notes = append(result.Notes, spec.Locate(source.name, source.text, notes)...)
 }
 

@@ -2,6 +2,8 @@ package dstack
 
 import (
 	"encoding/json"
+	"path"
+	"strings"
 	"time"
 
 	"dstack/internal/spec"
@@ -33,7 +35,7 @@ type AttemptSpec struct {
 	Auth            *RegistryAuth     // login for the image; nil: none
 	Argv            []string          // command line in the container; empty: the image's own command
 	Script          string            // the same commands joined into one shell script, for the process engine
-	WorkingDir      string            // relative to the uploaded code; empty: the image's own, and no code is copied
+	WorkingDir      string            // relative to the uploaded code, or absolute in a container; empty: the image's own, and no code is copied
 	Env             map[string]string // the complete environment, DSTACK_* variables included
 	Port            int
 	ChoosePort      bool    // an engine whose attempts share ports chooses the port, and sets PORT in Env to it
@@ -45,12 +47,45 @@ type AttemptSpec struct {
 	CodeHash        string
 	CodeRepo        string
 	CodeProject     ProjectID
+	CodePath        string        // of the code, relative to the working directory, absolute, or below ~; empty: the code folder itself
+	KeepsCodePath   bool          // the code is left out if CodePath exists and is not empty; otherwise that is an error
+	Files           []FileArchive // are put at their paths, in this order, after the code
 	Checkout        *Checkout     // the code is a commit of a git repository, and CodeHash the changes to it; nil: it is an archive
 	StopGracePeriod time.Duration // time between SIGTERM and SIGKILL
 }
 
 // HasCode reports whether the attempt needs a folder of code.
 func (s AttemptSpec) HasCode() bool { return s.CodeHash != "" || s.Checkout != nil }
+
+// FileArchive is an uploaded file or folder, and its path in replicas.
+type FileArchive struct {
+	ID   string `json:"id,omitempty"`   // empty: not uploaded yet
+	Hash string `json:"hash,omitempty"` // SHA-256 of the archive
+	Path string `json:"path"`           // relative to the working directory, absolute, or below ~
+}
+
+// CodeFolder is the folder of uploaded code in a container.
+const CodeFolder = "/workflow"
+
+// FindPathInFolder returns a path of FileArchive or of the code relative to the code folder.
+// A relative path is relative to workingDir. ok is false if the path is outside of the code
+// folder.
+func FindPathInFolder(workingDir, name string) (relative string, ok bool) {
+	if IsInHome(name) {
+		return "", false
+	}
+	if relative = path.Clean(name); !path.IsAbs(relative) {
+		relative = path.Join(workingDir, name)
+	}
+	if path.IsAbs(relative) {
+		rest, isBelow := strings.CutPrefix(relative, CodeFolder)
+		return path.Clean("." + rest), isBelow && (rest == "" || rest[0] == '/')
+	}
+	return relative, relative != ".." && !strings.HasPrefix(relative, "../")
+}
+
+// IsInHome reports whether a path begins with the home directory, ~.
+func IsInHome(name string) bool { return name == "~" || strings.HasPrefix(name, "~/") }
 
 // Checkout is a commit of a git repository.
 type Checkout struct {

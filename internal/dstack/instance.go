@@ -85,9 +85,11 @@ type GPU struct {
 type Requirements struct {
 	Resources     spec.Resources
 	Port          int
-	AnyPort       bool // the replica listens on the port that its engine chooses, so it claims none of a machine
-	IsGlobalAdmin bool // the author of the revision is a global admin, so it may run as plain processes
-	NeedsImage    bool // the service names an image, so its engine must run containers
+	AnyPort       bool   // the replica listens on the port that its engine chooses, so it claims none of a machine
+	IsGlobalAdmin bool   // the author of the revision is a global admin, so it may run as plain processes
+	NeedsImage    bool   // the service names an image, so its engine must run containers
+	OuterDir      string // a working directory outside of the attempt's own folder, which only containers have; empty: none
+	OuterPath     string // a path outside of the attempt's own folder, which only containers have; empty: none
 	Backends      []string
 	Regions       []string
 	InstanceTypes []string

@@ -44,6 +44,7 @@ type RunSpec struct {
 	RepoID            string          `json:"repo_id"`
 	RepoData          json.RawMessage `json:"repo_data"`
 	RepoCodeHash      *string         `json:"repo_code_hash"`
+	FileArchives      []FileArchive   `json:"file_archives,omitempty"` // of the files of the configuration, in their order
 	WorkingDir        string          `json:"working_dir"`
 	ConfigurationPath string          `json:"configuration_path"`
 	Configuration     spec.Service    `json:"configuration"`

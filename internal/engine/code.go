@@ -18,7 +18,7 @@ import (
 )
 
 // CodeFolder is the folder of uploaded code in a container.
-const CodeFolder = "/workflow"
+const CodeFolder = dstack.CodeFolder
 
 // Limits on unpacked code. The server limits the size of uploads; these are for working
 // folders of git repositories, too.
@@ -40,10 +40,20 @@ func ResolveWorkingDir(spec dstack.AttemptSpec) (string, error) {
 		return "", &dstack.Error{
 			Kind:    dstack.Invalid,
 			Message: fmt.Sprintf("working_dir %q is outside the uploaded folder", spec.WorkingDir),
-			Hint:    "give a path relative to the folder that dstack apply is run in",
+			Hint:    "give a path relative to the folder that dstack apply is run in; an absolute path needs Docker",
 		}
 	}
 	return dir, nil
+}
+
+// ResolveContainerDir returns the absolute working folder of an attempt's command in a container:
+// an absolute working_dir as it is, any other below the code folder.
+func ResolveContainerDir(spec dstack.AttemptSpec) (string, error) {
+	if path.IsAbs(spec.WorkingDir) {
+		return path.Clean(spec.WorkingDir), nil
+	}
+	dir, err := ResolveWorkingDir(spec)
+	return path.Join(CodeFolder, dir), err
 }
 
 // isInside reports whether a clean relative path stays below the folder that it
@@ -53,7 +63,8 @@ func isInside(name string) bool { return name != ".." && !strings.HasPrefix(name
 // archiveEntry is one entry of a code archive. Its header has been sanitized.
 type archiveEntry struct {
 	*tar.Header
-	body io.Reader // valid until the next entry
+	body   io.Reader // valid until the next entry
+	isSole bool      // the entry is the only one of an archive of a single file
 }
 
 // readArchive yields the entries of a code archive. It accepts only folders, plain
@@ -63,6 +74,12 @@ type archiveEntry struct {
 // unpacked, too many entries or too many bytes end the sequence with an error: an
 // incomplete code folder must not be used.
 func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[archiveEntry, error] {
+	return readEntries(ctx, r, leftOut, nil)
+}
+
+// readEntries is readArchive for an archive whose names begin with a root, which is
+// removed; nil: they do not.
+func readEntries(ctx context.Context, r io.Reader, leftOut *[]string, root *archiveRoot) iter.Seq2[archiveEntry, error] {
 	return func(yield func(archiveEntry, error) bool) {
 		source := tar.NewReader(r)
 		written := writtenNames{}
@@ -83,6 +100,10 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 				yield(archiveEntry{}, err)
 				return
 			}
+			if err := root.strip(h); err != nil {
+				yield(archiveEntry{}, err)
+				return
+			}
 			if h.Typeflag == tar.TypeXGlobalHeader || isRoot(h) && count < maxArchiveEntries {
 				continue
 			}
@@ -99,7 +120,7 @@ func readArchive(ctx context.Context, r io.Reader, leftOut *[]string) iter.Seq2[
 				err = newCodeError("it has more than %d files and folders or is larger than %s", maxArchiveEntries,
 					human.Bytes(maxUnpackedBytes))
 			}
-			if !yield(archiveEntry{clean, source}, err) || err != nil {
+			if !yield(archiveEntry{clean, source, root.isSole()}, err) || err != nil {
 				return
 			}
 		}

@@ -338,6 +338,18 @@ func TestResolveWorkingDir(t *testing.T) {
 	}
 }
 
+func TestResolveContainerDir(t *testing.T) {
+	for given, want := range map[string]string{
+		"": "/workflow", ".": "/workflow", "app": "/workflow/app", "/workflow/app": "/workflow/app", "/": "/", "/etc/": "/etc", "/a/../b": "/b",
+		"..": "", "a/../..": "",
+	} {
+		got, err := engine.ResolveContainerDir(dstack.AttemptSpec{WorkingDir: given})
+		if (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("%q becomes %q, %v; want %q", given, got, err, want)
+		}
+	}
+}
+
 func FuzzUnpackArchive(f *testing.F) {
 	for _, entries := range maliciousArchives {
 		f.Add(buildArchive(f, entries...))

@@ -9,6 +9,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/origin"
 	"dstack/internal/server/wire"
+	"dstack/internal/spec"
 	"dstack/internal/sshserver"
 )
 
@@ -19,10 +20,21 @@ func (s *Server) urlsFor(c *apiCall) route.URLs { return s.site.URLs(origin.Read
 // slash, as in 0.18.10. One by path needs it, so that relative links work.
 func buildRunURLs(urls route.URLs, run dstack.Run) wire.RunURLs {
 	service := urls.RunForPrograms(run.Project, run.Name)
+	if run.Spec.Configuration.Gateway == spec.GatewayNone {
+		service = urls.RunByPath(run.Project, run.Name)
+	}
 	if service != urls.RunByPath(run.Project, run.Name) {
 		service = strings.TrimSuffix(service, "/")
 	}
 	return wire.RunURLs{Service: service, Models: urls.Models(run.Project)}
+}
+
+// findRunURL returns the URL of a run that users are shown. Without a gateway it is by path.
+func findRunURL(urls route.URLs, project, name string, conf spec.Service) string {
+	if conf.Gateway == spec.GatewayNone {
+		return urls.RunByPath(project, name)
+	}
+	return urls.Run(project, name)
 }
 
 // runURLsFor returns the URLs of a run, and the address of its jobs for SSH, that work for the caller.

@@ -9,6 +9,8 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // localURL returns the URL of a run by its name below localhost.
@@ -112,5 +114,23 @@ func TestAddresses_FollowTheCaller(t *testing.T) {
 				t.Errorf("the plan has %s and %s", preview.URL, preview.ModelURL)
 			}
 		})
+	}
+}
+
+// TestAddresses_WithoutAGateway: with `gateway: false`, users and published clients are shown
+// the address by path, even where names can be resolved.
+func TestAddresses_WithoutAGateway(t *testing.T) {
+	site := route.Site{Server: route.Origin{Scheme: "https", Host: "dstack.example.com"}, Main: "main"}
+	urls := site.URLs(route.Reader{})
+	const byName, byPath = "https://web.dstack.example.com/", "https://dstack.example.com/proxy/services/main/web/"
+	for gateway, want := range map[spec.Text]string{"": byName, spec.GatewayDefault: byName, spec.GatewayNone: byPath} {
+		conf := spec.Service{Gateway: gateway}
+		if got := findRunURL(urls, "main", "web", conf); got != want {
+			t.Errorf("gateway %q: users are shown %s, not %s", gateway, got, want)
+		}
+		run := dstack.Run{Project: "main", Name: "web", Spec: dstack.RunSpec{Configuration: conf}}
+		if got := buildRunURLs(urls, run).Service; strings.TrimSuffix(got, "/") != strings.TrimSuffix(want, "/") {
+			t.Errorf("gateway %q: the published client is shown %s, not %s", gateway, got, want)
+		}
 	}
 }

@@ -20,11 +20,7 @@ func (s *Server) authorize(c *apiCall) error {
 	if c.operation.level == access.LevelNone {
 		return nil
 	}
-	known, err := s.authenticate(c)
-	if err != nil {
-		return err
-	}
-	project, err := s.findProject(c, known)
+	known, project, err := s.authenticate(c)
 	if err != nil {
 		return err
 	}
@@ -62,48 +58,39 @@ func newAccessDeniedError() error {
 		Err: &dstack.Error{Kind: dstack.Forbidden, Message: "you may not do this", Hint: "ask an admin"}}
 }
 
-// authenticate finds the user of the token in the request and sets c.user. It
-// returns false if the request has no token, and an error if the token is not
-// valid or the store fails.
-func (s *Server) authenticate(c *apiCall) (known bool, err error) {
+// authenticate finds the user of the token in the request and the project that the
+// path names, and sets c.user and c.project. project is the caller's role in it; it is
+// zero if the path names no project or the project does not exist. known is false if
+// the request has no token. The error says that the token is not valid, or that the
+// store fails.
+func (s *Server) authenticate(c *apiCall) (known bool, project access.Project, err error) {
 	scheme, token, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return false, nil
+		return false, project, nil
+	}
+	name := c.r.PathValue("project_name")
+	if !wire.IsText(name) {
+		name = "" // no project has such a name, and PostgreSQL refuses to look for it
 	}
 	hash := HashToken(token)
-	user, err := s.store.UserByToken(c.ctx, hash)
+	caller, err := s.store.Caller(c.ctx, hash, name)
 	if err != nil && dstack.KindOf(err) != dstack.NotFound {
-		return false, &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+		return false, project, &dstack.Error{Kind: dstack.Unavailable, Cause: err,
 			Message: "the server cannot check the token", Hint: "try again in a moment"}
 	}
-	if err != nil || subtle.ConstantTimeCompare([]byte(user.TokenHash), []byte(hash)) != 1 {
-		return false, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{
+	if err != nil || subtle.ConstantTimeCompare([]byte(caller.User.TokenHash), []byte(hash)) != 1 {
+		return false, project, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{
 			Kind: dstack.Unauthorized, Message: "the server does not accept this token",
 			Hint: "enter the current one: dstack config --project NAME --url URL; " +
 				"if the admin's is lost, on the server's machine: dstack server token"}}
 	}
-	c.user = user
-	return true, nil
-}
-
-// findProject finds the project that the path names, sets c.project and
-// returns the caller's role in it. It returns the zero value if the path names
-// no project, the project does not exist or the caller is not known.
-func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
-	name := c.r.PathValue("project_name")
-	if !known || name == "" {
-		return access.Project{}, nil
+	c.user = caller.User
+	if caller.Project != nil {
+		c.project = *caller.Project
+		project = access.Project{Exists: true, Member: caller.IsMember, Role: caller.Role}
 	}
-	project, err := s.store.Project(c.ctx, name)
-	if dstack.KindOf(err) == dstack.NotFound {
-		return access.Project{}, nil
-	}
-	if err != nil {
-		return access.Project{}, err
-	}
-	c.project = project
-	return s.findMembership(c.ctx, project.ID, c.user)
+	return true, project, nil
 }
 
 // findMembership returns the role of a user in a project that exists.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -18,13 +20,37 @@ const maxBodyTime = 30 * time.Second
 // decodeBody reads and decodes the body of a call; see wire.Decode. It lifts
 // the read deadline, so that the handler may wait afterwards.
 func decodeBody[In any](c *apiCall) (In, error) {
+	var in In
+	if err := checkContentType(c.r); err != nil {
+		return in, err
+	}
 	text, err := io.ReadAll(c.r.Body)
 	if err != nil {
-		var in In
 		return in, toBodyError(err, c.operation.maxBody)
 	}
 	c.setReadDeadline(0)
 	return wire.Decode[In](text)
+}
+
+// checkContentType refuses a body that is not JSON by its own account. The published client
+// sends no Content-Type.
+func checkContentType(r *http.Request) error {
+	given := r.Header.Get("Content-Type")
+	if given == "" || r.ContentLength == 0 {
+		return nil
+	}
+	media, _, err := mime.ParseMediaType(given)
+	if err == nil && (media == "application/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")) {
+		return nil
+	}
+	return newMediaTypeError(given, "application/json")
+}
+
+// newMediaTypeError returns the error for a body of another type than wanted.
+func newMediaTypeError(given, wanted string) error {
+	message := "the body must be " + wanted + ", and its Content-Type is " + quote(given)
+	return wire.StatusError{Status: http.StatusUnsupportedMediaType, Detail: wire.NewDetail(message),
+		Err: &dstack.Error{Kind: dstack.Invalid, Message: message, Hint: "send the header Content-Type: " + wanted}}
 }
 
 // setReadDeadline limits the time for the client to send the rest of the body;

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,8 +39,11 @@ const execAccessInterval = 15 * time.Second
 // execInReplica runs a command in a replica. Errors before the WebSocket is open are ordinary
 // responses; later ones are in the last message.
 func (s *Server) execInReplica(c *apiCall) error {
-	if !strings.EqualFold(c.r.Header.Get("Upgrade"), "websocket") {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "this call needs a WebSocket", Hint: "use: dstack exec RUN"}
+	if !isWebSocketRequest(c.r) {
+		c.w.Header().Set("Upgrade", "websocket")
+		c.w.Header().Set("Connection", "Upgrade")
+		return wire.StatusError{Status: http.StatusUpgradeRequired, Detail: wire.NewDetail("this call needs a WebSocket"),
+			Err: &dstack.Error{Kind: dstack.Invalid, Message: "this call needs a WebSocket", Hint: "use: dstack exec RUN"}}
 	}
 	end, err := s.commands.begin(c.user.ID)
 	if err != nil {
@@ -64,6 +68,13 @@ func (s *Server) execInReplica(c *apiCall) error {
 		_ = conn.Close(websocket.StatusNormalClosure, "")
 	}
 	return nil
+}
+
+// isWebSocketRequest reports whether a request opens a WebSocket of the only version in use.
+func isWebSocketRequest(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && r.Header.Get("Sec-WebSocket-Version") == "13" &&
+		strings.Contains(strings.ToLower(strings.Join(r.Header["Connection"], ",")), "upgrade") &&
+		r.ProtoMajor == 1 && r.Header.Get("Sec-WebSocket-Key") != ""
 }
 
 // execCall is one call of runs/exec.

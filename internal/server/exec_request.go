@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/coder/websocket"
 
@@ -37,17 +36,10 @@ func (x *execCall) readRequest() error {
 // checkExecRequest refuses what no program can be started with.
 func checkExecRequest(r api.ExecRequest) error {
 	for i, argument := range r.Command {
-		switch {
-		case strings.ContainsRune(argument, 0):
-			return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("argument %d of the command has a zero byte", i),
-				Hint: "pass binary data through standard input"}
-		case len(argument) > maxArgumentBytes:
+		if len(argument) > maxArgumentBytes {
 			return &dstack.Error{Kind: dstack.Invalid, Hint: "pass long texts through standard input",
 				Message: fmt.Sprintf("argument %d of the command has %d bytes, the limit is %d", i, len(argument), maxArgumentBytes)}
 		}
-	}
-	if r.Terminal != nil && strings.ContainsRune(r.Terminal.Type, 0) {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "the type of the terminal has a zero byte"}
 	}
 	return nil
 }

@@ -29,8 +29,8 @@ func TestExec_RefusesBadRequests(t *testing.T) {
 		"[]":                                 "the first message must be an ExecRequest",
 		`{"run_name": 5}`:                    "run_name",
 		`{"run_name": "web", "shell": true}`: "shell",
-		`{"run_name": "web", "command": ["\u0000"]}`:                                              "argument 0 of the command has a zero byte",
-		`{"run_name": "web", "terminal": {"type": "a\u0000", "size": {"columns": 1, "rows": 1}}}`: "the type of the terminal has a zero byte",
+		`{"run_name": "web", "command": ["\u0000"]}`:                                              "command.0: the text contains the character U+0000",
+		`{"run_name": "web", "terminal": {"type": "a\u0000", "size": {"columns": 1, "rows": 1}}}`: "terminal.type: the text contains the character U+0000",
 		`{"run_name": "web", "terminal": {"type": "a", "size": {"columns": -1, "rows": 1}}}`:      "columns",
 		string(long): "argument 1 of the command has 131072 bytes, the limit is 131071",
 	} {

@@ -225,7 +225,7 @@ func TestExec_ReportsErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+h.admin)
-	if a := h.send(r); a.status != 400 || !strings.Contains(a.text, "needs a WebSocket") {
+	if a := h.send(r); a.status != 426 || a.header.Get("Upgrade") != "websocket" || !strings.Contains(a.text, "needs a WebSocket") {
 		t.Errorf("without a WebSocket: %d %s", a.status, a.text)
 	}
 }

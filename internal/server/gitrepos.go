@@ -75,7 +75,7 @@ func NewGitCheckout(a dstack.RepoAccess, checkout dstack.Checkout) (gitrepo.Sour
 
 // findCheckout returns the commit that a run needs for its commands; nil: none.
 func findCheckout(rs dstack.RunSpec) *dstack.Checkout {
-	if job.ResolveWorkingDir(rs) == "" {
+	if !job.NeedsCode(rs) {
 		return nil // without commands, no code is copied into the image
 	}
 	return job.FindCheckout(rs)
@@ -99,6 +99,15 @@ func (s *Server) fetchCheckout(c *apiCall, rs *dstack.RunSpec) error {
 	source, wanted := NewGitCheckout(access, *checkout)
 	if err := wanted.CheckAuthor(); err != nil {
 		return err
+	}
+	named := wanted.Commit
+	if wanted.Commit, err = s.repos.Resolve(c.ctx, source, named); err != nil {
+		return toRepoError(err)
+	}
+	if wanted.Commit != named {
+		if rs.RepoData, err = job.SetCommit(rs.RepoData, wanted.Branch, wanted.Hash); err != nil {
+			return err
+		}
 	}
 	if err := s.repos.Fetch(c.ctx, source, wanted.Commit); err != nil {
 		return toRepoError(err)

@@ -248,3 +248,36 @@ func (g *gitServer) project() dstack.Project {
 	}
 	return project
 }
+
+// A run that names no commit gets the last one of the branch, or of the default branch. Where the branch has moved, applying
+// again is a change.
+func TestApply_ResolvesTheCommit(t *testing.T) {
+	g := newGitServer(t)
+	g.mustCall(api.ProjectPrefix+"/repos/init", initBody(g.url, ""), nil)
+	for _, data := range []string{`{"repo_type": "remote", "repo_name": "app", "repo_branch": null, "repo_hash": null}`,
+		`{"repo_type": "remote", "repo_name": "app", "repo_branch": "main"}`} {
+		rs := g.gitSpec("web", "", "")
+		rs.RepoData = dstack.JSON(data)
+		var plan api.RunPlan
+		g.mustCall(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: rs}, &plan)
+		if text := string(plan.RunSpec.RepoData); !strings.Contains(text, g.repo.Head()) || !strings.Contains(text, `"repo_branch":"main"`) {
+			t.Errorf("%s: the plan has %s", data, text)
+		}
+	}
+	rs := g.gitSpec("web", "", "")
+	rs.RepoData = dstack.JSON(`{"repo_type": "remote", "repo_name": "app"}`)
+	g.mustCall(api.PathApply, api.ApplyRequest{RunSpec: rs}, nil)
+	var preview api.Preview
+	g.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, &preview)
+	if len(preview.Changes) > 0 {
+		t.Errorf("the same commit is a change: %+v", preview.Changes)
+	}
+	g.repo.Commit(map[string]string{"app.txt": "two\n"})
+	g.repo.Git("push", "--quiet", "origin", "main")
+	g.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, &preview)
+	if len(preview.Changes) != 1 || preview.Changes[0].Path != "code" || preview.Strategy != api.StrategyRolling {
+		t.Errorf("%+v", preview.Changes)
+	}
+	rs.RepoData = dstack.JSON(`{"repo_type": "remote", "repo_name": "app", "repo_branch": "gone"}`)
+	g.expectError(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, 400, dstack.Invalid, "has no branch")
+}

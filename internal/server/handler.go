@@ -103,7 +103,7 @@ func (s *Server) respondUnknownPath(mux *http.ServeMux, w http.ResponseWriter, r
 		probe := r.Clone(r.Context())
 		probe.Method = method
 		if _, pattern := mux.Handler(probe); pattern != "/" && method != r.Method {
-			w.Header().Set("Allow", method)
+			w.Header().Set("Allow", strings.Replace(method, http.MethodGet, "GET, HEAD", 1))
 			s.respondError(w, r, wire.StatusError{Status: http.StatusMethodNotAllowed, Detail: "Method Not Allowed",
 				Err: &dstack.Error{Kind: dstack.Invalid, Message: r.URL.Path + " does not accept " + r.Method,
 					Hint: "use " + method}})

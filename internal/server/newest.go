@@ -67,6 +67,16 @@ func (s *Server) applyNewest(c *apiCall, in v022.Application) (wire.RunAnswer, e
 	return s.getRun(c, api.RunName{RunName: run.Name})
 }
 
+// getRepoOrNone is getRepo with the error that later clients take for a repo that is not registered yet. It has no cause,
+// whose code they would get.
+func (s *Server) getRepoOrNone(c *apiCall, in api.GetRepo) (repoWithCreds, error) {
+	repo, err := s.getRepo(c, in)
+	if dstack.KindOf(err) == dstack.NotFound {
+		err = &dstack.Error{Kind: dstack.NotFound, Message: "there is no repo " + quote(in.RepoID), Hint: "register it first: repos/init"}
+	}
+	return repo, err
+}
+
 // registerVirtualRepo registers the repo of a run without code. Clients do it themselves, but programs need not.
 func (s *Server) registerVirtualRepo(c *apiCall, rs dstack.RunSpec) error {
 	_, err := s.store.Repo(c.ctx, c.project.ID, rs.RepoID)

@@ -1,20 +1,17 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
-	"path"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
 	"dstack/internal/server/wire"
-	"dstack/internal/server/wire/v022"
-	"dstack/internal/spec"
 )
 
 const (
@@ -24,8 +21,16 @@ const (
 
 // openAPIDocuments returns the OpenAPI document of each dialect as JSON. It is built only once.
 var openAPIDocuments = map[wire.Dialect]func() ([]byte, error){
-	wire.Dialect018: sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI(wire.Dialect018)) }),
-	wire.Dialect022: sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI(wire.Dialect022)) }),
+	wire.Dialect018: sync.OnceValues(func() ([]byte, error) { return encodeOpenAPI(wire.Dialect018) }),
+	wire.Dialect022: sync.OnceValues(func() ([]byte, error) { return encodeOpenAPI(wire.Dialect022) }),
+}
+
+func encodeOpenAPI(dialect wire.Dialect) ([]byte, error) {
+	document, err := describeAPI(dialect)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(document)
 }
 
 func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request, dialect wire.Dialect) {
@@ -37,114 +42,165 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request, dialect wi
 	writeEncodedJSON(w, http.StatusOK, text)
 }
 
-// schemaAliases maps types with their own JSON encoding to types that have the
-// same schema.
-var schemaAliases = map[reflect.Type]reflect.Type{
-	reflect.TypeFor[json.RawMessage]():     reflect.TypeFor[any](),
-	reflect.TypeFor[api.Timestamp]():       reflect.TypeFor[timeSchema](),
-	reflect.TypeFor[wire.Null]():           reflect.TypeFor[any](),
-	reflect.TypeFor[spec.Env]():            reflect.TypeFor[map[string]string](),
-	reflect.TypeFor[spec.Retry]():          reflect.TypeFor[any](), // a boolean or a mapping
-	reflect.TypeFor[spec.MaxDuration]():    reflect.TypeFor[string](),
-	reflect.TypeFor[spec.Model]():          reflect.TypeFor[map[string]any](),
-	reflect.TypeFor[v022.CPU]():            reflect.TypeFor[any](), // its number, or a mapping with its type
-	reflect.TypeFor[v022.Configuration]():  reflect.TypeFor[map[string]any](),
-	reflect.TypeFor[v022.RequestProfile](): reflect.TypeFor[map[string]any](),
-	reflect.TypeFor[spec.Resources]():      reflect.TypeFor[map[string]any](), // every spelling that a configuration may use
-}
+// apiDescription introduces the OpenAPI document.
+const apiDescription = `The HTTP API of the dstack server.
 
-// timeSchema is a type whose schema is a time.
-type timeSchema struct{}
+A path that exists answers other methods with 405, and with the ones that it has in the header Allow; GET includes HEAD.
+Bodies are JSON in UTF-8, at most 1 MB (4 MB with a configuration). A request may lack the header Content-Type.
+Unknown, missing and repeated fields are refused with 422, each with its place. No text may contain U+0000.
+The file name of an upload is the SHA-256 of its content, as 64 hexadecimal digits.
+Errors that the state of the server causes, such as a name that does not exist, are 400; the field error.kind tells them apart.
+A project that the caller may not see is 404. A missing or wrong token is 403.
+Global admins may call every operation.
 
-// Schema returns the schema of a time.
-func (timeSchema) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Format: "date-time"}
-}
+A client that names its version in the header X-API-VERSION gets the form of that version, which this path describes for
+the same header. It gets the hint of an error in its message, too, and 400 instead of 403 for what the operation, and not
+the token, does not allow. A version that the server does not speak is refused with 400.`
 
 // describeAPI returns the OpenAPI 3.1 document of all operations of a dialect.
-func describeAPI(dialect wire.Dialect) *huma.OpenAPI {
-	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
-	for t, alias := range schemaAliases {
-		schemas.RegisterTypeAlias(t, alias)
+func describeAPI(dialect wire.Dialect) (wire.Schema, error) {
+	schemas, err := wire.NewSchemas()
+	if err != nil {
+		return nil, err
 	}
-	doc := &huma.OpenAPI{
-		OpenAPI: "3.1.0",
-		Info: &huma.Info{Title: "dstack", Version: dialect.Version(),
-			Description: "The HTTP API of the dstack server. Global admins may call every operation."},
-		Paths: map[string]*huma.PathItem{},
-		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
-			"token": {Type: "http", Scheme: "bearer"}}},
-	}
-	operations := dialectOperations[dialect]
+	paths, operations := wire.Schema{}, dialectOperations[dialect]
 	for i := range operations {
 		operation := &operations[i]
-		item := &huma.PathItem{Post: describeOperation(operation, schemas)}
-		if operation.method == http.MethodGet {
-			item = &huma.PathItem{Get: describeOperation(operation, schemas)}
-		}
-		doc.Paths[operation.path] = item
+		paths[operation.path] = wire.Schema{strings.ToLower(operation.method): describeOperation(operation, schemas)}
 	}
-	return doc
+	return wire.Schema{
+		"openapi": "3.1.0",
+		"info":    wire.Schema{"title": "dstack", "version": dialect.Version(), "description": apiDescription},
+		"paths":   paths,
+		"components": wire.Schema{"schemas": schemas.Definitions,
+			"securitySchemes": wire.Schema{"token": wire.Schema{"type": "http", "scheme": "bearer"}}},
+	}, nil
 }
 
-// schemaName returns the name of a type's schema. Types outside of package api
-// get their package as a prefix, because packages may use the same name.
-func schemaName(t reflect.Type, hint string) string {
-	name := huma.DefaultSchemaNamer(t, hint)
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-		t = t.Elem()
-	}
-	if pkg := path.Base(t.PkgPath()); pkg != "." && pkg != "api" {
-		return strings.ToUpper(pkg[:1]) + pkg[1:] + name
-	}
-	return name
-}
-
-func describeOperation(operation *apiOperation, schemas huma.Registry) *huma.Operation {
-	op := &huma.Operation{
-		Method: operation.method, Path: operation.path, Summary: operation.summary,
-		Tags: []string{findTag(operation.path)},
-	}
-	op.Responses = map[string]*huma.Response{
-		"200": {Description: "Success.",
-			Content: describeContent(operation.responseType, responseMediaType(operation), schemas)},
-		"default": {Description: "An error: its kind, a message, and a hint.",
-			Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)},
-	}
-	if operation.format == formatWebSocket {
-		op.Responses["101"] = &huma.Response{Description: "The messages follow.",
-			Content: describeContent(operation.responseType, "application/json", schemas)}
-		delete(op.Responses, "200")
-	}
-	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(operation.path)
-	op.OperationID = strings.Trim(names, "_")
+func describeOperation(operation *apiOperation, schemas *wire.Schemas) wire.Schema {
+	op := wire.Schema{"summary": operation.summary, "tags": []string{findTag(operation.path)},
+		"operationId": nameOperation(operation.path), "responses": describeResponses(operation, schemas)}
 	if operation.level != access.LevelNone {
-		op.Security = []map[string][]string{{"token": {}}}
-		op.Description = "Required access: " + string(operation.level)
+		op["security"] = []wire.Schema{{"token": []string{}}}
+		op["description"] = "Required access: " + string(operation.level)
 	}
-	for part := range strings.SplitSeq(operation.path, "/") {
-		if name, ok := strings.CutPrefix(part, "{"); ok {
-			op.Parameters = append(op.Parameters, &huma.Param{Name: strings.TrimSuffix(name, "}"), In: "path", Required: true,
-				Schema: &huma.Schema{Type: huma.TypeString}})
-		}
+	if parameters := describeParameters(operation); len(parameters) > 0 {
+		op["parameters"] = parameters
 	}
-	describeBody(op, operation, schemas)
+	if body := describeBody(operation, schemas); body != nil {
+		op["requestBody"] = body
+	}
 	return op
 }
 
-func describeBody(op *huma.Operation, operation *apiOperation, schemas huma.Registry) {
-	switch {
-	case operation.format == formatMultipart:
-		op.Parameters = append(op.Parameters, &huma.Param{Name: "repo_id", In: "query", Required: true,
-			Schema: &huma.Schema{Type: huma.TypeString}})
-		file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
-		form := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}
-		op.RequestBody = &huma.RequestBody{Required: true,
-			Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: form}}}
-	case operation.requestType != reflect.TypeFor[wire.Null]():
-		op.RequestBody = &huma.RequestBody{Required: true,
-			Content: describeContent(operation.requestType, "application/json", schemas)}
+// nameOperation returns the operation ID of a path: project_project_name_runs_get for
+// /api/project/{project_name}/runs/get.
+func nameOperation(urlPath string) string {
+	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(urlPath)
+	return strings.Trim(names, "_")
+}
+
+func describeParameters(operation *apiOperation) []wire.Schema {
+	var parameters []wire.Schema
+	add := func(name, in string, schema wire.Schema) {
+		parameters = append(parameters, wire.Schema{"name": name, "in": in, "required": true, "schema": schema})
 	}
+	for part := range strings.SplitSeq(operation.path, "/") {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			add(strings.TrimSuffix(name, "}"), "path", wire.Schema{"type": "string", "minLength": 1})
+		}
+	}
+	for _, name := range operation.query {
+		add(name, "query", wire.Schema{"type": "string", "minLength": 1})
+	}
+	return parameters
+}
+
+// describeBody returns the request body of an operation, nil if it has none.
+func describeBody(operation *apiOperation, schemas *wire.Schemas) wire.Schema {
+	content := func(media string, schema wire.Schema) wire.Schema {
+		return wire.Schema{media: wire.Schema{"schema": schema}}
+	}
+	switch {
+	case operation.method == http.MethodGet:
+		return nil
+	case operation.format == formatMultipart:
+		file := wire.Schema{"type": "string", "contentMediaType": "application/octet-stream"}
+		return wire.Schema{"required": true, "content": content("multipart/form-data",
+			wire.Schema{"type": "object", "properties": wire.Schema{"file": file}, "required": []string{"file"},
+				"additionalProperties": false})}
+	case operation.optionalBody:
+		return wire.Schema{"required": false, "content": content("application/json", wire.Schema{"type": []string{"object", "null"}})}
+	case operation.requestType == reflect.TypeFor[wire.Null]():
+		return wire.Schema{"required": false, "content": content("application/json",
+			wire.Schema{"type": []string{"object", "null"}, "maxProperties": 0})}
+	}
+	return wire.Schema{"required": true, "content": content("application/json", schemas.Request(operation.requestType))}
+}
+
+// describeResponses returns the responses of an operation by status. Every status that it
+// may have is among them.
+func describeResponses(operation *apiOperation, schemas *wire.Schemas) wire.Schema {
+	responses := wire.Schema{}
+	add := func(status int, description, media string, schema wire.Schema) wire.Schema {
+		response := wire.Schema{"description": description}
+		if schema != nil {
+			response["content"] = wire.Schema{media: wire.Schema{"schema": schema}}
+		}
+		responses[strconv.Itoa(status)] = response
+		return response
+	}
+	switch {
+	case operation.unsupported:
+	case operation.format == formatWebSocket:
+		add(http.StatusSwitchingProtocols, "A WebSocket. Its messages are described at ExecUpdate.", "", nil)
+		schemas.Response(operation.responseType)
+	default:
+		add(http.StatusOK, "Success.", responseMediaType(operation), schemas.Response(operation.responseType))
+	}
+	for _, status := range listErrorStatuses(operation) {
+		response := add(status, errorDescriptions[status], "application/json", schemas.ErrorSchema(status))
+		if status == http.StatusServiceUnavailable {
+			response["headers"] = wire.Schema{"Retry-After": wire.Schema{"required": true, "schema": wire.Schema{"type": "integer"}}}
+		}
+	}
+	return responses
+}
+
+var errorDescriptions = map[int]string{
+	http.StatusBadRequest:            "Refused: something does not exist, or its state does not allow this.",
+	http.StatusForbidden:             "The token is missing or wrong, or its user may not do this.",
+	http.StatusNotFound:              "There is no such project that the caller may see.",
+	http.StatusRequestEntityTooLarge: "The request is too large.",
+	http.StatusUnsupportedMediaType:  "The body is of another type.",
+	http.StatusUpgradeRequired:       "This operation needs a WebSocket.",
+	http.StatusUnprocessableEntity:   "The request is not valid. All problems are listed.",
+	http.StatusServiceUnavailable:    "Not now. Try again.",
+	http.StatusGatewayTimeout:        "Another server did not answer in time.",
+}
+
+// listErrorStatuses returns the statuses of the errors that an operation may answer.
+func listErrorStatuses(operation *apiOperation) []int {
+	var statuses []int
+	if strings.HasPrefix(operation.path, "/api/") {
+		statuses = append(statuses, http.StatusBadRequest)
+	}
+	if operation.level != access.LevelNone {
+		statuses = append(statuses, http.StatusForbidden, http.StatusServiceUnavailable)
+	}
+	if strings.Contains(operation.path, "{project_name}") {
+		statuses = append(statuses, http.StatusNotFound)
+	}
+	if operation.format == formatWebSocket {
+		statuses = append(statuses, http.StatusUpgradeRequired)
+	}
+	if operation.method == http.MethodPost {
+		statuses = append(statuses, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity)
+	}
+	if operation.asksOtherServers {
+		statuses = append(statuses, http.StatusGatewayTimeout)
+	}
+	return statuses
 }
 
 // responseMediaType returns the content type of an operation's response.
@@ -155,14 +211,10 @@ func responseMediaType(operation *apiOperation) string {
 	return "application/json"
 }
 
-func describeContent(t reflect.Type, media string, schemas huma.Registry) map[string]*huma.MediaType {
-	return map[string]*huma.MediaType{media: {Schema: schemas.Schema(t, true, "")}}
-}
-
 // findTag returns the OpenAPI tag of a path: users for /api/users/list, runs for
 // /api/project/{project_name}/runs/get.
 func findTag(urlPath string) string {
 	rest := strings.TrimPrefix(strings.TrimPrefix(urlPath, api.ProjectPrefix), "/api")
 	tag, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
-	return tag
+	return cmp.Or(tag, "server")
 }

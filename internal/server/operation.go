@@ -28,6 +28,11 @@ type apiOperation struct {
 	responseType reflect.Type // wire.Null: the body is null
 	format       bodyFormat
 	handle       func(*Server, *apiCall) error
+
+	query            []string // the required parameters in the URL
+	optionalBody     bool     // the body is any JSON object, or missing
+	unsupported      bool     // it always fails
+	asksOtherServers bool     // it may fail because another server, such as a git host, does not answer in time
 }
 
 // bodyFormat is the format of an operation's bodies.
@@ -104,6 +109,12 @@ func translate[Request, In, Out, Body any](
 // configuration.
 func allowLargeBody(op apiOperation) apiOperation {
 	op.maxBody = maxRunBodyBytes
+	return askOtherServers(op)
+}
+
+// askOtherServers marks an operation that reads git repositories or the hub.
+func askOtherServers(op apiOperation) apiOperation {
+	op.asksOtherServers = true
 	return op
 }
 
@@ -118,8 +129,11 @@ func withMethod(method string, op apiOperation) apiOperation {
 func newEmptyListOperation(path string, level access.Level) apiOperation {
 	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes,
 		summary:     "Always empty: not supported yet.",
-		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[[]wire.Null](),
+		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[[]wire.Null](), optionalBody: true,
 		handle: func(s *Server, c *apiCall) error {
+			if _, err := decodeBody[*map[string]any](c); err != nil {
+				return err
+			}
 			s.respondJSON(c.w, http.StatusOK, []wire.Null{})
 			return nil
 		}}
@@ -131,6 +145,7 @@ func newUnsupportedOperation(path string, level access.Level, feature string) ap
 	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes,
 		summary:     "Always fails: not supported yet.",
 		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[wire.Null](),
+		optionalBody: true, unsupported: true,
 		handle: func(*Server, *apiCall) error {
 			return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: " + feature,
 				Hint: unsupportedHints[feature]}

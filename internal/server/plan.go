@@ -52,6 +52,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := s.store.PinSecrets(c.ctx, c.project.ID, &p.spec); err != nil {
 		return p, err
 	}
+	if err := s.findArchives(c, &p.spec); err != nil {
+		return p, err
+	}
 	if err := s.fetchCheckout(c, &p.spec); err != nil {
 		return p, err
 	}
@@ -189,16 +192,12 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	if p.name == "" {
 		return nil
 	}
-	run, err := s.store.Run(c.ctx, c.project.ID, p.name)
-	if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.IsFinished() {
+	found, err := s.store.NamedRunDetails(c.ctx, c.project.ID, p.name)
+	if dstack.KindOf(err) == dstack.NotFound || err == nil && found.Run.Status.IsFinished() {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	found, err := s.store.RunDetails(c.ctx, run.ID)
-	if err == nil && len(found) == 1 {
-		p.existing = &found[0]
+	if err == nil {
+		p.existing = &found
 	}
 	return err
 }
@@ -313,7 +312,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		preview.Strategy = combineStrategies(preview.Changes)
 	}
 	if p.name != "" {
-		preview.URL = s.urlsFor(c).Run(c.project.Name, p.name)
+		preview.URL = findRunURL(s.urlsFor(c), c.project.Name, p.name, p.spec.Configuration)
 	}
 	if p.spec.Configuration.Model != nil {
 		preview.ModelURL = s.urlsFor(c).Models(c.project.Name)

@@ -26,23 +26,10 @@ const maxOwnedProjects = 10
 
 // listVisibleProjects returns the projects that the caller may see.
 func (s *Server) listVisibleProjects(c *apiCall) ([]dstack.Project, error) {
-	all, err := s.store.Projects(c.ctx)
-	if err != nil || c.isGlobalAdmin() {
-		return all, err
+	if c.isGlobalAdmin() {
+		return s.store.Projects(c.ctx)
 	}
-	var mine []dstack.Project
-	for _, p := range all {
-		members, err := s.store.Members(c.ctx, p.ID)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range members {
-			if m.User.ID == c.user.ID {
-				mine = append(mine, p)
-			}
-		}
-	}
-	return mine, nil
+	return s.store.ProjectsOf(c.ctx, c.user.ID)
 }
 
 func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"unicode/utf8"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
@@ -43,7 +44,7 @@ func (s *Server) getRepo(c *apiCall, in api.GetRepo) (repoWithCreds, error) {
 // initRepo registers a repo. It refuses credentials for a folder, because nothing would
 // use them.
 func (s *Server) initRepo(c *apiCall, in api.InitRepo) (wire.Null, error) {
-	if in.RepoID == "" || len(in.RepoID) > 200 {
+	if in.RepoID == "" || utf8.RuneCountInString(in.RepoID) > 200 {
 		return wire.Null{}, &dstack.Error{Kind: dstack.Invalid, Message: "the ID of a repo must have 1 to 200 characters",
 			Hint: "let the client choose the ID"}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"dstack/internal/dstack"
@@ -34,8 +35,9 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, err error)
 // respondJSON answers with a JSON body. It encodes the whole body first, so
 // that an encoding error gives status 500 instead of a truncated body.
 func (s *Server) respondJSON(w http.ResponseWriter, status int, body any) {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
+	text := responseBuffers.Get().(*bytes.Buffer)
+	defer releaseBuffer(text)
+	encoder := json.NewEncoder(text)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(body); err != nil {
 		s.log.Error("cannot encode a response as JSON", "err", err)
@@ -44,6 +46,19 @@ func (s *Server) respondJSON(w http.ResponseWriter, status int, body any) {
 		text.WriteString(`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the response cannot be encoded"}}`)
 	}
 	writeEncodedJSON(w, status, text.Bytes())
+}
+
+// maxKeptBuffer is the size of a response above which its buffer is not used again.
+const maxKeptBuffer = 1 << 20
+
+// responseBuffers has buffers for the bodies of responses.
+var responseBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func releaseBuffer(b *bytes.Buffer) {
+	if b.Cap() <= maxKeptBuffer {
+		b.Reset()
+		responseBuffers.Put(b)
+	}
 }
 
 const (

@@ -51,11 +51,18 @@ var apiOperations = []apiOperation{
 
 	newOperation(api.ProjectPrefix+"/repos/list", access.LevelMember, (*Server).listRepos, "List the repos of a project."),
 	newOperation(api.ProjectPrefix+"/repos/get", access.LevelMember, (*Server).getRepo, "Get a repo."),
-	newOperation(api.ProjectPrefix+"/repos/init", access.LevelMember, (*Server).initRepo, "Register a repo, or update its registration."),
+	askOtherServers(newOperation(api.ProjectPrefix+"/repos/init", access.LevelMember, (*Server).initRepo,
+		"Register a repo, or update its registration.")),
 	newOperation(api.ProjectPrefix+"/repos/delete", access.LevelMember, (*Server).deleteRepos, "Delete repos and the code uploaded to them."),
 	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.LevelMember, format: formatMultipart, maxBody: noBodyLimit,
+		query:   []string{"repo_id"},
 		summary: "Upload code: a file whose name is the SHA-256 of its content.", requestType: reflect.TypeFor[wire.Null](),
 		responseType: reflect.TypeFor[wire.Null](), handle: (*Server).uploadCode},
+
+	newOperation(api.PathArchiveByHash, access.LevelUser, (*Server).getArchiveByHash, "Find an uploaded file or folder of the caller."),
+	{method: http.MethodPost, path: api.PathUploadArchive, level: access.LevelUser, format: formatMultipart, maxBody: noBodyLimit,
+		summary: "Upload a file or folder that a configuration names: a tar archive whose name is its SHA-256.", requestType: reflect.TypeFor[wire.Null](),
+		responseType: reflect.TypeFor[api.FileArchive](), handle: (*Server).uploadArchive},
 
 	newOperation("/api/runs/list", access.LevelUser, answerIn((*Server).listRuns, v018.BuildRuns), "List runs, newest first."),
 	newOperation(api.ProjectPrefix+"/runs/get", access.LevelMember, answerIn((*Server).getRun, v018.BuildRun), "Get a run."),

@@ -151,6 +151,35 @@ func TestServeAPI_UnknownPathsAndMethods(t *testing.T) {
 	}
 }
 
+// TestServeAPI_Allow compares the header Allow with what the path accepts.
+func TestServeAPI_Allow(t *testing.T) {
+	h := newTestServer(t)
+	for path, want := range map[string]string{"/api/users/list": "POST", "/healthcheck": "GET, HEAD", openapiPath: "GET, HEAD", "/": "GET, HEAD"} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} {
+			if strings.Contains(want, method) {
+				continue
+			}
+			r, err := http.NewRequestWithContext(t.Context(), method, h.url+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := h.send(r); a.status != http.StatusMethodNotAllowed || a.header.Get("Allow") != want {
+				t.Errorf("%s %s: %d, Allow: %s", method, path, a.status, a.header.Get("Allow"))
+			}
+		}
+	}
+}
+
+// TestFindProject_NamesThatNoDatabaseHolds has names that PostgreSQL refuses.
+func TestFindProject_NamesThatNoDatabaseHolds(t *testing.T) {
+	h := newTestServer(t)
+	for _, name := range []string{"%00", "main%00", "%ff", "%C0%80", strings.Repeat("x", 60000), "a%2Fb"} {
+		if a := h.callAs(h.admin, "/api/project/"+name+"/runs/get", `{"run_name": "a"}`); a.status != http.StatusNotFound {
+			t.Errorf("%.20s: %d %.200s", name, a.status, a.text)
+		}
+	}
+}
+
 func TestServeAPI_ValidatesRequests(t *testing.T) {
 	h := newTestServer(t)
 	h.expectError("/api/users/get_user", `{"username": "`+strings.Repeat("a", maxBodyBytes)+`"}`, 413, dstack.TooLarge, "larger than 1MB")

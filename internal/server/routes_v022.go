@@ -55,6 +55,8 @@ var newestOperations = []apiOperation{
 	newOperation(api.PathRemoveMembers, access.LevelProjectAdmin, answerIn((*Server).removeMembers, v022.BuildProject),
 		"Remove members from a project."),
 
+	newOperation(api.ProjectPrefix+"/repos/get", access.LevelMember, (*Server).getRepoOrNone, "Get a repo. The credentials are always null."),
+
 	newOperation("/api/runs/list", access.LevelUser, translate(v022.DecodeListRuns, (*Server).listRuns, v022.BuildRuns),
 		"List runs, newest first."),
 	newOperation(api.ProjectPrefix+"/runs/get", access.LevelMember,

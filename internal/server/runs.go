@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,19 +16,11 @@ import (
 
 // findRunDetails finds a run by name, with its replicas, instances and reports.
 func (s *Server) findRunDetails(c *apiCall, name string) (store.RunDetails, error) {
-	run, err := s.store.Run(c.ctx, c.project.ID, name)
+	found, err := s.store.NamedRunDetails(c.ctx, c.project.ID, name)
 	if err != nil {
 		return store.RunDetails{}, toRunNotFoundError(name, err)
 	}
-	found, err := s.store.RunDetails(c.ctx, run.ID)
-	if err != nil {
-		return store.RunDetails{}, err
-	}
-	if len(found) != 1 {
-		deleted := &dstack.Error{Kind: dstack.NotFound, Message: "it was deleted in the meantime"}
-		return store.RunDetails{}, toRunNotFoundError(name, deleted)
-	}
-	return found[0], nil
+	return found, nil
 }
 
 // toRunNotFoundError gives an error of kind NotFound the message of 0.18.10. It
@@ -70,19 +61,7 @@ func (s *Server) listRunDetails(c *apiCall, in api.ListRuns) ([]store.RunDetails
 	if err != nil || !some {
 		return nil, err
 	}
-	runs, err := s.store.Runs(c.ctx, q)
-	if err != nil || len(runs) == 0 {
-		return nil, err
-	}
-	ids := make([]dstack.RunID, 0, len(runs))
-	for _, r := range runs {
-		ids = append(ids, r.ID)
-	}
-	found, err := s.store.RunDetails(c.ctx, ids...)
-	slices.SortFunc(found, func(a, b store.RunDetails) int {
-		return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID)
-	})
-	return found, err
+	return s.store.ListRunDetails(c.ctx, q)
 }
 
 // buildRunQuery returns the query for a list of runs, limited to the projects
@@ -138,7 +117,7 @@ func (s *Server) createRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
 	}
-	leftOut, err := s.listLeftOut(c, p.spec)
+	leftOut, err := s.listLeftOut(c, p.spec, dstack.RunSpec{})
 	if err != nil {
 		return dstack.Run{}, err
 	}
@@ -186,6 +165,9 @@ func (s *Server) checkReady(c *apiCall, p runPlan) error {
 		if err := s.checkChanges(c, p, hash); err != nil {
 			return err
 		}
+	}
+	if err := checkUploaded(p.spec.FileArchives); err != nil {
+		return err
 	}
 	return p.checkCapacity()
 }
@@ -251,14 +233,11 @@ func (s *Server) reviseRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	var leftOut []string
-	if codeHash(rs) != codeHash(run.Spec) {
-		var err error
-		if leftOut, err = s.listLeftOut(c, rs); err != nil {
-			return dstack.Run{}, err
-		}
+	leftOut, err := s.listLeftOut(c, rs, run.Spec)
+	if err != nil {
+		return dstack.Run{}, err
 	}
-	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name,
+	run, err = s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name,
 		NeedsRollout: needsRollout(run.Spec, rs), LeftOut: leftOut, Now: now()})
 	if err == nil {
 		s.notifyChange()

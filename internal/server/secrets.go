@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"unicode/utf8"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -82,8 +81,6 @@ func checkSecret(in api.SetSecret) error {
 	case len(in.Value) > api.MaxSecretBytes:
 		return refuse(dstack.TooLarge, fmt.Sprintf("the value has %s, and %s is the limit", human.Bytes(int64(len(in.Value))),
 			human.Bytes(api.MaxSecretBytes)), "keep large files outside, and the key to them as a secret")
-	case strings.ContainsRune(in.Value, 0), !utf8.ValidString(in.Value):
-		return refuse(dstack.Invalid, "the value is not text", "encode it, for example with base64")
 	}
 	return nil
 }

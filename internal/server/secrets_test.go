@@ -74,7 +74,7 @@ func TestSetSecret_RefusesBadNamesAndValues(t *testing.T) {
 		{"A B", "canary", dstack.Invalid, "`A B` is not a valid name for a secret"},
 		{"", "canary", dstack.Invalid, "is not a valid name"},
 		{"A", "", dstack.Invalid, "the value is empty"},
-		{"A", "canary\x00", dstack.Invalid, "the value is not text"},
+		{"A", "canary\x00", dstack.Invalid, "value: the text contains the character U+0000"},
 		{"A", "canary" + strings.Repeat("x", api.MaxSecretBytes), dstack.TooLarge, "64KB is the limit"},
 	} {
 		a := h.callAs(h.admin, api.PathSecrets+"/create_or_update", api.SetSecret{Name: c.name, Value: c.value})

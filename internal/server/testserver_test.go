@@ -24,11 +24,12 @@ import (
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
+	"dstack/internal/server/store/storetest"
 )
 
 // testServer is a server with a database on disk. Tests call it over HTTP.
 type testServer struct {
-	t         *testing.T
+	t         testing.TB
 	dir       string
 	store     *store.Store
 	logs      *logs.Store
@@ -81,11 +82,11 @@ func (f *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine,
 	return nil, errors.New("the test has no engine")
 }
 
-func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
+func newTestServer(t testing.TB, change ...func(*Options)) *testServer {
 	t.Helper()
 	h := &testServer{t: t, dir: t.TempDir(), broadcast: &loop.Broadcast{}, admin: "admin-token-0123456789-0123456789", backend: &fakeBackend{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
 	var err error
-	h.store, err = store.Open(t.Context(), "sqlite:///"+filepath.Join(h.dir, "sqlite.db"), nil)
+	h.store, err = store.Open(t.Context(), storetest.NewSQLite(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +255,7 @@ func (h *testServer) stepReplica(id dstack.ReplicaID, change func(dstack.Replica
 // claimLease claims the lease of a row that is due.
 func (h *testServer) claimLease(kind store.Kind, id string) store.Lease {
 	h.t.Helper()
-	leases, err := h.store.Claim(h.t.Context(), kind, "test", "", time.Now().Add(time.Hour), time.Millisecond, 100)
+	leases, err := h.store.Claim(h.t.Context(), kind, "test", "", time.Now().Add(time.Hour), time.Millisecond, 1000)
 	if err != nil {
 		h.t.Fatal(err)
 	}

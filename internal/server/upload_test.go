@@ -46,7 +46,7 @@ func packFile(t *testing.T, name, content, target string) string {
 }
 
 // multipartBody returns a multipart form with one file.
-func multipartBody(t *testing.T, name, content string) (body *bytes.Buffer, contentType string) {
+func multipartBody(t testing.TB, name, content string) (body *bytes.Buffer, contentType string) {
 	t.Helper()
 	body = &bytes.Buffer{}
 	w := multipart.NewWriter(body)
@@ -124,7 +124,7 @@ func TestUploadCode(t *testing.T) {
 		{"a name that is not a hash", "../../etc/passwd", code, nil, 400, "64 hexadecimal digits"},
 		{"too large", hexSHA256(large), large, nil, 400, "exceeds the limit of 1MB"},
 		{"without Content-Length", hexSHA256(code), code, func(r *http.Request) { r.ContentLength = -1 }, 400, "exceeds the limit"},
-		{"not multipart", hexSHA256(code), code, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 422, `"loc":["body","file"]`},
+		{"not multipart", hexSHA256(code), code, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 415, "multipart/form-data"},
 		{"without a repo", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "" }, 422, `"loc":["query","repo_id"]`},
 		{"an unknown repo", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "repo_id=none" }, 400, `"code":"repo_does_not_exist"`},
 		{"valid", hexSHA256(code), code, nil, 200, "null"},

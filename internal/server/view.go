@@ -39,7 +39,7 @@ func buildRunView(details store.RunDetails, urls route.URLs) api.RunView {
 		ReadyAt: nullIfZero(run.ReadyAt), FinishedAt: nullIfZero(run.FinishedAt),
 		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max,
 		RolledBack: buildRollbackView(details), Auth: conf.Auth,
-		URL:      urls.Run(run.Project, run.Name),
+		URL:      findRunURL(urls, run.Project, run.Name, conf),
 		PathURL:  urls.RunByPath(run.Project, run.Name),
 		Model:    buildModelView(urls, run),
 		Replicas: []api.ReplicaView{},

@@ -27,7 +27,7 @@ func testTime(seconds float64) time.Time {
 	return t0.Add(time.Duration(seconds * float64(time.Second)))
 }
 
-func testSpec(t *testing.T, yaml string) dstack.RunSpec {
+func testSpec(t testing.TB, yaml string) dstack.RunSpec {
 	t.Helper()
 	conf, err := spec.ParseService("service.dstack.yml", []byte(yaml))
 	if err != nil {

@@ -78,7 +78,7 @@ var fieldOrder = []string{
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
 	"commands", "backends", "regions", "instance_types", "spot_policy", "retry", "retry_policy",
 	"max_duration", "max_price", "pool_name", "instance_name", "creation_policy", "termination_policy",
-	"termination_idle_time", "probes", "rate_limits", "drain_timeout", "hold",
+	"termination_idle_time", "gateway", "probes", "rate_limits", "files", "repos", "drain_timeout", "hold",
 }
 
 // configValues collects the values of a configuration. Empty values count as
@@ -116,6 +116,7 @@ func flatten(s Service) []configValue {
 	l.add("home_dir", s.HomeDir)
 	l.add("python", string(s.Python))
 	l.addList("setup", s.Setup)
+	l.add("gateway", string(s.Gateway))
 	l.addList("commands", s.Commands)
 	l.addOptional(s)
 	for _, v := range s.Env {
@@ -128,12 +129,19 @@ func flatten(s Service) []configValue {
 	for i, v := range s.Volumes {
 		l.add("volumes."+cmp.Or(v.Name, strconv.Itoa(i)), strings.TrimPrefix(v.InstancePath+":"+v.Path, ":"))
 	}
+	if s.Probes != nil && len(s.Probes) == 0 && s.Model != nil {
+		l.add("probes", "none")
+	}
 	for i, p := range s.Probes {
 		l = append(l, configValue{path: "probes." + strconv.Itoa(i), value: formatJSON(p), shown: p.String()})
 	}
 	for i, limit := range s.RateLimits {
 		l.add("rate_limits."+strconv.Itoa(i), limit.String())
 	}
+	for i, f := range s.Files {
+		l.add("files."+strconv.Itoa(i), f.Path) // the local path does not matter to replicas
+	}
+	l.addRepos(s.Repos)
 	l.addResources(s.Resources)
 	l.addParams(s.Params)
 	return l

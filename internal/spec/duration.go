@@ -2,14 +2,15 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
-var durationText = regexp.MustCompile(`^([0-9]+) *([smhdw])$`)
+var durationText = newPattern(`^([0-9]+) *([smhdw])$`)
 
 var durationUnits = map[string]Seconds{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -80,6 +81,8 @@ func (r *reader) readDuration(n *strictyaml.Node) (Seconds, bool) {
 	text := n.Text
 	if v, ok := strictyaml.ParseInt(n); ok && n.Kind != strictyaml.String {
 		text = strconv.Itoa(v)
+	} else if v, ok := strictyaml.ParseFloat(n); ok && n.Kind == strictyaml.Float && math.Abs(v) < 1<<53 {
+		text = strconv.Itoa(int(math.Floor(v))) // truncating -0.5 would give 0, which is not negative
 	}
 	s, f := parseDuration(text)
 	if f != nil {
@@ -108,8 +111,17 @@ func (r *reader) readOptionalDuration(n *strictyaml.Node) *Seconds {
 // isOff reports whether n is the word off or no, quoted or not, or the value
 // false, as which older YAML reads these words.
 func isOff(n *strictyaml.Node) bool {
-	return n.IsScalar() && (strings.EqualFold(n.Text, "off") || strings.EqualFold(n.Text,
-		"no") || n.Kind == strictyaml.Bool && strings.EqualFold(n.Text, "false"))
+	return n.IsScalar() && (IsOffWord(n.Text) || n.Kind == strictyaml.Bool && strings.EqualFold(n.Text, "false"))
+}
+
+// IsOffWord reports whether text is the word off, or no, as which older YAML reads the same.
+func IsOffWord(text string) bool {
+	return strings.EqualFold(text, "off") || strings.EqualFold(text, "no")
+}
+
+// isSwitchWord reports whether older YAML reads a word without quotes as true or false.
+func isSwitchWord(text string) bool {
+	return slices.Contains([]string{"off", "no", "false", "on", "yes", "true"}, strings.ToLower(text))
 }
 
 // readMaxDuration reads a duration or `off`; nil if it is invalid.
@@ -120,6 +132,9 @@ func (r *reader) readMaxDuration(n *strictyaml.Node) *MaxDuration {
 	s, ok := r.readDuration(n)
 	if !ok {
 		return nil
+	}
+	if s == 0 {
+		r.checkZeroDuration(n)
 	}
 	return newMaxDuration(s)
 }

@@ -2,13 +2,16 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
-var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var envName = newPattern(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+// droppedName matches names that programs can read, but that dash and busybox drop from the
+// environment of what they start.
+var droppedName = newPattern(`^[a-zA-Z_][a-zA-Z0-9_.-]*$`)
 
 var envShape = defineShape("env", anyOfShape("list of `NAME=value` and `NAME`, or mapping",
 	listShape("", patternShape("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)").orTypes("boolean")),
@@ -53,10 +56,12 @@ func checkEnvName(name string) *fault {
 		return &fault{Message: "an environment variable has no name",
 			Hint: "write NAME=value, or NAME to take it from your environment"}
 	}
-	return &fault{
-		Message: fmt.Sprintf("`%.60s` is not a valid name for an environment variable", name),
-		Hint:    "use letters, digits and underscores; the first character cannot be a digit",
+	hint := "use letters, digits and underscores; the first character cannot be a digit"
+	if droppedName.MatchString(name) {
+		hint = fmt.Sprintf("use letters, digits and underscores: the sh of most images drops other names; for a program that "+
+			"needs this one, write a command: env '%.60s=value' program", name)
 	}
+	return &fault{Message: fmt.Sprintf("`%.60s` is not a valid name for an environment variable", name), Hint: hint}
 }
 
 // readEnv reads a list of `NAME=value` and `NAME`, or a mapping.

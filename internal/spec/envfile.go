@@ -3,7 +3,6 @@ package spec
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -18,7 +17,7 @@ const maxEnvProblems = 20
 
 const blankCharacters = " \t"
 
-var envNameStart = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*`)
+var envNameStart = newPattern(`^[a-zA-Z_][a-zA-Z0-9_]*`)
 
 // ParseEnvFile parses a file of environment variables. Each line is NAME=value,
 // or NAME alone, which is an open variable. References in values are not

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -179,7 +178,7 @@ func (r *reader) readGPUNames(n *strictyaml.Node, g *GPU) {
 	g.Name = names
 }
 
-var capabilityText = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})$`)
+var capabilityText = newPattern(`^([0-9]{1,4})\.([0-9]{1,4})$`)
 
 // readCapability reads a compute capability: 7.5, "7.5" or [7, 5].
 func (r *reader) readCapability(n *strictyaml.Node) *[2]int {

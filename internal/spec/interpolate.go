@@ -2,11 +2,10 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
-var referenceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
+var referenceName = newPattern(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
 
 // The hints for references without a value, by place.
 const (

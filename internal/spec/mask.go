@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"regexp"
 	"strings"
 
 	"dstack/internal/strictyaml"
@@ -27,7 +26,7 @@ func maskLines(text []byte, root *strictyaml.Node) []string {
 }
 
 // secretLine matches the beginning of a line with a secret value.
-var secretLine = regexp.MustCompile(`^\s*-\s*["']?[A-Za-z_][A-Za-z0-9_]*=|password["']?\s*:\s*`)
+var secretLine = newPattern(`^\s*-\s*["']?[A-Za-z_][A-Za-z0-9_]*=|password["']?\s*:\s*`)
 
 // secretMasker masks secrets in the lines of a file.
 type secretMasker struct{ lines []string }
@@ -112,7 +111,7 @@ func (m secretMasker) maskIndentedLines(line int) {
 }
 
 // writtenReference matches a reference, which is not secret.
-var writtenReference = regexp.MustCompile(`\$\{\{[^{}]*\}\}`)
+var writtenReference = newPattern(`\$\{\{[^{}]*\}\}`)
 
 // maskText replaces all characters except blanks, quotes and references with
 // bullets.

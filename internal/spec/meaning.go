@@ -22,7 +22,7 @@ func (s Service) MeaningJSON() ([]byte, error) {
 		scaling := s.Scaling.newWire()
 		fuller["scaling"] = meaningScaling{scaling, s.Scaling.EffectiveWindow()}
 	}
-	more, err := marshalJSON(meaning{Probes: orEmpty(s.Probes), RateLimits: orEmpty(s.RateLimits), StripPrefix: true,
+	more, err := marshalJSON(meaning{Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: orEmpty(s.RateLimits), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), StripPrefix: true,
 		DrainTimeout: Seconds(s.EffectiveDrainTimeout() / time.Second), Hold: s.Hold})
 	if err != nil {
 		return nil, err
@@ -35,8 +35,11 @@ func (s Service) MeaningJSON() ([]byte, error) {
 
 // meaning is the fields of a service that the wire form does not have.
 type meaning struct {
-	Probes       []Probe     `json:"probes"`
+	Gateway      gatewayJSON `json:"gateway"`
+	Probes       []Probe     `json:"probes"` // null: not set
 	RateLimits   []RateLimit `json:"rate_limits"`
+	Files        []File      `json:"files"`
+	Repos        []Repo      `json:"repos"`
 	StripPrefix  bool        `json:"strip_prefix"` // false is not supported yet
 	DrainTimeout Seconds     `json:"drain_timeout"`
 	Hold         *Hold       `json:"hold"` // null: the gateway's

@@ -14,18 +14,20 @@ import (
 // same service.
 func TestMeaningJSON(t *testing.T) {
 	for input, parts := range map[string][]string{
-		"auth: true": {`"probes":[]`, `"rate_limits":[]`, `"strip_prefix":true`, `"drain_timeout":30`, `"hold":null`, `"scaling":null`,
+		"auth: true": {`"probes":null`, `"rate_limits":[]`, `"strip_prefix":true`, `"drain_timeout":30`, `"hold":null`, `"scaling":null`,
 			`"cpu":{"min":2,"max":null}`, `"disk":{"size":{"min":100.0,"max":null}}`},
 		"resources: {cpu: 'arm:8..', gpu: nvidia, disk: ~}":                      {`"cpu":{"arch":"arm","count":{"min":8,"max":null}}`, `"vendor":"nvidia"`, `"disk":null`},
 		"replicas: 1..2\nscaling: {metric: rps, target: 1}":                      {`"metric":"rps"`, `"window":60`},
 		"replicas: 1..2\nscaling: {metric: concurrency, target: 1, window: 30s}": {`"metric":"concurrency"`, `"window":30`},
-		"probes: [{type: http, url: /health}]":                                   {`"probes":[{"type":"http","url":"/health","method":"get"`, `"interval":15`, `"ready_after":1`},
-		"rate_limits: [{rps: 10, burst: 20}]":                                    {`"rate_limits":[{"prefix":"/","key":{"type":"ip_address"},"rps":10`, `"burst":20`},
-		"strip_prefix: true\ndrain_timeout: 0":                                   {`"strip_prefix":true`, `"drain_timeout":0`},
-		"hold: {requests: 5, timeout: 1m}":                                       {`"hold":{"requests":5,"timeout":60}`},
-		"port: auto":                                                             {`"port":"auto"`},
-		"volumes: [{name: [v, w], path: /d}]":                                    {`"volumes":[{"name":["v","w"],"path":"/d"}]`},
-		"model: {type: chat, name: m, format: tgi, bos_token: b}":                {`"bos_token":"b"`},
+		"model: m\nprobes: []":                 {`"probes":[]`},
+		"probes: [{type: http, url: /health}]": {`"probes":[{"type":"http","url":"/health","method":"get"`, `"interval":15`, `"ready_after":1`},
+		"rate_limits: [{rps: 10, burst: 20}]":  {`"rate_limits":[{"prefix":"/","key":{"type":"ip_address"},"rps":10`, `"burst":20`},
+		"strip_prefix: true\ndrain_timeout: 0": {`"strip_prefix":true`, `"drain_timeout":0`},
+		"hold: {requests: 5, timeout: 1m}":     {`"hold":{"requests":5,"timeout":60}`},
+		"gateway: off":                         {`"gateway":false`}, "gateway: 1": {`"gateway":true`}, "gateway: main/g": {`"gateway":"main/g"`}, "nvcc: false": {`"gateway":null`},
+		"port: auto":                          {`"port":"auto"`},
+		"volumes: [{name: [v, w], path: /d}]": {`"volumes":[{"name":["v","w"],"path":"/d"}]`},
+		"model: {type: chat, name: m, format: tgi, bos_token: b}": {`"bos_token":"b"`},
 	} {
 		s := parseWith(t, input)
 		text, err := s.MeaningJSON()

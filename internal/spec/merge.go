@@ -6,7 +6,7 @@ import "slices"
 var defaultParams = Params{
 	SpotPolicy:          "auto",
 	CreationPolicy:      "reuse-or-create",
-	TerminationPolicy:   "destroy-after-idle",
+	TerminationPolicy:   DeleteIdle,
 	TerminationIdleTime: new(Seconds(300)),
 }
 

@@ -76,6 +76,10 @@ var modelMappings = map[string]*mapping[Model]{
 // format. Fields of the other format are reported.
 func (r *reader) readModel(n *strictyaml.Node) *Model {
 	if n.IsScalar() {
+		if !n.Quoted && isSwitchWord(n.Text) {
+			r.Add(n, n.Describe()+" is not the name of a model", "remove the line for a service without a model, or put the name in quotes")
+			return nil
+		}
 		return &Model{Type: "chat", Name: r.readNonEmpty(n), Format: "openai", Prefix: "/v1"}
 	}
 	m := &Model{Prefix: "/v1"}

@@ -2,16 +2,16 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
+	"path"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
 var (
-	mountPathShape = patternShape("absolute path", `^/([^/][\s\S]*[^/]|[^/])?$`)
+	mountPathShape = patternShape("absolute path", `^/`)
 	volumesShape   = listShape("list of {volumes}",
-		anyOfShape("", patternShape("", "^[^:]+:/[^:]*$"), mappingShape("volumes"), mappingShape("volumes.instance")))
+		anyOfShape("", patternShape("", "^(/[^:]*|[^:/]+):/[^:]*$"), mappingShape("volumes"), mappingShape("volumes.instance")))
 )
 
 var pathField = field[Mount]{Key: requiredKey("path", "path: /data"),
@@ -95,9 +95,13 @@ func (r *reader) readShortMount(n *strictyaml.Node) (m Mount) {
 		return m
 	}
 	m.Path = r.checkMountPath(n, to)
-	if strings.HasPrefix(from, "/") {
-		m.InstancePath = from
-	} else {
+	switch {
+	case strings.HasPrefix(from, "/"):
+		m.InstancePath = path.Clean(from)
+	case strings.Contains(from, "/"):
+		r.Add(n, fmt.Sprintf("`%.60s` is neither the name of a volume nor an absolute path", from),
+			"write my-volume:/data for a volume, or /var/cache:/data for a folder of the machine")
+	default:
 		m.Name = from
 	}
 	return m
@@ -108,11 +112,12 @@ func (r *reader) readInstancePath(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)
 	if ok && !strings.HasPrefix(v, "/") {
 		r.Add(n, n.Describe()+" is not an absolute path", "begin with a slash: /var/cache")
+		return v
 	}
-	return v
+	return path.Clean(v)
 }
 
-var mountPath = regexp.MustCompile(`^(/[^/\x00-\x1f\x7f]+)+$`)
+var mountPath = newPattern(`^/[^\x00-\x1f\x7f]*$`)
 
 func (r *reader) readMountPath(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)
@@ -122,13 +127,14 @@ func (r *reader) readMountPath(n *strictyaml.Node) string {
 	return r.checkMountPath(n, v)
 }
 
-// checkMountPath reports a path at which nothing can be mounted.
+// checkMountPath returns a path without a trailing slash, and reports one at which nothing can
+// be mounted.
 func (r *reader) checkMountPath(n *strictyaml.Node, v string) string {
-	switch {
-	case v != "/" && !mountPath.MatchString(v):
-		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v),
-			"write an absolute path without a trailing slash: /data")
-	case v == "/workflow" || strings.HasPrefix(v, "/workflow/"):
+	if !mountPath.MatchString(v) {
+		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v), "write an absolute path: /data")
+		return v
+	}
+	if v = path.Clean(v); isInCodeFolder(v) {
 		r.Add(n, "mounting volumes inside /workflow is not supported",
 			"it holds your code; choose another path, such as /data")
 	}

@@ -3,10 +3,9 @@ package spec
 import (
 	"errors"
 	"fmt"
-	"regexp"
 )
 
-var runNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+var runNamePattern = newPattern(`^[a-z][a-z0-9-]{1,40}$`)
 
 // NameProblems checks the name of the service as CheckName does. The parser
 // does not, because a name can be overridden when the file is applied.

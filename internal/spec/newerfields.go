@@ -13,7 +13,7 @@ import (
 var newerFields = []field[Service]{
 	{Key: nullableKey("probes"), description: "HTTP requests that check whether a replica is ready. Without probes, " +
 		"a replica is ready as soon as its port accepts connections; with `model`, its server must not answer 503 " +
-		"to `/health` any more, or to the list of models if it has no `/health`.",
+		"to `/health` any more, or to the list of models if it has no `/health`; an empty list turns that off.",
 		shape:    listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes),
 		examples: []string{"[{type: http, url: /health}]"},
 		read:     func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.readProbes(n) }},
@@ -21,15 +21,7 @@ var newerFields = []field[Service]{
 		shape:    listShape("list of {rate_limits}", mappingShape("rate_limits")).withMaxItems(maxRateLimits),
 		examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
 		read:     func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.readRateLimits(n) }},
-	{Key: nullableKey("gateway"), description: "The name of the gateway that publishes the service. With `true` and " +
-		"`false`, the server itself publishes it.",
-		shape: anyOfShape("name, `true` or `false`", nonEmptyShape), examples: []string{"my-gateway"},
-		unsupported: &unsupportedUse[Service]{what: "gateways by name", hint: gatewayHint},
-		read: func(r *reader, n *strictyaml.Node, _ *Service) {
-			if n.Kind != strictyaml.Bool && r.readNonEmpty(n) != "" {
-				r.addUnsupportedUse(n, n.Path, gatewayHint)
-			}
-		}},
+	gatewayField,
 	{Key: nullableKey("strip_prefix"), description: "Whether `/proxy/services/<project>/<run>` is removed from the " +
 		"path of a request before it is forwarded.", defaultText: "true", shape: boolShape,
 		unsupported: &unsupportedUse[Service]{what: "`false`", hint: stripHint},
@@ -54,11 +46,10 @@ var newerFields = []field[Service]{
 		usesText(shellExpression, "write sh, bash or an absolute path")),
 	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape,
 		"remove it; commands cannot start containers", usesBool),
-	unsupportedField[Service]("files", "Files to copy into the container: `local:container`, or one path for both.",
-		listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"),
-			mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
-	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape,
-		"remove it; the folder that you apply from is uploaded", alwaysUsed),
+	filesField,
+	reposField,
+	unsupportedField[Service]("dstack", "Whether commands can call the server.", boolShape,
+		"remove it; give the address and a token of the server to the service in `env`", usesBool),
 	unsupportedField[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", usesBool),
 	unsupportedField[Service]("priority", "The priority for getting a machine, from 0 to 100.",
 		intShape(0, 100).withWords("whole number up to 100"),
@@ -69,8 +60,7 @@ var newerFields = []field[Service]{
 var newerParams = []field[Params]{
 	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is deleted. " +
 		"`off` keeps it. This is the newer name of `termination_idle_time`.",
-		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape,
-			shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
+		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, minusOneShape), examples: []string{"1h", "off"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
 	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape,
 		"remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
@@ -85,12 +75,12 @@ var newerParams = []field[Params]{
 	unsupportedField[Params]("reservation", "The cloud reservation to use.", textShape, "remove it", usesText("", "")),
 	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape,
 		"remove it; use `regions`", usesList),
-	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.", textShape,
-		"remove it; a replica has only one job", usesText("", "")),
-	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.", textShape,
-		"remove it", usesText("", "")),
-	unsupportedField[Params]("schedule", "The times at which the run starts.", anyShape,
-		"remove it; run `dstack apply` from a scheduler such as cron", alwaysUsed),
+	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.",
+		oneOfShape(startupOrders...), "remove it; a replica has only one job", usesWord(startupOrders)),
+	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.",
+		oneOfShape(stopCriteria...), "remove it", usesWord(stopCriteria)),
+	unsupportedField[Params]("schedule", "The times at which the run starts.", mappingShape("schedule"),
+		"remove it; run `dstack apply` from a scheduler such as cron", usesMapping(scheduleMapping)),
 	unsupportedField[Params]("backend_options", "Options of individual backends.", anyShape, "remove it", alwaysUsed),
 }
 
@@ -135,6 +125,11 @@ func usesDuration(r *reader, n *strictyaml.Node) bool {
 	return ok
 }
 
+// usesIdleDuration reads how long something unused is kept; `off` and -1 keep it.
+func usesIdleDuration(r *reader, n *strictyaml.Node) bool {
+	return !isOff(n) && !isMinusOne(n) && usesDuration(r, n)
+}
+
 func usesText(expression, hint string) func(*reader, *strictyaml.Node) bool {
 	like := regexp.MustCompile(expression)
 	return func(r *reader, n *strictyaml.Node) bool {
@@ -144,6 +139,19 @@ func usesText(expression, hint string) func(*reader, *strictyaml.Node) bool {
 			return false
 		}
 		return v != ""
+	}
+}
+
+// The words of startup_order and stop_criteria.
+var (
+	startupOrders = []string{"any", "master-first", "workers-first"}
+	stopCriteria  = []string{"all-done", "master-done"}
+)
+
+func usesWord(words []string) func(*reader, *strictyaml.Node) bool {
+	return func(r *reader, n *strictyaml.Node) bool {
+		_, ok := r.ReadOneOf(n, words...)
+		return ok
 	}
 }
 
@@ -179,35 +187,6 @@ func usesMapping[T any](b *mapping[T]) func(*reader, *strictyaml.Node) bool {
 	}
 }
 
-// fileMapping is a file to copy into the container.
-type fileMapping struct{ local, path string }
-
-var filesMapping = newMapping("files", "a file",
-	"A file or folder to copy into the container. Short form: `config.yml:/etc/config.yml`.", []field[fileMapping]{
-		{Key: requiredKey("local_path", "local_path: config.yml"),
-			description: "The local path, relative to the folder of the configuration.", shape: nonEmptyShape,
-			examples: []string{"config.yml"},
-			read:     func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.readNonEmpty(n) }},
-		{Key: requiredKey("path", "path: /etc/config.yml"), description: "The path in the container.",
-			shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
-			read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.path = r.readNonEmpty(n) }},
-	})
-
-func usesFiles(r *reader, n *strictyaml.Node) bool {
-	items, _ := r.ReadItems(n, "`files`")
-	for _, item := range items {
-		if item.IsScalar() {
-			if from, _, _ := strings.Cut(r.readNonEmpty(item), ":"); from == "" && item.Text != "" {
-				r.Add(item, item.Describe()+" does not name a file", "write config.yml:/etc/config.yml")
-			}
-			continue
-		}
-		var f fileMapping
-		filesMapping.read(r, item, &f)
-	}
-	return len(items) > 0
-}
-
 // utilization is the policy for stopping a run with idle GPUs.
 type utilization struct {
 	minPercent int
@@ -221,20 +200,30 @@ var utilizationMapping = newMapping("utilization_policy", "`utilization_policy`"
 			shape:       intShape(0, 100).withWords("whole number up to 100"), examples: []string{"30"},
 			read: func(r *reader, n *strictyaml.Node, u *utilization) { u.minPercent, _ = r.ReadInt(n, 0, 100) }},
 		{Key: requiredKey("time_window", "time_window: 30m"),
-			description: "How long the utilization may be below the minimum.", shape: durationShape,
+			description: "How long the utilization may be below the minimum.", shape: durationShape.withWords(durationShape.words + ", from " + minTimeWindow.String()),
 			examples: []string{"30m"},
-			read:     func(r *reader, n *strictyaml.Node, u *utilization) { r.readPositiveDuration(n, &u.window) }},
+			read:     func(r *reader, n *strictyaml.Node, u *utilization) { u.window = r.readTimeWindow(n) }},
 	})
 
 // readIdleDuration reads the newer name of termination_idle_time. `off` and -1
-// mean that an idle machine is kept.
+// mean that an idle machine is kept. A duration means that it is not, whatever a profile says.
 func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
-	if isOff(n) || n.Kind == strictyaml.Int && n.Text == "-1" {
-		p.TerminationPolicy = "dont-destroy"
+	if isOff(n) || isMinusOne(n) {
+		p.TerminationPolicy = KeepIdle
 		return
 	}
-	p.TerminationIdleTime = r.readOptionalDuration(n)
+	if p.TerminationIdleTime = r.readOptionalDuration(n); p.TerminationIdleTime != nil {
+		p.TerminationPolicy = DeleteIdle
+	}
 }
+
+// isMinusOne reports whether n is -1, the older spelling of `off` for idle times.
+func isMinusOne(n *strictyaml.Node) bool {
+	return n.IsScalar() && strings.TrimSpace(n.Text) == "-1"
+}
+
+// minusOneShape is -1, the older spelling of `off` for idle times.
+var minusOneShape = anyOfShape("", shape{"", schema{"const": -1}}, patternShape("", `^\s*-1\s*$`))
 
 // checkIdle reports the use of both spellings at once.
 func (r *reader) checkIdle(n *strictyaml.Node) {

@@ -14,7 +14,7 @@ import (
 // unsupportedSpellings are uses of fields of later versions, each with one
 // unsupported feature.
 var unsupportedSpellings = []string{
-	"gateway: my-gateway",
+	"gateway: my-gateway | gateway: main/my-gateway | gateway: {name: my-gateway, project: main}",
 	"strip_prefix: false",
 	"router: {type: sglang, policy: cache_aware}",
 	"cors: true",
@@ -22,8 +22,6 @@ var unsupportedSpellings = []string{
 	"user: me | user: 1000:1000",
 	"shell: bash | shell: /bin/zsh | shell: sh",
 	"docker: true",
-	"files: [a.yml, 'a.yml:/etc/a.yml', {local_path: a, path: /b}]",
-	"repos: ['https://example.com/a.git']",
 	"single_branch: true",
 	"priority: 50 | priority: '100'",
 	"stop_duration: 1m | stop_duration: off",
@@ -35,7 +33,8 @@ var unsupportedSpellings = []string{
 	"availability_zones: [us-west2-c]",
 	"startup_order: any",
 	"stop_criteria: all-done",
-	"schedule: {cron: '* * * * *'}",
+	"schedule: {cron: '* * * * *'} | schedule: {cron: ['*/15 0-6 1,15 jan-mar mon-fri', '0 0 last * 7']}",
+	"dstack: true",
 	"backend_options: [{type: aws}]",
 	"resources: {count: 2..}",
 	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
@@ -57,6 +56,10 @@ var supportedSpellings = []string{
 	"replicas: 1..2\nscaling: {metric: concurrency, target: 4, window: 1}",
 	"replicas: 1..2\nscaling: {metric: concurrency, target: 0.5, window: ~}",
 	"drain_timeout: 0", "drain_timeout: off", "drain_timeout: 1h", "drain_timeout: '90'", "drain_timeout: ~", "drain_timeout: 3600.5",
+	"files: [a.yml, 'a.yml:/etc/a.yml', {local_path: a, path: /b}]", "files: [., '~/.netrc:~/.netrc', '../up:x/../y', 'C:\\data:/data']", "files: ~", "files: [1, true]",
+	"repos: ['https://example.com/a.git']", "repos: []", "repos: ~", "repos: [.]", "repos: ['https://example.com:8443/a.git:/app']",
+	"repos: ['git@example.com:a/b.git:app']", "repos: ['ssh://git@example.com:22/a.git']", "repos: [{local_path: ../a, path: /a, if_exists: skip}]",
+	"repos: [{local_path: ~, url: 'https://example.com/a', branch: ~, hash: ~, path: ., if_exists: error}]",
 	"hold: {}", "hold: ~", "hold: {requests: 1, timeout: 1s}", "hold: {requests: '10000', timeout: 60m}", "hold: {requests: ~, timeout: ~}",
 }
 
@@ -103,7 +106,7 @@ func TestNewerFields_Supported(t *testing.T) {
 
 func TestNewerFields_DefaultsAreSupported(t *testing.T) {
 	for _, input := range []string{
-		"privileged: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "gateway: true", "gateway: false",
+		"privileged: false", "dstack: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "repos: []", "gateway: true", "gateway: false", "gateway: 'off'", "gateway: ~",
 		"strip_prefix: true", "probes: []", "rate_limits: []", "https: auto", "probes: null", "priority: ~", "resources: {gpu: nvidia}", "model: m",
 	} {
 		s := parseWith(t, input)
@@ -131,6 +134,9 @@ rate_limits: [{prefix: /v1/, key: {type: header, header: X}, rps: 0.5, burst: 3}
 replicas: 1..2
 scaling: {metric: concurrency, target: 1, window: 30s}
 drain_timeout: 0
+files: [a, "./b:/c"]
+repos: [{url: "https://example.com/a", branch: main, path: a, if_exists: skip}]
+gateway: false
 hold: {requests: 5, timeout: 2m}
 resources: {gpu: "nvidia:A100:2"}
 model: {type: chat, name: m, format: tgi, bos_token: "<s>", chat_template_kwargs: {b: [1, 0x10, 1.0, ~, "x<y"], a: {c: true}}}
@@ -149,7 +155,7 @@ volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
 	if want := `{"b":[1,16,1.0,null,"x<y"],"a":{"c":true}}`; string(s.Model.Kwargs) != want {
 		t.Errorf("the variables for the template are %s, not %s", s.Model.Kwargs, want)
 	}
-	for _, key := range []string{"probes", "rate_limits", "window", "vendor", "bos_token", "chat_template_kwargs", "drain_timeout", "hold", "concurrency"} {
+	for _, key := range []string{"probes", "rate_limits", "window", "vendor", "bos_token", "chat_template_kwargs", "gateway", "drain_timeout", "hold", "concurrency", "files", "repos"} {
 		if !strings.Contains(string(text), `"`+key+`"`) {
 			t.Errorf("%s is lost", key)
 		}
@@ -197,12 +203,43 @@ var newerFieldMistakes = []struct{ path, message, input string }{
 	{"user", "write a user", "user: 'a b'"},
 	{"utilization_policy.min_gpu_utilization", "not between", "utilization_policy: {min_gpu_utilization: 101, time_window: 1h}"},
 	{"tags", "must be a mapping", "tags: [a]"},
+	{"utilization_policy.time_window", "write 5m or more", "utilization_policy: {min_gpu_utilization: 10, time_window: 299}"},
+	{"schedule", "must be a mapping", "schedule: daily"},
+	{"schedule.cron", "is missing", "schedule: {}"},
+	{"schedule.cron", "cannot be an empty list", "schedule: {cron: []}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: bad}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '60 * * * *'}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '* * * *'}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '* * * * * *'}"},
+	{"schedule.cron", "is not a cron expression", "schedule: {cron: '* * * foo *'}"},
+	{"schedule.cron.1", "is not a cron expression", "schedule: {cron: ['* * * * *', '*/0 * * * *']}"},
+	{"dstack", "neither true nor false", "dstack: maybe"},
+	{"startup_order", "write one of: any, master-first, workers-first", "startup_order: later"},
+	{"stop_criteria", "did you mean `all-done`?", "stop_criteria: all-don"},
 	{"router", "must be a mapping", "router: sglang"},
 	{"gateway", "cannot be empty", "gateway: ''"},
+	{"gateway.name", "is missing", "gateway: {project: main}"},
 	{"idle_duration", "cannot both be set", "idle_duration: 1h\ntermination_idle_time: 1h"},
 	{"idle_duration", "is not a duration", "idle_duration: 1.5h"},
 	{"files.0", "does not name a file", "files: [':/b']"},
 	{"files.0.path", "is missing", "files: [{local_path: a}]"},
+	{"files.0", "does not name a file", "files: ['a:']"},
+	{"files.0", "more than two paths", "files: ['a:b:c']"},
+	{"files.0", "not a path in a container", `files: ['C:\a']`},
+	{"files.0", "home directory of another user", "files: ['a:~ann/a']"},
+	{"files.0.path", "is its root folder", "files: [{local_path: a, path: /b/..}]"},
+	{"files.0", "control characters", `files: ["a\tb:/c"]`},
+	{"files.1", "two files have the path `./b`", "files: ['a:b', 'c:./b']"},
+	{"files", "101 files", "files: [" + strings.Repeat("a,", 101) + "]"},
+	{"repos.1", "only one repository", "repos: [a, b]"},
+	{"repos.0", "does not name a repository", "repos: ['a:b:c']"},
+	{"repos.0", "does not name a repository", "repos: ['https://example.com/a:']"},
+	{"repos.0", "either `local_path` or `url` is required", "repos: [{path: /a}]"},
+	{"repos.0.url", "mutually exclusive", "repos: [{local_path: ., url: 'https://example.com/a'}]"},
+	{"repos.0.branch", "belongs to `url`", "repos: [{local_path: ., branch: main}]"},
+	{"repos.0.hash", "not the hash of a commit", "repos: [{url: 'https://example.com/a', hash: 12ab}]"},
+	{"repos.0.if_exists", "did you mean `skip`?", "repos: [{local_path: ., if_exists: skipp}]"},
+	{"repos.0", "contains a user name or a token", "repos: ['https://ann:secret@example.com/a:/b']"},
 	{"scaling.window", "not between 1s and 1h", "replicas: 1..2\nscaling: {metric: rps, target: 1, window: 0}"},
 	{"scaling.window", "not between 1s and 1h", "replicas: 1..2\nscaling: {metric: rps, target: 1, window: 61m}"},
 	{"scaling.window", "not between 1s and 1h", "replicas: 1..2\nscaling: {metric: rps, target: 1, window: off}"},

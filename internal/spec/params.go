@@ -8,10 +8,13 @@ import (
 
 // backendNames are the backends of the original dstack. They are accepted in
 // files whether or not this server supports them.
-var backendNames = []string{
+var backendNames = slices.Concat([]string{
 	"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "local",
 	"nebius", "oci", "remote", "runpod", "tensordock", "vastai",
-	// since versions after 0.18.10
+}, laterBackends)
+
+// laterBackends are the backends that 0.18.10 does not have.
+var laterBackends = []string{
 	"amddevcloud", "cloudrift", "crusoe", "daytona", "digitalocean", "hotaisle", "jarvislabs", "lium", "seeweb", "slurm",
 	"verda", "vultr",
 }
@@ -64,13 +67,12 @@ var paramFields = []field[Params]{
 		read: readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
 	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle. The " +
 		"server's own machine never is.",
-		defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
-		read: readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy",
-			"destroy-after-idle")},
+		defaultText: "destroy-after-idle", shape: oneOfShape(KeepIdle, DeleteIdle),
+		read: readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, KeepIdle, DeleteIdle)},
 	{Key: nullableKey("termination_idle_time"),
 		description: "How long a rented machine may be idle before it is deleted.", defaultText: "5m",
 		shape: durationShape, examples: []string{"10m"},
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.readOptionalDuration(n) }},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.readTerminationIdleTime(n) }},
 }
 
 func (r *reader) readBackends(n *strictyaml.Node) []string {

@@ -31,7 +31,7 @@ func ParseConfiguration(file string, text []byte) (Configuration, error) {
 	r := newReader()
 	var c Configuration
 	if root := strictyaml.Load(text, r.Problems); root != nil {
-		r.tree = root
+		r.tree, r.dialect = root, new(findDialect(root))
 		c = r.readConfiguration(root)
 	}
 	problems := r.buildProblems(file, text)
@@ -68,6 +68,7 @@ func ParseService(file string, text []byte) (*Service, error) {
 type reader struct {
 	*strictyaml.Problems
 	tree             *strictyaml.Node // the whole file; nil: it is not valid YAML
+	dialect          *DialectReport   // of the file; nil: the text comes from a program, which means one dialect
 	unsupported      []UnsupportedNote
 	replicasValid    bool // false: checkScaling would report the same mistake again
 	hasReplicaGroups bool // replica groups have their own commands

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,7 +9,7 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var portNumberShape = anyOfShape("port", numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}),
+var portNumberShape = anyOfShape("port", integerShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}),
 	patternShape("", `^\s*`+portExpression+`\s*$`))
 
 var servicePortShape = anyOfShape(portShape.words+"; or `auto`", portShape, oneOfShape(autoPort))
@@ -27,7 +26,7 @@ var portMapping = newMapping("port", "`port`", "A port, written as a mapping.", 
 		read: func(r *reader, n *strictyaml.Node, p *Port) { p.Container, _ = r.readPortNumber(n, n.Text) }},
 })
 
-var portPair = regexp.MustCompile(`^([0-9]+):([0-9]+)$`)
+var portPair = newPattern(`^([0-9]+):([0-9]+)$`)
 
 const portHint = "write the port on which your service listens, such as 8000"
 

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -99,13 +98,27 @@ func (r *reader) readProbes(n *strictyaml.Node) []Probe {
 	if ok && len(items) > maxProbes {
 		r.Add(n, fmt.Sprintf("there are %d probes", len(items)), fmt.Sprintf("write at most %d", maxProbes))
 	}
-	var probes []Probe
+	probes := make([]Probe, 0, len(items))
 	for _, item := range items {
 		p := Probe{URL: "/", Method: "get", Headers: []Header{}, Timeout: 10, Interval: 15, ReadyAfter: 1}
 		probeMapping.read(r, item, &p)
 		probes = append(probes, p)
 	}
 	return probes
+}
+
+// findProbeNotes returns a note for each probe whose method has no body by the rules of HTTP. It
+// is sent as written; later versions of dstack refuse it.
+func (s *Service) findProbeNotes() Problems {
+	var notes Problems
+	for i, p := range s.Probes {
+		if p.Body != "" && (p.Method == "get" || p.Method == "head") {
+			notes = append(notes, Problem{Path: fmt.Sprintf("probes.%d.body", i),
+				Message: fmt.Sprintf("a %s request with a body: many servers ignore or refuse it", p.Method),
+				Hint:    "write method: post, or remove the body"})
+		}
+	}
+	return notes
 }
 
 func (r *reader) readHeaders(n *strictyaml.Node) []Header {
@@ -124,7 +137,7 @@ func (r *reader) readHeaders(n *strictyaml.Node) []Header {
 
 const headerExpression = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
-var headerToken = regexp.MustCompile(headerExpression)
+var headerToken = newPattern(headerExpression)
 
 func (r *reader) readHeaderName(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)

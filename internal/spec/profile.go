@@ -36,6 +36,7 @@ func ParseProfiles(file string, text []byte) ([]Profile, error) {
 	r.SchemaCommand = "dstack schema profiles"
 	p := profiles{list: []Profile{}}
 	if root := strictyaml.Load(text, r.Problems); root != nil && !root.IsNull() {
+		r.dialect = new(findDialect(root))
 		profilesMapping.read(r, root, &p)
 		r.checkReferences(root)
 	}

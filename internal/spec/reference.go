@@ -2,13 +2,12 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
 var (
-	tableRegion  = regexp.MustCompile(`(?s)<!-- fields: ([a-z_.]+) -->\n.*?<!-- end -->`)
-	tableMention = regexp.MustCompile(`\{([a-z_.]+)\}`)
+	tableRegion  = newPattern(`(?s)<!-- fields: ([a-z_.]+) -->\n.*?<!-- end -->`)
+	tableMention = newPattern(`\{([a-z_.]+)\}`)
 )
 
 // Reference fills the field tables into the pages of the reference, which maps

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -155,15 +154,16 @@ func checkSentCommand(text string) *fault {
 }
 
 var (
-	shellVariable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_.]*)\}`)
-	onlyVariable  = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]*)$`)
+	shellVariable = newPattern(`\$\{([A-Za-z_][A-Za-z0-9_.]*)\}`)
+	onlyVariable  = newPattern(`^\$([A-Za-z_][A-Za-z0-9_]*)$`)
 )
 
 // FindNotes returns what is valid in a service as it was written, but probably
-// meant otherwise: a variable of a shell in env, which no shell replaces. Call it
-// before ResolveEnv. The problems have paths; see Locate.
+// meant otherwise: a variable of a shell in env, which no shell replaces, and a
+// probe that sends a body where most servers ignore it. Call it before ResolveEnv.
+// The problems have paths; see Locate.
 func (s *Service) FindNotes() Problems {
-	var all Problems
+	all := s.findProbeNotes()
 	for _, v := range s.Env {
 		found := shellVariable.FindStringSubmatch(v.Value)
 		if found == nil {

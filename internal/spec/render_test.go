@@ -121,6 +121,7 @@ func checkFile(name string, text []byte) error {
 		return err
 	}
 	problems := append(c.Unsupported(), spec.FindBadReferences(name, text)...)
+	problems = append(problems, spec.FindDialect(text).Notes()...)
 	if s, ok := c.(*spec.Service); ok {
 		none := func(string) (string, bool) { return "", false }
 		problems = append(problems, s.FindNotes()...)

@@ -13,12 +13,12 @@ const maxReplicas = 1000
 const replicasHint = "write a number such as 2, or a range such as 1..4"
 
 var replicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
-	numberShape("", schema{"minimum": 0, "maximum": maxReplicas}),
+	integerShape("", schema{"minimum": 0, "maximum": maxReplicas}),
 	patternShape("", "^ *("+wholeNumber+" *|"+"("+wholeNumber+")? *"+rangeMark+" *"+wholeNumber+") *$"),
 	mappingShape("replicas"),
 	shape{"", schema{"type": "array", "minItems": 1, "items": schema{"type": "object"}}}) // groups
 
-var replicaEndShape = anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxReplicas}),
+var replicaEndShape = anyOfShape("whole number", integerShape("", schema{"minimum": 0, "maximum": maxReplicas}),
 	patternShape("", wholeExpression))
 
 var replicasMapping = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.",

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"encoding/json"
-	"regexp"
 	"strings"
 )
 
@@ -45,9 +44,9 @@ func allMappings() []mappingTable {
 		replicasMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), cpuMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
 		registryMapping.describe(), openVarMapping.describe(), mountMapping.describe(), folderMapping.describe(),
 		retryMapping.describe(), retryPolicyMapping.describe(),
-		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(),
-		filesMapping.describe(), utilizationMapping.describe(),
-		gatewayMapping.describe(), certificateMapping.describe(), volumeMapping.describe(),
+		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(), gatewayReferenceMapping.describe(),
+		filesMapping.describe(), reposMapping.describe(), utilizationMapping.describe(), scheduleMapping.describe(),
+		gatewayMapping.describe(), certificateMapping.describe(), loadBalancerMapping.describe(), volumeMapping.describe(),
 		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(),
 		profilesMapping.describe(), profileMapping.describe(),
 	}
@@ -86,7 +85,7 @@ func ProfilesSchema() ([]byte, error) {
 	})
 }
 
-var schemaRef = regexp.MustCompile(`"#/\$defs/([a-z_.]+)"`)
+var schemaRef = newPattern(`"#/\$defs/([a-z_.]+)"`)
 
 // buildDocument returns root as JSON, together with all definitions that it
 // refers to.
@@ -120,6 +119,9 @@ func buildDefinitions() schema {
 	}
 	for _, d := range allMappings() {
 		defs[d.name] = d.buildSchema()
+	}
+	if volume, ok := defs["volume"].(schema); ok {
+		volume["allOf"] = []schema{volumeNeedsRegion}
 	}
 	if service, ok := defs["service"].(schema); ok {
 		service["allOf"] = []schema{commandsOrImage, imageExcludesPython}

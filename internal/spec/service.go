@@ -36,8 +36,11 @@ type Service struct {
 
 	// Fields of versions after 0.18.10. The wire format does not have them; see
 	// SourceJSON.
-	Probes     []Probe     `json:"-"`
+	Gateway    Text        `json:"-"` // GatewayDefault, GatewayNone or a gateway's name; empty: not set
+	Probes     []Probe     `json:"-"` // nil: not set, so that a model is checked; empty: no probe at all
 	RateLimits []RateLimit `json:"-"`
+	Files      []File      `json:"-"`
+	Repos      []Repo      `json:"-"` // at most one
 
 	// Fields that the original dstack does not have. See EffectiveDrainTimeout
 	// and EffectiveHold for the defaults.
@@ -63,6 +66,12 @@ type Params struct {
 	TerminationPolicy   Text         `json:"termination_policy"`
 	TerminationIdleTime *Seconds     `json:"termination_idle_time"`
 }
+
+// Values of Params.TerminationPolicy: what becomes of an idle machine.
+const (
+	KeepIdle   = "dont-destroy"
+	DeleteIdle = "destroy-after-idle" // after TerminationIdleTime
+)
 
 // Profile is a named set of Params.
 type Profile struct {

@@ -24,7 +24,7 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: nullableKey("model"),
 			description: "The model that the service serves. It becomes available on the model endpoint, for " +
 				"clients of the OpenAI API. A name alone means `format: openai`.",
-			shape: anyOfShape("text, or "+modelWords, nonEmptyShape, mappingShape("model.openai"),
+			shape: anyOfShape("text, or "+modelWords, modelNameShape, mappingShape("model.openai"),
 				mappingShape("model.tgi")), examples: []string{"org/my-model"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Model = r.readModel(n) }},
 		{Key: nullableKey("https"), description: "Whether the service is published with TLS.", defaultText: "true",
@@ -61,9 +61,9 @@ var serviceMapping = newMapping("service", "a service",
 				s *Service) {
 				s.Entrypoint = r.readEntrypoint(n)
 			}},
-		{Key: nullableKey("working_dir"), description: "The working directory of the commands, relative to the " +
-			"folder from which you apply.", defaultText: ".",
-			shape: textShape, examples: []string{"server"}, read: func(r *reader, n *strictyaml.Node,
+		{Key: nullableKey("working_dir"), description: "The working directory of the commands: relative to the " +
+			"folder from which you apply, or an absolute path in the container, which needs Docker.", defaultText: ".",
+			shape: textShape, examples: []string{"server", "/app"}, read: func(r *reader, n *strictyaml.Node,
 				s *Service) {
 				s.WorkingDir = r.readWorkingDir(n)
 			}},
@@ -196,12 +196,12 @@ func (r *reader) readEntrypoint(n *strictyaml.Node) Text {
 	return Text(v)
 }
 
-// readWorkingDir reads a path inside the uploaded folder.
+// readWorkingDir reads a path inside the uploaded folder, or an absolute path in a container.
 func (r *reader) readWorkingDir(n *strictyaml.Node) Text {
 	v, ok := r.ReadText(n)
-	if clean := path.Clean(v); ok && (path.IsAbs(v) || clean == ".." || strings.HasPrefix(clean, "../")) {
+	if clean := path.Clean(v); ok && (clean == ".." || strings.HasPrefix(clean, "../")) {
 		r.Add(n, "the working directory is outside of the uploaded folder",
-			"write a path relative to the folder that you apply from")
+			"write a path relative to the folder that you apply from, or an absolute path in the container")
 	}
 	return Text(v)
 }

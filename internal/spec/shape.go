@@ -54,6 +54,13 @@ func numberShape(words string, more schema) shape {
 	return shape{words, s}
 }
 
+// integerShape accepts a whole number with further constraints. 2.0 is one.
+func integerShape(words string, more schema) shape {
+	s := numberShape(words, more)
+	s.schema["type"] = "integer"
+	return s
+}
+
 // definedShapes are the shapes that the schema defines once, by name.
 var definedShapes = schema{}
 
@@ -66,7 +73,7 @@ func defineShape(name string, s shape) shape {
 // intShape accepts a whole number within bounds, or any whole number written as
 // text.
 func intShape(low, high int) shape {
-	return anyOfShape("whole number", numberShape("", schema{"minimum": low, "exclusiveMaximum": high + 1}),
+	return anyOfShape("whole number", integerShape("", schema{"minimum": low, "exclusiveMaximum": high + 1}),
 		patternShape("", wholeExpression))
 }
 
@@ -106,6 +113,9 @@ var textShape = defineShape("text", shape{"text", schema{"type": []string{"strin
 var nonEmptyShape = defineShape("text.filled",
 	shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
 
+// modelNameShape is text, but no boolean: `model: false` is no name.
+var modelNameShape = shape{"text", schema{"type": []string{"string", "number"}, "minLength": 1}}
+
 var boolShape = defineShape("bool", shape{"`true` or `false`", schema{"anyOf": []schema{
 	{"type": "boolean"},
 	{"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff]|[01TtFfYyNn])$"},
@@ -141,7 +151,7 @@ var (
 		numberShape("", schema{"exclusiveMinimum": 0}), patternShape("", floatExpression)))
 
 	countEnd = defineShape("count", anyOfShape("whole number",
-		numberShape("", schema{"minimum": 0, "maximum": maxCount}), patternShape("", "^ *"+wholeNumber+" *$")))
+		integerShape("", schema{"minimum": 0, "maximum": maxCount}), patternShape("", "^ *"+wholeNumber+" *$")))
 	countShape = defineShape("counts", anyOfShape("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd,
 		rangeShape("", wholeNumber), rangeMappingShape("range.count")))
 
@@ -157,7 +167,7 @@ var (
 	offWord, offBool = patternShape("", "^([Oo][Ff][Ff]|[Nn][Oo])$"), shape{"", schema{"const": false}}
 
 	portShape = anyOfShape("port: `8000`; `80:8000` is accepted, and the first number ignored",
-		numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("",
+		integerShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("",
 			`^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), mappingShape("port"))
 )
 

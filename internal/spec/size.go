@@ -3,14 +3,13 @@ package spec
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
-var sizeText = regexp.MustCompile(`^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:E[+-]?[0-9]+)?)(TB|GB|MB)?$`)
+var sizeText = newPattern(`^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:E[+-]?[0-9]+)?)(TB|GB|MB)?$`)
 
 var sizeUnits = map[string]float64{"TB": 1024, "GB": 1, "": 1, "MB": 1.0 / 1024}
 
@@ -43,7 +42,7 @@ func checkSize(text string, size GB) *fault {
 	return nil
 }
 
-var almostSize = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([TGM])(?:I|IB)?$`)
+var almostSize = newPattern(`^([0-9]+(?:\.[0-9]+)?)([TGM])(?:I|IB)?$`)
 var sizeNames = map[string]string{"T": "terabytes", "G": "gigabytes", "M": "megabytes"}
 
 func sizeHint(clean string) string {

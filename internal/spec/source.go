@@ -14,7 +14,7 @@ func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
 	source := sourceService{plainService: plainService(s), Port: sourcePort(s.Port), Resources: s.Resources.newSource(),
-		Probes: s.Probes, RateLimits: s.RateLimits, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
+		Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: s.RateLimits, Files: s.Files, Repos: s.Repos, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
 	source.Type = "service"
 	if s.Scaling != nil {
 		source.Scaling = &sourceScaling{s.Scaling.newWire(), s.Scaling.Window}
@@ -51,8 +51,11 @@ type sourceService struct {
 	Model      *sourceModel    `json:"model"`
 	Scaling    *sourceScaling  `json:"scaling"`
 	Resources  sourceResources `json:"resources"`
-	Probes     []Probe         `json:"probes,omitempty"`
+	Gateway    gatewayJSON     `json:"gateway,omitempty"`
+	Probes     []Probe         `json:"probes,omitzero"`
 	RateLimits []RateLimit     `json:"rate_limits,omitempty"`
+	Files      []File          `json:"files,omitempty"`
+	Repos      []Repo          `json:"repos,omitempty"`
 
 	DrainTimeout *Seconds `json:"drain_timeout,omitempty"`
 	Hold         *Hold    `json:"hold,omitempty"`

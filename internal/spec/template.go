@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -13,9 +12,9 @@ import (
 // and dollar signs anywhere else are plain text.
 
 var (
-	secretNamePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
-	referenceOpener   = regexp.MustCompile(`\$+\{\{`)
-	trailingDollars   = regexp.MustCompile(`\$+$`)
+	secretNamePattern = newPattern(`^[A-Za-z0-9_-]{1,200}$`)
+	referenceOpener   = newPattern(`\$+\{\{`)
+	trailingDollars   = newPattern(`\$+$`)
 )
 
 // secretsPrefix begins the names of references to secrets.

@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"slices"
+
 	"dstack/internal/strictyaml"
 )
 
@@ -11,12 +13,21 @@ type Volume struct {
 	Region   string
 	Size     *GB  // size of a new volume
 	VolumeID Text // ID of an existing volume; overrides Size
+	LaterVolume
 
 	UnsupportedNotes []UnsupportedNote
 }
 
+// LaterVolume is the fields of a volume that versions after 0.18.10 added, for Kubernetes.
+type LaterVolume struct {
+	ClaimName    Text     `json:"claim_name,omitempty"` // an existing claim; overrides Size
+	StorageClass Text     `json:"storage_class_name,omitempty"`
+	AccessModes  []string `json:"access_modes,omitempty"`
+	ReadOnly     bool     `json:"read_only,omitempty"`
+}
+
 // MarshalJSON writes the normal form of the wire format, with all keys in fixed
-// order.
+// order, and then what 0.18.10 does not have.
 func (v Volume) MarshalJSON() ([]byte, error) {
 	return marshalJSON(struct {
 		Type     string `json:"type"`
@@ -25,8 +36,16 @@ func (v Volume) MarshalJSON() ([]byte, error) {
 		Region   string `json:"region"`
 		Size     *GB    `json:"size"`
 		VolumeID Text   `json:"volume_id"`
-	}{"volume", v.Name, v.Backend, v.Region, v.Size, v.VolumeID})
+		LaterVolume
+	}{"volume", v.Name, v.Backend, v.Region, v.Size, v.VolumeID, v.LaterVolume})
 }
+
+const kubernetes = "kubernetes"
+
+var (
+	backendsWithoutRegion = []string{kubernetes, "daytona", "lium"} // a volume needs no region
+	backendsWithoutSize   = []string{"daytona", "lium"}             // a volume needs neither a size nor an ID
+)
 
 var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the runs that use it.", []field[Volume]{
 	{Key: requiredKey("type", "type: volume"), description: "The type of this configuration.",
@@ -38,31 +57,93 @@ var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the r
 	{Key: requiredKey("backend", "backend: aws"), description: "The backend of the volume.", shape: backendShape,
 		examples: []string{"aws"},
 		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Backend = r.readBackend(n) }},
-	{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape,
+	{Key: nullableKey("region"), description: "The region. Required, except with `kubernetes`, `daytona` and `lium`.", shape: textShape,
 		examples: []string{"eu-west-1"},
-		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Region = r.readNonEmpty(n) }},
+		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Region, _ = r.ReadText(n) }},
 	{Key: nullableKey("size"), description: "The size of a new volume, rounded down to whole gigabytes.",
 		shape: sizeShape, examples: []string{"100GB"},
 		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.Size = r.readSize(n) }},
 	{Key: nullableKey("volume_id"), description: "The cloud's ID of an existing volume. Deleting the configuration " +
 		"does not delete that volume.", shape: textShape, examples: []string{"vol-0123456789abcdef0"},
 		read: readTextInto(func(v *Volume) *Text { return &v.VolumeID })},
+	{Key: nullableKey("claim_name"), description: "The name of an existing `PersistentVolumeClaim`, with `backend: kubernetes`. " +
+		"`size` has no effect then.", shape: textShape, examples: []string{"my-claim"},
+		read: readTextInto(func(v *Volume) *Text { return &v.ClaimName })},
+	{Key: nullableKey("storage_class_name"), description: "The `StorageClass` of a new claim, with `backend: kubernetes`.", shape: textShape,
+		examples: []string{"fast"},
+		read:     readTextInto(func(v *Volume) *Text { return &v.StorageClass })},
+	{Key: plainKey("access_modes"), description: "The access modes of a new claim, with `backend: kubernetes`.",
+		defaultText: "[ReadWriteOnce]", shape: textsShape, examples: []string{"[ReadWriteMany]"},
+		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.AccessModes = r.readTexts(n, "`access_modes`") }},
+	{Key: plainKey("read_only"), description: "Whether the volume can only be read, with `backend: kubernetes`.", defaultText: "false",
+		shape: boolShape, read: func(r *reader, n *strictyaml.Node, v *Volume) { v.ReadOnly, _ = r.ReadBool(n) }},
 	unsupportedField[Volume]("availability_zone", "The availability zone.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Volume]("auto_cleanup_duration", "How long the volume may be unused before it is deleted.",
-		durationShape, "remove it", usesDuration),
+	unsupportedField[Volume]("auto_cleanup_duration", "How long the volume may be unused before it is deleted. `off` keeps it.",
+		anyOfShape(durationShape.words+", or `off`", durationShape, minusOneShape), "remove it", usesIdleDuration),
 	unsupportedField[Volume]("tags", "Tags for resources that are created in the cloud.",
 		openMappingShape("mapping of text", textShape), "remove it", usesTags),
 })
 
-// readVolume reads a volume and checks that it has a size or an ID.
+// volumeNeedsRegion is the rule of the schema for the region.
+var volumeNeedsRegion = schema{
+	"if":   schema{"properties": schema{"backend": schema{"enum": backendsWithoutRegion}}, "required": []string{"backend"}},
+	"else": schema{"required": []string{"region"}, "properties": schema{"region": schema{"minLength": 1}}},
+}
+
+// kubernetesFields are the fields that only volumes of Kubernetes have.
+var kubernetesFields = []string{"claim_name", "storage_class_name", "access_modes", "read_only"}
+
+// readVolume reads a volume, and checks that it has what its backend needs: a region, and a
+// size or the name of an existing volume.
 func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 	v := &Volume{}
 	volumeMapping.read(r, n, v)
-	id := n.Get("volume_id")
-	if n.Get("size").IsNull() && (id.IsNull() || id.IsScalar() && id.Text == "") && !r.IsMisspelled("size") && !r.IsMisspelled("volume_id") {
-		r.Add(n, "either `volume_id` or `size` must be set",
-			"add size: 100GB for a new volume, or volume_id: followed by the cloud's ID of an existing one")
-	}
 	v.UnsupportedNotes = r.unsupported
+	if v.Backend == "" {
+		return v // missing or invalid, which is reported already
+	}
+	r.checkRegion(n, v)
+	r.checkKubernetesFields(n, v)
+	hasID := v.VolumeID != "" || v.Backend == kubernetes && v.ClaimName != ""
+	if v.Size != nil || hasID || slices.Contains(backendsWithoutSize, v.Backend) || !n.Get("size").IsNull() {
+		return v
+	}
+	for _, key := range []string{"size", "volume_id", "claim_name"} {
+		if value := n.Get(key); r.IsMisspelled(key) || !value.IsNull() && !value.IsScalar() {
+			return v
+		}
+	}
+	if v.Backend == kubernetes {
+		r.Add(n, "either `claim_name` or `size` must be set",
+			"add size: 100GB for a new volume, or claim_name: followed by the name of an existing claim")
+		return v
+	}
+	r.Add(n, "either `volume_id` or `size` must be set",
+		"add size: 100GB for a new volume, or volume_id: followed by the cloud's ID of an existing one")
 	return v
+}
+
+func (r *reader) checkRegion(n *strictyaml.Node, v *Volume) {
+	if v.Region != "" || slices.Contains(backendsWithoutRegion, v.Backend) || r.IsMisspelled("region") {
+		return
+	}
+	region := n.Get("region")
+	if region == nil {
+		at := *n
+		at.Path = "region"
+		r.Add(&at, "`region` is missing", "add region: eu-west-1")
+	} else if region.IsNull() || region.IsScalar() {
+		r.Add(region, "`region` has no value", "write region: eu-west-1")
+	}
+}
+
+func (r *reader) checkKubernetesFields(n *strictyaml.Node, v *Volume) {
+	if v.Backend == kubernetes {
+		return
+	}
+	for _, key := range kubernetesFields {
+		if value := n.Get(key); !value.IsNull() {
+			r.Add(value, "`"+key+"` can only be used with backend: kubernetes", "remove it")
+		}
+	}
 }

@@ -163,8 +163,7 @@ func (p *Problems) ReadBool(n *Node) (value, ok bool) {
 	return false, false
 }
 
-// ReadInt reads a whole number within bounds, both included. The fraction of an
-// unquoted number is cut off.
+// ReadInt reads a whole number within bounds, both included.
 func (p *Problems) ReadInt(n *Node, low, high int) (int, bool) {
 	if v, ok := ParseInt(n); ok {
 		if v < low || v > high {
@@ -178,7 +177,8 @@ func (p *Problems) ReadInt(n *Node, low, high int) (int, bool) {
 	return 0, false
 }
 
-// ParseInt returns the value of a whole number without reporting problems.
+// ParseInt returns the value of a whole number without reporting problems. 2.0 is one, 1.5 is
+// not.
 func ParseInt(n *Node) (int, bool) {
 	text := n.Text
 	switch n.Kind {
@@ -188,10 +188,7 @@ func ParseInt(n *Node) (int, bool) {
 			return int(v), true
 		}
 	case Float:
-		if f, ok := ParseFloat(n); ok && math.Abs(f) < 1<<53 {
-			if f < 0 {
-				f = math.Floor(f) // truncating -0.5 would give 0, which is not negative
-			}
+		if f, ok := ParseFloat(n); ok && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 			return int(f), true
 		}
 		return 0, false
@@ -231,6 +228,9 @@ func (p *Problems) ReadItems(n *Node, what string) ([]*Node, bool) {
 	hint := "write a list, each item on its own line after `- `"
 	if n.IsScalar() && len(n.Text) <= 57 && !strings.ContainsAny(n.Text, "\n,[]{}:#&*!|>'\"%@`\\") {
 		hint = fmt.Sprintf("write a list: [%s]", n.Text)
+	}
+	if n.IsScalar() && slices.Contains([]string{"off", "no", "false"}, strings.ToLower(n.Text)) {
+		hint = "write [] for none, or remove the line"
 	}
 	p.Add(n, fmt.Sprintf("%s must be a list, not %s", what, n.Describe()), hint)
 	return nil, false

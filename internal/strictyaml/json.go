@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"dstack/internal/human"
 )
@@ -19,18 +19,12 @@ func LoadJSON(text []byte, found *Problems) *Node {
 		found.addAt(0, 0, 0, "the configuration is larger than "+human.Bytes(MaxBytes), "")
 		return nil
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	r := jsonReader{tokens: d, found: found}
-	n, err := r.readValue("", 0)
-	if err == nil {
-		_, err = d.Token()
-		if err == nil {
-			err = errors.New("there is more text after the end of the document")
-		} else if errors.Is(err, io.EOF) {
-			err = nil
-		}
+	if !json.Valid(text) {
+		found.addAt(0, 0, 0, "invalid JSON: "+explainInvalid(text).Error(), "")
+		return nil
 	}
+	r := jsonReader{text: text, found: found}
+	n, err := r.readValue("", 0)
 	if bound, ok := errors.AsType[*Fault](err); ok {
 		found.addAt(0, 0, 0, bound.Message, bound.Hint)
 		return nil
@@ -42,11 +36,22 @@ func LoadJSON(text []byte, found *Problems) *Node {
 	return n
 }
 
-// jsonReader converts JSON tokens to nodes.
+// explainInvalid returns why a text is not one JSON document.
+func explainInvalid(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if err := d.Decode(new(json.RawMessage)); err != nil {
+		return err
+	}
+	return errors.New("there is more text after the end of the document")
+}
+
+// jsonReader converts valid JSON to nodes. It reads the text itself, because the tokens of json.Decoder take longer than
+// everything else that is done with a configuration.
 type jsonReader struct {
-	tokens *json.Decoder
-	found  *Problems
-	count  int
+	text  []byte
+	at    int // of the next byte
+	found *Problems
+	count int
 }
 
 func (r *jsonReader) readValue(path string, depth int) (*Node, error) {
@@ -56,44 +61,90 @@ func (r *jsonReader) readValue(path string, depth int) (*Node, error) {
 	if depth > MaxDepth {
 		return nil, &Fault{Message: messageTooDeep}
 	}
-	token, err := r.tokens.Token()
-	if err != nil {
-		return nil, err
-	}
 	n := &Node{Path: path}
-	switch t := token.(type) {
-	case nil:
+	switch r.peek() {
+	case '{':
+		return n, r.readObject(n, depth)
+	case '[':
+		return n, r.readArray(n, depth)
+	case '"':
+		text, err := r.readString()
+		n.Kind, n.Text, n.Quoted = String, text, true
+		return n, err
+	}
+	switch word := r.readWord(); word {
+	case "null":
 		n.Kind = Null
-	case bool:
-		n.Kind, n.Text = Bool, strconv.FormatBool(t)
-	case json.Number:
-		n.Kind, n.Text = Int, t.String()
-		if strings.ContainsAny(n.Text, ".eE") {
+	case "true", "false":
+		n.Kind, n.Text = Bool, word
+	default:
+		n.Kind, n.Text = Int, word
+		if strings.ContainsAny(word, ".eE") {
 			n.Kind = Float
 		}
-	case string:
-		n.Kind, n.Text, n.Quoted = String, t, true
-	case json.Delim:
-		if t == '{' {
-			return n, r.readObject(n, depth)
-		}
-		return n, r.readArray(n, depth)
 	}
 	return n, nil
+}
+
+// peek skips white space and returns the next byte.
+func (r *jsonReader) peek() byte {
+	for ; r.at < len(r.text); r.at++ {
+		switch c := r.text[r.at]; c {
+		case ' ', '\t', '\r', '\n':
+		default:
+			return c
+		}
+	}
+	return 0
+}
+
+// skip skips white space and reports whether the next byte is c, which it then skips.
+func (r *jsonReader) skip(c byte) bool {
+	if r.peek() != c {
+		return false
+	}
+	r.at++
+	return true
+}
+
+// readWord reads a number, true, false or null.
+func (r *jsonReader) readWord() string {
+	from := r.at
+	for r.at < len(r.text) && !strings.ContainsRune(" \t\r\n,]}", rune(r.text[r.at])) {
+		r.at++
+	}
+	return string(r.text[from:r.at])
+}
+
+// readString reads a string. One with escapes, or with invalid UTF-8, is left to the standard library.
+func (r *jsonReader) readString() (string, error) {
+	from, isPlain := r.at, true
+	for r.at++; r.at < len(r.text) && r.text[r.at] != '"'; r.at++ {
+		if r.text[r.at] == '\\' {
+			isPlain = false
+			r.at++
+		}
+	}
+	r.at++
+	quoted := r.text[from:r.at]
+	if inner := quoted[1 : len(quoted)-1]; isPlain && utf8.Valid(inner) {
+		return string(inner), nil
+	}
+	var text string
+	err := json.Unmarshal(quoted, &text)
+	return text, err
 }
 
 func (r *jsonReader) readObject(n *Node, depth int) error {
 	n.Kind = Mapping
 	seen := map[string]bool{}
-	for r.tokens.More() {
-		token, err := r.tokens.Token()
+	for r.at++; !r.skip('}'); r.skip(',') {
+		r.peek()
+		name, err := r.readString()
 		if err != nil {
 			return err
 		}
-		name, ok := token.(string)
-		if !ok {
-			return fmt.Errorf("%v is not a key", token)
-		}
+		r.skip(':')
 		path := joinPath(n.Path, name)
 		value, err := r.readValue(path, depth+1)
 		if err != nil {
@@ -107,19 +158,17 @@ func (r *jsonReader) readObject(n *Node, depth int) error {
 		seen[name] = true
 		n.Pairs = append(n.Pairs, Pair{key, value})
 	}
-	_, err := r.tokens.Token()
-	return err
+	return nil
 }
 
 func (r *jsonReader) readArray(n *Node, depth int) error {
 	n.Kind = Sequence
-	for r.tokens.More() {
+	for r.at++; !r.skip(']'); r.skip(',') {
 		item, err := r.readValue(joinPath(n.Path, strconv.Itoa(len(n.Items))), depth+1)
 		if err != nil {
 			return err
 		}
 		n.Items = append(n.Items, item)
 	}
-	_, err := r.tokens.Token()
-	return err
+	return nil
 }

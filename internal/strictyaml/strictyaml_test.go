@@ -163,12 +163,12 @@ func TestLoad_EnforcesLimits(t *testing.T) {
 
 func TestParseInt_ParseFloat(t *testing.T) {
 	node := func(text string) *Node { return Load([]byte(text), &Problems{}) }
-	for text, want := range map[string]int{"8": 8, "'8'": 8, "8.9": 8, "1_000": 1000, "0x10": 16, "-3": -3, "08": 8} {
+	for text, want := range map[string]int{"8": 8, "'8'": 8, "8.0": 8, "1_000": 1000, "0x10": 16, "-3": -3, "08": 8} {
 		if got, ok := ParseInt(node(text)); !ok || got != want {
 			t.Errorf("%s is %d (%v), not %d", text, got, ok, want)
 		}
 	}
-	for _, text := range []string{"'8.5'", "x", "true", "[1]", ".inf", ".nan", "1e300", "99999999999999999999", "null", "'1_0'"} {
+	for _, text := range []string{"'8.5'", "8.9", "-0.5", "x", "true", "[1]", ".inf", ".nan", "1e300", "99999999999999999999", "null", "'1_0'"} {
 		if got, ok := ParseInt(node(text)); ok {
 			t.Errorf("%s is accepted as %d", text, got)
 		}

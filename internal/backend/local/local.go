@@ -38,6 +38,7 @@ type Options struct {
 	KeeperProgram string   // the dstack program, which runs the keepers of processes
 	Hidden        []string // folders that processes must not read, if the system can hide them
 	Code          engine.CodeOpener
+	Files         engine.FileOpener
 	Retired       bool         // offers nothing: the engine only runs what it has
 	Dialer        *dial.Dialer // opens the connections of port checks; nil: directly
 	Log           *slog.Logger
@@ -97,7 +98,7 @@ func New(ctx context.Context, o Options) (*Local, error) {
 func (l *Local) useDocker(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
 	defer cancel()
-	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Dialer: l.Dialer, Log: l.Log})
+	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Files: l.Files, Dialer: l.Dialer, Log: l.Log})
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (l *Local) useDocker(ctx context.Context) error {
 
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
-		Dir: filepath.Join(l.Dir, string(l.Installation)), KeeperProgram: l.KeeperProgram, Code: l.Code, Dialer: l.Dialer,
+		Dir: filepath.Join(l.Dir, string(l.Installation)), KeeperProgram: l.KeeperProgram, Code: l.Code, Files: l.Files, Dialer: l.Dialer,
 		Hidden: l.Hidden, GPUs: len(l.gpus.list(ctx)) > 0, Log: l.Log,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ const Code = "code"
 // not implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so
 // that a new replica passes the new probes before an old one is drained.
 var strategies = map[string]UpdateStrategy{
-	"model": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
+	"model": InPlace, "gateway": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
 	"replicas": InPlace, "scaling": InPlace, "rate_limits": InPlace, "hold": InPlace, "drain_timeout": InPlace,
 	"max_duration": InPlace, "retry": InPlace, "retry_policy": InPlace,
 	"pool_name": InPlace, "termination_policy": InPlace, "termination_idle_time": InPlace,
@@ -38,6 +39,7 @@ var strategies = map[string]UpdateStrategy{
 	"resources": Rolling, "volumes": Rolling, "setup": Rolling, "backends": Rolling, "regions": Rolling,
 	"instance_types": Rolling, "spot_policy": Rolling, "max_price": Rolling, "instance_name": Rolling,
 	"creation_policy": Rolling, "probes": Rolling, "type": Rolling, Code: Rolling,
+	"files": Rolling, "repos": Rolling,
 }
 
 // StrategyOfChange returns the strategy for a change by its path as in spec.Diff,
@@ -59,7 +61,7 @@ type Difference struct {
 
 // CompareSpecs returns everything that differs between two specifications of one
 // run: first the fields of configuration and profile in the order of spec.Diff,
-// then the working directory, the code and the values of secrets. Names are not compared.
+// then the working directory, the code, the files and the values of secrets. Names are not compared.
 func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	var all []Difference
 	for _, c := range spec.Diff(mergeProfile(from), mergeProfile(to)) {
@@ -71,12 +73,26 @@ func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	}
 	if oldCode, newCode := describeCode(from), describeCode(to); oldCode != newCode {
 		d := Difference{spec.Change{Path: Code, From: oldCode.String(), To: newCode.String()}, StrategyOfChange(Code)}
-		if len(to.Configuration.Commands) == 0 {
+		if !NeedsCode(to) {
 			d.Strategy = InPlace // without commands, no code is copied into the image
 		}
 		all = append(all, d)
 	}
-	return append(all, compareSecrets(from, to)...)
+	return append(append(all, compareFiles(from, to)...), compareSecrets(from, to)...)
+}
+
+// compareFiles returns the files whose content changed. Changes of their paths are those of
+// the configuration.
+func compareFiles(from, to dstack.RunSpec) []Difference {
+	var all []Difference
+	for i := range min(len(from.FileArchives), len(to.FileArchives)) {
+		older, newer := from.FileArchives[i], to.FileArchives[i]
+		if older.Path == newer.Path && older.Hash != newer.Hash {
+			all = append(all, Difference{spec.Change{Path: fmt.Sprintf("files.%d", i),
+				From: newer.Path + " " + shortenHash(older.Hash), To: newer.Path + " " + shortenHash(newer.Hash)}, Rolling})
+		}
+	}
+	return all
 }
 
 // SecretsPrefix begins the paths of changes of the values of secrets.

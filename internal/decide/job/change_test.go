@@ -21,6 +21,7 @@ var fieldPairs = map[string][2]string{
 	"port":           {"port: 8000", "port: 9000"},
 	"model":          {"model: a", "model: b"},
 	"https":          {"https: true", "https: false"},
+	"gateway":        {"gateway: true", "gateway: false"},
 	"auth":           {"auth: true", "auth: false"},
 	"replicas":       {"replicas: 1", "replicas: 2"},
 	"scaling":        {"replicas: 1..2\nscaling: {metric: rps, target: 1}", "replicas: 1..2\nscaling: {metric: concurrency, target: 1}"},
@@ -46,6 +47,8 @@ var fieldPairs = map[string][2]string{
 	"rate_limits":    {"rate_limits: [{rps: 1}]", "rate_limits: [{rps: 2}]"},
 	"drain_timeout":  {"drain_timeout: 0", "drain_timeout: 5m"},
 	"hold":           {"hold: {requests: 1}", "hold: {requests: 2}"},
+	"files":          {"files: ['a:b']", "files: ['a:c']"},
+	"repos":          {"repos: [{url: 'https://example.com/a', if_exists: skip}]", "repos: ['https://example.com/a']"},
 
 	"pool_name":             {"pool_name: a", "pool_name: b"},
 	"instance_name":         {"instance_name: a", "instance_name: b"},
@@ -59,7 +62,7 @@ var fieldPairs = map[string][2]string{
 var otherSpellings = map[string]string{"retry_policy": "retry", "idle_duration": "termination_idle_time"}
 
 // constantFields are fields for which only the default is implemented.
-var constantFields = []string{"type", "gateway", "strip_prefix"}
+var constantFields = []string{"type", "strip_prefix"}
 
 func parseRunSpec(t interface {
 	Helper()
@@ -79,7 +82,11 @@ func parseRunSpec(t interface {
 	if problems := spec.Unsupported(s, spec.Profile{}); problems != nil {
 		t.Fatalf("%s: %v", text, problems)
 	}
-	return dstack.RunSpec{Configuration: *s}
+	rs := dstack.RunSpec{Configuration: *s}
+	for _, f := range s.Files {
+		rs.FileArchives = append(rs.FileArchives, dstack.FileArchive{ID: "a", Hash: "0123456789", Path: f.Path})
+	}
+	return rs
 }
 
 // implementedFields returns the implemented fields of a service. It reads them

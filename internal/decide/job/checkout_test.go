@@ -13,12 +13,13 @@ const remoteData = `{"repo_type":"remote","repo_name":"app","repo_branch":"main"
 
 func TestFindCheckout(t *testing.T) {
 	for data, want := range map[string]*dstack.Checkout{
-		remoteData:                              {Branch: "main", Hash: "0123456789012345678901234567890123456789", AuthorName: "Ann"},
-		`{"repo_type":"remote","repo_hash":1}`:  {},
-		`{"repo_type":"local","repo_dir":"/a"}`: nil,
-		`{"repo_type":"virtual"}`:               nil,
-		``:                                      nil,
-		`null`:                                  nil,
+		remoteData:                                {Branch: "main", Hash: "0123456789012345678901234567890123456789", AuthorName: "Ann"},
+		`{"repo_type":"remote","repo_hash":1}`:    {Hash: "unreadable"},
+		`{"repo_type":"remote","repo_hash":null}`: {},
+		`{"repo_type":"local","repo_dir":"/a"}`:   nil,
+		`{"repo_type":"virtual"}`:                 nil,
+		``:                                        nil,
+		`null`:                                    nil,
 		`{"repo_type":"local","repo_hash":"012345"}`: nil,
 	} {
 		got := job.FindCheckout(dstack.RunSpec{RepoData: json.RawMessage(data)})
@@ -30,6 +31,7 @@ func TestFindCheckout(t *testing.T) {
 
 func TestBuildAttemptSpec_Checkout(t *testing.T) {
 	run := dstack.Run{Spec: dstack.RunSpec{RepoID: "app-1", RepoData: json.RawMessage(remoteData), RepoUser: "ann"}}
+	run.Spec.Configuration.Commands = []string{"a"}
 	got := job.BuildAttemptSpec(run, dstack.Replica{})
 	if got.Checkout == nil || got.Checkout.User != "ann" || got.Checkout.Branch != "main" || got.CodeRepo != "app-1" || !got.HasCode() {
 		t.Errorf("%+v", got.Checkout)
@@ -68,5 +70,15 @@ func TestCompareSpecs_Commits(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+func TestSetCommit(t *testing.T) {
+	data, err := job.SetCommit(json.RawMessage(`{"repo_type":"remote","repo_name":"app","repo_branch":null,"extra":[1]}`), "main", "0123")
+	if want := `{"extra":[1],"repo_branch":"main","repo_hash":"0123","repo_name":"app","repo_type":"remote"}`; err != nil || string(data) != want {
+		t.Errorf("%s, %v", data, err)
+	}
+	if _, err := job.SetCommit(json.RawMessage("no JSON"), "main", "0123"); err == nil {
+		t.Error("no JSON is accepted")
 	}
 }

@@ -5,6 +5,7 @@ package job
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"time"
 
@@ -65,6 +66,8 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		Port:          c.Port.Container,
 		AnyPort:       MayChoosePort(s),
 		NeedsImage:    c.Image != "",
+		OuterDir:      findOuterDir(s),
+		OuterPath:     findOuterPath(s),
 		Backends:      p.Backends,
 		Regions:       p.Regions,
 		InstanceTypes: p.InstanceTypes,
@@ -98,6 +101,7 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		Port:            c.Port.Container,
 		ChoosePort:      MayChoosePort(run.Spec),
 		GPUs:            r.Claim.GPUs,
+		Files:           run.Spec.FileArchives,
 		CodeRepo:        run.Spec.RepoID,
 		CodeProject:     run.ProjectID,
 		StopGracePeriod: stopGracePeriod,
@@ -114,6 +118,12 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 	if res := c.Resources; res.Explicit.Memory && res.Memory.Max != nil {
 		attempt.MemoryMiB = int64(*res.Memory.Max * 1024)
 	}
+	if repos := c.Repos; len(repos) > 0 {
+		attempt.CodePath, attempt.KeepsCodePath = repos[0].Path, repos[0].IfExists == spec.IfExistsSkip
+	}
+	if !NeedsCode(run.Spec) {
+		return attempt
+	}
 	if run.Spec.RepoCodeHash != nil {
 		attempt.CodeHash = *run.Spec.RepoCodeHash
 	}
@@ -124,20 +134,59 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 	return attempt
 }
 
-// ResolveWorkingDir returns the directory for the commands, relative to the
-// uploaded code. It is empty if there are no commands: then the image's own
-// working directory stays.
+// ResolveWorkingDir returns the directory for the commands: relative to the
+// uploaded code, or absolute. It is empty if the image's own working directory
+// stays: if there are no commands, and for runs of later published clients that
+// upload no code, which name no directory.
 func ResolveWorkingDir(s dstack.RunSpec) string {
+	dir := string(s.Configuration.WorkingDir)
 	switch {
+	case path.IsAbs(dir):
+		return dir
 	case len(s.Configuration.Commands) == 0:
 		return ""
-	case s.Configuration.WorkingDir != "":
-		return string(s.Configuration.WorkingDir)
+	case dir != "":
+		return dir
 	case s.WorkingDir != "":
 		return s.WorkingDir
+	case s.Configuration.Image != "" && s.RepoCodeHash == nil && FindCheckout(s) == nil:
+		return ""
 	default:
 		return "."
 	}
+}
+
+// findOuterDir returns an absolute working directory outside of the code folder, or "".
+func findOuterDir(s dstack.RunSpec) string {
+	if dir := ResolveWorkingDir(s); path.IsAbs(dir) {
+		if _, ok := dstack.FindPathInFolder(".", dir); !ok {
+			return dir
+		}
+	}
+	return ""
+}
+
+// NeedsCode reports whether replicas get the code of the run: with commands, or with a repo
+// that the configuration names.
+func NeedsCode(s dstack.RunSpec) bool {
+	return len(s.Configuration.Commands) > 0 || len(s.Configuration.Repos) > 0
+}
+
+// findOuterPath returns the first path of a file or repo that is outside of the code folder.
+func findOuterPath(s dstack.RunSpec) string {
+	var paths []string
+	for _, repo := range s.Configuration.Repos {
+		paths = append(paths, repo.Path)
+	}
+	for _, file := range s.Configuration.Files {
+		paths = append(paths, file.Path)
+	}
+	for _, name := range paths {
+		if _, ok := dstack.FindPathInFolder(ResolveWorkingDir(s), name); !ok {
+			return name
+		}
+	}
+	return ""
 }
 
 // BuildEnv returns the complete environment of a replica. Variables of the

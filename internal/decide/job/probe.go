@@ -36,9 +36,9 @@ const (
 )
 
 // ModelCheckOf returns the model check of a configuration. ok is false if it has no
-// model, or probes of its own.
+// model, or says which probes there are, if only with an empty list.
 func ModelCheckOf(conf spec.Service) (check Probe, ok bool) {
-	if conf.Model == nil || len(conf.Probes) > 0 {
+	if conf.Model == nil || conf.Probes != nil {
 		return Probe{}, false
 	}
 	check = Probe{IsModelCheck: true, Probe: spec.Probe{Type: "http", URL: healthPath, Method: "get",

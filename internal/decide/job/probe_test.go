@@ -23,6 +23,7 @@ func TestModelCheckOf_Paths(t *testing.T) {
 		{"a model without a prefix", spec.Service{Model: openai("")}, true, "/models"},
 		{"a prefix that is no path", spec.Service{Model: openai("v1")}, true, ""},
 		{"Text Generation Inference", spec.Service{Model: &spec.Model{Format: "tgi"}}, true, ""},
+		{"no probes, explicitly", spec.Service{Model: openai("/v1"), Probes: []spec.Probe{}}, false, ""},
 		{"probes of its own", spec.Service{Model: openai("/v1"), Probes: []spec.Probe{{URL: "/ready"}}}, false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,7 +23,7 @@ func NewInstance(id dstack.InstanceID, o dstack.Offer, rs dstack.RunSpec, now ti
 // replicas; negative: no limit.
 func idleTime(rs dstack.RunSpec) time.Duration {
 	params := spec.Merge(rs.Configuration, rs.Profile)
-	if params.TerminationPolicy == "dont-destroy" || params.TerminationIdleTime == nil || *params.TerminationIdleTime < 0 {
+	if params.TerminationPolicy == spec.KeepIdle || params.TerminationIdleTime == nil || *params.TerminationIdleTime < 0 {
 		return -1
 	}
 	return time.Duration(*params.TerminationIdleTime) * time.Second

@@ -23,6 +23,12 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 	if need.NeedsImage && !hasContainers {
 		return "install Docker on the server's machine, or remove `image` to run plain processes"
 	}
+	if need.OuterDir != "" && !hasContainers {
+		return "write a `working_dir` relative to the folder that you apply from, or install Docker on the server's machine"
+	}
+	if need.OuterPath != "" && !hasContainers {
+		return fmt.Sprintf("write a path inside of the working directory for %s, or install Docker on the server's machine", need.OuterPath)
+	}
 	if lacksGPUs(need, offers) {
 		return "no machine of this server has a GPU: remove `gpu` from `resources`, or run the server where there is one"
 	}

@@ -35,6 +35,8 @@ func TestAdvise(t *testing.T) {
 			"this server has the machines: laptop"},
 		{"an image without Docker", dstack.Requirements{IsGlobalAdmin: true, NeedsImage: true}, []dstack.Offer{laptop}, nil,
 			"install Docker on the server's machine, or remove `image` to run plain processes"},
+		{"a working directory of a container without Docker", dstack.Requirements{IsGlobalAdmin: true, OuterDir: "/app"}, []dstack.Offer{laptop}, nil,
+			"write a `working_dir` relative to the folder that you apply from, or install Docker on the server's machine"},
 		{"more than the machine has: waiting cannot help", dstack.Requirements{Resources: cpus(64)}, []dstack.Offer{docker}, nil,
 			"ask for less: see `resources` in the configuration"},
 		{"others hold the CPUs: waiting can help", dstack.Requirements{Resources: cpus(4)}, []dstack.Offer{docker},

@@ -75,6 +75,12 @@ func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocatio
 	if need.NeedsImage && !o.Engine.Containers {
 		why = append(why, "it runs plain processes, and `image` needs containers")
 	}
+	if need.OuterDir != "" && !o.Engine.Containers {
+		why = append(why, fmt.Sprintf("it runs plain processes, and the `working_dir` %s is a folder of a container", need.OuterDir))
+	}
+	if need.OuterPath != "" && !o.Engine.Containers {
+		why = append(why, fmt.Sprintf("it runs plain processes, which have no files outside of their folder, and %s is outside", need.OuterPath))
+	}
 	if !need.IsGlobalAdmin && !o.Engine.Containers {
 		why = append(why, onlyGlobalAdmins)
 	}

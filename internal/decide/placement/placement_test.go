@@ -81,6 +81,8 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "capability is a minimum", need: gpu(spec.GPU{Count: exactly(1), ComputeCapability: &cc}), box: with("A100"), why: "asked for"},
 		{name: "none wanted, none taken", need: gpu(spec.GPU{Count: exactly(0)}), box: with("L4")},
 
+		{name: "a working directory of a container needs containers", need: dstack.Requirements{OuterDir: "/app"}, box: process, why: "it runs plain processes, and the `working_dir` /app is a folder of a container"},
+		{name: "a path outside of the folder needs containers", need: dstack.Requirements{OuterPath: "/etc/app"}, box: process, why: "no files outside of their folder, and /etc/app is outside"},
 		{name: "an image needs containers", need: dstack.Requirements{NeedsImage: true}, box: process, why: "`image` needs containers"},
 		{name: "a port is held once", need: dstack.Requirements{Port: 8000}, box: process, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}, why: "port 8000 is taken by llama replica 0"},
 		{name: "containers have ports of their own", need: dstack.Requirements{Port: 8000}, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}},

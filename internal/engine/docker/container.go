@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"path"
 	"slices"
 	"strconv"
 
@@ -73,11 +72,11 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 		Labels: e.attemptLabels(spec), ExposedPorts: network.PortSet{port: {}},
 	}
 	if spec.WorkingDir != "" {
-		dir, err := engine.ResolveWorkingDir(spec)
+		dir, err := engine.ResolveContainerDir(spec)
 		if err != nil {
 			return client.ContainerCreateOptions{}, err
 		}
-		config.WorkingDir = path.Join(engine.CodeFolder, dir)
+		config.WorkingDir = dir
 	}
 	pids := int64(maxPIDs)
 	host := &container.HostConfig{

@@ -91,7 +91,7 @@ func makeImage(busybox string) error {
 
 func openEngine(t *testing.T, o docker.Options) *docker.Engine {
 	t.Helper()
-	o.Code = enginetest.Code
+	o.Code, o.Files = enginetest.Code, enginetest.Files
 	e, err := docker.New(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)

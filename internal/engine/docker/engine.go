@@ -28,6 +28,7 @@ type Options struct {
 	Host         string // such as unix:///var/run/docker.sock; empty: the same as the docker command's
 	Installation dstack.Installation
 	Code         engine.CodeOpener // nil: attempts have no code
+	Files        engine.FileOpener // nil: attempts have no files
 	Dialer       *dial.Dialer      // opens the connections of port checks; nil: directly
 	Log          *slog.Logger      // nil: no log
 	PublishPorts bool              // always publish ports, even if container addresses are reachable

@@ -2,9 +2,7 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -153,11 +151,11 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 	if err := e.createVolumes(ctx, spec.Mounts); err != nil {
 		return err
 	}
-	id, err := e.createContainer(ctx, spec.Attempt, options)
+	id, err := e.createContainer(ctx, spec, options)
 	if err != nil {
 		return err
 	}
-	if err := e.copyCode(ctx, id, spec); err != nil {
+	if err := e.copyUploads(ctx, id, spec); err != nil {
 		return err
 	}
 	_, err = e.docker.ContainerStart(ctx, id, client.ContainerStartOptions{})
@@ -166,15 +164,16 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 
 // createContainer creates the container of an attempt and returns its ID. If an
 // earlier server created it and was killed before it started it, createContainer
-// returns that container.
+// returns that container; or a new one, where the files that the earlier server has copied
+// would be taken for those of the image.
 func (e *Engine) createContainer(
-	ctx context.Context, id dstack.AttemptID, options client.ContainerCreateOptions,
+	ctx context.Context, spec dstack.AttemptSpec, options client.ContainerCreateOptions,
 ) (string, error) {
 	created, err := e.docker.ContainerCreate(ctx, options)
 	if !errdefs.IsConflict(err) {
 		return created.ID, err
 	}
-	found, err := e.findContainer(ctx, id)
+	found, err := e.findContainer(ctx, spec.Attempt)
 	if err != nil {
 		return "", err
 	}
@@ -185,33 +184,12 @@ func (e *Engine) createContainer(
 			Hint:    "remove it with docker rm",
 		}
 	}
-	return found.ID, nil
-}
-
-// copyCode copies the uploaded code into a container that has not been started.
-func (e *Engine) copyCode(ctx context.Context, id string, spec dstack.AttemptSpec) error {
-	if !spec.HasCode() || spec.WorkingDir == "" || e.opts.Code == nil {
-		return nil
+	if spec.CodePath == "" {
+		return found.ID, nil
 	}
-	code, err := e.opts.Code(ctx, spec)
-	if err != nil {
-		return err
+	if _, err := e.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+		return "", err
 	}
-	defer code.Close()
-	r, w := io.Pipe()
-	var leftOut []string
-	var repackErr error
-	var repacking sync.WaitGroup
-	repacking.Go(func() {
-		leftOut, repackErr = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
-		_ = w.CloseWithError(repackErr)
-	})
-	_, err = e.docker.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r})
-	_ = r.CloseWithError(errors.New("the copy to the container has ended"))
-	repacking.Wait()
-	engine.LogLeftOut(e.opts.Log, spec, leftOut)
-	if refusal, ok := errors.AsType[*dstack.Error](repackErr); ok {
-		return refusal
-	}
-	return err
+	created, err = e.docker.ContainerCreate(ctx, options)
+	return created.ID, err
 }

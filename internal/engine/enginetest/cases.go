@@ -23,7 +23,11 @@ var contractCases = []contractCase{
 	{"the longest commands and variables run", runsLongestStrings},
 	{"longer commands and variables are refused", refusesLongerStrings},
 	{"an attempt starts in its working folder, with its code", seesCode},
+	{"files and folders are at their paths, after the code", seesFiles},
+	{"a path outside of the folder needs a container", seesOuterFiles},
+	{"the code is at its path", seesCodeAtPath},
 	{"a working folder outside of the code is refused", refusesOutsideDir},
+	{"an absolute working folder is the container's", runsInContainerDir},
 	{"output lines have increasing times", recordsOutput},
 	{"output lines of stdout and stderr keep the order in which they were written", keepsOrder},
 	{"output is followed live", followsLive},
@@ -114,13 +118,28 @@ func seesCode(h *harness) {
 }
 
 func refusesOutsideDir(h *harness) {
-	for _, dir := range []string{"..", "a/../..", "/etc"} {
+	outside := []string{"..", "a/../.."}
+	if !h.f.Capabilities.Containers {
+		outside = append(outside, "/etc")
+	}
+	for _, dir := range outside {
 		id := h.startAttempt(h.newSpec("pwd", func(spec *dstack.AttemptSpec) { spec.WorkingDir = dir }))
 		r := h.waitForReport(id, "over", isOver)
 		if r.State != dstack.AttemptRefused || !r.Permanent || !strings.Contains(r.Error, "working_dir") {
 			h.t.Errorf("%s: %+v", dir, r)
 		}
 	}
+}
+
+// runsInContainerDir checks that an absolute working directory is that of the container, which
+// makes it.
+func runsInContainerDir(h *harness) {
+	if !h.f.Capabilities.Containers {
+		return // refusesOutsideDir
+	}
+	id := h.startAttempt(h.newSpec("pwd; cat /workflow/app/hello.txt", withCode, func(spec *dstack.AttemptSpec) { spec.WorkingDir = "/made/here/" }))
+	h.waitForReport(id, "ended", isExited)
+	h.expectLines(id, "/made/here", "hello from the folder")
 }
 
 func recordsOutput(h *harness) {

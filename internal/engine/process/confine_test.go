@@ -41,7 +41,7 @@ func openConfined(t *testing.T) (*process.Engine, string) {
 		t.Fatal(err)
 	}
 	e, err := process.New(process.Options{
-		Dir: filepath.Join(server, "process"), KeeperProgram: self, Code: enginetest.Code,
+		Dir: filepath.Join(server, "process"), KeeperProgram: self, Code: enginetest.Code, Files: enginetest.Files,
 		Hidden: []string{server, filepath.Join(home, ".dstack"), filepath.Join(home, "missing")},
 	})
 	if err != nil {
@@ -170,7 +170,7 @@ func TestEngine_Confined(t *testing.T) {
 				if err := os.MkdirAll(dir, 0o700); err != nil {
 					t.Fatal(err)
 				}
-				e, err := process.New(process.Options{Dir: dir, KeeperProgram: self, Code: enginetest.Code, Hidden: []string{hidden}})
+				e, err := process.New(process.Options{Dir: dir, KeeperProgram: self, Code: enginetest.Code, Files: enginetest.Files, Hidden: []string{hidden}})
 				if err != nil {
 					t.Fatal(err)
 				}

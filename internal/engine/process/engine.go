@@ -30,6 +30,7 @@ type Options struct {
 	Dir           string            // the folder of the attempts' folders; created if missing, used by one engine only
 	KeeperProgram string            // the program whose command "keep FOLDER" calls Keep
 	Code          engine.CodeOpener // nil: attempts have no code
+	Files         engine.FileOpener // nil: attempts have no files
 	Dialer        *dial.Dialer      // opens the connections of port checks; nil: directly
 	Hidden        []string          // folders that attempts must not read, if the system can hide them; Dir may be in one
 	GPUs          bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given

@@ -219,19 +219,75 @@ func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec d
 		return err
 	}
 	defer root.Close()
-	if spec.HasCode() && e.opts.Code != nil {
-		code, err := e.opts.Code(ctx, spec)
-		if err != nil {
+	if err := e.writeCode(ctx, root, workingDir, spec); err != nil {
+		return err
+	}
+	for _, file := range spec.Files {
+		if err := e.writeFile(ctx, root, workingDir, spec, file); err != nil {
 			return err
 		}
-		defer code.Close()
-		leftOut, err := engine.UnpackArchive(ctx, root, code)
-		if err != nil {
-			return err
-		}
-		engine.LogLeftOut(e.opts.Log, spec, leftOut)
 	}
 	return root.MkdirAll(workingDir, 0o755)
+}
+
+// writeCode writes the code of an attempt to its path in root.
+func (e *Engine) writeCode(ctx context.Context, root *os.Root, workingDir string, spec dstack.AttemptSpec) error {
+	if !spec.HasCode() || e.opts.Code == nil {
+		return nil
+	}
+	if spec.CodePath != "" {
+		target, err := findTarget(workingDir, spec.CodePath)
+		if err != nil {
+			return err
+		}
+		if err := root.MkdirAll(target, 0o755); err != nil {
+			return err
+		}
+		if root, err = root.OpenRoot(target); err != nil {
+			return err
+		}
+		defer root.Close()
+	}
+	code, err := e.opts.Code(ctx, spec)
+	if err != nil {
+		return err
+	}
+	defer code.Close()
+	leftOut, err := engine.UnpackArchive(ctx, root, code)
+	engine.LogLeftOut(e.opts.Log, spec, leftOut)
+	return err
+}
+
+// writeFile writes a file or folder of an attempt to its path in root, and replaces what is
+// there.
+func (e *Engine) writeFile(ctx context.Context, root *os.Root, workingDir string, spec dstack.AttemptSpec, file dstack.FileArchive) error {
+	if e.opts.Files == nil {
+		return nil
+	}
+	target, err := findTarget(workingDir, file.Path)
+	if err != nil {
+		return err
+	}
+	archive, err := e.opts.Files(ctx, file)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	leftOut, err := engine.UnpackFiles(ctx, root, target, archive)
+	engine.LogLeftOut(e.opts.Log, spec, leftOut)
+	return err
+}
+
+// findTarget returns a path of the code or of a file relative to the attempt's folder. A
+// process has no other files of its own.
+func findTarget(workingDir, name string) (string, error) {
+	target, ok := dstack.FindPathInFolder(workingDir, name)
+	if !ok {
+		return "", &dstack.Error{Kind: dstack.Unsupported,
+			Message: fmt.Sprintf("the path %s is outside of the folder of the replica, and plain processes have no other", name),
+			Hint:    "write a path inside of the working directory, or install Docker"}
+	}
+	return target, nil
 }
 
 // launchTimeout limits the time in which the keeper has to read its launchSpec.

@@ -37,7 +37,7 @@ func openEngine(t testing.TB, dir string) *process.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := process.New(process.Options{Dir: dir, KeeperProgram: self, Code: enginetest.Code})
+	e, err := process.New(process.Options{Dir: dir, KeeperProgram: self, Code: enginetest.Code, Files: enginetest.Files})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"dstack/internal/server/logs"
 	"dstack/internal/server/reconcile"
 	"dstack/internal/server/store"
+	"dstack/internal/server/store/storetest"
 	"dstack/internal/spec"
 )
 
@@ -48,7 +49,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := store.Open(t.Context(), "sqlite://"+filepath.Join(dir, "test.db"), nil)
+	s, err := store.Open(t.Context(), storetest.NewSQLite(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"errors"
-	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/store/storetest"
 )
 
 // Cached facts equal the facts of a newly opened store, whichever store made the
@@ -81,7 +81,7 @@ func TestCaches_MatchTheDatabase(t *testing.T) {
 		{"a run is submitted", func(h *fixture, _ dstack.Run, _ dstack.Replica) { h.submit("third", t0) }},
 	} {
 		t.Run(c.name+" by this server", func(t *testing.T) {
-			h := newFixture(t, "sqlite://"+filepath.Join(t.TempDir(), "server.db"))
+			h := newFixture(t, storetest.NewSQLite(t))
 			h.checkCached(c.act, false)
 		})
 		t.Run(c.name+" by another", func(t *testing.T) {

@@ -61,7 +61,7 @@ func (s *Store) sealClearChunk(ctx context.Context) (found bool, err error) {
 		if err != nil {
 			return err
 		}
-		if err := s.putChunk(ctx, tx, row, num, num+1 >= row.Chunks, data); err != nil {
+		if err := s.putChunk(ctx, tx, row.upload(), num, num+1 >= row.Chunks, data); err != nil {
 			return err
 		}
 		if row.Chunks == 0 { // empty code, which had no chunk

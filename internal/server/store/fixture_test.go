@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"net/url"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +17,7 @@ import (
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/store/storetest"
 	"dstack/internal/spec"
 )
 
@@ -34,45 +35,23 @@ type fixture struct {
 	project dstack.Project
 }
 
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if err := storetest.DropTemplate(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
 // onBoth runs a test on SQLite, and on PostgreSQL where there is one.
 func onBoth(t *testing.T, test func(t *testing.T, h *fixture)) {
 	t.Run("sqlite", func(t *testing.T) {
-		test(t, newFixture(t, "sqlite://"+filepath.Join(t.TempDir(), "server.db")))
+		test(t, newFixture(t, storetest.NewSQLite(t)))
 	})
 	t.Run("postgres", func(t *testing.T) {
-		test(t, newFixture(t, freshPostgres(t)))
+		test(t, newFixture(t, storetest.NewPostgres(t)))
 	})
-}
-
-// freshPostgres makes a database and drops it when the test has ended.
-func freshPostgres(t *testing.T) string {
-	t.Helper()
-	base := os.Getenv("DSTACK_TEST_POSTGRES_URL")
-	if base == "" {
-		t.Skip("needs postgres: DSTACK_TEST_POSTGRES_URL is not set: it is the URL of a PostgreSQL whose user may create databases")
-	}
-	u, err := url.Parse(base)
-	if err != nil {
-		t.Fatal("DSTACK_TEST_POSTGRES_URL is not a URL")
-	}
-	admin, err := sql.Open("pgx", base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := "store_" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	if _, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+name); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := admin.ExecContext(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
-			t.Error(err)
-		}
-		if err := admin.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	u.Path = "/" + name
-	return u.String()
 }
 
 func newFixture(t *testing.T, where string) *fixture {

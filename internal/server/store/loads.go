@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -35,10 +37,7 @@ func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Du
 	if err != nil || len(gateways) == 0 {
 		return loads, err
 	}
-	ids := make([]string, 0, len(windows))
-	for id := range windows {
-		ids = append(ids, string(id))
-	}
+	ids := toStrings(slices.Sorted(maps.Keys(windows))) // sorted, so that the same runs give the same query
 	counts, err := findCounts(ctx, db, ids)
 	if err != nil {
 		return nil, err
@@ -61,12 +60,14 @@ func findGateways(ctx context.Context, db bun.IDB, now time.Time) ([]autoscale.G
 		Name                string
 		Drains, Watched, At int64
 	}
-	err := db.NewRaw("SELECT name, drains, watched, at FROM gateways WHERE at > ? AND at < ?",
-		toMicros(now.Add(-reportKeptFor)), toMicros(now.Add(reportKeptFor))).Scan(ctx, &rows)
-	all := make([]autoscale.GatewayReport, len(rows))
-	for i, row := range rows {
-		all[i] = autoscale.GatewayReport{Gateway: row.Name, DrainSequence: row.Drains,
-			Watched: time.Duration(row.Watched) * time.Microsecond, At: fromMicros(row.At)}
+	// The times are compared here: a query with them would be another one every time, and would be prepared again.
+	err := db.NewRaw("SELECT name, drains, watched, at FROM gateways").Scan(ctx, &rows)
+	all := make([]autoscale.GatewayReport, 0, len(rows))
+	for _, row := range rows {
+		if at := fromMicros(row.At); now.Sub(at).Abs() < reportKeptFor {
+			all = append(all, autoscale.GatewayReport{Gateway: row.Name, DrainSequence: row.Drains,
+				Watched: time.Duration(row.Watched) * time.Microsecond, At: at})
+		}
 	}
 	return all, err
 }

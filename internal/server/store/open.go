@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -16,7 +17,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -35,7 +36,7 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{s.migrate, s.prepare, s.sealClearCode, s.forgetAllOldSecrets} {
+	for _, step := range []func(context.Context) error{s.migrate, s.prepare, s.sealClearCode, s.forgetAllOldSecrets, s.deleteOldArchives} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
@@ -111,11 +112,17 @@ func (s *Store) openSQLite(where string) error {
 			Hint: folderHint,
 		}
 	}
-	if s.writer, err = sqlitePool(path, 1, "_txlock=immediate", "_pragma=journal_mode(WAL)"); err != nil {
+	writes, err := sqliteConnector(path, "_txlock=immediate", "_pragma=journal_mode(WAL)")
+	if err != nil {
 		return err
 	}
-	s.reader, err = sqlitePool(path, sqliteReaders, "_pragma=query_only(1)")
-	return err
+	reads, err := sqliteConnector(path, "_pragma=query_only(1)")
+	if err != nil {
+		return err
+	}
+	s.writer = sqlitePool(writes, 1)
+	s.reader = sqlitePool(statementConnector{reads}, sqliteReaders)
+	return nil
 }
 
 // createPrivate creates the file if there is none, readable only by its owner: it
@@ -134,16 +141,18 @@ func createPrivate(path string) error {
 // folderHint is the hint for a file that cannot be created.
 const folderHint = "check that the folder exists, is yours, and that its disk has free space"
 
-func sqlitePool(path string, conns int, settings ...string) (*bun.DB, error) {
+func sqliteConnector(path string, settings ...string) (driver.Connector, error) {
 	settings = append([]string{"_pragma=busy_timeout(10000)", "_pragma=foreign_keys(1)"}, settings...)
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(settings, "&")}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return nil, wrapError(err)
-	}
+	connector, err := sqlite.NewConnector(dsn.String())
+	return connector, wrapError(err)
+}
+
+func sqlitePool(connector driver.Connector, conns int) *bun.DB {
+	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	return bun.NewDB(db, sqlitedialect.New()), nil
+	return bun.NewDB(db, sqlitedialect.New())
 }
 
 func (s *Store) openPostgres(where string) error {

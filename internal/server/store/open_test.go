@@ -9,6 +9,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/store/storetest"
 )
 
 func TestOpen_URLs(t *testing.T) {
@@ -74,7 +75,7 @@ func TestOpen_ConcurrentlyAndAgain(t *testing.T) {
 
 // Two servers open a new database at the same moment.
 func TestOpen_ANewDatabaseByTwoServers(t *testing.T) {
-	where := freshPostgres(t)
+	where := storetest.NewPostgres(t)
 	var mu sync.Mutex
 	names := map[dstack.Installation]bool{}
 	var group sync.WaitGroup

@@ -92,6 +92,14 @@ func (s *Store) Projects(ctx context.Context) ([]dstack.Project, error) {
 	return mapRows(rows, projectRow.toProject), wrapError(err)
 }
 
+// ProjectsOf returns the projects that a user is a member of, the oldest first.
+func (s *Store) ProjectsOf(ctx context.Context, user dstack.UserID) ([]dstack.Project, error) {
+	var rows []projectRow
+	err := s.reader.NewSelect().Model(&rows).Join("JOIN members AS m ON m.project_id = p.id").Where("m.user_id = ?", string(user)).
+		OrderExpr("p.created_at, p.name").Scan(ctx)
+	return mapRows(rows, projectRow.toProject), wrapError(err)
+}
+
 // Project returns the project of a name, ignoring case; NotFound.
 func (s *Store) Project(ctx context.Context, name string) (dstack.Project, error) {
 	var rows []projectRow

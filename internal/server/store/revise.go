@@ -42,6 +42,9 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 		if err := pinSecrets(ctx, tx, dstack.ProjectID(row.ProjectID), &r.Spec); err != nil {
 			return err
 		}
+		if err := pinArchives(ctx, tx, row.ID, r.Spec.FileArchives, r.Now); err != nil {
+			return err
+		}
 		next, events, err := s.reviseRow(ctx, tx, row, r)
 		if err != nil {
 			return err

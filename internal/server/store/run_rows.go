@@ -70,11 +70,11 @@ func (row runRow) toRun(spec dstack.RunSpec) dstack.Run {
 	}
 }
 
-// openRuns turns rows into runs. A run whose spec cannot be read says so in its
-// reason.
+// openRuns turns rows into runs with shared specs, which must not be written to. A run
+// whose spec cannot be read says so in its reason.
 func (s *Store) openRuns(rows []runRow) []dstack.Run {
 	return mapRows(rows, func(row runRow) dstack.Run {
-		run, err := s.openRun(row)
+		run, err := s.openRunCached(row)
 		if err != nil {
 			run.Reason = "its configuration cannot be read any more: " + dstack.Reason(err.Error())
 		}

@@ -47,6 +47,9 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run, leftOut ...string) 
 		if err := putRevision(ctx, tx, row, r.User, 0, r.SubmittedAt); err != nil {
 			return err
 		}
+		if err := pinArchives(ctx, tx, row.ID, r.Spec.FileArchives, r.SubmittedAt); err != nil {
+			return err
+		}
 		events := []dstack.Event{row.event(dstack.EventApplied, r.User, "revision 1")}
 		return addEvents(ctx, tx, append(events, lifecycle.LeftOutEvents(r, r.User, leftOut)...), r.SubmittedAt)
 	})
@@ -118,17 +121,26 @@ func (s *Store) DeleteRuns(ctx context.Context, p dstack.ProjectID, names []stri
 	})
 }
 
-// Run returns the run of a name that is not Deleted; NotFound.
+// Run returns the run of a name that is not Deleted; NotFound. The caller must not
+// change what its spec points to.
 func (s *Store) Run(ctx context.Context, p dstack.ProjectID, name string) (dstack.Run, error) {
 	var rows []runRow
-	err := selectRuns(s.reader, &rows).Where("r.project_id = ? AND r.name = ? AND NOT r.deleted", string(p), name).Scan(ctx)
-	if err != nil {
+	if err := whereNamed(selectRuns(s.reader, &rows), p, name).Scan(ctx); err != nil {
 		return dstack.Run{}, wrapError(err)
 	}
 	if len(rows) == 0 {
-		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no run named %q in this project", name)}
+		return dstack.Run{}, noRunNamed(name)
 	}
 	return s.openRuns(rows)[0], nil
+}
+
+// whereNamed limits a query of selectRuns to the run of a name that is not Deleted.
+func whereNamed(query *bun.SelectQuery, p dstack.ProjectID, name string) *bun.SelectQuery {
+	return query.Where("r.project_id = ? AND r.name = ? AND NOT r.deleted", string(p), name)
+}
+
+func noRunNamed(name string) error {
+	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no run named %q in this project", name)}
 }
 
 // RunQuery selects runs. BeforeAt and BeforeID are of the last run of the page
@@ -144,13 +156,24 @@ type RunQuery struct {
 	Limit      int // 0: 100
 }
 
-// Runs lists runs that are not Deleted, newest first (id ascending in a tie).
+// Runs lists runs that are not Deleted, newest first (id ascending in a tie). The
+// caller must not change what their specs point to.
 func (s *Store) Runs(ctx context.Context, q RunQuery) ([]dstack.Run, error) {
-	if q.Projects != nil && len(q.Projects) == 0 {
+	if q.selectsNothing() {
 		return nil, nil
 	}
 	var rows []runRow
-	query := selectRuns(s.reader, &rows).Where("NOT r.deleted")
+	if err := q.narrow(selectRuns(s.reader, &rows)).Scan(ctx); err != nil {
+		return nil, wrapError(err)
+	}
+	return s.openRuns(rows), nil
+}
+
+func (q RunQuery) selectsNothing() bool { return q.Projects != nil && len(q.Projects) == 0 }
+
+// narrow limits a query of selectRuns to the runs that q selects, in their order.
+func (q RunQuery) narrow(query *bun.SelectQuery) *bun.SelectQuery {
+	query.Where("NOT r.deleted")
 	if q.Projects != nil {
 		query.Where("r.project_id IN (?)", bun.List(q.Projects))
 	}
@@ -179,10 +202,7 @@ func (s *Store) Runs(ctx context.Context, q RunQuery) ([]dstack.Run, error) {
 	if limit <= 0 {
 		limit = 100
 	}
-	if err := query.OrderExpr(order).Limit(int64(limit)).Scan(ctx); err != nil {
-		return nil, wrapError(err)
-	}
-	return s.openRuns(rows), nil
+	return query.OrderExpr(order).Limit(int64(limit))
 }
 
 // RunNames returns the names of all runs of a project that are not Deleted.

@@ -38,7 +38,7 @@ func (h *fixture) hasMarker() bool {
 		}
 		return false
 	}
-	for _, table := range []string{"code_chunks", "sealed_chunks"} {
+	for _, table := range []string{"code_chunks", "sealed_chunks", "archive_chunks"} {
 		var n int
 		query := "SELECT COUNT(*) FROM " + table + " WHERE position('" + codeMarker + "'::bytea IN data) > 0"
 		if h.noError(h.openRaw().QueryRowContext(h.ctx(), query).Scan(&n)); n > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/store/storetest"
 )
 
 // proxy is a TCP proxy to a database that can be cut off and can hang.
@@ -112,7 +113,7 @@ var calls = map[string]func(context.Context, *fixture) error{
 }
 
 func TestStore_RecoversFromAHangingOrUnreachableDatabase(t *testing.T) {
-	w, where := proxyTo(t, freshPostgres(t))
+	w, where := proxyTo(t, storetest.NewPostgres(t))
 	h := newFixture(t, where)
 	h.s.SetPatience(time.Second)
 	each := func(what string, ok func(error) bool) {

@@ -92,6 +92,10 @@ func (s *Store) DeleteUsers(ctx context.Context, names []string, heir dstack.Use
 			return conflict("give the projects to another user with --new-owner NAME, or delete them first",
 				"cannot delete users: %s", strings.Join(lines, ", "))
 		}
+		_, err = tx.NewRaw("DELETE FROM archives WHERE user_id IN (SELECT id FROM users WHERE name IN (?)) AND NOT "+isNeeded, bun.List(names)).Exec(ctx)
+		if err != nil {
+			return err
+		}
 		_, err = tx.NewRaw("DELETE FROM users WHERE name IN (?)", bun.List(names)).Exec(ctx)
 		return err
 	})

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"dstack/internal/dstack"
@@ -30,7 +32,7 @@ type OptionalBody interface{ IsOptionalBody() }
 
 // Decode decodes the JSON body of a request strictly. The error is
 // ValidationErrors, with the location of each unknown, missing, duplicate and
-// mistyped field.
+// mistyped field. If In is a pointer, the body may be missing or null.
 func Decode[In any](text []byte) (In, error) {
 	var in In
 	d := &documentDecoder{}
@@ -76,16 +78,22 @@ func (d *documentDecoder) appendError(c ValidationError) {
 
 func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	loc := []any{"body"}
+	if len(bytes.TrimSpace(text)) == 0 && into.Kind() == reflect.Pointer {
+		return
+	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.addError(loc, "value_error.missing", "field required")
 		return
 	}
-	var raw json.RawMessage
-	if err := json.Unmarshal(text, &raw); err != nil {
-		d.addSyntaxError(loc, err)
+	if !json.Valid(text) {
+		d.addSyntaxError(loc, json.Unmarshal(text, new(json.RawMessage)))
 		return
 	}
-	d.decodeValue(loc, raw, into)
+	if flaw := findTextFlaw(text); flaw != "" {
+		d.addError(loc, "value_error.jsondecode", "%s", flaw)
+		return
+	}
+	d.decodeValue(loc, bytes.TrimSpace(text), into)
 }
 
 // decodeNull accepts an empty body, null, and an empty object.
@@ -113,7 +121,7 @@ func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into refle
 	case into.Kind() == reflect.Pointer:
 		into.Set(reflect.New(into.Type().Elem()))
 		d.decodeValue(loc, raw, into.Elem())
-	case isNull:
+	case isNull && into.Kind() != reflect.Interface:
 		d.addError(loc, "type_error.none.not_allowed", "none is not an allowed value")
 	case into.Type() == reflect.TypeFor[time.Time]():
 		d.decodeTime(loc, raw, into)
@@ -123,6 +131,8 @@ func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into refle
 		d.decodeObject(loc, raw, into)
 	case into.Kind() == reflect.Slice:
 		d.decodeList(loc, raw, into)
+	case into.Kind() == reflect.Map:
+		d.decodeMap(loc, raw, into)
 	default:
 		d.decodeScalar(loc, raw, into)
 	}
@@ -180,34 +190,27 @@ func (d *documentDecoder) decodeTime(loc []any, raw json.RawMessage, into reflec
 }
 
 func (d *documentDecoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Value) {
-	tokens := json.NewDecoder(bytes.NewReader(raw))
-	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
+	given, ok := splitObject(raw)
+	if !ok {
 		d.addError(loc, "type_error.dict", "value is not a valid dict")
 		return
 	}
-	fields := mapFields(into.Type())
+	names, fields := describeFields(into.Type())
 	seen := map[string]bool{}
-	for tokens.More() {
-		token, err := tokens.Token()
-		name, ok := token.(string)
-		var value json.RawMessage
-		if err != nil || !ok || tokens.Decode(&value) != nil {
-			d.addError(loc, "value_error.jsondecode", "not JSON")
-			return
-		}
-		at := append(slices.Clone(loc), name)
-		field, known := fields[name]
+	for f := range given {
+		at := append(slices.Clone(loc), f.name)
+		field, known := fields[f.name]
 		switch {
 		case !known:
 			d.addError(at, "value_error.extra", "extra fields not permitted")
-		case seen[name]:
+		case seen[f.name]:
 			d.addError(at, "value_error.duplicate", "given twice")
 		default:
-			seen[name] = true
-			d.decodeField(at, value, field, into.FieldByIndex(field.Index))
+			seen[f.name] = true
+			d.decodeField(at, f.value, field, into.FieldByIndex(field.Index))
 		}
 	}
-	for _, name := range listFields(into.Type()) {
+	for _, name := range names {
 		if !seen[name] && isRequired(fields[name]) {
 			d.addError(append(slices.Clone(loc), name), "value_error.missing", "field required")
 		}
@@ -241,27 +244,29 @@ func parseBound(field reflect.StructField, tag string) (int64, bool) {
 	return n, err == nil
 }
 
-// mapFields maps JSON names to the fields of a struct, including fields of
-// embedded structs.
-func mapFields(t reflect.Type) map[string]reflect.StructField {
-	fields := map[string]reflect.StructField{}
-	for _, field := range reflect.VisibleFields(t) {
-		if name := jsonName(field); name != "" {
-			fields[name] = field
-		}
-	}
-	return fields
+// knownFields caches describeFields: the types of requests are few, and do not change.
+var knownFields sync.Map // of describedFields by reflect.Type
+
+type describedFields struct {
+	names  []string
+	byName map[string]reflect.StructField
 }
 
-// listFields lists the JSON names of the fields of a struct, in their order.
-func listFields(t reflect.Type) []string {
-	var names []string
+// describeFields returns the JSON names of the fields of a struct, in their order, and the fields by these names. Fields of
+// embedded structs are among them.
+func describeFields(t reflect.Type) (names []string, byName map[string]reflect.StructField) {
+	if known, ok := knownFields.Load(t); ok {
+		described := known.(describedFields)
+		return described.names, described.byName
+	}
+	byName = map[string]reflect.StructField{}
 	for _, field := range reflect.VisibleFields(t) {
 		if name := jsonName(field); name != "" {
-			names = append(names, name)
+			names, byName[name] = append(names, name), field
 		}
 	}
-	return names
+	knownFields.Store(t, describedFields{names, byName})
+	return names, byName
 }
 
 // jsonName returns the JSON name of a field, empty if it has none.
@@ -291,8 +296,57 @@ func (d *documentDecoder) decodeList(loc []any, raw json.RawMessage, into reflec
 	}
 }
 
-// decodeScalar decodes strings, numbers, booleans and maps.
+// maxExactFloat is the largest number up to which floats hold every integer.
+const maxExactFloat = 1 << 53
+
+// normalizeInteger returns an integer that is written as a float, such as 92.0 or 1e3, in
+// digits. To JSON both are the same number.
+func normalizeInteger(raw json.RawMessage) json.RawMessage {
+	if !bytes.ContainsAny(raw, ".eE") {
+		return raw
+	}
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > maxExactFloat {
+		return raw
+	}
+	return strconv.AppendInt(nil, int64(f), 10)
+}
+
+// decodeMap decodes an object whose keys are data.
+func (d *documentDecoder) decodeMap(loc []any, raw json.RawMessage, into reflect.Value) {
+	tokens := json.NewDecoder(bytes.NewReader(raw))
+	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
+		d.addError(loc, "type_error.dict", "value is not a valid dict")
+		return
+	}
+	into.Set(reflect.MakeMap(into.Type()))
+	for tokens.More() {
+		token, err := tokens.Token()
+		name, ok := token.(string)
+		var value json.RawMessage
+		if err != nil || !ok || tokens.Decode(&value) != nil {
+			d.addError(loc, "value_error.jsondecode", "not JSON")
+			return
+		}
+		at := append(slices.Clone(loc), name)
+		key, item := reflect.ValueOf(name).Convert(into.Type().Key()), reflect.New(into.Type().Elem()).Elem()
+		switch {
+		case !IsText(name):
+			d.addError(at, "value_error.text", "the name contains the character U+0000")
+		case into.MapIndex(key).IsValid():
+			d.addError(at, "value_error.duplicate", "given twice")
+		default:
+			d.decodeValue(at, value, item)
+			into.SetMapIndex(key, item)
+		}
+	}
+}
+
+// decodeScalar decodes strings, numbers, booleans and values of any type.
 func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
+	if into.CanInt() || into.CanUint() {
+		raw = normalizeInteger(raw)
+	}
 	if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 		kind, msg := "type_error", "value is not valid"
 		switch into.Kind() {
@@ -302,11 +356,14 @@ func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into refl
 			kind, msg = "type_error.bool", "value could not be parsed to a boolean"
 		case reflect.Int, reflect.Int64:
 			kind, msg = "type_error.integer", "value is not a valid integer"
-		case reflect.Map:
-			kind, msg = "type_error.dict", "value is not a valid dict"
 		default:
 		}
 		d.addError(loc, kind, "%s", msg)
+		return
+	}
+	if into.Kind() == reflect.String && !IsText(into.String()) {
+		d.appendError(ValidationError{Loc: slices.Clone(loc), Type: "value_error.text",
+			Msg: "the text contains the character U+0000", Hint: "encode binary data, for example with base64"})
 		return
 	}
 	allowed, isEnum := enumValues[into.Type()]

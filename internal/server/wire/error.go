@@ -38,6 +38,12 @@ type Message struct {
 	Code *string `json:"code"`
 }
 
+// NewDetail returns the detail of a response with one message.
+func NewDetail(msg string) []Message {
+	code := responses[dstack.Invalid].code
+	return []Message{{Msg: msg, Code: &code}}
+}
+
 // Error gives Err the code and message that 0.18.10 has for it. If Code or Msg
 // is empty, the kind of Err determines it.
 type Error struct {

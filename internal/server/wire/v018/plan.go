@@ -16,8 +16,14 @@ const maxOffers = 50
 
 // BuildPlan returns a plan: what one replica runs, and the offers for it, best first.
 func BuildPlan(answer wire.PlanAnswer) api.RunPlan {
-	return api.RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: answer.Spec,
+	return api.RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: buildRunSpec(answer.Spec),
 		JobPlans: []api.JobPlan{BuildJobPlan(answer.Spec, answer.Placements)}}
+}
+
+// buildRunSpec returns a run's specification without what 0.18.10 does not know.
+func buildRunSpec(rs dstack.RunSpec) dstack.RunSpec {
+	rs.FileArchives = nil
+	return rs
 }
 
 // BuildPlanWithPool returns a plan for the published client: with the spec unchanged, because it submits that, and with the

@@ -36,7 +36,7 @@ func BuildRun(answer wire.RunAnswer) api.Run {
 		ID: details.Run.ID, ProjectName: details.Run.Project, User: details.Run.User,
 		SubmittedAt: api.NewTimestamp(details.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(details)),
 		Status: runStatus(details), TerminationReason: nullIfEmpty(runTerminationReasons[details.Run.Ending]),
-		RunSpec: details.Run.Spec, Jobs: buildJobs(details), Service: buildService(details.Run, answer.URLs),
+		RunSpec: buildRunSpec(details.Run.Spec), Jobs: buildJobs(details), Service: buildService(details.Run, answer.URLs),
 	}
 	for _, j := range run.Jobs {
 		for _, submission := range j.JobSubmissions {
@@ -140,15 +140,26 @@ func buildJobs(details store.RunDetails) []api.Job {
 	}
 	slices.Sort(nums)
 	jobs := make([]api.Job, 0, len(nums))
+	if len(nums) == 0 {
+		return jobs
+	}
+	one := BuildJobSpec(details.Run.Spec, details.Run.Name, nums[0])
 	for _, num := range nums {
 		for i := range byNum[num] {
 			byNum[num][i].SubmissionNum = i
 		}
-		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(details.Run.Spec, details.Run.Name, num),
-			JobSubmissions: byNum[num]})
+		jobs = append(jobs, api.Job{JobSpec: numberJobSpec(one, details.Run.Name, num), JobSubmissions: byNum[num]})
 	}
 	return jobs
 }
+
+// numberJobSpec returns what replica num runs, where one is what another replica of the run does.
+func numberJobSpec(one api.JobSpec, run string, num int) api.JobSpec {
+	one.ReplicaNum, one.JobName = num, formatJobName(run, num)
+	return one
+}
+
+func formatJobName(run string, num int) string { return fmt.Sprintf("%s-%d-0", run, num) }
 
 // sortForLatest sorts the replicas of a run so that the last replica of each
 // number is the one to show, because clients look at the latest submission:
@@ -331,7 +342,7 @@ func BuildJobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
 	conf, params := rs.Configuration, spec.Merge(rs.Configuration, rs.Profile)
 	need := job.BuildRequirements(rs)
 	js := api.JobSpec{
-		ReplicaNum: num, JobName: fmt.Sprintf("%s-%d-0", run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
+		ReplicaNum: num, JobName: formatJobName(run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
 		Commands: job.BuildArgv(rs), Env: map[string]string{}, HomeDir: "/root", ImageName: job.ChooseImage(rs),
 		RegistryAuth: conf.RegistryAuth, WorkingDir: nullIfEmpty(job.ResolveWorkingDir(rs)),
 		Requirements: api.Requirements{Resources: need.Resources, MaxPrice: need.MaxPrice, Spot: need.Spot},

@@ -171,9 +171,9 @@ resources: {gpu: "tpu:2", cpu: "arm:4.."}
 
 func TestCPU_HasATypeOnlyWhereOneIsAskedFor(t *testing.T) {
 	four := 4
-	for want, c := range map[string]CPU{`{"min":4,"max":null}`: {Count: spec.Range[int]{Min: &four}},
-		`{"arch":"arm","count":{"min":4,"max":null}}`: {"arm", spec.Range[int]{Min: &four}}} {
-		if got, err := json.Marshal(c); err != nil || string(got) != want {
+	for want, c := range map[string]spec.Resources{`{"min":4,"max":null}`: {CPU: spec.Range[int]{Min: &four}},
+		`{"arch":"arm","count":{"min":4,"max":null}}`: {CPUArch: "arm", CPU: spec.Range[int]{Min: &four}}} {
+		if got, err := json.Marshal(buildCPU(c)); err != nil || string(got) != want {
 			t.Errorf("%s, %v, want %s", got, err, want)
 		}
 	}

@@ -1,6 +1,7 @@
 package v022
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 
@@ -42,6 +43,9 @@ func (c *Configuration) UnmarshalJSON(text []byte) error {
 	}
 	f.normalizeConfiguration()
 	c.fields, c.sent = f, slices.Clone(text)
+	if err := f.checkDuration(); err != nil {
+		return err
+	}
 	normal, err := json.Marshal(f)
 	if err != nil {
 		return err
@@ -65,6 +69,9 @@ func (p *RequestProfile) UnmarshalJSON(text []byte) error {
 		f["name"] = json.RawMessage(`"` + defaultProfileName + `"`)
 	}
 	p.fields = f
+	if err := f.checkDuration(); err != nil {
+		return err
+	}
 	normal, err := json.Marshal(f)
 	if err != nil {
 		return err
@@ -72,15 +79,23 @@ func (p *RequestProfile) UnmarshalJSON(text []byte) error {
 	return p.Profile.UnmarshalJSON(normal)
 }
 
-// readFields reads an object without its null fields. It returns false if the text is no object.
+// readFields reads an object without its null fields. It returns false if the text is no object, or has a name twice.
 func readFields(text []byte) (fields, bool) {
-	var f fields
-	if json.Unmarshal(text, &f) != nil || f == nil {
+	tokens := json.NewDecoder(bytes.NewReader(text))
+	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
 		return nil, false
 	}
-	for name, value := range f {
-		if string(value) == "null" {
-			delete(f, name)
+	f, seen := fields{}, map[string]bool{}
+	for tokens.More() {
+		token, err := tokens.Token()
+		name, isName := token.(string)
+		var value json.RawMessage
+		if err != nil || !isName || seen[name] || tokens.Decode(&value) != nil {
+			return nil, false
+		}
+		seen[name] = true
+		if string(value) != "null" {
+			f[name] = value
 		}
 	}
 	return f, true
@@ -140,6 +155,16 @@ func (f fields) normalizeParams() {
 		}
 		f.set("backends", backends)
 	}
+}
+
+// checkDuration refuses a max_duration of 0, which for these clients is no time at all. Our language reads it as no
+// limit, as 0.18.10 does.
+func (f fields) checkDuration() error {
+	if string(f["max_duration"]) != "0" {
+		return nil
+	}
+	return spec.Problems{{Path: "max_duration", Message: "a `max_duration` of 0 ends the run at once",
+		Hint: "write off for no limit"}}
 }
 
 // normalizeItems removes the null fields of the mappings in a list.

@@ -5,6 +5,7 @@ package v022
 
 import (
 	"encoding/json"
+	"path"
 	"time"
 
 	"dstack/internal/api"
@@ -18,7 +19,7 @@ type RunSpec struct {
 	RepoData          *dstack.JSON    `json:"repo_data"`
 	RepoCodeHash      *string         `json:"repo_code_hash"`
 	RepoDir           *string         `json:"repo_dir"`
-	FileArchives      []dstack.JSON   `json:"file_archives,omitempty"`
+	FileArchives      []FileArchive   `json:"file_archives,omitempty"`
 	WorkingDir        *string         `json:"working_dir"` // ignored, as in 0.22: the configuration has it
 	ConfigurationPath *string         `json:"configuration_path"`
 	Configuration     Configuration   `json:"configuration"`
@@ -37,18 +38,37 @@ func (r RunSpec) decode() (dstack.RunSpec, error) {
 	if r.Configuration.refusal != nil {
 		return dstack.RunSpec{}, r.Configuration.refusal
 	}
-	if len(r.FileArchives) > 0 {
-		return dstack.RunSpec{}, &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: file_archives",
-			Hint: "remove `files` from the configuration"}
+	if err := r.checkRepoDir(); err != nil {
+		return dstack.RunSpec{}, err
 	}
 	rs := dstack.RunSpec{RunName: r.RunName, RepoID: valueOr(r.RepoID, VirtualRepo), RepoData: valueOr(r.RepoData, virtualRepoData),
 		RepoCodeHash: r.RepoCodeHash, ConfigurationPath: valueOr(r.ConfigurationPath, ""),
 		Configuration: r.Configuration.Service, SSHKeyPub: valueOr(r.SSHKeyPub, "")}
+	for _, file := range r.FileArchives {
+		rs.FileArchives = append(rs.FileArchives, dstack.FileArchive{ID: file.ID, Path: file.Path})
+	}
 	rs.Profile.Name = defaultProfileName
 	if r.Profile != nil {
 		rs.Profile = r.Profile.Profile
 	}
 	return rs, nil
+}
+
+// checkRepoDir refuses a folder for the code that is not that of the configuration: nothing would use it. Later clients send
+// the path of `repos` again.
+func (r RunSpec) checkRepoDir() error {
+	dir := valueOr(r.RepoDir, "")
+	repos := r.Configuration.Service.Repos
+	if dir == "" || len(repos) > 0 && dir == repos[0].Path || len(repos) == 0 && (dir == "." || path.Clean(dir) == dstack.CodeFolder) {
+		return nil
+	}
+	return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repo_dir", Hint: "name the repository and its path in `repos`"}
+}
+
+// FileArchive is an uploaded file or folder of a run.
+type FileArchive struct {
+	ID   string `json:"id"`
+	Path string `json:"path"`
 }
 
 func valueOr[T any](v *T, otherwise T) T {

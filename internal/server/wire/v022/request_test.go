@@ -131,10 +131,6 @@ func TestDecodeGetPlan_Refusals(t *testing.T) {
 			t.Errorf("%s: %v", changes, problems)
 		}
 	}
-	body := strings.Replace(sendConfiguration(t, `{}`), `"file_archives":[]`, `"file_archives":[{"id":"x"}]`, 1)
-	if _, err := decodePlan(t, body); dstack.KindOf(err) != dstack.Unsupported {
-		t.Errorf("file_archives: %v", err)
-	}
 }
 
 func TestDecodeGetPlan_Profile(t *testing.T) {

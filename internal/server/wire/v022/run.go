@@ -33,14 +33,16 @@ type Run struct {
 
 // AnswerRunSpec is what a run was submitted with. Clients send it back when they apply a plan.
 type AnswerRunSpec struct {
-	RunName           *string     `json:"run_name"`
-	RepoID            string      `json:"repo_id"`
-	RepoData          dstack.JSON `json:"repo_data"`
-	RepoCodeHash      *string     `json:"repo_code_hash"`
-	ConfigurationPath *string     `json:"configuration_path"`
-	Configuration     any         `json:"configuration"` // ServiceConfiguration, or that of a request for offers
-	Profile           any         `json:"profile"`
-	SSHKeyPub         *string     `json:"ssh_key_pub"`
+	RunName           *string       `json:"run_name"`
+	RepoID            string        `json:"repo_id"`
+	RepoData          dstack.JSON   `json:"repo_data"`
+	RepoCodeHash      *string       `json:"repo_code_hash"`
+	RepoDir           *string       `json:"repo_dir"`
+	FileArchives      []FileArchive `json:"file_archives"`
+	ConfigurationPath *string       `json:"configuration_path"`
+	Configuration     any           `json:"configuration"` // ServiceConfiguration, or that of a request for offers
+	Profile           any           `json:"profile"`
+	SSHKeyPub         *string       `json:"ssh_key_pub"`
 }
 
 // Job is a replica of a Run with its attempts.
@@ -167,7 +169,15 @@ func buildRun(answer wire.RunAnswer, limit int) Run {
 }
 
 func buildRunSpec(rs dstack.RunSpec) AnswerRunSpec {
-	return AnswerRunSpec{RunName: rs.RunName, RepoID: rs.RepoID, RepoData: rs.RepoData, RepoCodeHash: rs.RepoCodeHash,
+	var repoDir *string
+	if repos := rs.Configuration.Repos; len(repos) > 0 {
+		repoDir = &repos[0].Path
+	}
+	files := []FileArchive{}
+	for _, file := range rs.FileArchives {
+		files = append(files, FileArchive{file.ID, file.Path})
+	}
+	return AnswerRunSpec{RepoDir: repoDir, FileArchives: files, RunName: rs.RunName, RepoID: rs.RepoID, RepoData: rs.RepoData, RepoCodeHash: rs.RepoCodeHash,
 		ConfigurationPath: nullIfEmpty(rs.ConfigurationPath), Configuration: buildConfiguration(rs.Configuration),
 		Profile: buildProfile(rs.Profile), SSHKeyPub: nullIfEmpty(rs.SSHKeyPub)}
 }

@@ -1,7 +1,6 @@
 package v022
 
 import (
-	"encoding/json"
 	"slices"
 
 	"dstack/internal/spec"
@@ -16,6 +15,7 @@ type ServiceConfiguration struct {
 	Model        any                `json:"model,omitempty"`
 	HTTPS        bool               `json:"https"`
 	Auth         bool               `json:"auth"`
+	Gateway      any                `json:"gateway"` // true, false, a name, or null
 	Replicas     spec.Replicas      `json:"replicas"`
 	Scaling      *Scaling           `json:"scaling,omitempty"`
 	Probes       []Probe            `json:"probes,omitempty"`
@@ -32,6 +32,8 @@ type ServiceConfiguration struct {
 	Resources    Resources          `json:"resources"`
 	Volumes      []spec.Mount       `json:"volumes"`
 	Commands     []string           `json:"commands"`
+	Files        []spec.File        `json:"files"`
+	Repos        []spec.Repo        `json:"repos"`
 	Params
 }
 
@@ -91,7 +93,7 @@ type Probe struct {
 
 // Resources is what a replica requires of a machine.
 type Resources struct {
-	CPU     CPU                 `json:"cpu"`
+	CPU     any                 `json:"cpu"` // a number, or CPU
 	Memory  spec.Range[spec.GB] `json:"memory"`
 	ShmSize *spec.GB            `json:"shm_size"`
 	GPU     *GPU                `json:"gpu"`
@@ -102,16 +104,6 @@ type Resources struct {
 type CPU struct {
 	Arch  spec.Text       `json:"arch"`
 	Count spec.Range[int] `json:"count"`
-}
-
-// MarshalJSON writes only the number if the type does not matter: the first clients of 0.19 know no types, and later ones
-// read both.
-func (c CPU) MarshalJSON() ([]byte, error) {
-	if c.Arch == "" {
-		return json.Marshal(c.Count)
-	}
-	type plain CPU
-	return json.Marshal(plain(c))
 }
 
 // GPU is the required GPUs.
@@ -137,10 +129,17 @@ func buildConfiguration(s spec.Service) ServiceConfiguration {
 		Replicas: s.Replicas, Scaling: buildScaling(s), Probes: buildProbes(s.Probes), RateLimits: orEmpty(s.RateLimits),
 		Image: s.Image, Entrypoint: s.Entrypoint, WorkingDir: s.WorkingDir, HomeDir: s.HomeDir, RegistryAuth: s.RegistryAuth,
 		NVCC: s.NVCC, Env: s.Env, Setup: orEmpty(s.Setup), Resources: buildResources(s.Resources), Volumes: orEmpty(s.Volumes),
-		Commands: orEmpty(s.Commands), Params: buildParams(s.Params),
+		Commands: orEmpty(s.Commands), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), Params: buildParams(s.Params),
 	}
 	if s.Model != nil {
 		c.Model = s.Model
+	}
+	switch s.Gateway {
+	case "":
+	case spec.GatewayDefault, spec.GatewayNone:
+		c.Gateway = s.Gateway == spec.GatewayDefault
+	default:
+		c.Gateway = s.Gateway
 	}
 	if slices.Contains(knownPythons, s.Python) {
 		c.Python = s.Python
@@ -158,7 +157,7 @@ func buildParams(p spec.Params) Params {
 	for _, name := range p.Backends {
 		out.Backends = append(out.Backends, encodeBackend(name))
 	}
-	if p.TerminationPolicy == "dont-destroy" {
+	if p.TerminationPolicy == spec.KeepIdle {
 		out.IdleDuration = new(spec.Seconds(-1))
 	}
 	if p.MaxDuration != nil && p.MaxDuration.Off {
@@ -201,9 +200,12 @@ func buildScaling(s spec.Service) *Scaling {
 	return out
 }
 
-// buildProbes returns the probes, nil if there are none. Clients refuse the body of a get.
+// buildProbes returns the probes, nil if a configuration does not set them. Clients refuse the body of a get.
 func buildProbes(all []spec.Probe) []Probe {
-	var out []Probe
+	if all == nil {
+		return nil
+	}
+	out := []Probe{}
 	for _, p := range all {
 		one := Probe(p)
 		if p.Method == "get" || p.Method == "head" {
@@ -215,12 +217,21 @@ func buildProbes(all []spec.Probe) []Probe {
 }
 
 func buildResources(r spec.Resources) Resources {
-	out := Resources{CPU: CPU{r.CPUArch, r.CPU}, Memory: r.Memory, ShmSize: r.ShmSize, Disk: r.Disk}
+	out := Resources{CPU: buildCPU(r), Memory: r.Memory, ShmSize: r.ShmSize, Disk: r.Disk}
 	if g := r.GPU; g != nil {
 		out.GPU = &GPU{Vendor: spec.Text(g.Maker()), Name: g.Name, Count: g.Count, Memory: g.Memory,
 			TotalMemory: g.TotalMemory, ComputeCapability: g.ComputeCapability}
 	}
 	return out
+}
+
+// buildCPU returns only the number if the type does not matter: the first clients of 0.19 know no types, and later ones
+// read both.
+func buildCPU(r spec.Resources) any {
+	if r.CPUArch == "" {
+		return r.CPU
+	}
+	return CPU{r.CPUArch, r.CPU}
 }
 
 func orEmpty[S ~[]E, E any](list S) S {
