@@ -75,12 +75,12 @@ func (s *Store) FindEvents(ctx context.Context, q EventQuery) ([]dstack.Event, e
 		return nil, nil
 	}
 	var rows []eventRow
-	query := s.reader.NewSelect().Model(&rows).Where("project_id IN (?)", bun.In(q.Projects)).Limit(int64(q.Limit))
+	query := s.reader.NewSelect().Model(&rows).Where("project_id IN ?", bun.Tuple(q.Projects)).Limit(int64(q.Limit))
 	if q.Runs != nil {
-		query.Where("run_id IN (?)", bun.In(q.Runs))
+		query.Where("run_id IN ?", bun.Tuple(q.Runs))
 	}
 	if q.Users != nil {
-		query.Where("username IN (?)", bun.In(q.Users))
+		query.Where("username IN ?", bun.Tuple(q.Users))
 	}
 	switch {
 	case !q.OfReplicas:

@@ -169,6 +169,16 @@ resources: {gpu: "tpu:2", cpu: "arm:4.."}
 	}
 }
 
+func TestCPU_HasATypeOnlyWhereOneIsAskedFor(t *testing.T) {
+	four := 4
+	for want, c := range map[string]spec.Resources{`{"min":4,"max":null}`: {CPU: spec.Range[int]{Min: &four}},
+		`{"arch":"arm","count":{"min":4,"max":null}}`: {CPUArch: "arm", CPU: spec.Range[int]{Min: &four}}} {
+		if got, err := json.Marshal(buildCPU(c)); err != nil || string(got) != want {
+			t.Errorf("%s, %v, want %s", got, err, want)
+		}
+	}
+}
+
 // TestBuildPlan_ComesBackUnchanged: clients apply the run that the plan has.
 func TestBuildPlan_ComesBackUnchanged(t *testing.T) {
 	answer := newAnswer(t, `type: service

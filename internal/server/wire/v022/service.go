@@ -107,7 +107,7 @@ type Probe struct {
 
 // Resources is what a replica requires of a machine.
 type Resources struct {
-	CPU     CPU                 `json:"cpu"`
+	CPU     any                 `json:"cpu"` // a number, or CPU
 	Memory  spec.Range[spec.GB] `json:"memory"`
 	ShmSize *spec.GB            `json:"shm_size"`
 	GPU     *GPU                `json:"gpu"`
@@ -242,12 +242,21 @@ func buildProbes(all []spec.Probe) []Probe {
 }
 
 func buildResources(r spec.Resources) Resources {
-	out := Resources{CPU: CPU{r.CPUArch, r.CPU}, Memory: r.Memory, ShmSize: r.ShmSize, Disk: r.Disk}
+	out := Resources{CPU: buildCPU(r), Memory: r.Memory, ShmSize: r.ShmSize, Disk: r.Disk}
 	if g := r.GPU; g != nil {
 		out.GPU = &GPU{Vendor: spec.Text(g.Maker()), Name: g.Name, Count: g.Count, Memory: g.Memory,
 			TotalMemory: g.TotalMemory, ComputeCapability: g.ComputeCapability}
 	}
 	return out
+}
+
+// buildCPU returns only the number if the type does not matter: the first clients of 0.19 know no types, and later ones
+// read both.
+func buildCPU(r spec.Resources) any {
+	if r.CPUArch == "" {
+		return r.CPU
+	}
+	return CPU{r.CPUArch, r.CPU}
 }
 
 func orEmpty[S ~[]E, E any](list S) S {
