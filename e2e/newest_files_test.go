@@ -25,7 +25,7 @@ type uploadingClient struct {
 
 func newUploadingClient(t *testing.T, engine string) *uploadingClient {
 	t.Helper()
-	bin := filepath.Join(needPiece(t, "newest", "DSTACK_TEST_NEWEST"), "bin", "dstack")
+	bin := filepath.Join(needNewestClient(t), "bin", "dstack")
 	u := &uploadingClient{program: bin, ownHome: t.TempDir(), repo: gittest.NewRepository(t), ca: filepath.Join(t.TempDir(), "ca.pem")}
 	server := httptest.NewTLSServer(&gittest.HTTPHandler{Root: u.repo.Root})
 	t.Cleanup(server.Close)

@@ -34,6 +34,7 @@ type EventView struct {
 	Kind     dstack.EventKind `json:"kind"`
 	Revision int              `json:"revision"` // 0: the event concerns no single revision
 	Replica  *int             `json:"replica"`
+	Group    string           `json:"group,omitempty"` // empty: the event concerns no single group of replicas
 	From     string           `json:"from"`
 	To       string           `json:"to"`
 	User     string           `json:"user"`
@@ -78,6 +79,17 @@ type Explanation struct {
 	ScaledAt        time.Time          `json:"scaled_at"` // when DesiredReplicas last changed
 	Load            LoadView           `json:"load"`
 	Obstacles       []string           `json:"why"` // for the user: why Ready is below DesiredReplicas, one reason per item
+	// Groups explains each group of a service that has some. Decision then has only the numbers
+	// of all groups together, and Scaling is nil.
+	Groups []GroupExplanation `json:"groups,omitempty"`
+}
+
+// GroupExplanation explains the number of replicas of a group in an Explanation.
+type GroupExplanation struct {
+	GroupView
+	Scaling  *ScalingView       `json:"scaling"`
+	Decision autoscale.Decision `json:"decision"`
+	ScaledAt time.Time          `json:"scaled_at"`
 }
 
 // ScalingView is the scaling rule in an Explanation. Durations are in seconds.

@@ -33,6 +33,7 @@ type JobPlan struct {
 
 // JobSpec is the specification of one job. A service has one job per replica.
 type JobSpec struct {
+	ReplicaGroup   string             `json:"-"` // 0.18.10 has none
 	ReplicaNum     int                `json:"replica_num"`
 	JobNum         int                `json:"job_num"`
 	JobName        string             `json:"job_name"`

@@ -25,11 +25,25 @@ type Preview struct {
 	Rejections []Rejection `json:"misfits"`          // offers that do not, and why
 	Notes      []string    `json:"notes"`            // for the user: python: plain processes use this machine's own
 	Advice     string      `json:"advice,omitempty"` // what to do if there is no placement, one way on each line
-	Existing   *RunView    `json:"existing"`         // the unfinished run with this name; nil: none
-	Changes    []Change    `json:"changes"`          // from Existing to this run
-	Strategy   string      `json:"how"`              // the most disruptive strategy of all Changes; empty: nothing changes
-	URL        string      `json:"url"`
-	ModelURL   string      `json:"model_url,omitempty"`
+	// Groups are the plans of the groups of a service that has some. Placements, Rejections and
+	// Advice are then those of the first.
+	Groups   []GroupPreview `json:"groups,omitempty"`
+	Existing *RunView       `json:"existing"` // the unfinished run with this name; nil: none
+	Changes  []Change       `json:"changes"`  // from Existing to this run
+	Strategy string         `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
+	URL      string         `json:"url"`
+	ModelURL string         `json:"model_url,omitempty"`
+}
+
+// GroupPreview is the plan of a group of replicas in a Preview.
+type GroupPreview struct {
+	Group      string      `json:"group"`
+	Min        int         `json:"replicas_min"`
+	Max        int         `json:"replicas_max"`
+	Resources  string      `json:"resources"` // what a replica requires, in words
+	Placements []Placement `json:"places"`
+	Rejections []Rejection `json:"misfits"`
+	Advice     string      `json:"advice,omitempty"`
 }
 
 // Placement is an offer in a Preview that meets the requirements.
@@ -99,9 +113,19 @@ type RunView struct {
 	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
 	Model           *ModelView    `json:"model"`
 	Replicas        []ReplicaView `json:"replicas"`
-	ReplicaCount    int           `json:"replica_count"` // how many replica numbers have ever been in use
-	Version         string        `json:"version"`       // changes whenever a field above changes
-	Metrics         *RunMetrics   `json:"numbers"`       // nil: unknown
+	Groups          []GroupView   `json:"groups,omitempty"` // of a service that has some, in the order of its configuration
+	ReplicaCount    int           `json:"replica_count"`    // how many replica numbers have ever been in use
+	Version         string        `json:"version"`          // changes whenever a field above changes
+	Metrics         *RunMetrics   `json:"numbers"`          // nil: unknown
+}
+
+// GroupView is a group of replicas in a RunView.
+type GroupView struct {
+	Name            string `json:"name"`
+	DesiredReplicas int    `json:"replicas_wanted"`
+	Ready           int    `json:"replicas_ready"`
+	Min             int    `json:"replicas_min"`
+	Max             int    `json:"replicas_max"`
 }
 
 // RunMetrics are the gateway's counters of a run. They start with the gateway,
@@ -126,6 +150,7 @@ type ModelView struct {
 // ReplicaView is a replica in a RunView.
 type ReplicaView struct {
 	Num          int                  `json:"num"`
+	Group        string               `json:"group,omitempty"` // empty: the service has no groups
 	Revision     int                  `json:"revision"`
 	Status       dstack.ReplicaStatus `json:"status"`
 	Reason       string               `json:"reason"`   // replica 0 exited with code 1 after 14s

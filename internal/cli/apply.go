@@ -190,16 +190,27 @@ func (j *applyCommand) fetchPreview(ctx context.Context) (preview api.Preview, e
 // policy does not let it wait for one.
 func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	events, _ := spec.Merge(j.spec.Configuration, j.spec.Profile).RetryRule()
-	if len(preview.Placements) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
+	if preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
+		return nil
+	}
+	placements, rejections, advice, of := preview.Placements, preview.Rejections, preview.Advice, ""
+	for _, group := range preview.Groups {
+		if len(group.Placements) == 0 && group.Max > 0 {
+			placements, rejections, advice, of = nil, group.Rejections, group.Advice, " group "+cleanLine(group.Group)
+			break
+		}
+		placements = group.Placements
+	}
+	if len(placements) > 0 {
 		return nil
 	}
 	report := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
-		Message: fmt.Sprintf("cannot run %s: no machine suits", j.runTitle(preview)),
-		Hint:    cmp.Or(preview.Advice, "ask for less: see `resources` in the configuration")}}
-	for _, m := range preview.Rejections {
+		Message: fmt.Sprintf("cannot run %s: no machine suits%s", j.runTitle(preview), of),
+		Hint:    cmp.Or(advice, "ask for less: see `resources` in the configuration")}}
+	for _, m := range rejections {
 		report.reasons = append(report.reasons, formatRejection(m))
 	}
-	if len(preview.Rejections) == 0 {
+	if len(rejections) == 0 {
 		report.reasons = []string{"project " + j.project + " has no machine"}
 		report.err.Hint = "look at the backends in the server's config.yml"
 	}

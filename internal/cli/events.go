@@ -195,11 +195,19 @@ func (w *eventsCommand) formatTime(at time.Time) string {
 func eventSubject(e api.EventView) string {
 	switch {
 	case e.Replica != nil:
-		return fmt.Sprintf("replica %d", *e.Replica)
+		return fmt.Sprintf("replica %d", *e.Replica) + inParentheses(e.Group)
 	case e.Kind == dstack.EventReplica:
-		return "replicas"
+		return "replicas" + inParentheses(e.Group)
 	}
-	return cleanLine(strings.ReplaceAll(string(e.Kind), "_", " "))
+	return cleanLine(strings.ReplaceAll(string(e.Kind), "_", " ")) + inParentheses(e.Group)
+}
+
+// inParentheses returns the name of a group after what belongs to it; "" without a group.
+func inParentheses(group string) string {
+	if group = cleanLine(group); group == "" {
+		return ""
+	}
+	return " (" + group + ")"
 }
 
 // eventChange returns the old and the new value of an event, or its revision.

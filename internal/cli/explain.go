@@ -42,7 +42,15 @@ func explanationLines(x api.Explanation, now time.Time) []string {
 			lines = append(lines, "   "+line)
 		}
 	}
-	add(x.Decision.Reason)
+	for _, g := range x.Groups {
+		add(fmt.Sprintf("group %s: %s desired, %d ready; %s", g.Name, human.Count(g.DesiredReplicas, "replica"), g.Ready, g.Decision.Reason))
+		if next := describeNextChange(api.Explanation{Decision: g.Decision, Scaling: g.Scaling, ScaledAt: g.ScaledAt}, now); next != "" {
+			add("   " + next)
+		}
+	}
+	if len(x.Groups) == 0 {
+		add(x.Decision.Reason)
+	}
 	add(describeLoad(x))
 	add(describeNextChange(x, now))
 	for _, why := range x.Obstacles {

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"dstack/internal/spec"
@@ -78,6 +79,11 @@ func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, p
 		if !o.isSet {
 			continue
 		}
+		if o.isSetByGroups(s) {
+			problems = append(problems, flagProblem(o.flag, "change it in the groups of the configuration",
+				"the groups of the service have their own `%s`", o.field))
+			continue
+		}
 		read, err := o.parseValue()
 		for _, p := range asProblems(o.flag, err) {
 			problems = append(problems, flagProblem(o.flag, p.Hint, "%s", p.Message))
@@ -88,6 +94,13 @@ func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, p
 		}
 	}
 	return flags, problems
+}
+
+// isSetByGroups reports whether groups of replicas have the field, so that the service has not.
+func (o fieldFlag) isSetByGroups(s *spec.Service) bool {
+	hasSpotPolicy := func(g spec.Group) bool { return g.SpotPolicy != "" }
+	return len(s.Groups) > 0 && (strings.HasPrefix(o.field, "resources.") ||
+		o.field == "spot_policy" && slices.ContainsFunc(s.Groups, hasSpotPolicy))
 }
 
 // blankConfiguration is the smallest valid configuration.

@@ -29,7 +29,13 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 	}
 	j.printUpload()
 	j.printInfo("")
-	j.printPlacements(preview)
+	for _, group := range preview.Groups {
+		j.printInfo(" group %s", j.err.paint(bold, cleanLine(group.Group)))
+		j.printPlacements(group.Placements, group.Rejections)
+	}
+	if len(preview.Groups) == 0 {
+		j.printPlacements(preview.Placements, preview.Rejections)
+	}
 	for _, note := range preview.Notes {
 		j.printNote(note)
 	}
@@ -42,31 +48,31 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 
 // printPlacements prints the machines that suit, up to --max-offers, and why
 // others do not.
-func (j *applyCommand) printPlacements(preview api.Preview) {
-	if len(preview.Placements) == 0 {
+func (j *applyCommand) printPlacements(placements []api.Placement, rejections []api.Rejection) {
+	if len(placements) == 0 {
 		return
 	}
-	shown := preview.Placements[:min(j.flags.maxOffers, len(preview.Placements))]
+	shown := placements[:min(j.flags.maxOffers, len(placements))]
 	if len(shown) > 0 {
 		placementsTable(shown).writeTo(j.err)
 	}
 	var summary []string
-	if hidden := preview.Placements[len(shown):]; len(hidden) > 0 {
+	if hidden := placements[len(shown):]; len(hidden) > 0 {
 		dearest := slices.MaxFunc(hidden, func(x, y api.Placement) int { return cmp.Compare(x.Offer.Price, y.Offer.Price) })
 		summary = append(summary,
 			fmt.Sprintf("%s up to %s", human.Count(len(hidden), "more offer"), formatPrice(dearest.Offer.Price)))
 	}
-	switch n := len(preview.Rejections); {
+	switch n := len(rejections); {
 	case n == 1:
-		summary = append(summary, "1 machine does not suit: "+formatRejection(preview.Rejections[0]))
+		summary = append(summary, "1 machine does not suit: "+formatRejection(rejections[0]))
 	case n > 1:
 		summary = append(summary, fmt.Sprintf("%d machines do not suit", n))
 	}
 	if len(summary) > 0 {
 		j.printWrapped(" ", dim, strings.Join(summary, " · "))
 	}
-	if len(preview.Rejections) > 1 {
-		for _, m := range preview.Rejections[:min(j.flags.maxOffers, len(preview.Rejections))] {
+	if len(rejections) > 1 {
+		for _, m := range rejections[:min(j.flags.maxOffers, len(rejections))] {
 			j.printWrapped("   ", dim, formatRejection(m))
 		}
 	}

@@ -85,20 +85,32 @@ func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 
 // explainScaling returns, with --verbose, why each run that scales has its number
 // of replicas. Runs whose explanation cannot be had are left out.
-func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map[dstack.RunID]string {
+func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map[dstack.RunID][]string {
 	if !l.verbose {
 		return nil
 	}
-	all := map[dstack.RunID]string{}
+	all := map[dstack.RunID][]string{}
 	for _, v := range views {
 		if v.Min == v.Max || v.Status.IsFinished() {
 			continue
 		}
 		if x, err := l.client.Explain(ctx, v.Project, v.Name); err == nil {
-			all[v.ID] = cleanLine(x.Decision.Reason)
+			all[v.ID] = numberReasons(v, x)
 		}
 	}
 	return all
+}
+
+// numberReasons returns why a run has its number of replicas; with groups, one line for each.
+func numberReasons(v api.RunView, x api.Explanation) []string {
+	if len(x.Groups) == 0 {
+		return []string{fmt.Sprintf("%d desired: %s", v.DesiredReplicas, cleanLine(x.Decision.Reason))}
+	}
+	var lines []string
+	for _, g := range x.Groups {
+		lines = append(lines, fmt.Sprintf("group %s, %d desired: %s", cleanLine(g.Name), g.DesiredReplicas, cleanLine(g.Decision.Reason)))
+	}
+	return lines
 }
 
 // findRuns returns the named runs.

@@ -12,7 +12,7 @@ import (
 )
 
 // runsTable returns the list of runs as a table.
-func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
+func runsTable(views []api.RunView, why map[dstack.RunID][]string, verbose bool, now time.Time) *table {
 	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, movable: []int{3}, shrinkable: []int{0}}
 	for _, v := range views {
 		t.rows = append(t.rows, runRow(v, now))
@@ -26,8 +26,8 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 			if line := metricsLine(v); line != "" {
 				t.rows = append(t.rows, []string{line})
 			}
-			if line := why[v.ID]; line != "" {
-				t.rows = append(t.rows, []string{fmt.Sprintf("  %d desired: %s", v.DesiredReplicas, line)})
+			for _, line := range why[v.ID] {
+				t.rows = append(t.rows, []string{"  " + line})
 			}
 		}
 		for _, line := range problemLines(v, verbose, now) {
@@ -56,7 +56,12 @@ func runRow(v api.RunView, now time.Time) []string {
 }
 
 func replicaRow(r api.ReplicaView, now time.Time) []string {
-	return []string{fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since))}
+	return []string{"  " + replicaTitle(r), string(r.Status), "", "", human.Age(now.Sub(r.Since))}
+}
+
+// replicaTitle names a replica, with its group.
+func replicaTitle(r api.ReplicaView) string {
+	return fmt.Sprint("replica ", r.Num) + inParentheses(r.Group)
 }
 
 // replicaNote returns where a replica runs, what it has and costs, and how often

@@ -58,6 +58,13 @@ func (r *runRequest) fieldOrigins() func(field string) string {
 func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	s := r.service
 	rows := []setting{{"replicas", formatReplicas(*s), from("replicas")}}
+	if len(s.Groups) > 0 {
+		rows = rows[:0]
+	}
+	for _, name := range s.GroupNames()[:len(s.Groups)] {
+		group, _ := s.ForGroup(name)
+		rows = append(rows, setting{"group " + name, formatGroup(group), from("groups")})
+	}
 	add := func(key, value string) {
 		if value != "" {
 			rows = append(rows, setting{key, value, from(key)})
@@ -84,6 +91,9 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 		} else if flag != "" {
 			origin += ", " + flag
 		}
+	}
+	if len(s.Groups) > 0 {
+		return rows
 	}
 	return append(rows, setting{"resources", s.Resources.String(), origin})
 }
@@ -128,6 +138,18 @@ func joinOrAny(list []string) string {
 		return "any"
 	}
 	return strings.Join(list, ", ")
+}
+
+// formatGroup formats the number of replicas of a group, and what each of them is.
+func formatGroup(group spec.Service) string {
+	text := formatReplicas(group) + " replicas"
+	if group.Replicas.Max == 1 && group.Replicas.Min == 1 {
+		text = "1 replica"
+	}
+	if group.Image != "" {
+		text += " · " + string(group.Image)
+	}
+	return text + " · " + group.Resources.String()
 }
 
 func formatReplicas(s spec.Service) string {

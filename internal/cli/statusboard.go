@@ -176,7 +176,7 @@ func (b *statusBoard) replicaLabel(r api.ReplicaView) string {
 	if b.view.Status == api.StatusUpdating && r.Revision > 0 && r.Revision != b.view.Revision {
 		return fmt.Sprintf("replica %d of revision %d", r.Num, r.Revision)
 	}
-	return fmt.Sprint("replica ", r.Num)
+	return replicaTitle(r)
 }
 
 // countCrashes returns the restarts of a replica, including one that is due.

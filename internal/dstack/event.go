@@ -12,7 +12,8 @@ type Event struct {
 	RunName  string
 	Kind     EventKind
 	Revision int    // 0: the event concerns no single revision
-	Replica  *int   // number of the replica; nil: the event concerns the whole run
+	Replica  *int   // number of the replica; nil: the event concerns the whole run, or the whole Group
+	Group    string // name of the group; empty: it concerns no single group, or the service has none
 	From, To string // the old and the new status or count; empty if nothing was replaced
 	User     string // who requested the change; empty: dstack decided by itself
 	Message  string // for the user: 2 replicas wanted: 14.2 requests a second, target 10 a replica

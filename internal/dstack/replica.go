@@ -10,9 +10,10 @@ import (
 type Replica struct {
 	ID               ReplicaID
 	Run              RunID
-	Num              int // numbered from 0
-	Revision         int // the run's Revision when the replica was created
-	TemplateRevision int // the run's TemplateRevision then; the replica is outdated once the run's differs
+	Num              int    // numbered from 0 within the run, over all groups
+	Group            string // the group of its revision's configuration that it belongs to
+	Revision         int    // the run's Revision when the replica was created
+	TemplateRevision int    // the run's TemplateRevision then; the replica is outdated once the run's differs
 	Status           ReplicaStatus
 	Reason           Reason
 	Since            time.Time // when Status last changed

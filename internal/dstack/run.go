@@ -17,11 +17,12 @@ type Run struct {
 	IsGlobalAdmin    bool   // the author of the current revision has the global role admin now
 	Name             string
 	Spec             RunSpec
-	Revision         int // the current revision, numbered from 1
-	LatestRevision   int // the highest number assigned so far; above Revision after a rollback, since numbers are not reused
-	TemplateRevision int // the first revision with the same containers as the current one; replicas from it on are up to date
-	StableRevision   int // the last revision before TemplateRevision that has served: the target of an automatic rollback; 0: none
-	DesiredReplicas  int // within the range of the configuration
+	Revision         int                   // the current revision, numbered from 1
+	LatestRevision   int                   // the highest number assigned so far; above Revision after a rollback, since numbers are not reused
+	TemplateRevision int                   // the first revision with the same containers as the current one; replicas from it on are up to date
+	StableRevision   int                   // the last revision before TemplateRevision that has served: the target of an automatic rollback; 0: none
+	DesiredReplicas  int                   // within the range of the configuration
+	Groups           map[string]GroupCount // the parts of DesiredReplicas, by the name of the group; nil: the service has no groups
 	Status           RunStatus
 	Reason           Reason
 	Ending           Ending      // why the run ends or ended; EndNone while it is active
@@ -34,6 +35,33 @@ type Run struct {
 	FinishedAt       time.Time
 	Deleted          bool  // hidden from lists
 	Version          int64 // increases with each save; saving an older version fails
+}
+
+// GroupCount is how many replicas of a group there should be. Its JSON form is stored
+// in the database.
+type GroupCount struct {
+	Desired  int       `json:"wanted"`
+	ScaledAt time.Time `json:"scaled_at"` // when Desired last changed
+	// Proven says that its replicas are as in a revision that served, so that they do not tell
+	// whether the present one works. It counts until the present template serves.
+	Proven bool `json:"proven,omitempty"`
+}
+
+// ForGroup returns the run as if a group were all of it: with the specification that its
+// replicas run, and its desired number. ok is false if the run has no such group.
+func (r Run) ForGroup(name string) (_ Run, ok bool) {
+	if len(r.Spec.Configuration.Groups) == 0 {
+		return r, name == spec.DefaultGroup
+	}
+	if r.Spec, ok = r.Spec.ForGroup(name); !ok {
+		return r, false
+	}
+	if count, known := r.Groups[name]; known {
+		r.DesiredReplicas, r.ScaledAt = count.Desired, count.ScaledAt
+	} else {
+		r.DesiredReplicas = r.Spec.Configuration.Replicas.Min
+	}
+	return r, true
 }
 
 // RunSpec is what a client submits, in the wire form of spec §4.5. The
@@ -66,6 +94,13 @@ type RunSpec struct {
 	// server sets it when the revision is submitted. Empty: the code is not from a
 	// git repository.
 	RepoUser UserID `json:"-"`
+}
+
+// ForGroup returns the specification as the replicas of a group run it. ok is false if there
+// is no such group.
+func (s RunSpec) ForGroup(name string) (_ RunSpec, ok bool) {
+	s.Configuration, ok = s.Configuration.ForGroup(name)
+	return s, ok
 }
 
 // RunStatus is the phase of a run's life. RunStatus in package api is what

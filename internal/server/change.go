@@ -1,6 +1,8 @@
 package server
 
 import (
+	"slices"
+
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
@@ -22,6 +24,15 @@ func needsRollout(from, to dstack.RunSpec) bool {
 	return len(job.CompareSpecs(from, to)) == 0 || job.NeedsRollout(from, to)
 }
 
+// keptGroups returns the groups whose replicas a new revision leaves alone. An unchanged
+// spec restarts all.
+func keptGroups(from, to dstack.RunSpec) []string {
+	if len(job.CompareSpecs(from, to)) == 0 {
+		return nil
+	}
+	return job.UnchangedGroups(from, to)
+}
+
 // combineStrategies returns the most disruptive strategy in a list of changes,
 // or "" if the list is empty.
 func combineStrategies(list []api.Change) (strategy string) {
@@ -39,8 +50,10 @@ func combineStrategies(list []api.Change) (strategy string) {
 // first.
 func (p runPlan) listChanges() []api.Change {
 	list := listChanges(p.existing.Run.Spec, p.spec)
+	kept := keptGroups(p.existing.Run.Spec, p.spec)
+	mustRecreate := slices.ContainsFunc(p.groups, func(g groupPlan) bool { return g.mustRecreate && !slices.Contains(kept, g.name) })
 	for i := range list {
-		if list[i].Strategy == api.StrategyRolling && p.mustRecreate {
+		if list[i].Strategy == api.StrategyRolling && mustRecreate {
 			list[i].Strategy = api.StrategyRecreate
 		}
 	}

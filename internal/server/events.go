@@ -36,7 +36,7 @@ func buildEventViews(found []dstack.Event) []api.EventView {
 	views := make([]api.EventView, 0, len(found))
 	for _, e := range found {
 		views = append(views, api.EventView{ID: e.ID, At: e.At.UTC(), RunID: e.Run, RunName: e.RunName, Kind: e.Kind,
-			Revision: e.Revision, Replica: e.Replica, From: e.From, To: e.To, User: e.User, Message: e.Message})
+			Revision: e.Revision, Replica: e.Replica, Group: e.Group, From: e.From, To: e.To, User: e.User, Message: e.Message})
 	}
 	return views
 }

@@ -164,7 +164,7 @@ func TestExec_BesidePlainProcessesIsForGlobalAdmins(t *testing.T) {
 	}}
 	h.initRepo()
 	submitted := h.submitRun("web")
-	h.stepRun(submitted.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
+	h.stepRun(submitted.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []lifecycle.NewNum{{Num: 0}}})
 	plain := testOffer()
 	plain.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
 	h.stepReplica(h.findReplica(submitted.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {

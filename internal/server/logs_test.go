@@ -238,7 +238,7 @@ func TestFollowLogs_MergesReplicasByTime(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	run := h.submitRun("web")
-	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1}})
+	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []lifecycle.NewNum{{Num: 0}, {Num: 1}}})
 	found, err := h.store.RunDetails(t.Context(), run.ID)
 	if err != nil {
 		t.Fatal(err)

@@ -20,15 +20,11 @@ import (
 // runPlan is the plan of a run: where its replicas can be placed, and what the
 // user should know.
 type runPlan struct {
-	spec         dstack.RunSpec
-	name         string // empty: one will be generated
-	placements   []dstack.Placement
-	rejections   []dstack.Rejection
-	advice       string // what to do if there is no placement; empty: unknown
-	portConflict string // why the replicas cannot share their machines' ports; empty: they can
-	notes        []string
-	existing     *store.RunDetails // the unfinished run with the same name; nil: none
-	mustRecreate bool              // no machine has capacity for a new replica beside the existing ones
+	spec     dstack.RunSpec
+	name     string      // empty: one will be generated
+	groups   []groupPlan // in the order of the configuration; one for a service without groups
+	notes    []string
+	existing *store.RunDetails // the unfinished run with the same name; nil: none
 }
 
 // planRun checks a spec and finds placements for it. A backend that does not
@@ -62,25 +58,23 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err != nil {
 		return p, err
 	}
-	need := job.BuildRequirements(rs)
-	need.IsGlobalAdmin = c.user.GlobalRole == dstack.RoleAdmin
-	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
-	if p.existing != nil {
-		beside, _ := placement.RankOffers(need, offers, used)
-		p.mustRecreate = len(beside) == 0
-		used = placement.ReleaseAllocations(used, p.existing.Replicas)
+	shared := countSharedPorts(p.spec)
+	for _, name := range p.spec.Configuration.GroupNames() {
+		group := groupPlan{name: name}
+		group.spec, _ = p.spec.ForGroup(name)
+		s.placeGroup(c, &group, p.existing, used)
+		group.rejectSharedPorts(shared)
+		group.notes = append(group.buildNotes(), group.failed...)
+		p.groups = append(p.groups, group)
 	}
-	p.placements, p.rejections = placement.RankOffers(need, offers, used)
-	if len(p.placements) == 0 {
-		p.advice = placement.Advise(need, offers, used)
-	}
-	p.rejectSharedPorts()
-	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
+	p.notes = append(joinNotes(p.groups), templateNotes...)
 	if check, ok := job.ModelCheckOf(rs.Configuration); ok {
 		p.notes = append(p.notes, check.Describe())
 	}
-	if note := s.describeImage(c.ctx, c.project.ID, p); note != "" {
-		p.notes = append(p.notes, note)
+	for _, group := range p.groups {
+		if note := s.describeImage(c.ctx, c.project.ID, group); note != "" && !slices.Contains(p.notes, note) {
+			p.notes = append(p.notes, note)
+		}
 	}
 	return p, nil
 }
@@ -202,31 +196,6 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	return err
 }
 
-// rejectSharedPorts rejects all placements if there are more replicas than
-// machines and plain processes would run on them: they share the ports of their
-// machine, so a machine takes only one replica.
-func (p *runPlan) rejectSharedPorts() {
-	conf := p.spec.Configuration
-	replicas := max(conf.Replicas.Min, 1)
-	if len(p.placements) >= replicas || len(p.placements) == 0 || job.MayChoosePort(p.spec) {
-		return
-	}
-	for _, one := range p.placements {
-		if !one.Offer.Engine.SharesPorts {
-			return
-		}
-	}
-	p.portConflict = fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports",
-		replicas, conf.Port.Container)
-	for _, one := range p.placements {
-		p.rejections = append(p.rejections, dstack.Rejection{Offer: one.Offer, Reason: p.portConflict})
-	}
-	p.placements = nil
-	p.advice = sharedPortAdvice
-}
-
-const sharedPortAdvice = "let dstack choose the ports with port: auto, use one replica, or Docker"
-
 // collectOffers returns the offers of all backends of a project, and a note for
 // each backend that did not answer.
 func (s *Server) collectOffers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, notes []string) {
@@ -236,38 +205,6 @@ func (s *Server) collectOffers(ctx context.Context, project string, need dstack.
 		notes = append(notes, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))
 	}
 	return all, notes
-}
-
-// buildNotes lists what the user should know before applying a plan.
-func buildNotes(p runPlan, offers []dstack.Offer) []string {
-	notes := []string{}
-	if len(offers) == 0 {
-		return append(notes, "no machine is configured for this project")
-	}
-	if len(p.placements) == 0 || p.placements[0].Offer.Engine.Containers {
-		return notes
-	}
-	conf := p.spec.Configuration
-	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them; "+
-		"a program that listens on all addresses is open to the network")
-	if p.placements[0].Offer.Engine.ShowsServer {
-		notes = append(notes, "plain processes: this machine cannot hide the server's folder from the commands, with its "+
-			"database and keys")
-	}
-	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 && !job.MayChoosePort(p.spec) {
-		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once",
-			len(p.placements), conf.Replicas))
-	}
-	if conf.Python != "" {
-		notes = append(notes, fmt.Sprintf("python %s: plain processes use the machine's own Python", conf.Python))
-	}
-	if conf.NVCC != nil && *conf.NVCC {
-		notes = append(notes, "nvcc: plain processes use the CUDA tools of the machine")
-	}
-	if conf.Resources.ShmSize != nil {
-		notes = append(notes, "resources.shm_size: plain processes use the shared memory of the machine")
-	}
-	return notes
 }
 
 // getPlan returns the plan of a run.
@@ -280,7 +217,10 @@ func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (wire.PlanAnswer, er
 }
 
 func (s *Server) answerPlan(c *apiCall, p runPlan) wire.PlanAnswer {
-	answer := wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: p.spec, Placements: p.placements}
+	answer := wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: p.spec}
+	for _, g := range p.groups {
+		answer.Groups = append(answer.Groups, wire.GroupPlan{Group: g.name, Spec: g.spec, Placements: g.placements})
+	}
 	if p.existing != nil {
 		existing := s.answerRun(c, *p.existing)
 		answer.Existing = &existing
@@ -295,15 +235,15 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 	if err != nil {
 		return api.Preview{}, err
 	}
-	preview := api.Preview{Plan: v018.BuildPlan(s.answerPlan(c, p)), Placements: []api.Placement{}, Rejections: []api.Rejection{},
-		Notes: p.notes, Advice: p.advice, Changes: []api.Change{}}
-	for _, one := range p.placements {
-		preview.Placements = append(preview.Placements, api.Placement{Offer: v018.BuildOffer(one), Free: one.Free})
-	}
-	for _, one := range p.rejections {
-		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})
-		offer.Availability = "not_available"
-		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason})
+	preview := api.Preview{Plan: v018.BuildPlan(s.answerPlan(c, p)), Notes: p.notes, Changes: []api.Change{}}
+	for i, g := range p.groups {
+		group := g.preview()
+		if i == 0 {
+			preview.Placements, preview.Rejections, preview.Advice = group.Placements, group.Rejections, group.Advice
+		}
+		if len(p.spec.Configuration.Groups) > 0 {
+			preview.Groups = append(preview.Groups, group)
+		}
 	}
 	if p.existing != nil {
 		view := buildRunView(*p.existing, s.urlsFor(c))
@@ -345,43 +285,17 @@ func newProcessForbiddenError() error {
 // checkMayPlace returns an error if the caller's role alone leaves no machine for a
 // spec. It ignores what other replicas hold.
 func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
-	need := job.BuildRequirements(rs)
-	need.IsGlobalAdmin = c.user.GlobalRole == dstack.RoleAdmin
-	if need.IsGlobalAdmin {
+	if c.isGlobalAdmin() {
 		return nil
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
-	placements, rejections := placement.RankOffers(need, offers, nil)
-	if len(placements) == 0 && slices.ContainsFunc(rejections, placement.IsForGlobalAdmins) {
-		return newProcessForbiddenError()
+	for _, name := range rs.Configuration.GroupNames() {
+		group, _ := rs.ForGroup(name)
+		need := job.BuildRequirements(group)
+		offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+		placements, rejections := placement.RankOffers(need, offers, nil)
+		if len(placements) == 0 && slices.ContainsFunc(rejections, placement.IsForGlobalAdmins) {
+			return newProcessForbiddenError()
+		}
 	}
 	return nil
-}
-
-// checkCapacity returns an error if a plan has no placement, unless the
-// configuration lets the run wait for capacity.
-func (p runPlan) checkCapacity() error {
-	if len(p.placements) > 0 {
-		return nil
-	}
-	if p.portConflict != "" {
-		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
-			Hint: sharedPortAdvice}
-	}
-	if slices.ContainsFunc(p.rejections, placement.IsForGlobalAdmins) {
-		return newProcessForbiddenError()
-	}
-	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
-	if slices.Contains(events, spec.EventNoCapacity) {
-		return nil
-	}
-	reasons := make([]string, 0, len(p.rejections)+len(p.notes))
-	for _, one := range p.rejections {
-		reasons = append(reasons, one.Offer.Type+": "+one.Reason)
-	}
-	if len(reasons) == 0 {
-		reasons = p.notes
-	}
-	return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine suits: " + strings.Join(reasons, " · "),
-		Hint: p.advice}
 }

@@ -12,7 +12,7 @@ import (
 
 // describeImage says how much has to be downloaded before the replicas can start,
 // or "" if nothing has to be, or nothing is known.
-func (s *Server) describeImage(ctx context.Context, project dstack.ProjectID, p runPlan) string {
+func (s *Server) describeImage(ctx context.Context, project dstack.ProjectID, p groupPlan) string {
 	if len(p.placements) == 0 || !p.placements[0].Offer.Engine.Containers || p.placements[0].Offer.OwnedInstance == "" {
 		return ""
 	}

@@ -70,9 +70,9 @@ func TestRejectSharedPorts(t *testing.T) {
 		{"no machine", nil, 2, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := runPlan{placements: c.placements}
+			p := groupPlan{placements: c.placements}
 			p.spec.Configuration.Replicas.Min, p.spec.Configuration.Port.Container = c.replicas, 8000
-			p.rejectSharedPorts()
+			p.rejectSharedPorts(countSharedPorts(p.spec))
 			if len(p.placements) != c.wantPlaced || len(p.rejections) != c.wantReject || (p.portConflict != "") != (c.wantReject > 0) {
 				t.Errorf("%d placements, %d rejections, conflict %q", len(p.placements), len(p.rejections), p.portConflict)
 			}
@@ -85,18 +85,18 @@ func TestCheckCapacity(t *testing.T) {
 	noGPU := []dstack.Rejection{{Offer: dstack.Offer{Type: "box"}, Reason: "it has no GPU"}}
 	for _, c := range []struct {
 		name, yaml string
-		plan       runPlan
+		plan       groupPlan
 		kind       dstack.Kind
 	}{
-		{"a placement", head, runPlan{placements: []dstack.Placement{newPlacement("a", true)}}, ""},
-		{"no placement", head, runPlan{rejections: noGPU}, dstack.NoCapacity},
-		{"no placement, but the run may wait", head + "retry: true\n", runPlan{rejections: noGPU}, ""},
-		{"replicas cannot share ports", head + "retry: true\n", runPlan{rejections: noGPU, portConflict: "they share ports"}, dstack.Invalid},
-		{"no machine at all", head, runPlan{notes: []string{"no machine is configured for this project"}}, dstack.NoCapacity},
+		{"a placement", head, groupPlan{placements: []dstack.Placement{newPlacement("a", true)}}, ""},
+		{"no placement", head, groupPlan{rejections: noGPU}, dstack.NoCapacity},
+		{"no placement, but the run may wait", head + "retry: true\n", groupPlan{rejections: noGPU}, ""},
+		{"replicas cannot share ports", head + "retry: true\n", groupPlan{rejections: noGPU, portConflict: "they share ports"}, dstack.Invalid},
+		{"no machine at all", head, groupPlan{notes: []string{"no machine is configured for this project"}}, dstack.NoCapacity},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.plan.spec = testSpec(t, c.yaml)
-			err := c.plan.checkCapacity()
+			err := runPlan{spec: c.plan.spec, notes: c.plan.notes, groups: []groupPlan{c.plan}}.checkCapacity()
 			if c.kind == "" && err != nil || c.kind != "" && (err == nil || dstack.KindOf(err) != c.kind) {
 				t.Errorf("got %v", err)
 			}

@@ -59,7 +59,7 @@ func (s *Server) getOffers(c *apiCall, in api.GetOffers) (api.PoolOffers, error)
 		return api.PoolOffers{}, err
 	}
 	found := api.PoolOffers{PoolName: v018.NamePool(in.Profile), Instances: []api.Offer{}}
-	for _, p := range answer.Placements {
+	for _, p := range answer.Groups[0].Placements {
 		found.Instances = append(found.Instances, v018.BuildOffer(p))
 	}
 	return found, nil
@@ -86,7 +86,8 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	}
 	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
 	placements, _ := placement.RankOffers(need, offers, used)
-	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs, Placements: placements}, nil
+	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
+		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: placements}}}, nil
 }
 
 // buildOfferSpec returns a service with a profile and requirements.

@@ -97,7 +97,8 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
 		Spec: target.Spec, User: c.user.Name, Author: authorOfRollback(c, target),
-		NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
+		NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec),
+		Kept:         keptGroups(details.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
 	if err != nil {
 		return api.RunView{}, err
 	}

@@ -238,7 +238,7 @@ func (s *Server) reviseRun(c *apiCall, p runPlan) (dstack.Run, error) {
 		return dstack.Run{}, err
 	}
 	run, err = s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name,
-		NeedsRollout: needsRollout(run.Spec, rs), LeftOut: leftOut, Now: now()})
+		NeedsRollout: needsRollout(run.Spec, rs), Kept: keptGroups(run.Spec, rs), LeftOut: leftOut, Now: now()})
 	if err == nil {
 		s.notifyChange()
 	}

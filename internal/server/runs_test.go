@@ -314,7 +314,7 @@ func TestApply_ReleasesAllocationsOfTheExistingRun(t *testing.T) {
 	offer.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
 	h.backend.offers = []dstack.Offer{offer}
 	run := h.submitRun("web")
-	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
+	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []lifecycle.NewNum{{Num: 0}}})
 	h.stepReplica(h.findReplica(run.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {
 		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true,
 			Placement: &dstack.Placement{Offer: offer, Claim: dstack.Claim{Ports: []int{8000}}}}

@@ -7,6 +7,7 @@ import (
 	"dstack/internal/decide/autoscale"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/spec"
 )
 
 // explainScaling explains why a run has its current number of replicas. It makes
@@ -18,7 +19,8 @@ func (s *Server) explainScaling(c *apiCall, in api.RunName) (api.Explanation, er
 	}
 	view := buildRunView(details, s.urlsFor(c))
 	x := api.Explanation{RunName: details.Run.Name, Status: view.Status,
-		DesiredReplicas: view.DesiredReplicas, Ready: view.Ready, Min: view.Min, Max: view.Max, Scaling: buildScalingView(details.Run), ScaledAt: details.Run.ScaledAt.UTC(),
+		DesiredReplicas: view.DesiredReplicas, Ready: view.Ready, Min: view.Min, Max: view.Max,
+		Scaling: buildScalingView(details.Run.Spec.Configuration.Scaling), ScaledAt: details.Run.ScaledAt.UTC(),
 		Load: buildLoadView(details.Load), Obstacles: listObstacles(details, view)}
 	if details.Run.Status.IsFinished() || details.Run.Status == dstack.RunTerminating {
 		return x, nil
@@ -29,13 +31,24 @@ func (s *Server) explainScaling(c *apiCall, in api.RunName) (api.Explanation, er
 			unfinished = append(unfinished, r)
 		}
 	}
-	x.Decision = autoscale.Decide(autoscale.BuildFacts(details.Run, unfinished, details.Load), now())
+	decisions := autoscale.DecideGroups(details.Run, unfinished, details.Load, now())
+	if len(view.Groups) == 0 {
+		x.Decision = decisions[0].Decision
+		return x, nil
+	}
+	x.Decision.Reason = "each group has its own number of replicas"
+	for i, d := range decisions {
+		group, _ := details.Run.ForGroup(d.Group)
+		x.Groups = append(x.Groups, api.GroupExplanation{GroupView: view.Groups[i], Decision: d.Decision, ScaledAt: group.ScaledAt.UTC(),
+			Scaling: buildScalingView(group.Spec.Configuration.Scaling)})
+		x.Decision.DesiredReplicas += d.DesiredReplicas
+		x.Decision.Target += d.Target
+	}
 	return x, nil
 }
 
-// buildScalingView returns the scaling rule of a run, nil if it has none.
-func buildScalingView(run dstack.Run) *api.ScalingView {
-	sc := run.Spec.Configuration.Scaling
+// buildScalingView returns a scaling rule, nil if there is none.
+func buildScalingView(sc *spec.Scaling) *api.ScalingView {
 	if sc == nil {
 		return nil
 	}
@@ -53,6 +66,14 @@ func buildLoadView(l dstack.Load) api.LoadView {
 	return v
 }
 
+// ofGroup returns the words for a replica's group; empty: the service has no groups.
+func ofGroup(run dstack.Run, r dstack.Replica) string {
+	if len(run.Groups) == 0 {
+		return ""
+	}
+	return " of group " + r.Group
+}
+
 // listObstacles lists, for the user, why a run does not have all of its desired
 // replicas ready.
 func listObstacles(details store.RunDetails, v api.RunView) []string {
@@ -64,9 +85,9 @@ func listObstacles(details store.RunDetails, v api.RunView) []string {
 		if r.Status.IsFinished() || r.Status == dstack.ReplicaReady {
 			continue
 		}
-		line := fmt.Sprintf("replica %d is %s", r.Num, r.Status)
+		line := fmt.Sprintf("replica %d%s is %s", r.Num, ofGroup(details.Run, r), r.Status)
 		if r.TemplateRevision != details.Run.TemplateRevision {
-			line = fmt.Sprintf("replica %d of revision %d is %s", r.Num, r.Revision, r.Status)
+			line = fmt.Sprintf("replica %d%s of revision %d is %s", r.Num, ofGroup(details.Run, r), r.Revision, r.Status)
 		}
 		if r.Reason != "" {
 			line += ": " + string(r.Reason)

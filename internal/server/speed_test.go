@@ -35,7 +35,7 @@ func (h *testServer) submitServices(count int) {
 		var run api.Run
 		h.mustCall(api.ProjectPrefix+"/runs/submit",
 			api.RunSpecRequest{RunSpec: h.newRunSpec(fmt.Sprintf("web-%d", i), speedService)}, &run)
-		h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1, 2}})
+		h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []lifecycle.NewNum{{Num: 0}, {Num: 1}, {Num: 2}}})
 		found, err := h.store.RunDetails(h.t.Context(), run.ID)
 		if err != nil {
 			h.t.Fatal(err)

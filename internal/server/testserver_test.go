@@ -271,7 +271,7 @@ func (h *testServer) claimLease(kind store.Kind, id string) store.Lease {
 // startReplica activates a run and brings its replica 0 to the status starting.
 func (h *testServer) startReplica(id dstack.RunID) dstack.Replica {
 	h.t.Helper()
-	h.stepRun(id, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
+	h.stepRun(id, lifecycle.RunStep{To: dstack.RunActive, Add: []lifecycle.NewNum{{Num: 0}}})
 	r := h.findReplica(id)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
 		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Placement: &dstack.Placement{Offer: testOffer()}, NewAttempt: true}

@@ -51,9 +51,26 @@ func buildRunView(details store.RunDetails, urls route.URLs) api.RunView {
 			v.Replicas = append(v.Replicas, buildReplicaView(details, r))
 		}
 	}
+	v.Groups = buildGroupViews(details)
 	v.ReplicaCount = countReplicaNumbers(details.Replicas)
 	v.Version = hashView(v)
 	return v
+}
+
+// buildGroupViews returns the views of the groups of a run; nil if it has none.
+func buildGroupViews(details store.RunDetails) []api.GroupView {
+	var views []api.GroupView
+	for _, g := range details.Run.Spec.Configuration.Groups {
+		group, _ := details.Run.ForGroup(g.Name)
+		v := api.GroupView{Name: g.Name, DesiredReplicas: group.DesiredReplicas, Min: g.Replicas.Min, Max: g.Replicas.Max}
+		for _, r := range details.Replicas {
+			if r.Group == g.Name && r.Status == dstack.ReplicaReady && r.TemplateRevision == details.Run.TemplateRevision {
+				v.Ready++
+			}
+		}
+		views = append(views, v)
+	}
+	return views
 }
 
 func countReplicaNumbers(replicas []dstack.Replica) int {
@@ -117,6 +134,9 @@ func buildReplicaView(details store.RunDetails, r dstack.Replica) api.ReplicaVie
 	v := api.ReplicaView{
 		Num: r.Num, Revision: r.Revision, Status: r.Status, Reason: string(r.Reason), Since: r.Since.UTC(),
 		Restarts: r.AttemptNum, SubmissionID: r.Attempt, LastOutput: findLastOutput(r, report),
+	}
+	if len(details.Run.Groups) > 0 {
+		v.Group = r.Group
 	}
 	if r.Attempt == "" {
 		v.SubmissionID = dstack.AttemptID(r.ID)

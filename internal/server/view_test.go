@@ -113,7 +113,7 @@ func TestGoldenFiles(t *testing.T) {
 	compareGolden(t, "run.json", v018.BuildRun(wire.RunAnswer{Details: testRunDetails(t), URLs: buildRunURLs(urls, testRunDetails(t).Run), Now: testTime(3600)}))
 	compareGolden(t, "view.json", buildRunView(testRunDetails(t), urls))
 	compareGolden(t, "plan.json", v018.BuildPlan(wire.PlanAnswer{Project: "main", User: "admin", Spec: testSpec(t, llama),
-		Placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}))
+		Groups: []wire.GroupPlan{{Spec: testSpec(t, llama), Placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}}}))
 }
 
 // newReplicas returns replicas of the current revision with the given statuses.

@@ -21,19 +21,47 @@ const maskedValue = "•••"
 
 // Diff returns the differences between two configurations in their normal form,
 // in the order of the wire format. Values of environment variables and the
-// registry password are compared, but masked in the result.
+// registry password are compared, but masked in the result. If one of them has
+// groups, paths of what groups have begin with groups.NAME; a group that only one of
+// them has is one difference.
 func Diff(a, b Service) []Change {
+	if len(a.Groups)+len(b.Groups) > 0 {
+		a, b = a.withGroups(), b.withGroups()
+	}
 	from, to := flatten(a), flatten(b)
 	var changes []Change
 	for _, path := range mergePaths(from, to) {
 		f, t := findValue(from, path), findValue(to, path)
-		if f == t {
+		if f == t || !isListed(path, a, b) {
 			continue
 		}
 		changes = append(changes, Change{Path: path, From: f.display(), To: t.display()})
 	}
 	return changes
 }
+
+// withGroups returns a service as if it had been written with groups.
+func (s Service) withGroups() Service {
+	if len(s.Groups) == 0 {
+		s.Groups = []Group{{Name: DefaultGroup, Replicas: s.Replicas, Scaling: s.Scaling, Resources: s.Resources, Commands: s.Commands}}
+	}
+	return s
+}
+
+// isListed reports whether Diff lists a path: of a group that both services have its fields,
+// of other groups the group as a whole.
+func isListed(path string, a, b Service) bool {
+	rest, ok := strings.CutPrefix(path, groupsPrefix)
+	if !ok {
+		return true
+	}
+	name, _, isField := strings.Cut(rest, ".")
+	isCommon := slices.Contains(a.GroupNames(), name) && slices.Contains(b.GroupNames(), name)
+	return isField == isCommon
+}
+
+// groupsPrefix begins the paths of what groups have.
+const groupsPrefix = "groups."
 
 // configValue is one value of a flattened configuration.
 type configValue struct {
@@ -74,7 +102,7 @@ func mergePaths(from, to []configValue) []string {
 // fieldOrder lists the fields of a service in the order in which Diff reports
 // them.
 var fieldOrder = []string{
-	"port", "model", "https", "auth", "replicas", "scaling", "type", "name", "image", "entrypoint",
+	"port", "model", "https", "auth", "replicas", "scaling", "groups", "type", "name", "image", "entrypoint",
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
 	"commands", "backends", "regions", "instance_types", "spot_policy", "retry", "retry_policy",
 	"max_duration", "max_price", "pool_name", "instance_name", "creation_policy", "termination_policy",
@@ -108,16 +136,20 @@ func flatten(s Service) []configValue {
 	l.add("port", s.Port.String())
 	l.add("https", strconv.FormatBool(s.HTTPS))
 	l.add("auth", strconv.FormatBool(s.Auth))
-	l.add("replicas", s.Replicas.String())
 	l.add("name", string(s.Name))
-	l.add("image", string(s.Image))
 	l.add("entrypoint", string(s.Entrypoint))
 	l.add("working_dir", string(s.WorkingDir))
 	l.add("home_dir", s.HomeDir)
-	l.add("python", string(s.Python))
+	if len(s.Groups) == 0 {
+		l.addTemplate("", s)
+	}
+	for _, g := range s.Groups {
+		path := groupsPrefix + g.Name
+		l.add(path, g.Replicas.describe())
+		l.addTemplate(path+".", s.withGroup(g))
+	}
 	l.addList("setup", s.Setup)
 	l.add("gateway", string(s.Gateway))
-	l.addList("commands", s.Commands)
 	l.addOptional(s)
 	for _, v := range s.Env {
 		if v.Open {
@@ -142,9 +174,35 @@ func flatten(s Service) []configValue {
 		l.add("files."+strconv.Itoa(i), f.Path) // the local path does not matter to replicas
 	}
 	l.addRepos(s.Repos)
-	l.addResources(s.Resources)
 	l.addParams(s.Params)
 	return l
+}
+
+// addTemplate adds what a group can have, too. The group's own values begin with prefix.
+func (l *configValues) addTemplate(prefix string, s Service) {
+	l.add(prefix+"replicas", s.Replicas.String())
+	l.addScaling(prefix+"scaling.", s.Scaling)
+	l.add(prefix+"image", string(s.Image))
+	l.add(prefix+"python", string(s.Python))
+	if s.NVCC != nil {
+		l.add(prefix+"nvcc", strconv.FormatBool(*s.NVCC))
+	}
+	l.addResources(prefix+"resources.", s.Resources)
+	l.addList(prefix+"commands", s.Commands)
+	l.add(prefix+"spot_policy", string(s.SpotPolicy))
+}
+
+func (l *configValues) addScaling(prefix string, c *Scaling) {
+	if c == nil {
+		return
+	}
+	l.add(prefix+"metric", c.Metric)
+	l.add(prefix+"target", formatNumber(c.Target))
+	l.add(prefix+"scale_up_delay", c.ScaleUpDelay.String())
+	l.add(prefix+"scale_down_delay", c.ScaleDownDelay.String())
+	if c.Window != nil {
+		l.add(prefix+"window", c.Window.String())
+	}
 }
 
 // addOptional adds the optional parts of a service that are set.
@@ -159,15 +217,6 @@ func (l *configValues) addOptional(s Service) {
 		l.add("model.bos_token", string(m.BOSToken))
 		l.add("model.chat_template_kwargs", string(m.Kwargs))
 	}
-	if c := s.Scaling; c != nil {
-		l.add("scaling.metric", c.Metric)
-		l.add("scaling.target", formatNumber(c.Target))
-		l.add("scaling.scale_up_delay", c.ScaleUpDelay.String())
-		l.add("scaling.scale_down_delay", c.ScaleDownDelay.String())
-		if c.Window != nil {
-			l.add("scaling.window", c.Window.String())
-		}
-	}
 	if s.DrainTimeout != nil {
 		l.add("drain_timeout", s.DrainTimeout.String())
 	}
@@ -181,29 +230,26 @@ func (l *configValues) addOptional(s Service) {
 		l.add("registry_auth.username", a.Username)
 		l.addSecret("registry_auth.password", a.Password)
 	}
-	if s.NVCC != nil {
-		l.add("nvcc", strconv.FormatBool(*s.NVCC))
-	}
 }
 
 // addResources adds the resources, with defaults marked as such.
-func (l *configValues) addResources(r Resources) {
+func (l *configValues) addResources(prefix string, r Resources) {
 	markDefault := func(value string, asked bool) string {
 		if asked {
 			return value
 		}
 		return value + " by default"
 	}
-	l.add("resources.cpu", markDefault(r.formatCPU(), r.Explicit.CPU))
-	l.add("resources.memory", markDefault(r.Memory.String(), r.Explicit.Memory))
+	l.add(prefix+"cpu", markDefault(r.formatCPU(), r.Explicit.CPU))
+	l.add(prefix+"memory", markDefault(r.Memory.String(), r.Explicit.Memory))
 	if r.ShmSize != nil {
-		l.add("resources.shm_size", r.ShmSize.String())
+		l.add(prefix+"shm_size", r.ShmSize.String())
 	}
 	if r.GPU != nil {
-		l.add("resources.gpu", r.GPU.String())
+		l.add(prefix+"gpu", r.GPU.String())
 	}
 	if r.Disk != nil {
-		l.add("resources.disk", markDefault(r.Disk.Size.String(), r.Explicit.Disk))
+		l.add(prefix+"disk", markDefault(r.Disk.Size.String(), r.Explicit.Disk))
 	}
 }
 
@@ -224,7 +270,6 @@ func (l *configValues) addParams(p Params) {
 	if p.TerminationIdleTime != nil {
 		l.add("termination_idle_time", p.TerminationIdleTime.String())
 	}
-	l.add("spot_policy", string(p.SpotPolicy))
 	l.add("pool_name", string(p.PoolName))
 	l.add("instance_name", string(p.InstanceName))
 	l.add("creation_policy", string(p.CreationPolicy))

@@ -35,13 +35,15 @@ func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) 
 	runArgs := referenceValue{find: func(name string) ([]piece, bool) {
 		return []piece{{text: strings.Join(args, " ")}}, name == "run.args"
 	}}
-	for _, list := range []struct {
-		path  string
-		lines []string
-	}{{"commands", s.Commands}, {"setup", s.Setup}} {
-		for i := range list.lines {
-			fill(fmt.Sprintf("%s.%d", list.path, i), &list.lines[i], runArgs, hintRunArgs)
+	fillLines := func(path string, lines []string) {
+		for i := range lines {
+			fill(fmt.Sprintf("%s.%d", path, i), &lines[i], runArgs, hintRunArgs)
 		}
+	}
+	fillLines("commands", s.Commands)
+	fillLines("setup", s.Setup)
+	for i, g := range s.Groups {
+		fillLines(fmt.Sprintf("groups.%d.commands", i), g.Commands)
 	}
 	for _, v := range s.Env {
 		if f := checkOtherReferences("env."+v.Name, v.Value); f != nil && !v.Open {
@@ -128,6 +130,9 @@ func checkReference(ref piece) *fault {
 	case !ref.isClosed:
 		return &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", ref.text),
 			Hint: "close it with }}, or write $$ for a dollar sign"}
+	case strings.HasPrefix(ref.name, "groups["):
+		return &fault{Message: fmt.Sprintf("addresses of other replicas are not supported yet: `%.60s`", ref.name),
+			Hint: "make the other group a service of its own, and use its URL, which stays the same when replicas change"}
 	case ref.secretName() == "" && !referenceName.MatchString(ref.name):
 		return &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", ref.name),
 			Hint: "write ${{ run.args }}, ${{ env.NAME }} or ${{ secrets.NAME }}"}

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,20 @@ const (
 // that stored configurations stay readable.
 func (s *Service) LaunchProblems() Problems {
 	var all Problems
+	for i, g := range s.Groups {
+		own := s.withGroup(g)
+		for _, p := range own.LaunchProblems() {
+			if strings.HasPrefix(p.Path, "commands") {
+				p.Path, p.Message = fmt.Sprintf("groups.%d.%s", i, p.Path), fmt.Sprintf("group `%s`: %s", g.Name, p.Message)
+			}
+			if same := func(other Problem) bool { return other.Path == p.Path }; !slices.ContainsFunc(all, same) {
+				all = append(all, p)
+			}
+		}
+	}
+	if len(s.Groups) > 0 {
+		return all
+	}
 	add := func(path, hint, message string, args ...any) {
 		all = append(all, Problem{Path: path, Hint: hint, Message: fmt.Sprintf(message, args...)})
 	}

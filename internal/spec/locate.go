@@ -35,6 +35,9 @@ func Locate(file string, text []byte, problems Problems) Problems {
 // scalar or has no key, otherwise its key. It is nil if the file contains no
 // part of the path.
 func findNode(root *strictyaml.Node, path string) *strictyaml.Node {
+	if rest, ok := strings.CutPrefix(path, "groups"); ok && root.Get("groups") == nil && isGroupList(root.Get("replicas")) {
+		path = "replicas" + rest // the older spelling
+	}
 	n, key := root.Find(path)
 	if name, ok := strings.CutPrefix(path, "env."); ok && n.Kind == strictyaml.Sequence {
 		for _, item := range n.Items {

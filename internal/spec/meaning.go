@@ -10,7 +10,7 @@ import (
 // in its order, and what 0.18.10 cannot express. It parses to an equal service, except for
 // Resources.Explicit.
 func (s Service) MeaningJSON() ([]byte, error) {
-	wire, err := s.MarshalJSON()
+	wire, err := s.marshalPlain()
 	if err != nil {
 		return nil, err
 	}
@@ -19,10 +19,16 @@ func (s Service) MeaningJSON() ([]byte, error) {
 		fuller["model"] = sourceModel{*s.Model}
 	}
 	if s.Scaling != nil {
-		scaling := s.Scaling.newWire()
-		fuller["scaling"] = meaningScaling{scaling, s.Scaling.EffectiveWindow()}
+		fuller["scaling"] = s.Scaling.newMeaning()
 	}
-	more, err := marshalJSON(meaning{Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: orEmpty(s.RateLimits), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), StripPrefix: true,
+	var groups []meaningGroup
+	for _, g := range s.Groups {
+		groups = append(groups, g.newMeaning())
+	}
+	if groups != nil {
+		fuller["replicas"] = nil // the sum of the groups
+	}
+	more, err := marshalJSON(meaning{Groups: groups, Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: orEmpty(s.RateLimits), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), StripPrefix: true,
 		DrainTimeout: Seconds(s.EffectiveDrainTimeout() / time.Second), Hold: s.Hold})
 	if err != nil {
 		return nil, err
@@ -35,19 +41,38 @@ func (s Service) MeaningJSON() ([]byte, error) {
 
 // meaning is the fields of a service that the wire form does not have.
 type meaning struct {
-	Gateway      gatewayJSON `json:"gateway"`
-	Probes       []Probe     `json:"probes"` // null: not set
-	RateLimits   []RateLimit `json:"rate_limits"`
-	Files        []File      `json:"files"`
-	Repos        []Repo      `json:"repos"`
-	StripPrefix  bool        `json:"strip_prefix"` // false is not supported yet
-	DrainTimeout Seconds     `json:"drain_timeout"`
-	Hold         *Hold       `json:"hold"` // null: the gateway's
+	Groups       []meaningGroup `json:"groups"` // null: none
+	Gateway      gatewayJSON    `json:"gateway"`
+	Probes       []Probe        `json:"probes"` // null: not set
+	RateLimits   []RateLimit    `json:"rate_limits"`
+	Files        []File         `json:"files"`
+	Repos        []Repo         `json:"repos"`
+	StripPrefix  bool           `json:"strip_prefix"` // false is not supported yet
+	DrainTimeout Seconds        `json:"drain_timeout"`
+	Hold         *Hold          `json:"hold"` // null: the gateway's
 }
 
 type meaningScaling struct {
 	wireScaling
 	Window Seconds `json:"window"`
+}
+
+func (s *Scaling) newMeaning() *meaningScaling {
+	if s == nil {
+		return nil
+	}
+	return &meaningScaling{s.newWire(), s.EffectiveWindow()}
+}
+
+// meaningGroup is a group in MeaningJSON. What is null there is as in the service.
+type meaningGroup struct {
+	sourceGroup
+	Scaling   *meaningScaling  `json:"scaling"`
+	Resources meaningResources `json:"resources"`
+}
+
+func (g Group) newMeaning() meaningGroup {
+	return meaningGroup{sourceGroup: g.newSource(), Scaling: g.Scaling.newMeaning(), Resources: g.Resources.newMeaning()}
 }
 
 type meaningResources struct {

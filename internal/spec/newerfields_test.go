@@ -38,7 +38,6 @@ var unsupportedSpellings = []string{
 	"backend_options: [{type: aws}]",
 	"resources: {count: 2..}",
 	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
-	"replicas:\n- {count: 1..4, commands: [a]}",
 	"setup: [a]",
 	"home_dir: /home/me",
 }
@@ -52,6 +51,7 @@ var supportedSpellings = []string{
 	"resources: {cpu: arm:4..}", "resources: {cpu: 'x86'}", "resources: {cpu: {arch: arm, count: 4}}", "resources: {cpu: {arch: ~, count: {min: 2}}}",
 	"max_duration: 1h", "idle_duration: 5m", "idle_duration: off",
 	"replicas: 0", "replicas: 3..3",
+	"replicas: [{count: 2, image: x}]\ncommands: []", "groups: [{replicas: 2, image: x, docker: false, router: ~}]\ncommands: []",
 	"replicas: 0..4\nscaling: {metric: rps, target: 10, window: 1h}",
 	"replicas: 1..2\nscaling: {metric: concurrency, target: 4, window: 1}",
 	"replicas: 1..2\nscaling: {metric: concurrency, target: 0.5, window: ~}",

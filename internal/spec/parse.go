@@ -70,8 +70,9 @@ type reader struct {
 	tree             *strictyaml.Node // the whole file; nil: it is not valid YAML
 	dialect          *DialectReport   // of the file; nil: the text comes from a program, which means one dialect
 	unsupported      []UnsupportedNote
-	replicasValid    bool // false: checkScaling would report the same mistake again
-	hasReplicaGroups bool // replica groups have their own commands
+	replicasValid    bool               // false: checkScaling would report the same mistake again
+	hasReplicaGroups bool               // groups have their own commands
+	groupNodes       []*strictyaml.Node // the items of the list of groups
 }
 
 // UnsupportedNote records a valid but unsupported use of a field whose value is

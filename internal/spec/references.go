@@ -62,10 +62,23 @@ func (r *reader) checkReferences(n *strictyaml.Node) {
 	}
 }
 
+// fieldOf returns the field that a path belongs to: commands for commands.1 and for
+// groups.0.commands.1.
+func fieldOf(path string) string {
+	field, rest, _ := strings.Cut(path, ".")
+	if field == "groups" || field == "replicas" {
+		_, inGroup, _ := strings.Cut(rest, ".")
+		if own, _, _ := strings.Cut(inGroup, "."); own != "" {
+			return own
+		}
+	}
+	return field
+}
+
 // checkWrittenReferences checks the text of a field as it is in a file.
 func checkWrittenReferences(path, text string) *fault {
 	var f *fault
-	switch field, _, _ := strings.Cut(path, "."); field {
+	switch fieldOf(path) {
 	case "commands", "setup":
 		_, f = fillReferences(text, referenceValue{find: func(name string) ([]piece, bool) {
 			return nil, name == "run.args"
@@ -129,7 +142,7 @@ func CheckReferences(s *Service, p Profile) Problems {
 				continue
 			}
 			f := checkOtherReferences(v.path, v.value)
-			if field, _, _ := strings.Cut(v.path, "."); field == "commands" || field == "setup" {
+			if field := fieldOf(v.path); field == "commands" || field == "setup" {
 				f = checkSentCommand(v.value)
 			}
 			if f != nil {

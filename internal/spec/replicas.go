@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"dstack/internal/human"
 	"dstack/internal/strictyaml"
 )
 
@@ -12,11 +13,14 @@ const maxReplicas = 1000
 
 const replicasHint = "write a number such as 2, or a range such as 1..4"
 
-var replicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
-	integerShape("", schema{"minimum": 0, "maximum": maxReplicas}),
-	patternShape("", "^ *("+wholeNumber+" *|"+"("+wholeNumber+")? *"+rangeMark+" *"+wholeNumber+") *$"),
-	mappingShape("replicas"),
-	shape{"", schema{"type": "array", "minItems": 1, "items": schema{"type": "object"}}}) // groups
+var (
+	groupReplicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
+		integerShape("", schema{"minimum": 0, "maximum": maxReplicas}),
+		patternShape("", "^ *("+wholeNumber+" *|"+"("+wholeNumber+")? *"+rangeMark+" *"+wholeNumber+") *$"),
+		mappingShape("replicas"))
+	replicasShape = anyOfShape(groupReplicasShape.words, groupReplicasShape, groupsShape.withMinItems(1))
+	groupsShape   = listShape("list of {groups}", mappingShape("groups"))
+)
 
 var replicaEndShape = anyOfShape("whole number", integerShape("", schema{"minimum": 0, "maximum": maxReplicas}),
 	patternShape("", wholeExpression))
@@ -43,8 +47,15 @@ func (v *replicaRange) readEnd(r *reader, n *strictyaml.Node, to *int) {
 	}
 }
 
+// isGroupList reports whether the value of `replicas` is a list of groups, as in
+// versions before 0.21.3.
+func isGroupList(n *strictyaml.Node) bool {
+	single := func(item *strictyaml.Node) bool { return item.Kind != strictyaml.Mapping }
+	return n != nil && n.Kind == strictyaml.Sequence && len(n.Items) > 0 && !slices.ContainsFunc(n.Items, single)
+}
+
 // readReplicas reads `2`, `1..4`, `..4` or {min, max}. It is false if the value
-// is invalid or a list of replica groups.
+// is invalid.
 func (r *reader) readReplicas(n *strictyaml.Node) (Replicas, bool) {
 	var v Replicas
 	var f *fault
@@ -57,12 +68,6 @@ func (r *reader) readReplicas(n *strictyaml.Node) (Replicas, bool) {
 	case strictyaml.Mapping:
 		return r.readReplicaRange(n)
 	case strictyaml.Sequence:
-		single := func(item *strictyaml.Node) bool { return item.Kind != strictyaml.Mapping }
-		if len(n.Items) > 0 && !slices.ContainsFunc(n.Items, single) {
-			r.hasReplicaGroups = true
-			r.addUnsupportedUse(n, "groups of replicas", replicasHint)
-			return Replicas{Min: 1, Max: 1}, false
-		}
 		f = &fault{Message: "a list is not a number of replicas", Hint: replicasHint}
 	case strictyaml.Null, strictyaml.Bool:
 		f = &fault{Message: n.Describe() + " is not a number of replicas", Hint: replicasHint}
@@ -135,6 +140,14 @@ func (r *reader) readReplicaRange(n *strictyaml.Node) (Replicas, bool) {
 		return v.Replicas, false
 	}
 	return v.Replicas, true
+}
+
+// describe returns `2 replicas` or `1..4 replicas`.
+func (v Replicas) describe() string {
+	if v.Min == v.Max {
+		return human.Count(v.Min, "replica")
+	}
+	return v.String() + " replicas"
 }
 
 // String returns `2` or `1..4`.

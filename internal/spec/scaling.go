@@ -62,9 +62,17 @@ func (r *reader) readScaling(n *strictyaml.Node) *Scaling {
 // checkScaling checks that scaling is set exactly if replicas is a range.
 // Fields that were already reported are skipped.
 func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
-	scaled, n := root.Get("scaling"), root.Get("replicas")
+	if r.IsMisspelled("replicas") || r.IsMisspelled("scaling") {
+		return // already reported
+	}
+	r.checkScalingAt(root, root.Get("replicas"), s)
+}
+
+// checkScalingAt is checkScaling for a service or a group. n is its number of
+// replicas.
+func (r *reader) checkScalingAt(root, n *strictyaml.Node, s *Service) {
+	scaled := root.Get("scaling")
 	switch {
-	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"): // already reported
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
 		r.Add(n, "`scaling` is required when `replicas` is a range",
 			"add scaling: {metric: rps, target: 10}, or write one number of replicas")

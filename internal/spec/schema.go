@@ -41,7 +41,7 @@ func (b *mapping[T]) describe() mappingTable {
 func allMappings() []mappingTable {
 	return []mappingTable{
 		serviceMapping.describe(), portMapping.describe(), modelMappings["openai"].describe(), modelMappings["tgi"].describe(),
-		replicasMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), cpuMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
+		replicasMapping.describe(), groupMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), cpuMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
 		registryMapping.describe(), openVarMapping.describe(), mountMapping.describe(), folderMapping.describe(),
 		retryMapping.describe(), retryPolicyMapping.describe(),
 		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(), gatewayReferenceMapping.describe(),
@@ -139,6 +139,7 @@ var (
 		{"properties": schema{"commands": schema{"minItems": 1}}, "required": []string{"commands"}},
 		hasImage,
 		{"properties": schema{"replicas": schema{"type": "array"}}, "required": []string{"replicas"}},
+		{"properties": schema{"groups": schema{"type": "array"}}, "required": []string{"groups"}},
 		{"properties": schema{"docker": schema{"const": true}}, "required": []string{"docker"}},
 	}}
 	imageExcludesPython = schema{

@@ -34,6 +34,11 @@ type Service struct {
 	Commands     []string      `json:"commands"`
 	Params
 
+	// Groups divide the replicas; nil: all are alike. With groups, Replicas is the
+	// range of all replicas together, Scaling and Commands are empty, and Resources
+	// ask for nothing; see ForGroup.
+	Groups []Group `json:"-"`
+
 	// Fields of versions after 0.18.10. The wire format does not have them; see
 	// SourceJSON.
 	Gateway    Text        `json:"-"` // GatewayDefault, GatewayNone or a gateway's name; empty: not set

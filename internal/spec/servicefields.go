@@ -39,22 +39,22 @@ var serviceMapping = newMapping("service", "a service",
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Auth, _ = r.ReadBool(n) }},
 		{Key: nullableKey("replicas"), description: "The number of replicas, or a range within which `scaling` chooses " +
 			"the number.", defaultText: "1", examples: []string{"2", "1..4", "0..2"},
-			shape:       replicasShape,
-			unsupported: &unsupportedUse[Service]{what: "groups of replicas", hint: replicasHint},
-			read: func(r *reader, n *strictyaml.Node, s *Service) {
-				s.Replicas,
-					r.replicasValid = r.readReplicas(n)
-			}},
-		{Key: nullableKey("scaling"), description: "The rule by which the number of replicas follows the load.",
-			shape: mappingShape("scaling"), examples: []string{"{metric: rps, target: 10}"},
-			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Scaling = r.readScaling(n) }},
+			shape: replicasShape,
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { r.readReplicasOrGroups(n, s) }},
+		{Key: nullableKey("groups"), description: "Groups of replicas that differ in what they run or require. Each has its " +
+			"own `replicas` and `scaling`; requests go to the ready replicas of all groups. It replaces `replicas`, `scaling`, " +
+			"`resources` and `commands`.", shape: groupsShape.withMinItems(1),
+			examples: []string{"[{name: large, replicas: 1, commands: [serve]}]"},
+			read:     func(r *reader, n *strictyaml.Node, s *Service) { r.readGroupsInto(n, s) }},
+	},
+	selectFields(templateFields, "scaling"),
+	[]field[Service]{
 		{Key: nullableKey("name"), description: "The name of the run and the first part of its address: 2 to 41 " +
 			"lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.",
 			shape: textShape, examples: []string{"my-service"}, read: readTextInto(func(s *Service) *Text { return &s.Name })},
-		{Key: nullableKey("image"), description: "The image of the container. If not set, a base image with Python, " +
-			"pip, conda and CUDA is used. It cannot be combined with `python` and `nvcc`, which configure the base " +
-			"image.",
-			shape: textShape, examples: []string{"vllm/vllm-openai:v0.6.3"}, read: readTextInto(func(s *Service) *Text { return &s.Image })},
+	},
+	selectFields(templateFields, "image"),
+	[]field[Service]{
 		{Key: nullableKey("entrypoint"), description: "The command line that replaces the shell. It is split into " +
 			"words as by a shell; `commands` become its arguments.",
 			shape: textShape, examples: []string{"python3 -m http.server"}, read: func(r *reader, n *strictyaml.Node,
@@ -75,17 +75,9 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: nullableKey("registry_auth"), description: "The login to the registry of the image. References to " +
 			"`${{ env.NAME }}` and `${{ secrets.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.RegistryAuth = r.readRegistryAuth(n) }},
-		{Key: nullableKey("python"), description: "The Python version of the base image. `3.10` needs no quotes. From " +
-			"3.13 on, the image is `python:3.13`, without conda and CUDA.",
-			defaultText: "3.10", shape: pythonShape, examples: []string{"3.11"},
-			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Python = r.readPython(n) }},
-		{Key: nullableKey("nvcc"), description: "Whether the base image includes `nvcc`, to compile CUDA kernels.",
-			defaultText: "false", shape: boolShape,
-			read: func(r *reader, n *strictyaml.Node, s *Service) {
-				if v, ok := r.ReadBool(n); ok {
-					s.NVCC = &v
-				}
-			}},
+	},
+	selectFields(templateFields, "python", "nvcc"),
+	[]field[Service]{
 		{Key: plainKey("env"), description: "Environment variables. A variable without a value must be set when the " +
 			"file is applied: in your environment, with `-e`, or with `--env-file`. In a value, `${{ secrets.NAME }}` is " +
 			"a secret of the project.",
@@ -97,26 +89,17 @@ var serviceMapping = newMapping("service", "a service",
 			unsupported: &unsupportedUse[Service]{hint: "move these lines to the start of `commands`",
 				isUsed: func(s *Service) bool { return len(s.Setup) > 0 }},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.readTexts(n, "`setup`") }},
-		{Key: plainKey("resources"), description: "What a replica requires of its machine.",
-			shape: anyOfShape(mappingShape("resources").words, mappingShape("resources"),
-				shape{"", schema{"type": "array", "maxItems": 0}}),
-			examples: []string{"{gpu: 24GB}"}, read: func(r *reader, n *strictyaml.Node,
-				s *Service) {
-				s.Resources = r.readResources(n)
-			}},
+	},
+	selectFields(templateFields, "resources"),
+	[]field[Service]{
 		{Key: plainKey("volumes"), description: "Volumes and folders that are mounted into the container and " +
 			"outlive it.", shape: volumesShape,
 			examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
 			unsupported: &unsupportedUse[Service]{hint: "remove them; files in a replica are lost when it ends",
 				isUsed: func(s *Service) bool { return len(s.Volumes) > 0 }},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.readMounts(n) }},
-		{Key: plainKey("commands"), description: "The shell commands to run. Each command starts after the previous " +
-			"one succeeded.",
-			shape: textsShape, examples: []string{"[python3 -m http.server]"}, read: func(r *reader,
-				n *strictyaml.Node, s *Service) {
-				s.Commands = r.readCommands(n)
-			}},
 	},
+	selectFields(templateFields, "commands"),
 	liftFields(paramFields, func(s *Service) *Params { return &s.Params }),
 	liftFields(newerParams, func(s *Service) *Params { return &s.Params }),
 	newerFields,
@@ -136,10 +119,27 @@ func (r *reader) readService(n *strictyaml.Node) *Service {
 		r.checkScaling(n, s)
 	}
 	r.checkImage(n, s)
+	r.checkGroups(n, s)
 	r.checkPortVariable(n, s)
 	r.checkIdle(n)
 	s.UnsupportedNotes = r.unsupported
 	return s
+}
+
+// readReplicasOrGroups reads a number of replicas, or a list of groups, as in versions
+// before 0.21.3.
+func (r *reader) readReplicasOrGroups(n *strictyaml.Node, s *Service) {
+	if isGroupList(n) {
+		r.readGroupsInto(n, s)
+		return
+	}
+	s.Replicas, r.replicasValid = r.readReplicas(n)
+}
+
+func (r *reader) readGroupsInto(n *strictyaml.Node, s *Service) {
+	r.hasReplicaGroups, r.replicasValid = true, false
+	s.Groups = r.readGroups(n)
+	s.Replicas = sumReplicas(s.Groups)
 }
 
 // checkImage checks that the service has an image or commands, and no settings

@@ -9,16 +9,20 @@ import (
 // express: which sizes are explicit (these are written as text, defaults are
 // left out), the fields of later versions, and additional fields. This is the
 // form that is sent and stored; it unmarshals to an equal Service, except for
-// UnsupportedNotes.
+// UnsupportedNotes. Clients of versions that have groups can read it, too.
 func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
 	source := sourceService{plainService: plainService(s), Port: sourcePort(s.Port), Resources: s.Resources.newSource(),
 		Gateway: gatewayJSON(s.Gateway), Probes: s.Probes, RateLimits: s.RateLimits, Files: s.Files, Repos: s.Repos, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
 	source.Type = "service"
-	if s.Scaling != nil {
-		source.Scaling = &sourceScaling{s.Scaling.newWire(), s.Scaling.Window}
+	if source.Replicas = &s.Replicas; len(s.Groups) > 0 {
+		source.Replicas = nil // the sum of the groups
 	}
+	for _, g := range s.Groups {
+		source.Groups = append(source.Groups, g.newSource())
+	}
+	source.Scaling = s.Scaling.newSource()
 	if s.Model != nil {
 		source.Model = &sourceModel{*s.Model}
 	}
@@ -49,8 +53,10 @@ type sourceService struct {
 	plainService
 	Port       sourcePort      `json:"port"`
 	Model      *sourceModel    `json:"model"`
+	Replicas   *Replicas       `json:"replicas"`
 	Scaling    *sourceScaling  `json:"scaling"`
 	Resources  sourceResources `json:"resources"`
+	Groups     []sourceGroup   `json:"groups,omitempty"`
 	Gateway    gatewayJSON     `json:"gateway,omitempty"`
 	Probes     []Probe         `json:"probes,omitzero"`
 	RateLimits []RateLimit     `json:"rate_limits,omitempty"`
@@ -64,6 +70,31 @@ type sourceService struct {
 type sourceScaling struct {
 	wireScaling
 	Window *Seconds `json:"window,omitempty"`
+}
+
+func (s *Scaling) newSource() *sourceScaling {
+	if s == nil {
+		return nil
+	}
+	return &sourceScaling{s.newWire(), s.Window}
+}
+
+// sourceGroup is a group in SourceJSON.
+type sourceGroup struct {
+	Name       string          `json:"name"`
+	Replicas   Replicas        `json:"replicas"`
+	Scaling    *sourceScaling  `json:"scaling"`
+	Resources  sourceResources `json:"resources"`
+	SpotPolicy Text            `json:"spot_policy"`
+	Commands   []string        `json:"commands"`
+	Image      Text            `json:"image"`
+	Python     Text            `json:"python"`
+	NVCC       *bool           `json:"nvcc"`
+}
+
+func (g Group) newSource() sourceGroup {
+	return sourceGroup{Name: g.Name, Replicas: g.Replicas, Scaling: g.Scaling.newSource(), Resources: g.Resources.newSource(),
+		SpotPolicy: g.SpotPolicy, Commands: orEmpty(g.Commands), Image: g.Image, Python: g.Python, NVCC: g.NVCC}
 }
 
 type sourceResources struct {

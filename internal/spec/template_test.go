@@ -125,7 +125,7 @@ func TestCheckReferences_RefusesWhatNothingReplaces(t *testing.T) {
 		}
 		paths = append(paths, p.Path)
 	}
-	want := []string{"image", "setup.0", "commands.1", "model.name", "model.chat_template", "registry_auth.username", "env.A", "env.B", "probes.0", "profile.regions"}
+	want := []string{"image", "commands.1", "setup.0", "model.name", "model.chat_template", "registry_auth.username", "env.A", "env.B", "probes.0", "profile.regions"}
 	if diff := cmp.Diff(want, paths); diff != "" {
 		t.Error(diff)
 	}

@@ -10,8 +10,11 @@ import (
 )
 
 // MarshalJSON writes the normal form of the wire format, with all keys in fixed
-// order.
-func (s Service) MarshalJSON() ([]byte, error) {
+// order. It has no groups: see joinGroups.
+func (s Service) MarshalJSON() ([]byte, error) { return s.joinGroups().marshalPlain() }
+
+// marshalPlain writes the fields that 0.18.10 has.
+func (s Service) marshalPlain() ([]byte, error) {
 	type plain Service
 	if s.Type == "" {
 		s.Type = "service"

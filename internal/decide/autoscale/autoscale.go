@@ -20,6 +20,10 @@ type Facts struct {
 	Starting int
 	ReadyAt  time.Time // when the newest ready replica became ready; zero: none is ready
 	Load     dstack.Load
+	// Others is how many replicas other groups of the run are to have, and OthersTake how
+	// much of the load they take. Zero: the run has only one group.
+	Others     int
+	OthersTake float64
 }
 
 // Decision is the desired number of replicas and its explanation.

@@ -32,7 +32,7 @@ func Decide(f Facts, now time.Time) Decision {
 		return d.withReason(RuleNoLoad, "no gateway reported its load recently, so nothing changes: "+describeReplicas(f.DesiredReplicas))
 	case goal.replicas == f.DesiredReplicas:
 		return d.withReason(RuleSteady, goal.reason+"; the current number")
-	case f.DesiredReplicas == 0:
+	case f.DesiredReplicas == 0 && f.Others == 0:
 		d.DesiredReplicas = goal.replicas
 		why := goal.reason
 		if f.Load.Held > 0 && !goal.hasOpenRequests {

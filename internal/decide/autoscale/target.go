@@ -34,13 +34,17 @@ func (f Facts) targetFromLoad() target {
 	if f.Scaling == nil || !f.Load.Known {
 		return target{replicas: f.clamp(f.DesiredReplicas)}
 	}
-	amount, what := f.measureLoad()
-	whole := f.replicasFor(amount)
-	if roundUp(amount) == "1" {
+	all, what := f.measureLoad()
+	if roundUp(all) == "1" {
 		what = strings.Replace(what, "requests", "request", 1)
 	}
-	n := target{replicas: f.clamp(whole), reason: fmt.Sprintf("%s %s over the last %s, target %s a replica: ceil(%s / %s) = %s",
-		roundUp(amount), what, human.ExactDuration(f.window()), formatFloat(f.Scaling.Target), roundUp(amount), formatFloat(f.Scaling.Target), formatTarget(whole))}
+	amount, others := max(all-f.OthersTake, 0), ""
+	if f.OthersTake > 0 {
+		others = fmt.Sprintf(", other groups take %s", roundUp(f.OthersTake))
+	}
+	whole := f.replicasFor(amount)
+	n := target{replicas: f.clamp(whole), reason: fmt.Sprintf("%s %s over the last %s%s, target %s a replica: ceil(%s / %s) = %s",
+		roundUp(all), what, human.ExactDuration(f.window()), others, formatFloat(f.Scaling.Target), roundUp(amount), formatFloat(f.Scaling.Target), formatTarget(whole))}
 	switch {
 	case whole > n.replicas:
 		n.reason += fmt.Sprintf(", but at most %d", n.replicas)
@@ -64,9 +68,12 @@ func (f Facts) measureLoad() (amount float64, what string) {
 func (f Facts) applyCurrentRequests(n target) target {
 	now := f.Load.Held + f.Load.InFlight
 	lowest := min(now, 1)
+	if f.Others > 0 {
+		lowest = 0
+	}
 	if f.Scaling.Metric == spec.MetricConcurrency {
-		busy := min(f.replicasFor(float64(now)), f.DesiredReplicas) // current requests only keep replicas;
-		if f.DesiredReplicas == 0 {                                 // the average adds them, except from zero
+		busy := min(f.replicasFor(float64(now)-f.OthersTake), f.DesiredReplicas) // current requests only keep replicas;
+		if f.DesiredReplicas == 0 && f.Others == 0 {                             // the average adds them, except from zero
 			busy = f.replicasFor(float64(f.Load.Held))
 		}
 		lowest = max(lowest, busy)

@@ -28,7 +28,7 @@ const Code = "code"
 // not implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so
 // that a new replica passes the new probes before an old one is drained.
 var strategies = map[string]UpdateStrategy{
-	"model": InPlace, "gateway": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
+	"groups": Rolling, "model": InPlace, "gateway": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
 	"replicas": InPlace, "scaling": InPlace, "rate_limits": InPlace, "hold": InPlace, "drain_timeout": InPlace,
 	"max_duration": InPlace, "retry": InPlace, "retry_policy": InPlace,
 	"pool_name": InPlace, "termination_policy": InPlace, "termination_idle_time": InPlace,
@@ -43,9 +43,13 @@ var strategies = map[string]UpdateStrategy{
 }
 
 // StrategyOfChange returns the strategy for a change by its path as in spec.Diff,
-// such as commands.1. Unknown fields are Rolling, which is always correct.
+// such as commands.1, or groups.large.commands.1. A group that is added or removed, and
+// unknown fields, are Rolling, which is always correct.
 func StrategyOfChange(path string) UpdateStrategy {
-	field, _, _ := strings.Cut(path, ".")
+	field, rest, _ := strings.Cut(path, ".")
+	if _, own, isField := strings.Cut(rest, "."); field == "groups" && isField {
+		field, _, _ = strings.Cut(own, ".")
+	}
 	if strategy, known := strategies[field]; known {
 		return strategy
 	}
@@ -68,7 +72,7 @@ func CompareSpecs(from, to dstack.RunSpec) []Difference {
 		all = append(all, Difference{c, StrategyOfChange(c.Path)})
 	}
 	listed := slices.ContainsFunc(all, func(d Difference) bool { return d.Path == "working_dir" })
-	if oldDir, newDir := ResolveWorkingDir(from), ResolveWorkingDir(to); oldDir != newDir && oldDir != "" && newDir != "" && !listed {
+	if oldDir, newDir := resolveAnyWorkingDir(from), resolveAnyWorkingDir(to); oldDir != newDir && oldDir != "" && newDir != "" && !listed {
 		all = append(all, Difference{spec.Change{Path: "working_dir", From: oldDir, To: newDir}, Rolling})
 	}
 	if oldCode, newCode := describeCode(from), describeCode(to); oldCode != newCode {
@@ -95,6 +99,17 @@ func compareFiles(from, to dstack.RunSpec) []Difference {
 	return all
 }
 
+// resolveAnyWorkingDir is ResolveWorkingDir for the first group that has a directory.
+func resolveAnyWorkingDir(s dstack.RunSpec) string {
+	for _, name := range s.Configuration.GroupNames() {
+		group, _ := s.ForGroup(name)
+		if dir := ResolveWorkingDir(group); dir != "" {
+			return dir
+		}
+	}
+	return ""
+}
+
 // SecretsPrefix begins the paths of changes of the values of secrets.
 const SecretsPrefix = "secrets."
 
@@ -118,6 +133,20 @@ func compareSecrets(from, to dstack.RunSpec) []Difference {
 // replaces replicas. If not, replicas of either specification are identical.
 func NeedsRollout(from, to dstack.RunSpec) bool {
 	return slices.ContainsFunc(CompareSpecs(from, to), isRolling)
+}
+
+// UnchangedGroups returns the groups of a specification whose replicas are identical in
+// another one. A change from one to the other leaves them alone.
+func UnchangedGroups(from, to dstack.RunSpec) []string {
+	var unchanged []string
+	for _, name := range to.Configuration.GroupNames() {
+		old, isOld := from.ForGroup(name)
+		group, _ := to.ForGroup(name)
+		if isOld && !NeedsRollout(old, group) {
+			unchanged = append(unchanged, name)
+		}
+	}
+	return unchanged
 }
 
 func isRolling(d Difference) bool { return d.Strategy == Rolling }

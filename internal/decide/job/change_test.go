@@ -24,6 +24,7 @@ var fieldPairs = map[string][2]string{
 	"gateway":        {"gateway: true", "gateway: false"},
 	"auth":           {"auth: true", "auth: false"},
 	"replicas":       {"replicas: 1", "replicas: 2"},
+	"groups":         {"groups: [{replicas: 1, commands: [a]}]", "groups: [{replicas: 1, commands: [b]}]"},
 	"scaling":        {"replicas: 1..2\nscaling: {metric: rps, target: 1}", "replicas: 1..2\nscaling: {metric: concurrency, target: 1}"},
 	"name":           {"name: aa", "name: bb"},
 	"image":          {"image: a", "image: b"},
@@ -71,6 +72,9 @@ func parseRunSpec(t interface {
 	t.Helper()
 	for _, line := range []string{"type: service", "port: 8000", "commands: [a]"} {
 		key, _, _ := strings.Cut(line, " ")
+		if key == "commands:" && strings.Contains(text, "groups:") {
+			continue
+		}
 		if !strings.Contains("\n"+text, "\n"+key) {
 			text = line + "\n" + text
 		}
@@ -119,6 +123,8 @@ func implementedFields(t *testing.T) []string {
 // haveSameReplicas reports whether both specifications give the same AttemptSpec
 // and the same Requirements.
 func haveSameReplicas(a, b dstack.RunSpec) bool {
+	a, _ = a.ForGroup(spec.DefaultGroup)
+	b, _ = b.ForGroup(spec.DefaultGroup)
 	attempt := func(s dstack.RunSpec) dstack.AttemptSpec {
 		return job.BuildAttemptSpec(dstack.Run{Name: "run", Spec: s}, dstack.Replica{})
 	}
@@ -166,6 +172,7 @@ func TestStrategyOfChange(t *testing.T) {
 	for path, want := range map[string]job.UpdateStrategy{
 		"commands.1": job.Rolling, "env.A": job.Rolling, "resources.gpu": job.Rolling, "probes.0": job.Rolling, "code": job.Rolling,
 		"scaling.target": job.InPlace, "rate_limits.0": job.InPlace, "hold.timeout": job.InPlace, "model.name": job.InPlace, "replicas": job.InPlace,
+		"groups.a.replicas": job.InPlace, "groups.a.scaling.target": job.InPlace, "groups.a.commands.0": job.Rolling, "groups.a": job.Rolling,
 		"volumes.v": job.Rolling, "something.new": job.Rolling, "": job.Rolling,
 	} {
 		if got := job.StrategyOfChange(path); got != want {
@@ -209,6 +216,10 @@ func TestCompareSpecs(t *testing.T) {
 		{"other files", withCode("", &one), withCode("", &two), true, "code"},
 		{"the first files", withCode("", nil), withCode("", &two), true, "code"},
 		{"no more files", withCode("", &one), withCode("", nil), true, "code"},
+		{"the number of a group", parseRunSpec(t, "groups: [{replicas: 1, commands: [a]}]"), parseRunSpec(t, "groups: [{replicas: 2, commands: [a]}]"), false, "groups.0.replicas"},
+		{"a new group", parseRunSpec(t, "replicas: 1"), parseRunSpec(t, "groups: [{replicas: 1, commands: [a]}, {replicas: 1, commands: [b]}]"), true, "groups.1"},
+		{"a folder, with groups", inFolder(".", "groups: [{replicas: 1, commands: [a]}]"), inFolder("below", "groups: [{replicas: 1, commands: [a]}]"), true, "working_dir"},
+		{"code, with groups", withCode("groups: [{replicas: 1, image: x}]", &one), withCode("groups: [{replicas: 1, image: x}]", &two), false, "code"},
 		{"the same files", withCode("", &one), withCode("", &[]string{one}[0]), false, ""},
 		{"other files with an image that has no commands", withCode(imageOnly, &one), withCode(imageOnly, &two), false, "code"},
 		{"applied from another folder", inFolder(".", ""), inFolder("below", ""), true, "working_dir"},
@@ -239,7 +250,7 @@ func TestCompareSpecs(t *testing.T) {
 func TestNeedsRollout_OrReplicasAreTheSame(t *testing.T) {
 	var fields []string
 	for _, field := range slices.Sorted(maps.Keys(fieldPairs)) {
-		if !slices.Contains([]string{"image", "scaling", "entrypoint", "idle_duration"}, field) { // cannot be combined with other fields
+		if !slices.Contains([]string{"image", "scaling", "entrypoint", "groups", "idle_duration"}, field) { // cannot be combined with other fields
 			fields = append(fields, field)
 		}
 	}
@@ -286,5 +297,23 @@ func TestCompareSpecs_ValuesOfSecrets(t *testing.T) {
 	found := job.CompareSpecs(from, to)
 	if len(found) != 1 || found[0].Path != "secrets.A" || found[0].Strategy != job.Rolling || !found[0].IsSecret() || !job.NeedsRollout(from, to) {
 		t.Errorf("got %+v", found)
+	}
+}
+
+// A change leaves the groups alone that it does not concern.
+func TestUnchangedGroups(t *testing.T) {
+	const base = "groups:\n- {name: a, replicas: 1, commands: [a]}\n- {name: b, replicas: 1, commands: [b], resources: {gpu: 24GB}}\n"
+	for _, c := range []struct{ name, from, to, want string }{
+		{"nothing", base, base, "a b"},
+		{"one group", base, strings.Replace(base, "[b]", "[c]", 1), "a"},
+		{"the number of replicas", base, strings.Replace(base, "replicas: 1", "replicas: 2", 1), "a b"},
+		{"all groups", base, base + "env: [A=1]\n", ""},
+		{"a renamed group", base, strings.Replace(base, "name: b", "name: c", 1), "a"},
+		{"the service becomes a group", "replicas: 2", "groups: [{replicas: 2, commands: [a]}, {replicas: 1, commands: [b]}]", "0"},
+		{"the group becomes the service", "groups: [{replicas: 2, commands: [a]}]", "replicas: 2", "0"},
+	} {
+		if got := strings.Join(job.UnchangedGroups(parseRunSpec(t, c.from), parseRunSpec(t, c.to)), " "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
 	}
 }

@@ -169,7 +169,7 @@ func findOuterDir(s dstack.RunSpec) string {
 // NeedsCode reports whether replicas get the code of the run: with commands, or with a repo
 // that the configuration names.
 func NeedsCode(s dstack.RunSpec) bool {
-	return len(s.Configuration.Commands) > 0 || len(s.Configuration.Repos) > 0
+	return s.Configuration.HasCommands() || len(s.Configuration.Repos) > 0
 }
 
 // findOuterPath returns the first path of a file or repo that is outside of the code folder.

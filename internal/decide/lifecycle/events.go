@@ -1,7 +1,9 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,19 +19,24 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 			Kind: kind, Revision: run.Revision, From: from, To: to, Message: string(message)})
 		return &all[len(all)-1]
 	}
-	if step.DesiredReplicas != run.DesiredReplicas {
-		why := seen.ScaleReason
-		if why == "" {
-			why = "the configuration asks for it"
+	addScaled := func(group string, from, to int, why dstack.Reason) {
+		if from != to {
+			add(dstack.EventScaled, strconv.Itoa(from), strconv.Itoa(to), cmp.Or(why, "the configuration asks for it")).Group = group
 		}
-		add(dstack.EventScaled, strconv.Itoa(run.DesiredReplicas), strconv.Itoa(step.DesiredReplicas), why)
+	}
+	if step.DesiredByGroup == nil {
+		addScaled("", run.DesiredReplicas, step.DesiredReplicas, seen.ScaleReason)
+	} else {
+		for _, g := range seen.Groups {
+			addScaled(g.Group, run.Groups[g.Group].Desired, step.DesiredByGroup[g.Group], g.Reason)
+		}
 	}
 	if step.Rollback != nil {
 		why := dstack.Reason(fmt.Sprintf("revision %d did not become ready: %s", run.Revision, step.Rollback.Reason))
 		add(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Rollback.ToRevision), why)
 	}
-	if n := len(step.Add); n > 0 {
-		add(dstack.EventReplica, "", string(dstack.ReplicaWaiting), describeAdded(step.Add))
+	for _, group := range groupsOf(step.Add) {
+		add(dstack.EventReplica, "", string(dstack.ReplicaWaiting), describeAdded(numsOf(step.Add, group))).Group = shownGroup(run, group)
 	}
 	if step.Ready && run.ReadyAt.IsZero() {
 		add(dstack.EventReady, "", "", dstack.Reason(fmt.Sprintf("revision %d serves", run.Revision)))
@@ -44,13 +51,42 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 	for _, r := range seen.Replicas {
 		if to, ok := leave[r.ID]; ok && to != r.Status {
 			e := add(dstack.EventReplica, string(r.Status), string(to), step.StopReason)
-			e.Replica, e.Revision = &r.Num, r.Revision
+			e.Replica, e.Group, e.Revision = &r.Num, shownGroup(run, r.Group), r.Revision
 		}
 	}
 	if step.To != run.Status {
 		add(dstack.EventRun, string(run.Status), string(step.To), step.Reason)
 	}
 	return all
+}
+
+// shownGroup returns the group that an event of a run names: none where the service has no
+// groups.
+func shownGroup(run dstack.Run, group string) string {
+	if len(run.Groups) == 0 {
+		return ""
+	}
+	return group
+}
+
+// groupsOf returns the groups of new replicas, each once.
+func groupsOf(added []NewNum) (groups []string) {
+	for _, a := range added {
+		if !slices.Contains(groups, a.Group) {
+			groups = append(groups, a.Group)
+		}
+	}
+	return groups
+}
+
+// numsOf returns the numbers of the new replicas of a group.
+func numsOf(added []NewNum, group string) (nums []int) {
+	for _, a := range added {
+		if a.Group == group {
+			nums = append(nums, a.Num)
+		}
+	}
+	return nums
 }
 
 // describeAdded names the replicas that a run adds.
@@ -73,5 +109,5 @@ func BuildReplicaEvents(seen ReplicaFacts, step ReplicaStep, now time.Time) []ds
 		why = dstack.Reason("on " + step.Placement.Offer.Backend + " " + step.Placement.Offer.Type)
 	}
 	return []dstack.Event{{At: now, Project: seen.Run.ProjectID, Run: seen.Run.ID, RunName: seen.Run.Name,
-		Kind: dstack.EventReplica, Revision: r.Revision, Replica: &r.Num, From: string(r.Status), To: string(step.To), Message: string(why)}}
+		Kind: dstack.EventReplica, Revision: r.Revision, Replica: &r.Num, Group: shownGroup(seen.Run, r.Group), From: string(r.Status), To: string(step.To), Message: string(why)}}
 }

@@ -18,6 +18,14 @@ type RunFacts struct {
 	ScaleReason     dstack.Reason            // why autoscale wants that many
 	ScaleDue        time.Time                // when the number may change though the load stays; zero: never
 	InFlight        map[dstack.ReplicaID]int // requests in flight; without zeros
+	Groups          []GroupScale             // the parts of DesiredReplicas, in the order of the configuration; nil: the service has no groups
+}
+
+// GroupScale is how many replicas a group should have, and why.
+type GroupScale struct {
+	Group           string
+	DesiredReplicas int
+	Reason          dstack.Reason
 }
 
 // RunStep is what happens next to a run.
@@ -28,15 +36,22 @@ type RunStep struct {
 	Ready           bool               // the present template serves as desired: sets ReadyAt
 	Started         bool               // its first replica has a machine: sets StartedAt
 	DesiredReplicas int                // sets the desired number of replicas
+	DesiredByGroup  map[string]int     // its parts, by group; nil: as they are
 	StableRevision  int                // an earlier revision that began to serve only after the present one was applied; 0: none
 	Rollback        *Rollback          // return to an earlier revision; nil: no
-	Add             []int              // numbers of replicas to create at the current revision
+	Add             []NewNum           // replicas to create at the current revision
 	Terminate       []dstack.ReplicaID // replicas to terminate
 	Drain           []dstack.ReplicaID // replicas that get no new requests, and end once those in flight have
 	DrainTimeout    time.Duration      // how long draining may take
 	Graceful        bool               // terminated replicas get SIGTERM and a grace period first
 	StopReason      dstack.Reason      // why replicas terminate or drain
 	Due             time.Time          // when to decide again if nothing changes; zero: never
+}
+
+// NewNum is the number of a replica to create, and the group that it belongs to.
+type NewNum struct {
+	Num   int
+	Group string
 }
 
 // Rollback returns a run to its stable revision, because the present one failed.

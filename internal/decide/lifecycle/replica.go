@@ -68,9 +68,11 @@ func (seen ReplicaFacts) waitForMachine(now time.Time) ReplicaStep {
 
 // hasServedTemplate reports whether the replica's template has served: its replicas
 // are then restarted for as long as the run lives. Older templates count as
-// served, because a failed update returns to them.
+// served, because a failed update returns to them, and so do groups that an update
+// does not change.
 func (seen ReplicaFacts) hasServedTemplate() bool {
-	return !seen.Run.ReadyAt.IsZero() || seen.Replica.TemplateRevision != seen.Run.TemplateRevision
+	return !seen.Run.ReadyAt.IsZero() || seen.Replica.TemplateRevision != seen.Run.TemplateRevision ||
+		seen.Run.Groups[seen.Replica.Group].Proven
 }
 
 // canRollBack reports whether an earlier revision can serve again if this one

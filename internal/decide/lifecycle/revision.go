@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,11 +28,12 @@ type ReviseFacts struct {
 type NewRevision struct {
 	Present      int // the run's revision as its author saw it
 	Spec         dstack.RunSpec
-	User         string // who made it
-	Author       string // who wrote its spec, whose rights decide where it may run; empty: User
-	NeedsRollout bool   // it needs new containers
-	Restores     int    // the revision whose spec it repeats; 0: none
-	Cause        string // what made it, if its spec is the present one: secret A was changed
+	User         string   // who made it
+	Author       string   // who wrote its spec, whose rights decide where it may run; empty: User
+	NeedsRollout bool     // it needs new containers
+	Kept         []string // with NeedsRollout: the groups whose replicas stay, because they are the same in it
+	Restores     int      // the revision whose spec it repeats; 0: none
+	Cause        string   // what made it, if its spec is the present one: secret A was changed
 }
 
 // Revise returns a run at a new revision, and the events to record. The number
@@ -46,8 +48,9 @@ func Revise(seen ReviseFacts, rev NewRevision, now time.Time) (dstack.Run, []dst
 		return run, nil, err
 	}
 	num := run.LatestRevision + 1
+	served := false
 	if rev.NeedsRollout {
-		served := hasServed(seen)
+		served = hasServed(seen)
 		if served {
 			run.StableRevision = run.Revision
 		}
@@ -58,7 +61,13 @@ func Revise(seen ReviseFacts, rev NewRevision, now time.Time) (dstack.Run, []dst
 		}
 	}
 	run.Revision, run.LatestRevision, run.User, run.Spec = num, num, cmp.Or(rev.Author, rev.User), rev.Spec
-	run.DesiredReplicas = clampReplicas(rev.Spec.Configuration.Replicas, run.DesiredReplicas)
+	run = limitReplicas(run, now)
+	if rev.NeedsRollout {
+		for name, count := range run.Groups {
+			count.Proven = slices.Contains(rev.Kept, name) && (served || seen.Run.Groups[name].Proven)
+			run.Groups[name] = count
+		}
+	}
 	if run.DesiredReplicas != seen.Run.DesiredReplicas {
 		run.ScaledAt = now
 	}
@@ -95,6 +104,54 @@ func hasServed(seen ReviseFacts) bool {
 // serve are then replicas of the new revision.
 func isStableAgain(seen ReviseFacts, served bool, rs dstack.RunSpec) bool {
 	return !served && seen.Run.StableRevision > 0 && seen.Stable != nil && !job.NeedsRollout(seen.Stable.Spec, rs)
+}
+
+// limitReplicas returns a run whose desired numbers of replicas are within the ranges of its
+// configuration. A group keeps its number; a new one begins with its minimum.
+func limitReplicas(run dstack.Run, now time.Time) dstack.Run {
+	conf := run.Spec.Configuration
+	before := run.Groups
+	if before == nil {
+		before = map[string]dstack.GroupCount{spec.DefaultGroup: {Desired: run.DesiredReplicas, ScaledAt: run.ScaledAt}}
+	}
+	if len(conf.Groups) == 0 {
+		if count, known := before[spec.DefaultGroup]; known {
+			run.DesiredReplicas = count.Desired
+		}
+		run.Groups, run.DesiredReplicas = nil, clampReplicas(conf.Replicas, run.DesiredReplicas)
+		return run
+	}
+	run.Groups, run.DesiredReplicas = map[string]dstack.GroupCount{}, 0
+	for _, g := range conf.Groups {
+		count, known := before[g.Name]
+		if desired := clampReplicas(g.Replicas, count.Desired); !known || desired != count.Desired {
+			count.Desired, count.ScaledAt = desired, now
+		}
+		run.Groups[g.Name] = count
+		run.DesiredReplicas += count.Desired
+	}
+	return run
+}
+
+// NewGroupCounts returns the desired numbers with which the groups of a new run begin; nil:
+// it has no groups.
+func NewGroupCounts(conf spec.Service, now time.Time) map[string]dstack.GroupCount {
+	run := dstack.Run{Groups: map[string]dstack.GroupCount{}}
+	run.Spec.Configuration = conf
+	return limitReplicas(run, now).Groups
+}
+
+// setGroupCounts sets desired numbers in a run's own map of them.
+func setGroupCounts(run *dstack.Run, desired map[string]int, now time.Time) {
+	if run.Groups == nil {
+		run.Groups = map[string]dstack.GroupCount{}
+	}
+	for name, n := range desired {
+		if count, known := run.Groups[name]; !known || count.Desired != n {
+			count.Desired, count.ScaledAt = n, now
+			run.Groups[name] = count
+		}
+	}
 }
 
 // clampReplicas returns the number in a range that is nearest to n.
@@ -148,6 +205,5 @@ func LeftOutEvents(run dstack.Run, by string, links []string) []dstack.Event {
 func RollBack(run dstack.Run, to dstack.Revision, now time.Time) dstack.Run {
 	run.Spec, run.User = to.Spec, to.User
 	run.Revision, run.TemplateRevision, run.StableRevision, run.ReadyAt = to.Num, to.TemplateRevision, 0, now
-	run.DesiredReplicas = clampReplicas(to.Spec.Configuration.Replicas, run.DesiredReplicas)
-	return run
+	return limitReplicas(run, now)
 }

@@ -27,6 +27,14 @@ func decideRun(t *testing.T, seen lifecycle.RunFacts) lifecycle.RunStep {
 	return step
 }
 
+// numsOf returns the numbers of new replicas.
+func numsOf(added []lifecycle.NewNum) (nums []int) {
+	for _, a := range added {
+		nums = append(nums, a.Num)
+	}
+	return nums
+}
+
 func TestRun_Rolling(t *testing.T) {
 	ready, starting, waiting, failed := dstack.ReplicaReady, dstack.ReplicaStarting, dstack.ReplicaWaiting, dstack.ReplicaFailed
 	draining, unhealthy := dstack.ReplicaDraining, dstack.ReplicaUnhealthy
@@ -65,7 +73,7 @@ func TestRun_Rolling(t *testing.T) {
 			if step.Rollback != nil {
 				back = step.Rollback.ToRevision
 			}
-			if step.To != dstack.RunActive || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Terminate, c.drop) ||
+			if step.To != dstack.RunActive || !slices.Equal(numsOf(step.Add), c.add) || !slices.Equal(step.Terminate, c.drop) ||
 				!slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || back != c.back {
 				t.Errorf("got %+v", step)
 			}
@@ -167,7 +175,7 @@ func TestRun_Scaling(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			step := decideRun(t, lifecycle.RunFacts{Run: run, Replicas: c.replicas, DesiredReplicas: c.wanted, ScaleReason: "so", InFlight: c.inFlight})
-			if !slices.Equal(step.Add, c.add) || !slices.Equal(step.Terminate, c.drop) || !slices.Equal(step.Drain, c.drain) || step.DesiredReplicas != c.wanted {
+			if !slices.Equal(numsOf(step.Add), c.add) || !slices.Equal(step.Terminate, c.drop) || !slices.Equal(step.Drain, c.drain) || step.DesiredReplicas != c.wanted {
 				t.Errorf("got %+v", step)
 			}
 		})

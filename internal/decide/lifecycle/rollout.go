@@ -7,22 +7,21 @@ import (
 	"dstack/internal/dstack"
 )
 
-// rollout is a run's replicas, sorted by their part in an update.
+// rollout is the replicas of a run, or of one group, sorted by their part in an update.
 type rollout struct {
 	current     []dstack.Replica // of the present template, and not leaving
 	outdated    []dstack.Replica // of another template, and not leaving yet
 	failed      []dstack.Replica // of the present template, and failed
 	terminating int              // of another template, leaving
-	takenNums   map[int]bool     // numbers that replicas of the present template hold
 	ready       int              // of current
 	unplaced    int              // of current: never had a machine
 	inFlight    map[dstack.ReplicaID]int
 }
 
 func sortReplicas(seen RunFacts) rollout {
-	c := rollout{takenNums: map[int]bool{}, inFlight: seen.InFlight}
+	c := rollout{inFlight: seen.InFlight}
 	for _, r := range seen.Replicas {
-		present := r.TemplateRevision == seen.Run.TemplateRevision
+		present := seen.isCurrent(r)
 		switch {
 		case r.Status == dstack.ReplicaFailed && present:
 			c.failed = append(c.failed, r)
@@ -31,11 +30,7 @@ func sortReplicas(seen RunFacts) rollout {
 			c.terminating++
 		case !present:
 			c.outdated = append(c.outdated, r)
-		default:
-			c.takenNums[r.Num] = true
-			if isLeaving(r) {
-				continue
-			}
+		case !isLeaving(r):
 			c.current = append(c.current, r)
 			switch {
 			case r.Status == dstack.ReplicaReady:
@@ -49,18 +44,19 @@ func sortReplicas(seen RunFacts) rollout {
 }
 
 // hasTakenOver reports whether the present template serves as desired. An update
-// is complete when all desired replicas are ready, and can be rolled back until
-// then. It is also complete when all outdated replicas are gone and only
-// replicas without a machine are missing: that says nothing about the revision.
-func (c rollout) hasTakenOver(seen RunFacts) bool {
-	switch {
-	case c.ready == 0:
-		return false
-	case seen.Run.StableRevision == 0, c.ready >= seen.DesiredReplicas:
-		return true
-	default:
-		return len(c.outdated)+c.terminating == 0 && c.ready+c.unplaced == len(c.current)
+// is complete when all desired replicas of all groups are ready, and can be rolled
+// back until then. A group's update is also complete when all its outdated replicas
+// are gone and only replicas without a machine are missing: that says nothing about
+// the revision.
+func (c rollout) hasTakenOver(seen RunFacts, groups []groupFacts) bool {
+	if c.ready == 0 || seen.Run.StableRevision == 0 {
+		return c.ready > 0
 	}
+	return !slices.ContainsFunc(groups, func(g groupFacts) bool { return !sortReplicas(g.RunFacts).isComplete(g.DesiredReplicas) })
+}
+
+func (c rollout) isComplete(desired int) bool {
+	return c.ready >= desired || len(c.outdated)+c.terminating == 0 && c.ready > 0 && c.ready+c.unplaced == len(c.current)
 }
 
 // hasServingOutdated reports whether outdated replicas may have requests.
@@ -70,10 +66,10 @@ func (c rollout) hasServingOutdated() bool { return slices.ContainsFunc(c.outdat
 // a quarter, because GPUs are scarce and large updates should not take too long.
 func maxSurge(wanted int) int { return max(1, wanted/4) }
 
-// addMissing adds the missing replicas to a step. While outdated replicas serve,
-// it adds only a few at a time, so that a bad revision fails before it costs
+// addMissing adds the missing replicas of a group to a step. While outdated replicas
+// serve, it adds only a few at a time, so that a bad revision fails before it costs
 // much. A failed replica is not replaced before the template has served.
-func (c rollout) addMissing(seen RunFacts, step *RunStep) {
+func (c rollout) addMissing(seen groupFacts, taken map[int]bool, step *RunStep) {
 	missing := seen.DesiredReplicas - len(c.current)
 	if seen.Run.ReadyAt.IsZero() && !step.Ready {
 		missing -= len(c.failed)
@@ -81,9 +77,12 @@ func (c rollout) addMissing(seen RunFacts, step *RunStep) {
 	if c.hasServingOutdated() {
 		missing = min(missing, maxSurge(seen.DesiredReplicas)-(len(c.current)-c.ready))
 	}
+	for _, added := range step.Add {
+		taken[added.Num] = true // by other groups
+	}
 	for num := 0; missing > 0; num++ {
-		if !c.takenNums[num] {
-			step.Add = append(step.Add, num)
+		if !taken[num] {
+			step.Add = append(step.Add, NewNum{num, seen.name})
 			missing--
 		}
 	}

@@ -56,30 +56,53 @@ func runActive(seen RunFacts, now time.Time) RunStep {
 			return runGivesUp(seen, c.failed[0])
 		}
 	}
-	step := RunStep{To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, DrainTimeout: seen.Run.Spec.Configuration.EffectiveDrainTimeout()}
+	groups := seen.splitByGroup()
+	step := RunStep{To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, DesiredByGroup: seen.desiredByGroup(), DrainTimeout: seen.Run.Spec.Configuration.EffectiveDrainTimeout()}
 	if step.Started = hasStarted(seen); step.Started {
 		seen.Run.StartedAt = now
 		over, _ = deadlineOf(seen.Run)
 	}
-	step.Ready = c.hasTakenOver(seen)
+	step.Ready = c.hasTakenOver(seen, groups)
 	step.Due = earliestDue(now, seen.ScaleDue, over)
-	c.addMissing(seen, &step)
 	if len(c.outdated) > 0 {
 		step.Reason = dstack.Reason(fmt.Sprintf("updating to revision %d", seen.Run.Revision))
 		if seen.Run.LatestRevision > seen.Run.Revision {
 			step.Reason = dstack.Reason(fmt.Sprintf("going back to revision %d", seen.Run.Revision))
 		}
-		step.StopReason = dstack.Reason(fmt.Sprintf("replaced by revision %d", seen.Run.Revision))
-		step.Terminate, step.Drain = splitByInFlight(c.selectOutdated(seen))
-	} else if more := len(c.current) - seen.DesiredReplicas; more > 0 {
-		step.StopReason = "not wanted any more"
-		if seen.ScaleReason != "" {
-			step.StopReason = "scaled down: " + seen.ScaleReason
+	}
+	for _, group := range groups {
+		if !group.isRemoved {
+			sortReplicas(group.RunFacts).addMissing(group, seen.takenNums(group.name), &step)
 		}
-		step.Terminate, step.Drain = splitByInFlight(c.pickRemovals(c.current, more))
+		leave, why := group.selectLeaving()
+		terminate, drain := splitByInFlight(leave)
+		switch {
+		case len(terminate)+len(drain) == 0:
+		case step.StopReason == "":
+			step.Terminate, step.Drain, step.StopReason = terminate, drain, why
+		default: // for another reason than those of an earlier group: in the next step
+			step.Due = now
+		}
 	}
 	step.Graceful = true
 	return step
+}
+
+// selectLeaving returns the replicas of a group that leave now, and why.
+func (seen groupFacts) selectLeaving() ([]dstack.Replica, dstack.Reason) {
+	c := sortReplicas(seen.RunFacts)
+	if len(c.outdated) > 0 {
+		why := dstack.Reason(fmt.Sprintf("replaced by revision %d", seen.Run.Revision))
+		return c.selectOutdated(seen.RunFacts), why
+	}
+	more := len(c.current) - seen.DesiredReplicas
+	switch {
+	case more <= 0 || seen.isRemoved:
+		return nil, ""
+	case seen.ScaleReason != "":
+		return c.pickRemovals(c.current, more), "scaled down: " + seen.ScaleReason
+	}
+	return c.pickRemovals(c.current, more), "not wanted any more"
 }
 
 // stableRevision returns the revision that the run rolls back to when its

@@ -1,8 +1,10 @@
 package lifecycle
 
 import (
+	"maps"
 	"time"
 
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 )
 
@@ -24,6 +26,10 @@ func (step RunStep) Apply(run dstack.Run, target dstack.Revision, now time.Time)
 	}
 	next.Status, next.Reason, next.Ending = step.To, step.Reason, step.Ending
 	next.DesiredReplicas = step.DesiredReplicas
+	if len(run.Groups)+len(step.DesiredByGroup) > 0 {
+		next.Groups = maps.Clone(run.Groups)
+		setGroupCounts(&next, step.DesiredByGroup, now)
+	}
 	if step.StableRevision > 0 {
 		next.StableRevision = step.StableRevision
 	}
@@ -39,15 +45,41 @@ func (step RunStep) Apply(run dstack.Run, target dstack.Revision, now time.Time)
 // ChangesRun reports whether saving the step would change the run.
 func (step RunStep) ChangesRun(run dstack.Run) bool {
 	return step.Rollback != nil || step.To != run.Status || step.Reason != run.Reason || step.Ending != run.Ending ||
-		step.DesiredReplicas != run.DesiredReplicas || step.StableRevision > 0 && step.StableRevision != run.StableRevision ||
+		step.DesiredReplicas != run.DesiredReplicas || step.changesGroups(run) || step.StableRevision > 0 && step.StableRevision != run.StableRevision ||
 		step.Ready && run.ReadyAt.IsZero() || step.Started && run.StartedAt.IsZero()
+}
+
+// changesGroups reports whether the step changes the desired number of a group.
+func (step RunStep) changesGroups(run dstack.Run) bool {
+	for name, desired := range step.DesiredByGroup {
+		if count, known := run.Groups[name]; !known || count.Desired != desired {
+			return true
+		}
+	}
+	return false
+}
+
+// KeptGroups returns the groups whose replicas a rollback keeps, because they are the same in
+// the revision that it returns to.
+func (step RunStep) KeptGroups(run dstack.Run, target dstack.Revision) []string {
+	if step.Rollback == nil {
+		return nil
+	}
+	return job.UnchangedGroups(run.Spec, target.Spec)
+}
+
+// KeepReplica returns a replica of a group that a new template does not change, at that
+// template. It is then up to date. A replica whose number another one has there stays outdated.
+func KeepReplica(run dstack.Run, r dstack.Replica) dstack.Replica {
+	r.Revision, r.TemplateRevision = run.Revision, run.TemplateRevision
+	return r
 }
 
 // NewReplica returns a replica that waits for a place, of the run's present
 // revision.
-func NewReplica(run dstack.Run, id dstack.ReplicaID, num int, now time.Time) dstack.Replica {
+func NewReplica(run dstack.Run, id dstack.ReplicaID, num NewNum, now time.Time) dstack.Replica {
 	return dstack.Replica{
-		ID: id, Run: run.ID, Num: num, Revision: run.Revision, TemplateRevision: run.TemplateRevision,
+		ID: id, Run: run.ID, Num: num.Num, Group: groupName(num.Group), Revision: run.Revision, TemplateRevision: run.TemplateRevision,
 		Status: dstack.ReplicaWaiting, Since: now, SubmittedAt: now,
 	}
 }

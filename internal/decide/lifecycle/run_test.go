@@ -71,7 +71,7 @@ func TestRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if step.To != c.to || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Terminate, c.drop) || !slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || step.Ending != c.ending {
+			if step.To != c.to || !slices.Equal(numsOf(step.Add), c.add) || !slices.Equal(step.Terminate, c.drop) || !slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || step.Ending != c.ending {
 				t.Errorf("got %+v", step)
 			}
 		})

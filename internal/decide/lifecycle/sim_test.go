@@ -2,6 +2,8 @@ package lifecycle_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,8 +25,50 @@ func (w *world) drawSpec(broken bool) dstack.RunSpec {
 		gpus = rapid.IntRange(0, 1).Draw(w.t, "GPUs each")
 	}
 	rs := w.specOf(command, rapid.IntRange(1, 2).Draw(w.t, "CPUs each"), gpus, spec.Replicas{})
+	if n := w.capacity(rs); n >= 2 && rapid.IntRange(0, 2).Draw(w.t, "has groups") == 0 {
+		w.drawGroups(&rs, n, broken)
+		return rs
+	}
 	rs.Configuration.Replicas = w.drawRange(rs)
 	return rs
+}
+
+// drawGroups divides a configuration into groups whose replicas fit at once. Of a broken one
+// that can be rolled back, only the last group is broken.
+func (w *world) drawGroups(rs *dstack.RunSpec, capacity int, broken bool) {
+	names := rapid.Permutation([]string{spec.DefaultGroup, "a", "b"}).Draw(w.t, "names")[:rapid.IntRange(1, min(3, capacity)).Draw(w.t, "groups")]
+	canRollBack := w.run.StableRevision > 0 || !w.run.ReadyAt.IsZero()
+	c := &rs.Configuration
+	for i, name := range names {
+		g := spec.Group{Name: name, Resources: c.Resources, Commands: []string{rapid.SampledFrom([]string{"good a", "good b"}).Draw(w.t, "command")}}
+		isLast := i == len(names)-1
+		if broken && (isLast || !canRollBack) {
+			g.Commands = c.Commands
+		}
+		g.Replicas.Max = rapid.IntRange(1, capacity-(len(names)-1-i)).Draw(w.t, "max replicas")
+		g.Replicas.Min = rapid.IntRange(0, g.Replicas.Max).Draw(w.t, "min replicas")
+		if broken { // a group without replicas is not tried
+			g.Replicas.Min = max(g.Replicas.Min, 1)
+		}
+		capacity -= g.Replicas.Max
+		c.Groups = append(c.Groups, g)
+		c.Replicas.Min, c.Replicas.Max = c.Replicas.Min+g.Replicas.Min, c.Replicas.Max+g.Replicas.Max
+	}
+	c.Commands, c.Resources = nil, spec.Resources{}
+}
+
+// changeRanges changes how many replicas a configuration may have.
+func (w *world) changeRanges(rs *dstack.RunSpec) {
+	c := &rs.Configuration
+	if len(c.Groups) == 0 {
+		c.Replicas = w.drawRange(*rs)
+		return
+	}
+	c.Groups, c.Replicas = slices.Clone(c.Groups), spec.Replicas{}
+	for i, g := range c.Groups {
+		c.Groups[i].Replicas.Min = rapid.IntRange(min(1, g.Replicas.Min), g.Replicas.Max).Draw(w.t, "min replicas")
+		c.Replicas.Min, c.Replicas.Max = c.Replicas.Min+c.Groups[i].Replicas.Min, c.Replicas.Max+g.Replicas.Max
+	}
 }
 
 // drawRange draws a range of replicas whose maximum fits at once.
@@ -40,7 +84,7 @@ func (w *world) change() {
 		w.load = rapid.IntRange(0, 4).Draw(w.t, "load")
 	case 2:
 		rs := w.run.Spec
-		rs.Configuration.Replicas = w.drawRange(rs)
+		w.changeRanges(&rs)
 		w.revise(rs, 0)
 	case 3, 4:
 		w.revise(w.drawSpec(rapid.Bool().Draw(w.t, "broken")), 0)
@@ -117,7 +161,9 @@ func TestSim_BrokenIsGivenUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		rs := w.drawSpec(true)
-		rs.Configuration.Replicas = fixed(max(1, rs.Configuration.Replicas.Min))
+		if rs.Configuration.Groups == nil {
+			rs.Configuration.Replicas = fixed(max(1, rs.Configuration.Replicas.Min))
+		}
 		w.submit(rs)
 		for range rapid.IntRange(0, 40).Draw(t, "ticks") {
 			w.tick()
@@ -174,6 +220,75 @@ func TestSim_UpdatesLowerNothing(t *testing.T) {
 		}
 		if cannotWork(w.run.Spec) || w.ready() != wanted {
 			t.Fatalf("%d ready of revision %d", w.ready(), w.run.Revision)
+		}
+		if w.web.failed > 0 || w.web.answered == 0 {
+			t.Fatalf("%d requests failed, %d did not", w.web.failed, w.web.answered)
+		}
+	})
+}
+
+// Without faults, an update of one group never lowers the number of serving replicas, fails no
+// request, and ends no replica of another group. Good updates are rolled out, broken ones are
+// rolled back, and groups are added, removed and renamed.
+func TestSim_UpdatesOfOneGroupLeaveTheOthersAlone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := emptyWorld(t)
+		w.faults = false
+		w.addOwned(24, 0, false)
+		groupsOf := func(commands map[string]string) dstack.RunSpec {
+			rs := w.specOf("none", 1, 0, spec.Replicas{})
+			c := &rs.Configuration
+			for _, name := range sorted(commands) {
+				c.Groups = append(c.Groups, spec.Group{Name: name, Replicas: fixed(2), Resources: c.Resources, Commands: []string{commands[name]}})
+			}
+			c.Commands, c.Resources, c.Replicas = nil, spec.Resources{}, fixed(2*len(commands))
+			return rs
+		}
+		commands := map[string]string{"a": "good a", "b": "good b", "c": "good c"}
+		w.submit(groupsOf(commands))
+		for range 30 {
+			w.tick()
+		}
+		for i := range rapid.IntRange(1, 3).Draw(t, "updates") {
+			lowest, changed := len(w.routes()), rapid.SampledFrom(sorted(commands)).Draw(t, "group")
+			next := maps.Clone(commands)
+			switch kind := rapid.SampledFrom([]string{"good", "broken", "rename", "add", "remove"}).Draw(t, "update"); kind {
+			case "good", "broken":
+				next[changed] = fmt.Sprintf("%s %d", kind, i)
+			case "rename":
+				next["renamed"+changed] = next[changed]
+				delete(next, changed)
+			case "add":
+				next["added"], changed = "good added", "added"
+			case "remove":
+				if len(next) > 1 {
+					delete(next, changed)
+					lowest = min(lowest, 2*len(next))
+				}
+			}
+			others := map[dstack.ReplicaID]bool{}
+			for id, r := range w.replicas {
+				others[id] = !r.Status.IsFinished() && r.Group != changed && next[r.Group] == commands[r.Group]
+			}
+			rs := groupsOf(next)
+			w.revise(rs, 0)
+			for range 120 {
+				w.tick()
+				if n := len(w.routes()); n < lowest {
+					t.Fatalf("%d replicas serve, want %d: %s", n, lowest, w.dump())
+				}
+			}
+			for id, isOther := range others {
+				if r := w.replicas[id]; isOther && r.Status != dstack.ReplicaReady {
+					t.Fatalf("replica %d of group %s is %s after an update of %s: %s", r.Num, r.Group, r.Status, changed, w.dump())
+				}
+			}
+			if !cannotWork(rs) {
+				commands = next
+			}
+			if w.run.ReadyAt.IsZero() || cannotWork(w.run.Spec) || w.ready() != 2*len(commands) || w.unfinished() != 2*len(commands) {
+				t.Fatalf("the update did not end: %s", w.dump())
+			}
 		}
 		if w.web.failed > 0 || w.web.answered == 0 {
 			t.Fatalf("%d requests failed, %d did not", w.web.failed, w.web.answered)

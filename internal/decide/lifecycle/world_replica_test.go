@@ -16,6 +16,10 @@ func (w *world) runOf(r dstack.Replica) dstack.Run {
 	if r.TemplateRevision != run.TemplateRevision {
 		run.Spec = w.revisions[r.Revision-1].Spec
 	}
+	run, ok := run.ForGroup(r.Group)
+	if !ok {
+		w.t.Fatalf("replica %s is of group %q, which revision %d does not have", r.ID, r.Group, r.Revision)
+	}
 	return run
 }
 

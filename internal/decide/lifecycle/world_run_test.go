@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -29,13 +30,17 @@ func (w *world) stepRun() {
 		w.saveRun(late.seen, late.step)
 		return
 	}
+	for _, g := range w.desiredByGroup() {
+		w.touched = w.touched || w.run.Groups[g.Group].Desired != g.DesiredReplicas
+	}
 	if w.desired() != w.run.DesiredReplicas || w.run.Stop != dstack.StopNone {
 		w.touched = true // by the load, or by its user
 	}
 	if !w.isDue() {
 		return
 	}
-	seen := lifecycle.RunFacts{Run: w.run, DesiredReplicas: w.desired(), ScaleReason: "the load asks for it", InFlight: map[dstack.ReplicaID]int{}}
+	seen := lifecycle.RunFacts{Run: w.run, DesiredReplicas: w.desired(), ScaleReason: "the load asks for it", InFlight: map[dstack.ReplicaID]int{},
+		Groups: w.desiredByGroup()}
 	for id, requests := range w.web.inFlight {
 		seen.InFlight[id] = len(requests)
 	}
@@ -85,6 +90,7 @@ func (w *world) saveRun(seen lifecycle.RunFacts, step lifecycle.RunStep) {
 	}
 	before := w.run
 	w.run = step.Apply(before, target, w.now)
+	w.keepGroups(step.KeptGroups(before, target), before.TemplateRevision)
 	w.run.Version, w.runDue = before.Version+1, step.Due
 	w.checkRun(before, step)
 	if w.run.Status != before.Status || !w.run.ReadyAt.Equal(before.ReadyAt) {
@@ -123,6 +129,7 @@ func (w *world) checkRun(before dstack.Run, step lifecycle.RunStep) {
 // submit creates the run.
 func (w *world) submit(rs dstack.RunSpec) {
 	w.run.Spec, w.run.DesiredReplicas = rs, rs.Configuration.Replicas.Min
+	w.run.Groups = lifecycle.NewGroupCounts(rs.Configuration, w.now)
 	w.run.Revision, w.run.LatestRevision, w.run.TemplateRevision = 1, 1, 1
 	w.revisions = []dstack.Revision{{Num: 1, TemplateRevision: 1, Spec: rs}}
 	w.touched = true
@@ -135,12 +142,17 @@ func (w *world) revise(rs dstack.RunSpec, restores int) {
 		seen.Stable = &w.revisions[n-1]
 	}
 	rev := lifecycle.NewRevision{Present: w.run.Revision, Spec: rs, NeedsRollout: job.NeedsRollout(w.run.Spec, rs), Restores: restores}
+	if rev.NeedsRollout {
+		rev.Kept = job.UnchangedGroups(w.run.Spec, rs)
+	}
 	run, _, err := lifecycle.Revise(seen, rev, w.now)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	before := w.run.TemplateRevision
 	run.Version++
 	w.run, w.touched = run, true
+	w.keepGroups(rev.Kept, before)
 	w.revisions = append(w.revisions, dstack.Revision{Num: run.Revision, TemplateRevision: run.TemplateRevision, Spec: rs})
 }
 
@@ -150,9 +162,44 @@ func (w *world) stop(how dstack.StopRequest) {
 	w.run.Version++
 }
 
+// keepGroups moves the replicas of groups that a new template does not change to it.
+func (w *world) keepGroups(kept []string, from int) {
+	if from == w.run.TemplateRevision {
+		return
+	}
+	taken := map[int]bool{}
+	for _, r := range w.replicas {
+		if !r.Status.IsFinished() && r.TemplateRevision == w.run.TemplateRevision {
+			taken[r.Num] = true
+		}
+	}
+	for _, id := range sorted(w.replicas) {
+		r := w.replicas[id]
+		if !r.Status.IsFinished() && r.TemplateRevision == from && slices.Contains(kept, r.Group) && !taken[r.Num] {
+			*r = lifecycle.KeepReplica(w.run, *r)
+			r.Version++
+		}
+	}
+}
+
+// desiredByGroup returns how many replicas autoscaling would want of each group.
+func (w *world) desiredByGroup() (all []lifecycle.GroupScale) {
+	for _, g := range w.run.Spec.Configuration.Groups {
+		n := max(g.Replicas.Min, min(g.Replicas.Max, w.load))
+		all = append(all, lifecycle.GroupScale{Group: g.Name, DesiredReplicas: n, Reason: "the load asks for it"})
+	}
+	return all
+}
+
 // cannotWork reports whether a configuration never becomes ready.
 func cannotWork(rs dstack.RunSpec) bool {
-	return strings.HasPrefix(rs.Configuration.Commands[0], "broken")
+	for _, name := range rs.Configuration.GroupNames() {
+		group, _ := rs.ForGroup(name)
+		if strings.HasPrefix(group.Configuration.Commands[0], "broken") {
+			return true
+		}
+	}
+	return false
 }
 
 // capacity returns how many replicas of a configuration fit on the machines, at

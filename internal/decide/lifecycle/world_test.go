@@ -180,7 +180,13 @@ func (w *world) specOf(command string, cpus, gpus int, replicas spec.Replicas) d
 }
 
 // desired returns how many replicas autoscaling would want.
-func (w *world) desired() int {
+func (w *world) desired() (n int) {
+	for _, g := range w.desiredByGroup() {
+		n += g.DesiredReplicas
+	}
+	if n > 0 || len(w.run.Spec.Configuration.Groups) > 0 {
+		return n
+	}
 	r := w.run.Spec.Configuration.Replicas
 	return max(r.Min, min(r.Max, w.load))
 }

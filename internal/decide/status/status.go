@@ -39,6 +39,7 @@ type Facts struct {
 	Scales           bool // its configuration gives a range of replicas
 	CanSleep         bool // the range begins at zero
 	Replicas         []Replica
+	DesiredByGroup   map[string]int // the parts of DesiredReplicas; nil: the service has no groups
 }
 
 // Replica is what the state of a run depends on of one replica. Finished
@@ -46,6 +47,7 @@ type Facts struct {
 type Replica struct {
 	Status           dstack.ReplicaStatus
 	TemplateRevision int
+	Group            string
 	HasRun           bool // it was ready, or crashed, before
 }
 
@@ -57,8 +59,14 @@ func NewFacts(run dstack.Run, replicas []dstack.Replica) Facts {
 		HasServed: !run.ReadyAt.IsZero(), Scales: bounds.Min != bounds.Max, CanSleep: bounds.Min == 0,
 		Replicas: make([]Replica, len(replicas)),
 	}
+	for name, count := range run.Groups {
+		if f.DesiredByGroup == nil {
+			f.DesiredByGroup = map[string]int{}
+		}
+		f.DesiredByGroup[name] = count.Desired
+	}
 	for i, r := range replicas {
-		f.Replicas[i] = Replica{Status: r.Status, TemplateRevision: r.TemplateRevision,
+		f.Replicas[i] = Replica{Status: r.Status, TemplateRevision: r.TemplateRevision, Group: r.Group,
 			HasRun: r.Crashes > 0 || !r.ReadyAt.IsZero()}
 	}
 	return f
@@ -112,7 +120,7 @@ func decideActive(f Facts, c replicaCounts) State {
 		return Disabled
 	case c.outdated > 0 && c.serving > 0:
 		return Updating
-	case c.ready >= f.DesiredReplicas && c.ready > 0:
+	case c.hasDesired(f) && c.ready > 0:
 		return Ready
 	case c.serving > 0:
 		return Degraded
@@ -133,6 +141,16 @@ func isWaking(f Facts) bool {
 	})
 }
 
+// hasDesired reports whether every group has as many ready replicas as desired.
+func (c replicaCounts) hasDesired(f Facts) bool {
+	for name, desired := range f.DesiredByGroup {
+		if c.readyByGroup[name] < desired {
+			return false
+		}
+	}
+	return c.ready >= f.DesiredReplicas
+}
+
 // replicaCounts sorts the replicas of a run.
 type replicaCounts struct {
 	staying  int // neither finished nor ending
@@ -141,9 +159,12 @@ type replicaCounts struct {
 	ready    int // serving, of the run's template revision
 	outdated int // staying, of another template revision
 	failed   int // of the run's template revision
+
+	readyByGroup map[string]int
 }
 
 func countReplicas(f Facts) (c replicaCounts) {
+	c.readyByGroup = map[string]int{}
 	for _, r := range f.Replicas {
 		current := r.TemplateRevision == f.TemplateRevision
 		if current && r.Status == dstack.ReplicaFailed {
@@ -163,6 +184,7 @@ func countReplicas(f Facts) (c replicaCounts) {
 			c.serving++
 			if current {
 				c.ready++
+				c.readyByGroup[r.Group]++
 			}
 		case dstack.ReplicaStarting, dstack.ReplicaUnhealthy, dstack.ReplicaRestarting, dstack.ReplicaDraining,
 			dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:

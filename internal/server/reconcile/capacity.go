@@ -24,11 +24,12 @@ type capacity struct {
 // allocations is what is allocated of each instance, as one project sees it.
 type allocations map[dstack.InstanceID]dstack.Allocation
 
-// offersKey identifies what was asked of the backends: a revision has one set of
-// requirements.
+// offersKey identifies what was asked of the backends: a group of a revision has one
+// set of requirements.
 type offersKey struct {
 	run      dstack.RunID
 	revision int
+	group    string
 }
 
 func (r *Reconciler) newCapacity() *capacity {
@@ -46,7 +47,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
-	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision}, seen.Run.Project, need)
+	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
 	offers, excluded := c.r.splitOffers(all)
 	var rejections []dstack.Rejection
 	seen.Placements, rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)

@@ -15,6 +15,25 @@ func (r *Reconciler) stepRuns(ctx context.Context, leases []store.Lease) bool {
 	return r.forEach(ctx, leases, maxRuns, func(l store.Lease) (bool, error) { return true, r.stepRun(ctx, l) })
 }
 
+// addScale adds to the facts how many replicas there should be.
+func addScale(seen *lifecycle.RunFacts, now time.Time) {
+	groups := autoscale.DecideGroups(seen.Run, seen.Replicas, seen.Load, now)
+	seen.DesiredReplicas, seen.Groups = 0, nil
+	for _, g := range groups {
+		seen.DesiredReplicas += g.DesiredReplicas
+		if at := g.NextAt; !at.IsZero() && (seen.ScaleDue.IsZero() || at.Before(seen.ScaleDue)) {
+			seen.ScaleDue = at
+		}
+		seen.ScaleReason = dstack.Reason(g.Reason)
+		seen.Groups = append(seen.Groups, lifecycle.GroupScale{Group: g.Group, DesiredReplicas: g.DesiredReplicas, Reason: seen.ScaleReason})
+	}
+	if len(seen.Run.Spec.Configuration.Groups) == 0 {
+		seen.Groups = nil
+	} else {
+		seen.ScaleReason = "" // each group has its own
+	}
+}
+
 // stepRun decides and saves the next step of a run.
 func (r *Reconciler) stepRun(ctx context.Context, l store.Lease) error {
 	seen, err := r.Store.RunFacts(ctx, dstack.RunID(l.ID))
@@ -22,9 +41,7 @@ func (r *Reconciler) stepRun(ctx context.Context, l store.Lease) error {
 		return err
 	}
 	now := time.Now()
-	scale := autoscale.Decide(autoscale.BuildFacts(seen.Run, seen.Replicas, seen.Load), now)
-	seen.DesiredReplicas, seen.ScaleDue = scale.DesiredReplicas, scale.NextAt
-	seen.ScaleReason = dstack.Reason(scale.Reason)
+	addScale(&seen, now)
 	step, err := lifecycle.DecideRun(seen, now)
 	if err != nil {
 		return err

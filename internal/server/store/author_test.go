@@ -70,7 +70,7 @@ func TestReplicaFacts_EarlierRevisionKeepsItsAuthor(t *testing.T) {
 			isAdmin      bool
 		}{{"bob", "root", false}, {"root", "bob", true}} {
 			run := h.submittedBy(c.author, c.author+"s-run")
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}, Due: t0}, t0)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(0), Due: t0}, t0)
 			_, r := h.reread(run.ID)
 			rs := runSpec(run.Name)
 			rs.Configuration.Commands = []string{"other"}

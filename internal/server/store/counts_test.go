@@ -195,7 +195,7 @@ func TestLoadReport_MarksDueWhatItChanges(t *testing.T) {
 				if c.replica {
 					add = []int{0}
 				}
-				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: add, Due: t0}, t0)
+				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: newNums(add...), Due: t0}, t0)
 				h.reportLoad("a", 0, counts{run.ID: {Requests: 1}}, t0)
 				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1}, t0)
 				woke := h.reportLoad("a", 0, counts{run.ID: c.then}, now)

@@ -28,6 +28,7 @@ type eventRow struct {
 	Kind      string
 	Revision  int
 	Replica   *int
+	Group     string `bun:"replica_group"`
 	Was       string
 	Became    string
 	Username  string
@@ -37,7 +38,7 @@ type eventRow struct {
 func (r eventRow) toEvent() dstack.Event {
 	return dstack.Event{
 		ID: r.ID, At: fromMicros(r.At), Project: dstack.ProjectID(r.ProjectID), Run: dstack.RunID(r.RunID), RunName: r.RunName,
-		Kind: dstack.EventKind(r.Kind), Revision: r.Revision, Replica: r.Replica, From: r.Was, To: r.Became, User: r.Username, Message: r.Message,
+		Kind: dstack.EventKind(r.Kind), Revision: r.Revision, Replica: r.Replica, Group: r.Group, From: r.Was, To: r.Became, User: r.Username, Message: r.Message,
 	}
 }
 
@@ -74,12 +75,12 @@ func (s *Store) FindEvents(ctx context.Context, q EventQuery) ([]dstack.Event, e
 		return nil, nil
 	}
 	var rows []eventRow
-	query := s.reader.NewSelect().Model(&rows).Where("project_id IN (?)", bun.In(q.Projects)).Limit(int64(q.Limit))
+	query := s.reader.NewSelect().Model(&rows).Where("project_id IN ?", bun.Tuple(q.Projects)).Limit(int64(q.Limit))
 	if q.Runs != nil {
-		query.Where("run_id IN (?)", bun.In(q.Runs))
+		query.Where("run_id IN ?", bun.Tuple(q.Runs))
 	}
 	if q.Users != nil {
-		query.Where("username IN (?)", bun.In(q.Users))
+		query.Where("username IN ?", bun.Tuple(q.Users))
 	}
 	switch {
 	case !q.OfReplicas:
@@ -120,7 +121,7 @@ func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.T
 		}
 		rows[i] = eventRow{
 			ID: first + int64(i), ProjectID: string(e.Project), RunID: string(e.Run), RunName: e.RunName, At: toMicros(e.At),
-			Kind: string(e.Kind), Revision: e.Revision, Replica: e.Replica, Was: cleanText(e.From), Became: cleanText(e.To), Username: e.User, Message: cleanText(e.Message),
+			Kind: string(e.Kind), Revision: e.Revision, Replica: e.Replica, Group: e.Group, Was: cleanText(e.From), Became: cleanText(e.To), Username: e.User, Message: cleanText(e.Message),
 		}
 	}
 	if _, err := tx.NewInsert().Model(&rows).Exec(ctx); err != nil {

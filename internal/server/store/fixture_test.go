@@ -247,7 +247,7 @@ func placed(claim dstack.Claim) lifecycle.ReplicaStep {
 func (h *fixture) replica(name string, now time.Time) (dstack.Run, dstack.Replica) {
 	h.t.Helper()
 	run := h.submit(name, now)
-	h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}, Due: now}, now)
+	h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(0), Due: now}, now)
 	return h.reread(run.ID)
 }
 
@@ -304,4 +304,13 @@ func (h *fixture) mergeReports(reports ...dstack.Report) []dstack.Report {
 
 func running(a dstack.AttemptID, address string) dstack.Report {
 	return dstack.Report{Attempt: a, State: dstack.AttemptRunning, Ready: true, Endpoint: dstack.Endpoint{Address: address}, StartedAt: t0}
+}
+
+// newNums returns replicas to create with these numbers, of the only group.
+func newNums(nums ...int) []lifecycle.NewNum {
+	all := make([]lifecycle.NewNum, len(nums))
+	for i, num := range nums {
+		all[i] = lifecycle.NewNum{Num: num, Group: spec.DefaultGroup}
+	}
+	return all
 }

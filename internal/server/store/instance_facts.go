@@ -138,10 +138,11 @@ func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 			row = old[key].of(row)
 		}
 		rs, err := s.openSpecCached(key, row.Spec)
+		run, err := forReplica(row.toRun(rs), r, err)
 		if err != nil && r.Status == dstack.ReplicaStarting {
 			r.Status = dstack.ReplicaReady
 		}
-		placed[i] = lifecycle.PlacedReplica{Replica: r, Run: row.toRun(rs)}
+		placed[i] = lifecycle.PlacedReplica{Replica: r, Run: run}
 	}
 	return placed, nil
 }

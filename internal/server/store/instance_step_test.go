@@ -20,7 +20,7 @@ func TestInstanceStep_KeepsSinceWhen(t *testing.T) {
 		rs := runSpec("web")
 		rs.Configuration.TerminationIdleTime = new(spec.Seconds(90))
 		run := h.submitted(rs, t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}, Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(0), Due: t0}, t0)
 		_, r := h.reread(run.ID)
 		step := placed(dstack.Claim{})
 		step.Placement.Offer.OwnedInstance, step.Placement.Offer.Host, step.Placement.Offer.Key = "", "", "cloud"

@@ -36,7 +36,7 @@ func TestMigrate_OldDatabaseUpAndDown(t *testing.T) {
 		if diff := cmp.Diff(want, revisionStateOf(got)); diff != "" || !got.ScaledAt.Equal(t0) || got.DesiredReplicas != 1 {
 			t.Errorf("got %+v: %s", got, diff)
 		}
-		if old.ID != r.ID || old.TemplateRevision != 1 || old.Status != dstack.ReplicaReady {
+		if old.ID != r.ID || old.TemplateRevision != 1 || old.Group != "0" || got.Groups != nil || old.Status != dstack.ReplicaReady {
 			t.Errorf("got %+v", old)
 		}
 		if diff := cmp.Diff(map[int]dstack.RevisionStatus{2: pending}, h.revisions(run.ID)); diff != "" {

@@ -152,7 +152,8 @@ func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(r.Run)}
 	}
 	if row.TemplateRevision == r.TemplateRevision {
-		return a.store.openRunCached(row)
+		run, err := a.store.openRunCached(row)
+		return forReplica(run, r, err)
 	}
 	key := specKey{string(r.Run), r.Revision}
 	old, ok := a.old[key]
@@ -160,7 +161,21 @@ func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 		return row.toRun(dstack.RunSpec{}), &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %s has no revision %d", r.Run, r.Revision)}
 	}
 	rs, err := a.store.openSpecCached(key, old.Spec)
-	return old.of(row).toRun(rs), err
+	return forReplica(old.of(row).toRun(rs), r, err)
+}
+
+// forReplica returns a run with the specification that a replica of it runs: that of its group.
+// An earlier error stays.
+func forReplica(run dstack.Run, r dstack.Replica, err error) (dstack.Run, error) {
+	if err != nil {
+		return run, err
+	}
+	rs, ok := run.Spec.ForGroup(r.Group)
+	if !ok {
+		return run, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("revision %d of run %s has no group %s", r.Revision, run.Name, r.Group)}
+	}
+	run.Spec = rs
+	return run, nil
 }
 
 // addPlacement adds a replica's instance and the report of its attempt.

@@ -100,7 +100,7 @@ func TestRunStep_LeavingReplicasFreeTheirNumbers(t *testing.T) {
 			l := h.claim(store.Runs, string(run.ID), t0)
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
 			h.noError(err)
-			step.To, step.DesiredReplicas, step.Add = dstack.RunActive, 1, []int{0}
+			step.To, step.DesiredReplicas, step.Add = dstack.RunActive, 1, newNums(0)
 			err = h.s.SaveRunStep(t.Context(), l, seen, step, t0)
 			if err != nil {
 				h.noError(h.s.Release(t.Context(), l, t0))
@@ -183,7 +183,7 @@ func TestReplicaFacts_DependOnTheStatus(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		h.reportLoad("a", 0, nil, t0)
-		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []int{1}})
+		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: newNums(1)})
 		for _, c := range []struct {
 			name           string
 			do             func()
@@ -222,7 +222,7 @@ func TestReplicaFacts_OfAWaitingReplicaHaveOlderSiblings(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, old := h.replica("web", t0)
 		h.revise(run.ID, "two", true, t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []int{0, 1}}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: newNums(0, 1)}, t0)
 		for _, r := range h.details(run.ID).Replicas {
 			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
 			h.noError(err)
@@ -240,7 +240,7 @@ func TestSaveRunStep_DeletesOldFinishedReplicas(t *testing.T) {
 		now := t0
 		for i := range 60 {
 			now = now.Add(time.Second)
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{i}, DesiredReplicas: 1}, now)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(i), DesiredReplicas: 1}, now)
 			for _, r := range h.details(run.ID).Replicas {
 				if !r.Status.IsFinished() {
 					h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, now)

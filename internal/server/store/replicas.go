@@ -16,6 +16,7 @@ type replicaRow struct {
 	ID               string `bun:",pk"`
 	RunID            string
 	Num              int
+	Group            string `bun:"replica_group"`
 	Revision         int
 	TemplateRevision int `bun:"shape"`
 	Status           string
@@ -43,7 +44,7 @@ type replicaRow struct {
 
 func (r replicaRow) toReplica() (dstack.Replica, error) {
 	replica := dstack.Replica{
-		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision, TemplateRevision: r.TemplateRevision,
+		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Group: r.Group, Revision: r.Revision, TemplateRevision: r.TemplateRevision,
 		Status: dstack.ReplicaStatus(r.Status), Reason: dstack.Reason(r.Reason), Since: fromMicros(r.Since),
 		Instance: dstack.InstanceID(r.InstanceID), Attempt: dstack.AttemptID(r.AttemptID), AttemptNum: r.AttemptNum,
 		AttemptAt: fromMicros(r.AttemptAt), Crashes: r.Crashes, FirstCrashAt: fromMicros(r.FirstCrashAt), RetryAt: fromMicros(r.RetryAt),

@@ -18,6 +18,7 @@ type Revision struct {
 	User         string   // who makes it
 	Author       string   // see lifecycle.NewRevision
 	NeedsRollout bool     // it needs new containers
+	Kept         []string // see lifecycle.NewRevision
 	Restores     int      // the revision that it repeats; 0: none
 	Cause        string   // see lifecycle.NewRevision
 	LeftOut      []string // the links of its code that replicas do not get
@@ -74,7 +75,7 @@ func (s *Store) reviseRow(ctx context.Context, tx bun.Tx, row runRow, r Revision
 		return dstack.Run{}, nil, err
 	}
 	rev := lifecycle.NewRevision{Present: r.Revision, Spec: r.Spec, User: r.User, Author: r.Author,
-		NeedsRollout: r.NeedsRollout, Restores: r.Restores, Cause: r.Cause}
+		NeedsRollout: r.NeedsRollout, Kept: r.Kept, Restores: r.Restores, Cause: r.Cause}
 	next, events, err := lifecycle.Revise(seen, rev, r.Now)
 	if err != nil {
 		return dstack.Run{}, nil, err
@@ -82,6 +83,12 @@ func (s *Store) reviseRow(ctx context.Context, tx bun.Tx, row runRow, r Revision
 	next.Version++
 	row.Spec, row.publicSpec = sealed, open
 	row.setRevision(next)
+	if row.GroupCounts, err = writeGroupCounts(next.Groups); err != nil {
+		return dstack.Run{}, nil, err
+	}
+	if err := keepReplicas(ctx, tx, next, r.Kept, seen.Run.TemplateRevision); err != nil {
+		return dstack.Run{}, nil, err
+	}
 	if err := saveRevised(ctx, tx, row); err != nil {
 		return dstack.Run{}, nil, err
 	}
@@ -162,10 +169,10 @@ func (row *runRow) setRevision(run dstack.Run) {
 }
 
 func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
-	args := []any{row.Spec, row.Username, row.Revision, row.LatestRevision, row.TemplateRevision, row.StableRevision, row.ReadyAt, row.DesiredReplicas, row.ScaledAt, row.Version}
+	args := []any{row.Spec, row.Username, row.Revision, row.LatestRevision, row.TemplateRevision, row.StableRevision, row.ReadyAt, row.DesiredReplicas, row.GroupCounts, row.ScaledAt, row.Version}
 	args = append(append(args, row.args()...), row.ID)
 	_, err := tx.NewRaw(`UPDATE runs SET spec = ?, username = ?, revision = ?, newest = ?, shape = ?, proven = ?, ready_at = ?,
-		wanted = ?, scaled_at = ?, version = ?, `+setPublic+" WHERE id = ?", args...).Exec(ctx)
+		wanted = ?, group_counts = ?, scaled_at = ?, version = ?, `+setPublic+" WHERE id = ?", args...).Exec(ctx)
 	return err
 }
 

@@ -42,7 +42,7 @@ func TestRoutes_SleepingOrWithoutReplicas(t *testing.T) {
 	}{
 		{"a range down to zero", 0, 2, lifecycle.RunStep{To: dstack.RunActive}, true, "asleep"},
 		{"one is wanted", 0, 2, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1}, false, "active"},
-		{"one is there", 0, 2, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}}, false, "waiting"},
+		{"one is there", 0, 2, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(0)}, false, "waiting"},
 		{"it ends", 0, 2, lifecycle.RunStep{To: dstack.RunTerminating, Reason: "stopped by its user"}, false, "terminating: stopped by its user"},
 		{"replicas: 0", 0, 0, lifecycle.RunStep{To: dstack.RunActive}, false, "replicas: 0"},
 	} {
@@ -65,7 +65,7 @@ func TestRoutes_SleepingOrWithoutReplicas(t *testing.T) {
 func TestRoutes_WhileAReplicaFailsDrainsAndEnds(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 2), t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: []int{0}, Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: newNums(0), Due: t0}, t0)
 		_, r := h.reread(run.ID)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
 		_, r = h.reread(run.ID)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/lifecycle"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
@@ -29,6 +30,7 @@ type runRow struct {
 	TemplateRevision int `bun:"shape"`
 	StableRevision   int `bun:"proven"`
 	DesiredReplicas  int `bun:"wanted"`
+	GroupCounts      string
 	Status           string
 	Reason           string
 	Ending           string
@@ -61,7 +63,7 @@ func (row runRow) toRun(spec dstack.RunSpec) dstack.Run {
 	return dstack.Run{
 		ID: dstack.RunID(row.ID), ProjectID: dstack.ProjectID(row.ProjectID), Project: row.Project,
 		User: row.Username, IsGlobalAdmin: row.AuthorRole == string(dstack.RoleAdmin), Name: row.Name, Spec: spec,
-		Revision: row.Revision, LatestRevision: row.LatestRevision, TemplateRevision: row.TemplateRevision, StableRevision: row.StableRevision, DesiredReplicas: row.DesiredReplicas,
+		Revision: row.Revision, LatestRevision: row.LatestRevision, TemplateRevision: row.TemplateRevision, StableRevision: row.StableRevision, DesiredReplicas: row.DesiredReplicas, Groups: readGroupCounts(row.GroupCounts),
 		Status: dstack.RunStatus(row.Status), Reason: dstack.Reason(row.Reason),
 		Ending: dstack.Ending(row.Ending), Stop: dstack.StopRequest(row.Stop),
 		SubmittedAt: fromMicros(row.SubmittedAt), Since: fromMicros(row.Since), ScaledAt: fromMicros(row.ScaledAt), StartedAt: fromMicros(row.StartedAt),
@@ -115,8 +117,33 @@ func (s *Store) newRunRow(r dstack.Run) (runRow, error) {
 		Stop: string(dstack.StopNone), SubmittedAt: toMicros(r.SubmittedAt), Since: toMicros(r.SubmittedAt), ScaledAt: toMicros(r.SubmittedAt), Version: 1,
 		schedule: schedule{Live: true, DueAt: new(toMicros(r.SubmittedAt))},
 	}
+	if row.GroupCounts, err = writeGroupCounts(lifecycle.NewGroupCounts(r.Spec.Configuration, r.SubmittedAt)); err != nil {
+		return row, err
+	}
 	row.publicSpec, err = publishSpec(r.Spec)
 	return row, err
+}
+
+// writeGroupCounts returns the desired numbers of groups as they are stored.
+func writeGroupCounts(counts map[string]dstack.GroupCount) (string, error) {
+	if len(counts) == 0 {
+		return "", nil
+	}
+	text, err := json.Marshal(counts)
+	if err != nil {
+		return "", fmt.Errorf("write the numbers of replicas of groups: %w", err)
+	}
+	return string(text), nil
+}
+
+// readGroupCounts returns stored numbers of groups. Without them, each group begins with its
+// minimum again.
+func readGroupCounts(text string) map[string]dstack.GroupCount {
+	var counts map[string]dstack.GroupCount
+	if text == "" || json.Unmarshal([]byte(text), &counts) != nil {
+		return nil
+	}
+	return counts
 }
 
 // publicSpec is the part of a run's spec that queries and the route table need. It
@@ -167,8 +194,8 @@ func publishSpec(rs dstack.RunSpec) (publicSpec, error) {
 // rulesOf returns what a configuration asks of gateways.
 func rulesOf(conf spec.Service) route.Rules {
 	rules := route.Rules{Limits: conf.RateLimits}
-	if conf.Scaling != nil && conf.Scaling.Window != nil {
-		rules.Window = time.Duration(*conf.Scaling.Window) * time.Second
+	if scaling := conf.FindScaling(); scaling != nil && scaling.Window != nil { // the same in all groups
+		rules.Window = time.Duration(*scaling.Window) * time.Second
 	}
 	if conf.Hold != nil {
 		rules.Hold = *conf.Hold

@@ -66,17 +66,23 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 		}
 	}
 	run := step.Apply(seen, target.revision, now)
+	counts, err := writeGroupCounts(run.Groups)
+	if err != nil {
+		return run, err
+	}
 	set := `status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, started_at = ?,
-		wanted = ?, scaled_at = ?, finished_at = ?, live = ?, proven = ?`
+		wanted = ?, group_counts = ?, scaled_at = ?, finished_at = ?, live = ?, proven = ?`
 	args := []any{
 		string(run.Status), cleanText(run.Reason), string(run.Ending), toMicros(run.Since), toMicros(run.ReadyAt), toMicros(run.StartedAt),
-		run.DesiredReplicas, toMicros(run.ScaledAt), toMicros(run.FinishedAt), !run.Status.IsFinished(), run.StableRevision,
+		run.DesiredReplicas, counts, toMicros(run.ScaledAt), toMicros(run.FinishedAt), !run.Status.IsFinished(), run.StableRevision,
 	}
 	switch {
 	case step.Rollback != nil:
 		set += ", spec = ?, username = ?, revision = ?, shape = ?, " + setPublic
 		args = append(append(args, target.sealedSpec, run.User, run.Revision, run.TemplateRevision), target.open.args()...)
-		err = markFailed(ctx, tx, run, *step.Rollback)
+		if err = markFailed(ctx, tx, run, *step.Rollback); err == nil {
+			err = keepReplicas(ctx, tx, run, step.KeptGroups(seen, target.revision), seen.TemplateRevision)
+		}
 	case run.ReadyAt != seen.ReadyAt:
 		err = markReady(ctx, tx, run.ID, run.Revision)
 	}
@@ -97,14 +103,28 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 // scales up and down for months has had thousands.
 const maxEndedReplicas = 50
 
-func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now time.Time) error {
+// keepReplicas moves the replicas of groups that a new template of a run does not change from the
+// template before to it: lifecycle.KeepReplica for all of them in one statement. The caller
+// raises the versions of their instances.
+func keepReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, groups []string, from int) error {
+	if len(groups) == 0 || from == run.TemplateRevision {
+		return nil
+	}
+	_, err := tx.NewRaw(`UPDATE replicas SET shape = ?, revision = ?, version = version + 1
+		WHERE live AND run_id = ? AND shape = ? AND replica_group IN (?) AND NOT EXISTS (
+			SELECT 1 FROM replicas AS other WHERE other.live AND other.run_id = ? AND other.shape = ? AND other.num = replicas.num)`,
+		run.TemplateRevision, run.Revision, string(run.ID), from, bun.List(groups), string(run.ID), run.TemplateRevision).Exec(ctx)
+	return err
+}
+
+func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []lifecycle.NewNum, now time.Time) error {
 	if len(nums) > 0 {
 		if err := forgetEnded(ctx, tx, run); err != nil {
 			return err
 		}
 	}
 	for some := range slices.Chunk(nums, 500) {
-		rows := mapRows(some, func(num int) replicaRow {
+		rows := mapRows(some, func(num lifecycle.NewNum) replicaRow {
 			return newReplicaRow(lifecycle.NewReplica(run, dstack.ReplicaID(uuid.NewString()), num, now), now)
 		})
 		n, err := rowsAffected(tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Exec(ctx))
@@ -113,7 +133,7 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 		}
 		if n < int64(len(some)) {
 			return conflict(retryHint, "cannot add replicas %d to %d of run %s: one of them already exists",
-				some[0], some[len(some)-1], run.ID)
+				some[0].Num, some[len(some)-1].Num, run.ID)
 		}
 	}
 	return nil
@@ -122,7 +142,7 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 // newReplicaRow returns the row of a replica that has no place yet, due now.
 func newReplicaRow(r dstack.Replica, now time.Time) replicaRow {
 	return replicaRow{
-		ID: string(r.ID), RunID: string(r.Run), Num: r.Num, Revision: r.Revision, TemplateRevision: r.TemplateRevision,
+		ID: string(r.ID), RunID: string(r.Run), Num: r.Num, Group: r.Group, Revision: r.Revision, TemplateRevision: r.TemplateRevision,
 		Status: string(r.Status), Since: toMicros(r.Since), Claim: "{}", PastAttempts: "[]",
 		SubmittedAt: toMicros(r.SubmittedAt), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
 	}

@@ -35,7 +35,7 @@ func TestRunStep_SQLMatchesLifecycle(t *testing.T) {
 					t.Run(fmt.Sprintf("%s/%s/graceful=%v", name, status, graceful), func(t *testing.T) {
 						h := &fixture{t: t, s: h.s}
 						h.noError(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
-						h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Reason: dstack.Reason(t.Name()), Add: []int{0}, Due: t0}, t0)
+						h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Reason: dstack.Reason(t.Name()), Add: newNums(0), Due: t0}, t0)
 						_, r := h.reread(run.ID)
 						_, err := raw.ExecContext(h.ctx(), fmt.Sprintf(
 							`UPDATE replicas SET status = '%s', reason = 'before', grace = %v, since = %d, backoff_at = 7, drain_by = 9, live = %v WHERE id = '%s'`,

@@ -204,7 +204,7 @@ func TestRunStep_AddsOneOfEachNumber(t *testing.T) {
 		l := h.claim(store.Runs, string(run.ID), t0)
 		seen, err := h.s.RunFacts(t.Context(), run.ID)
 		h.noError(err)
-		h.wantKind(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Add: []int{1, 0}}, t0))
+		h.wantKind(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(1, 0)}, t0))
 		if n := len(h.details(run.ID).Replicas); n != 1 {
 			t.Errorf("a refused step left %d replicas", n)
 		}
@@ -228,7 +228,7 @@ func TestRunFacts_UnfinishedAndFailedReplicas(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaFailed}, t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1}, Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(0, 1), Due: t0}, t0)
 		count := func() int {
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
 			h.noError(err)

@@ -32,6 +32,13 @@ type SSHAddress struct {
 type PlanAnswer struct {
 	Project, User string
 	Spec          dstack.RunSpec
-	Placements    []dstack.Placement // best first
-	Existing      *RunAnswer         // the unfinished run with the same name; nil: none
+	Groups        []GroupPlan // in the order of the configuration; one for a service without groups
+	Existing      *RunAnswer  // the unfinished run with the same name; nil: none
+}
+
+// GroupPlan is the plan of a group of replicas.
+type GroupPlan struct {
+	Group      string
+	Spec       dstack.RunSpec     // as the replicas run it
+	Placements []dstack.Placement // best first
 }

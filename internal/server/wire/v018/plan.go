@@ -14,10 +14,13 @@ const dryRunName = "dry-run"
 // maxOffers is how many offers a plan contains, as in 0.18.10.
 const maxOffers = 50
 
-// BuildPlan returns a plan: what one replica runs, and the offers for it, best first.
+// BuildPlan returns a plan: what one replica of each group runs, and the offers for it, best first.
 func BuildPlan(answer wire.PlanAnswer) api.RunPlan {
-	return api.RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: buildRunSpec(answer.Spec),
-		JobPlans: []api.JobPlan{BuildJobPlan(answer.Spec, answer.Placements)}}
+	plan := api.RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: buildRunSpec(answer.Spec), JobPlans: []api.JobPlan{}}
+	for _, g := range answer.Groups {
+		plan.JobPlans = append(plan.JobPlans, BuildJobPlan(g))
+	}
+	return plan
 }
 
 // buildRunSpec returns a run's specification without what 0.18.10 does not know.
@@ -34,10 +37,10 @@ func BuildPlanWithPool(answer wire.PlanAnswer) api.RunPlan {
 	return plan
 }
 
-// BuildJobPlan returns the plan of one replica.
-func BuildJobPlan(rs dstack.RunSpec, placements []dstack.Placement) api.JobPlan {
-	job := api.JobPlan{JobSpec: BuildJobSpec(rs, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: len(placements)}
-	for i, p := range placements {
+// BuildJobPlan returns the plan of one replica of a group.
+func BuildJobPlan(g wire.GroupPlan) api.JobPlan {
+	job := api.JobPlan{JobSpec: BuildJobSpec(g.Spec, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: len(g.Placements)}
+	for i, p := range g.Placements {
 		if i < maxOffers {
 			job.Offers = append(job.Offers, BuildOffer(p))
 		}

@@ -130,9 +130,10 @@ func runStatus(details store.RunDetails) string {
 
 // buildJobs returns one job per replica number, each with all its attempts.
 func buildJobs(details store.RunDetails) []api.Job {
-	byNum := map[int][]api.JobSubmission{}
+	byNum, groups := map[int][]api.JobSubmission{}, map[int]string{}
 	for _, r := range sortForLatest(details) {
 		byNum[r.Num] = append(byNum[r.Num], buildSubmissions(details, r)...)
+		groups[r.Num] = r.Group
 	}
 	nums := make([]int, 0, len(byNum))
 	for num := range byNum {
@@ -143,14 +144,31 @@ func buildJobs(details store.RunDetails) []api.Job {
 	if len(nums) == 0 {
 		return jobs
 	}
-	one := BuildJobSpec(details.Run.Spec, details.Run.Name, nums[0])
+	specs := map[string]api.JobSpec{}
 	for _, num := range nums {
+		group := groups[num]
+		one, known := specs[group]
+		if !known {
+			one = BuildJobSpec(ForGroup(details.Run.Spec, group), details.Run.Name, num)
+			one.ReplicaGroup = group
+			specs[group] = one
+		}
 		for i := range byNum[num] {
 			byNum[num][i].SubmissionNum = i
 		}
 		jobs = append(jobs, api.Job{JobSpec: numberJobSpec(one, details.Run.Name, num), JobSubmissions: byNum[num]})
 	}
 	return jobs
+}
+
+// ForGroup returns what the replicas of a group run. Of a group that the configuration no longer has, it
+// is what those of the first group run: its replicas are leaving.
+func ForGroup(rs dstack.RunSpec, group string) dstack.RunSpec {
+	own, ok := rs.ForGroup(group)
+	if !ok {
+		own, _ = rs.ForGroup(rs.Configuration.GroupNames()[0])
+	}
+	return own
 }
 
 // numberJobSpec returns what replica num runs, where one is what another replica of the run does.

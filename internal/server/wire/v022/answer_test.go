@@ -169,6 +169,16 @@ resources: {gpu: "tpu:2", cpu: "arm:4.."}
 	}
 }
 
+func TestCPU_HasATypeOnlyWhereOneIsAskedFor(t *testing.T) {
+	four := 4
+	for want, c := range map[string]spec.Resources{`{"min":4,"max":null}`: {CPU: spec.Range[int]{Min: &four}},
+		`{"arch":"arm","count":{"min":4,"max":null}}`: {CPUArch: "arm", CPU: spec.Range[int]{Min: &four}}} {
+		if got, err := json.Marshal(buildCPU(c)); err != nil || string(got) != want {
+			t.Errorf("%s, %v, want %s", got, err, want)
+		}
+	}
+}
+
 // TestBuildPlan_ComesBackUnchanged: clients apply the run that the plan has.
 func TestBuildPlan_ComesBackUnchanged(t *testing.T) {
 	answer := newAnswer(t, `type: service
@@ -216,7 +226,8 @@ resources: {gpu: "nvidia:24GB..:1..2", cpu: "x86:4..8", memory: 16GB, disk: 200G
 func TestBuildPlan(t *testing.T) {
 	answer := newAnswer(t, plainService)
 	cheap, dear := dstack.Placement{Offer: dstack.Offer{Backend: "local", Price: 1}}, dstack.Placement{Offer: dstack.Offer{Backend: "gcp", Price: 2}}
-	plan := wire.PlanAnswer{Spec: answer.Details.Run.Spec, Placements: []dstack.Placement{cheap, dear}}
+	plan := wire.PlanAnswer{Spec: answer.Details.Run.Spec,
+		Groups: []wire.GroupPlan{{Spec: answer.Details.Run.Spec, Placements: []dstack.Placement{cheap, dear}}}}
 	got := BuildPlan(GetPlan{MaxOffers: new(1)}, plan)
 	if job := got.JobPlans[0]; got.Action != "create" || got.CurrentResource != nil || len(job.Offers) != 1 || job.TotalOffers != 2 || job.Offers[0].Backend != "dstack" {
 		t.Errorf("%+v", got)

@@ -127,10 +127,9 @@ func (f fields) normalizeConfiguration() {
 	for _, name := range []string{"probes", "rate_limits"} {
 		f.normalizeItems(name)
 	}
-	if resources, ok := readNested(f["resources"]); ok {
-		resources.normalizeResources()
-		f.set("resources", resources)
-	}
+	f.normalizeGroups("groups")
+	f.normalizeGroups("replicas") // as in versions before 0.21.3
+	f.normalizeNestedResources()
 	var gateway struct{ Project, Name string }
 	if json.Unmarshal(f["gateway"], &gateway) == nil && gateway.Name != "" {
 		name := gateway.Name
@@ -139,6 +138,34 @@ func (f fields) normalizeConfiguration() {
 		}
 		f.set("gateway", name)
 	}
+}
+
+func (f fields) normalizeNestedResources() {
+	if resources, ok := readNested(f["resources"]); ok {
+		resources.normalizeResources()
+		f.set("resources", resources)
+	}
+}
+
+// normalizeGroups normalizes a list of groups of replicas.
+func (f fields) normalizeGroups(name string) {
+	f.normalizeItems(name)
+	var items []json.RawMessage
+	if json.Unmarshal(f[name], &items) != nil {
+		return
+	}
+	for i, item := range items {
+		group, ok := readFields(item)
+		if !ok {
+			return // the configuration language says what is wrong
+		}
+		if scaling, ok := readFields(group["scaling"]); ok {
+			group.set("scaling", scaling)
+		}
+		group.normalizeNestedResources()
+		items[i], _ = json.Marshal(group)
+	}
+	f.set(name, items)
 }
 
 // normalizeParams normalizes the fields that configurations and profiles have in common.

@@ -68,8 +68,14 @@ const defaultMaxOffers = 50
 
 // BuildPlan returns a plan. Where a run with this name is unfinished, applying the plan changes that run.
 func BuildPlan(in GetPlan, answer wire.PlanAnswer) RunPlan {
-	plan := RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: buildRunSpec(answer.Spec),
-		JobPlans: []JobPlan{buildJobPlan(in, answer)}, Action: "create"}
+	plan := RunPlan{ProjectName: answer.Project, User: answer.User, RunSpec: buildRunSpec(answer.Spec), JobPlans: []JobPlan{}, Action: "create"}
+	for _, g := range answer.Groups {
+		one := buildJobPlan(in, g)
+		if len(answer.Spec.Configuration.Groups) > 0 {
+			one.JobSpec.ReplicaGroup = g.Group
+		}
+		plan.JobPlans = append(plan.JobPlans, one)
+	}
 	if in.isForOffers() { // the client shows what it has sent
 		plan.RunSpec.Configuration, plan.RunSpec.Profile = in.RunSpec.Configuration.sent, nil
 	}
@@ -80,10 +86,10 @@ func BuildPlan(in GetPlan, answer wire.PlanAnswer) RunPlan {
 	return plan
 }
 
-func buildJobPlan(in GetPlan, answer wire.PlanAnswer) JobPlan {
-	old := v018.BuildJobPlan(answer.Spec, answer.Placements)
-	plan := JobPlan{JobSpec: buildJobSpec(answer.Spec, old.JobSpec), Offers: []Offer{}, TotalOffers: old.TotalOffers, MaxPrice: old.MaxPrice}
-	placements := answer.Placements
+func buildJobPlan(in GetPlan, g wire.GroupPlan) JobPlan {
+	old := v018.BuildJobPlan(g)
+	plan := JobPlan{JobSpec: buildJobSpec(g.Spec, old.JobSpec), Offers: []Offer{}, TotalOffers: old.TotalOffers, MaxPrice: old.MaxPrice}
+	placements := g.Placements
 	if in.ReverseOffers {
 		placements = slices.Clone(placements)
 		slices.SortStableFunc(placements, func(a, b dstack.Placement) int { return cmp.Compare(b.Offer.Price, a.Offer.Price) })

@@ -131,9 +131,27 @@ func TestDecodeGetPlan_Refusals(t *testing.T) {
 			t.Errorf("%s: %v", changes, problems)
 		}
 	}
-	body := strings.Replace(sendConfiguration(t, `{}`), `"file_archives":[]`, `"file_archives":[{"id":"x"}]`, 1)
-	if _, err := decodePlan(t, body); dstack.KindOf(err) != dstack.Unsupported {
-		t.Errorf("file_archives: %v", err)
+	for dir, isKnown := range map[string]bool{"null": true, `"."`: true, `"/workflow"`: true, `"code"`: false, `"/elsewhere"`: false} {
+		body := strings.Replace(sendConfiguration(t, `{}`), `"repo_dir":null`, `"repo_dir":`+dir, 1)
+		if _, err := decodePlan(t, body); (err == nil) != isKnown || err != nil && dstack.KindOf(err) != dstack.Unsupported {
+			t.Errorf("repo_dir %s: %v", dir, err)
+		}
+	}
+}
+
+func TestDecodeGetPlan_FilesAndRepos(t *testing.T) {
+	body := sendConfiguration(t, `{"files":[{"local_path":"/home/ann/a","path":"/etc/a"}],
+		"repos":[{"local_path":null,"url":"https://example.com/a","branch":null,"hash":null,"path":"code","if_exists":"skip"}]}`)
+	body = strings.Replace(body, `"file_archives":[]`, `"file_archives":[{"id":"x","path":"/etc/a"}]`, 1)
+	rs := mustDecodePlan(t, strings.Replace(body, `"repo_dir":null`, `"repo_dir":"code"`, 1)).RunSpec
+	if len(rs.FileArchives) != 1 || rs.FileArchives[0] != (dstack.FileArchive{ID: "x", Path: "/etc/a"}) {
+		t.Errorf("%+v", rs.FileArchives)
+	}
+	if files := rs.Configuration.Files; len(files) != 1 || files[0].Path != "/etc/a" {
+		t.Errorf("%+v", files)
+	}
+	if repos := rs.Configuration.Repos; len(repos) != 1 || repos[0].URL != "https://example.com/a" || repos[0].Path != "code" || repos[0].IfExists != "skip" {
+		t.Errorf("%+v", repos)
 	}
 }
 

@@ -54,6 +54,7 @@ type Job struct {
 // JobSpec is what a replica runs.
 type JobSpec struct {
 	ReplicaNum     int                `json:"replica_num"`
+	ReplicaGroup   string             `json:"replica_group,omitempty"` // empty: the service has no groups
 	JobNum         int                `json:"job_num"`
 	JobName        string             `json:"job_name"`
 	JobsPerReplica int                `json:"jobs_per_replica"`
@@ -159,7 +160,7 @@ func buildRun(answer wire.RunAnswer, limit int) Run {
 		if limit > 0 && len(submissions) > limit {
 			submissions = submissions[len(submissions)-limit:]
 		}
-		run.Jobs = append(run.Jobs, Job{JobSpec: buildJobSpec(details.Run.Spec, j.JobSpec), JobSubmissions: submissions})
+		run.Jobs = append(run.Jobs, Job{JobSpec: buildReplicaSpec(details.Run.Spec, j.JobSpec), JobSubmissions: submissions})
 	}
 	run.StatusMessage = describeRun(details, run)
 	if details.Run.Status == dstack.RunFailed {
@@ -180,6 +181,15 @@ func buildRunSpec(rs dstack.RunSpec) AnswerRunSpec {
 	return AnswerRunSpec{RepoDir: repoDir, FileArchives: files, RunName: rs.RunName, RepoID: rs.RepoID, RepoData: rs.RepoData, RepoCodeHash: rs.RepoCodeHash,
 		ConfigurationPath: nullIfEmpty(rs.ConfigurationPath), Configuration: buildConfiguration(rs.Configuration),
 		Profile: buildProfile(rs.Profile), SSHKeyPub: nullIfEmpty(rs.SSHKeyPub)}
+}
+
+// buildReplicaSpec returns what a replica of a run runs.
+func buildReplicaSpec(rs dstack.RunSpec, old api.JobSpec) JobSpec {
+	js := buildJobSpec(v018.ForGroup(rs, old.ReplicaGroup), old)
+	if len(rs.Configuration.Groups) > 0 {
+		js.ReplicaGroup = old.ReplicaGroup
+	}
+	return js
 }
 
 func buildJobSpec(rs dstack.RunSpec, old api.JobSpec) JobSpec {

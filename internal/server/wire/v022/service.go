@@ -15,8 +15,9 @@ type ServiceConfiguration struct {
 	Model        any                `json:"model,omitempty"`
 	HTTPS        bool               `json:"https"`
 	Auth         bool               `json:"auth"`
-	Gateway      any                `json:"gateway"` // true, false, a name, or null
-	Replicas     spec.Replicas      `json:"replicas"`
+	Gateway      any                `json:"gateway"`  // true, false, a name, or null
+	Replicas     *spec.Replicas     `json:"replicas"` // nil: Groups
+	Groups       []Group            `json:"groups,omitempty"`
 	Scaling      *Scaling           `json:"scaling,omitempty"`
 	Probes       []Probe            `json:"probes,omitempty"`
 	RateLimits   []spec.RateLimit   `json:"rate_limits"`
@@ -35,6 +36,19 @@ type ServiceConfiguration struct {
 	Files        []spec.File        `json:"files"`
 	Repos        []spec.Repo        `json:"repos"`
 	Params
+}
+
+// Group is a group of replicas. What is null is as in the service.
+type Group struct {
+	Name       string        `json:"name"`
+	Replicas   spec.Replicas `json:"replicas"`
+	Scaling    *Scaling      `json:"scaling"`
+	Resources  Resources     `json:"resources"`
+	SpotPolicy spec.Text     `json:"spot_policy"`
+	Commands   []string      `json:"commands"`
+	Image      spec.Text     `json:"image"`
+	Python     spec.Text     `json:"python"`
+	NVCC       *bool         `json:"nvcc"`
 }
 
 // Params are the fields that configurations and profiles have in common.
@@ -93,7 +107,7 @@ type Probe struct {
 
 // Resources is what a replica requires of a machine.
 type Resources struct {
-	CPU     CPU                 `json:"cpu"`
+	CPU     any                 `json:"cpu"` // a number, or CPU
 	Memory  spec.Range[spec.GB] `json:"memory"`
 	ShmSize *spec.GB            `json:"shm_size"`
 	GPU     *GPU                `json:"gpu"`
@@ -126,7 +140,7 @@ var (
 func buildConfiguration(s spec.Service) ServiceConfiguration {
 	c := ServiceConfiguration{
 		Type: "service", Name: s.Name, Port: PortMapping{s.Port.Local, s.Port.Container}, HTTPS: s.HTTPS, Auth: s.Auth,
-		Replicas: s.Replicas, Scaling: buildScaling(s), Probes: buildProbes(s.Probes), RateLimits: orEmpty(s.RateLimits),
+		Replicas: &s.Replicas, Scaling: buildScaling(s.Scaling, s.Replicas), Probes: buildProbes(s.Probes), RateLimits: orEmpty(s.RateLimits),
 		Image: s.Image, Entrypoint: s.Entrypoint, WorkingDir: s.WorkingDir, HomeDir: s.HomeDir, RegistryAuth: s.RegistryAuth,
 		NVCC: s.NVCC, Env: s.Env, Setup: orEmpty(s.Setup), Resources: buildResources(s.Resources), Volumes: orEmpty(s.Volumes),
 		Commands: orEmpty(s.Commands), Files: orEmpty(s.Files), Repos: orEmpty(s.Repos), Params: buildParams(s.Params),
@@ -141,10 +155,22 @@ func buildConfiguration(s spec.Service) ServiceConfiguration {
 	default:
 		c.Gateway = s.Gateway
 	}
-	if slices.Contains(knownPythons, s.Python) {
-		c.Python = s.Python
+	c.Python = buildPython(s.Python)
+	for _, g := range s.Groups {
+		c.Replicas = nil
+		c.Groups = append(c.Groups, Group{Name: g.Name, Replicas: g.Replicas, Scaling: buildScaling(g.Scaling, g.Replicas),
+			Resources: buildResources(g.Resources), SpotPolicy: g.SpotPolicy, Commands: orEmpty(g.Commands), Image: g.Image,
+			Python: buildPython(g.Python), NVCC: g.NVCC})
 	}
 	return c
+}
+
+// buildPython returns a version of Python if clients accept it.
+func buildPython(version spec.Text) spec.Text {
+	if slices.Contains(knownPythons, version) {
+		return version
+	}
+	return ""
 }
 
 func buildProfile(p spec.Profile) Profile {
@@ -188,13 +214,12 @@ func buildRetry(p spec.Params) any {
 }
 
 // buildScaling returns the rule for the number of replicas, nil where the number is fixed: clients refuse both together.
-func buildScaling(s spec.Service) *Scaling {
-	if s.Scaling == nil || s.Replicas.Min == s.Replicas.Max {
+func buildScaling(s *spec.Scaling, replicas spec.Replicas) *Scaling {
+	if s == nil || replicas.Min == replicas.Max {
 		return nil
 	}
-	out := &Scaling{Metric: spec.MetricRPS, Target: s.Scaling.Target, ScaleUpDelay: s.Scaling.ScaleUpDelay,
-		ScaleDownDelay: s.Scaling.ScaleDownDelay}
-	if w := s.Scaling.Window; w != nil && slices.Contains(knownWindows, *w) {
+	out := &Scaling{Metric: spec.MetricRPS, Target: s.Target, ScaleUpDelay: s.ScaleUpDelay, ScaleDownDelay: s.ScaleDownDelay}
+	if w := s.Window; w != nil && slices.Contains(knownWindows, *w) {
 		out.Window = w
 	}
 	return out
@@ -217,12 +242,21 @@ func buildProbes(all []spec.Probe) []Probe {
 }
 
 func buildResources(r spec.Resources) Resources {
-	out := Resources{CPU: CPU{r.CPUArch, r.CPU}, Memory: r.Memory, ShmSize: r.ShmSize, Disk: r.Disk}
+	out := Resources{CPU: buildCPU(r), Memory: r.Memory, ShmSize: r.ShmSize, Disk: r.Disk}
 	if g := r.GPU; g != nil {
 		out.GPU = &GPU{Vendor: spec.Text(g.Maker()), Name: g.Name, Count: g.Count, Memory: g.Memory,
 			TotalMemory: g.TotalMemory, ComputeCapability: g.ComputeCapability}
 	}
 	return out
+}
+
+// buildCPU returns only the number if the type does not matter: the first clients of 0.19 know no types, and later ones
+// read both.
+func buildCPU(r spec.Resources) any {
+	if r.CPUArch == "" {
+		return r.CPU
+	}
+	return CPU{r.CPUArch, r.CPU}
 }
 
 func orEmpty[S ~[]E, E any](list S) S {

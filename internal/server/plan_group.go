@@ -1,0 +1,196 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/server/wire/v018"
+	"dstack/internal/spec"
+)
+
+// groupPlan is the plan of a group of replicas: where they can be placed.
+type groupPlan struct {
+	name         string
+	spec         dstack.RunSpec // as the replicas run it
+	placements   []dstack.Placement
+	rejections   []dstack.Rejection
+	advice       string // what to do if there is no placement; empty: unknown
+	portConflict string // why the replicas cannot share their machines' ports; empty: they can
+	mustRecreate bool   // no machine has capacity for a new replica beside the existing ones
+	hasMachines  bool   // there is any machine
+	notes        []string
+	failed       []string // notes about backends that did not answer
+}
+
+// placeGroup finds placements for a group. existing is the unfinished run with the name of the
+// plan; nil: none.
+func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
+	need := job.BuildRequirements(g.spec)
+	need.IsGlobalAdmin = c.isGlobalAdmin()
+	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
+	g.hasMachines, g.failed = len(offers) > 0, failed
+	if existing != nil {
+		beside, _ := placement.RankOffers(need, offers, used)
+		g.mustRecreate = len(beside) == 0
+		used = placement.ReleaseAllocations(used, existing.Replicas)
+	}
+	g.placements, g.rejections = placement.RankOffers(need, offers, used)
+	if len(g.placements) == 0 {
+		g.advice = placement.Advise(need, offers, used)
+	}
+}
+
+// countSharedPorts returns how many replicas listen on the port of the configuration at once: of
+// all groups that do not let it be chosen for them.
+func countSharedPorts(rs dstack.RunSpec) (replicas int) {
+	for _, name := range rs.Configuration.GroupNames() {
+		if group, _ := rs.ForGroup(name); !job.MayChoosePort(group) {
+			replicas += group.Configuration.Replicas.Min
+		}
+	}
+	return max(replicas, 1)
+}
+
+// rejectSharedPorts rejects all placements of a group if more replicas share the port than there
+// are machines, and plain processes would run on them: they share the ports of their machine, so
+// a machine takes only one replica.
+func (g *groupPlan) rejectSharedPorts(replicas int) {
+	if len(g.placements) >= replicas || len(g.placements) == 0 || job.MayChoosePort(g.spec) {
+		return
+	}
+	for _, one := range g.placements {
+		if !one.Offer.Engine.SharesPorts {
+			return
+		}
+	}
+	g.portConflict = fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports",
+		replicas, g.spec.Configuration.Port.Container)
+	for _, one := range g.placements {
+		g.rejections = append(g.rejections, dstack.Rejection{Offer: one.Offer, Reason: g.portConflict})
+	}
+	g.placements = nil
+	g.advice = sharedPortAdvice
+}
+
+const sharedPortAdvice = "let dstack choose the ports with port: auto, use one replica, or Docker"
+
+// buildNotes lists what the user should know before applying a plan.
+func (g *groupPlan) buildNotes() []string {
+	notes := []string{}
+	if !g.hasMachines {
+		return append(notes, "no machine is configured for this project")
+	}
+	if len(g.placements) == 0 || g.placements[0].Offer.Engine.Containers {
+		return notes
+	}
+	conf := g.spec.Configuration
+	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them; "+
+		"a program that listens on all addresses is open to the network")
+	if g.placements[0].Offer.Engine.ShowsServer {
+		notes = append(notes, "plain processes: this machine cannot hide the server's folder from the commands, with its "+
+			"database and keys")
+	}
+	if conf.Replicas.Max > len(g.placements) && conf.Replicas.Max > 1 && !job.MayChoosePort(g.spec) {
+		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once",
+			len(g.placements), conf.Replicas))
+	}
+	if conf.Python != "" {
+		notes = append(notes, fmt.Sprintf("python %s: plain processes use the machine's own Python", conf.Python))
+	}
+	if conf.NVCC != nil && *conf.NVCC {
+		notes = append(notes, "nvcc: plain processes use the CUDA tools of the machine")
+	}
+	if conf.Resources.ShmSize != nil {
+		notes = append(notes, "resources.shm_size: plain processes use the shared memory of the machine")
+	}
+	return notes
+}
+
+// joinNotes returns the notes of all groups, each once. A note that concerns only some groups
+// names them.
+func joinNotes(groups []groupPlan) []string {
+	joined := []string{}
+	for _, g := range groups {
+		for _, note := range g.notes {
+			var names []string
+			for _, other := range groups {
+				if slices.Contains(other.notes, note) {
+					names = append(names, other.name)
+				}
+			}
+			if len(names) < len(groups) {
+				note = "group " + strings.Join(names, ", ") + ": " + note
+			}
+			if !slices.Contains(joined, note) {
+				joined = append(joined, note)
+			}
+		}
+	}
+	return joined
+}
+
+// preview returns the plan as the command line shows it.
+func (g *groupPlan) preview() api.GroupPreview {
+	conf := g.spec.Configuration
+	preview := api.GroupPreview{Group: g.name, Min: conf.Replicas.Min, Max: conf.Replicas.Max, Resources: conf.Resources.String(),
+		Placements: []api.Placement{}, Rejections: []api.Rejection{}, Advice: g.advice}
+	for _, one := range g.placements {
+		preview.Placements = append(preview.Placements, api.Placement{Offer: v018.BuildOffer(one), Free: one.Free})
+	}
+	for _, one := range g.rejections {
+		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})
+		offer.Availability = "not_available"
+		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason})
+	}
+	return preview
+}
+
+// checkCapacity returns an error if a group that may have replicas has no placement, unless the
+// configuration lets the run wait for capacity.
+func (p runPlan) checkCapacity() error {
+	for _, g := range p.groups {
+		if len(p.groups) > 1 && g.spec.Configuration.Replicas.Max == 0 {
+			continue
+		}
+		if err := g.checkCapacity(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *groupPlan) checkCapacity(p runPlan) error {
+	prefix := ""
+	if len(p.spec.Configuration.Groups) > 0 {
+		prefix = "group " + g.name + ": "
+	}
+	if len(g.placements) > 0 {
+		return nil
+	}
+	if g.portConflict != "" {
+		return &dstack.Error{Kind: dstack.Invalid, Message: prefix + g.portConflict,
+			Hint: sharedPortAdvice}
+	}
+	if slices.ContainsFunc(g.rejections, placement.IsForGlobalAdmins) {
+		return newProcessForbiddenError()
+	}
+	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
+	if slices.Contains(events, spec.EventNoCapacity) {
+		return nil
+	}
+	reasons := make([]string, 0, len(g.rejections)+len(p.notes))
+	for _, one := range g.rejections {
+		reasons = append(reasons, one.Offer.Type+": "+one.Reason)
+	}
+	if len(reasons) == 0 {
+		reasons = p.notes
+	}
+	return &dstack.Error{Kind: dstack.NoCapacity, Message: prefix + "no machine suits: " + strings.Join(reasons, " · "),
+		Hint: g.advice}
+}
