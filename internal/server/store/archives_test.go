@@ -136,3 +136,37 @@ func TestArchives_OfEarlierRevisionsStay(t *testing.T) {
 		}
 	})
 }
+
+// TestArchives_Trimmed: of the archives of a user that nothing needs, the latest stay, and one that a run takes meanwhile.
+func TestArchives_Trimmed(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		now := time.Now()
+		h.s.SetClock(func() time.Time { now = now.Add(time.Second); return now })
+		unused, taken, latest := h.putArchive(h.user.ID, "a", nil), h.putArchive(h.user.ID, "b", nil), h.putArchive(h.user.ID, "c", nil)
+		run := h.submitted(runSpec("web"), now)
+		raw := h.openRaw()
+		_, err := raw.ExecContext(h.ctx(), "UPDATE archives SET bytes = 600000000")
+		h.noError(err)
+		tx, err := raw.BeginTx(h.ctx(), nil)
+		h.noError(err)
+		_, err = tx.ExecContext(h.ctx(), "UPDATE archives SET used_at = used_at + 1 WHERE id = '"+taken.ID+"'")
+		h.noError(err)
+		_, err = tx.ExecContext(h.ctx(), "INSERT INTO run_archives (run_id, archive_id) VALUES ('"+string(run.ID)+"', '"+taken.ID+"')")
+		h.noError(err)
+		done := make(chan error, 1)
+		go func() {
+			_, err := h.s.PutArchive(h.ctx(), h.user.ID, "d", bytes.NewReader(nil))
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			t.Errorf("the upload did not wait: %v", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+		h.noError(tx.Commit())
+		h.noError(<-done)
+		if got := h.hasArchives(unused, taken, latest); got[0] || !got[1] || !got[2] {
+			t.Errorf("unused, taken, latest: %v", got)
+		}
+	})
+}
