@@ -48,7 +48,7 @@ func (j *applyCommand) printUpload() {
 	j.printUploadSizes()
 	if left := sortLeftOut(j.upload.LeftOut); len(left) > 0 {
 		j.printItems("left out", describeLeftOut(left))
-		rule := escapeRule(strings.TrimPrefix(strings.TrimPrefix(left[0].Path, path.Clean(left[0].folder)), "/"))
+		rule := escapeRule(left[0].findPathInFolder())
 		if left[0].IsFolder {
 			rule += "/"
 		}

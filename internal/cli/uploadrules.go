@@ -47,6 +47,14 @@ type leftOutEntry struct {
 	folder string // that `files` names, with which Path begins; empty: Path is from the current folder
 }
 
+// findPathInFolder returns the path from the folder that `files` names, or from the current folder.
+func (e leftOutEntry) findPathInFolder() string {
+	if e.folder == "" {
+		return e.Path
+	}
+	return strings.TrimPrefix(e.Path, pathpkg.Clean(e.folder)+"/")
+}
+
 // uploadRules decide which entries of a folder are uploaded: the rules of
 // .dstackignore first, then the default ones, then those of git. A rule of .dstackignore
 // that takes back all names, such as `!*/`, does not take back what the default rules leave

@@ -210,7 +210,8 @@ func TestPlan_SaysWhatIsUploaded(t *testing.T) {
 		"              to upload one all the same, write this into .dstackignore: !certs/a.pem\n",
 	})
 	u.writeFile(".dstackignore", "!/certs/a.pem\n")
-	u.run("apply", "-f", "service.dstack.yml", "-y", "-d").check(t, ExitDone, nil, []string{" uploads      3 files, 2KB\n", " left out     .env, "})
+	u.run("apply", "-f", "service.dstack.yml", "-y", "-d").check(t, ExitDone, nil, []string{" uploads      3 files, 2KB\n", " left out     .env, ",
+		"write this into .dstackignore: !.env\n"})
 }
 
 func TestPlan_SaysNothingOfFilesThatAreNotLeftOut(t *testing.T) {

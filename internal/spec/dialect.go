@@ -55,7 +55,7 @@ var dialectRules = []dialectRule{
 	{DialectLater, "volume", "availability_zone auto_cleanup_duration tags claim_name storage_class_name access_modes read_only", nil},
 	{DialectLater, "gateway", "instance_type router tags replicas load_balancer", nil},
 
-	{DialectLater, "service", "model", (*strictyaml.Node).IsScalar},
+	{DialectLater, "service", "model", namesNoModelType},
 	{DialectLater, "service", "https", isText("auto")},
 	{DialectLater, "service", "replicas", isList},
 	{DialectLater, "service", "python", isText(laterPythons...)},
@@ -107,6 +107,11 @@ func namesMakerAndModel(n *strictyaml.Node) bool {
 // hasNoEvents reports whether `retry` is a mapping without events, which then are all events.
 func hasNoEvents(n *strictyaml.Node) bool {
 	return n.Kind == strictyaml.Mapping && n.Get("on_events").IsNull()
+}
+
+// namesNoModelType reports whether a model is a name, or a mapping without `type`, which then is chat.
+func namesNoModelType(n *strictyaml.Node) bool {
+	return n.IsScalar() || n.Kind == strictyaml.Mapping && n.Get("type") == nil
 }
 
 // FindDialect returns the dialect of a configuration or a profiles file. A file that is not

@@ -35,6 +35,8 @@ func TestFindDialect(t *testing.T) {
 			spec.DialectReport{Dialect: spec.DialectOriginal, Original: []string{"python", "backends.1"}}},
 		{"fields of later versions", serviceHead + "probes: []\nidle_duration: 1h\ndocker: false",
 			spec.DialectReport{Dialect: spec.DialectLater, Later: []string{"probes", "idle_duration", "docker"}}},
+		{"a model without a type", serviceHead + "model: {name: m, format: openai}", spec.DialectReport{Dialect: spec.DialectLater, Later: []string{"model"}}},
+		{"a model of null", serviceHead + "model: null", spec.DialectReport{Dialect: spec.DialectCommon}},
 		{"forms of later versions", serviceHead + "model: m\nhttps: auto\npython: 3.13\nworking_dir: /app\nretry: {duration: 1h}\nbackends: [verda]",
 			spec.DialectReport{Dialect: spec.DialectLater, Later: []string{"model", "https", "python", "working_dir", "retry", "backends.0"}}},
 		{"nested forms", serviceHead + "resources: {cpu: 'arm:4', gpu: 'nvidia:A100'}\nvolumes: ['/a:/b', {name: [v, w], path: /d}, {instance_path: /a, path: /c}]",

@@ -11,7 +11,7 @@ import (
 const modelWords = "{model.openai} or {model.tgi}"
 
 var modelCommon = []field[Model]{
-	{Key: requiredKey("type", "type: chat"), description: "The kind of the model.", shape: oneOfShape("chat"),
+	{Key: plainKey("type"), description: "The kind of the model.", defaultText: "chat", shape: oneOfShape("chat"),
 		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Type, _ = r.ReadOneOf(n, "chat") }},
 	{Key: requiredKey("name", "name: followed by the model's name"),
 		description: "The name that clients send as `model`.", shape: nonEmptyShape, examples: []string{"org/my-model"},
@@ -82,7 +82,7 @@ func (r *reader) readModel(n *strictyaml.Node) *Model {
 		}
 		return &Model{Type: "chat", Name: r.readNonEmpty(n), Format: "openai", Prefix: "/v1"}
 	}
-	m := &Model{Prefix: "/v1"}
+	m := &Model{Type: "chat", Prefix: "/v1"}
 	format := ""
 	if f := n.Get("format"); f.IsScalar() && modelMappings[f.Text] != nil {
 		format = f.Text

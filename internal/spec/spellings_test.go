@@ -131,7 +131,7 @@ var spellings = []struct{ path, want, inputs string }{
 	{"volumes", `[{"name":"v","path":"/d"}]`, "volumes: [{name: v, path: /d}] | volumes: ['v:/d'] | volumes: [v:/d] | volumes: ['v:/d/'] | volumes: [{name: v, path: //a/../d/.//}]"},
 	{"volumes", `[{"name":["v","w"],"path":"/d"}]`, "volumes: [{name: [v, w], path: /d}]"},
 	{"volumes", `[{"instance_path":"/v","path":"/d","optional":false}]`, "volumes: [{instance_path: /v, path: /d}] | volumes: [/v:/d] | volumes: [{instance_path: /v/, path: /d/}]"},
-	{"model", `{"type":"chat","name":"m","format":"openai","prefix":"/v1"}`, "model: {type: chat, name: m, format: openai} | model: m"},
+	{"model", `{"type":"chat","name":"m","format":"openai","prefix":"/v1"}`, "model: {type: chat, name: m, format: openai} | model: m | model: {name: m, format: openai}"},
 	{"model.name", `"off"`, "model: 'off' | model: {type: chat, name: off, format: openai}"},
 	{"model", `{"type":"chat","name":"m","format":"tgi","chat_template":null,"eos_token":null}`, "model: {type: chat, name: m, format: tgi}"},
 	{"auth", `false`, "auth: 'no' | auth: off | auth: 0 | auth: F"},

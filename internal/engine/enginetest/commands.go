@@ -212,7 +212,9 @@ func commandHasTerminal(h *harness) {
 }
 
 func commandIsInterrupted(h *harness) {
-	c := h.startCommand(h.runService(), &engine.Terminal{}, "sh", "-c", `trap 'echo interrupted; exit 5' INT; echo up; sleep 1000`)
+	// One long sleep would not end if the signal came just before it began.
+	c := h.startCommand(h.runService(), &engine.Terminal{}, "sh", "-c",
+		`trap 'echo interrupted; exit 5' INT; echo up; while :; do sleep 0.1; done`)
 	c.waitForOutput("up")
 	c.write("\x03")
 	if code, err := c.wait(); code != 5 || err != nil || !strings.Contains(c.stdout.String(), "interrupted") {

@@ -14,7 +14,7 @@ func reportsOtherPort(h *harness) {
 		return
 	}
 	spec := h.newSpec(h.f.Serve)
-	other := findFreePort(h.t)
+	other := FindFreePort(h.t)
 	spec.Env["PORT"] = strconv.Itoa(other)
 	id := h.startAttempt(spec)
 	r := h.waitForReport(id, "listening on another port", func(r dstack.Report) bool { return len(r.Listening) > 0 })

@@ -128,7 +128,7 @@ func (h *harness) cleanUp() {
 
 func (h *harness) newSpec(script string, change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
 	h.t.Helper()
-	port := findFreePort(h.t)
+	port := FindFreePort(h.t)
 	spec := dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Replica: "r", Run: "suite", Project: "main",
 		Image: h.f.Image, Argv: []string{"/bin/sh", "-i", "-c", script}, Script: script,
@@ -143,9 +143,9 @@ func (h *harness) newSpec(script string, change ...func(*dstack.AttemptSpec)) ds
 
 var lastPort atomic.Int64
 
-// findFreePort returns a port that is not in use, and a different one for each call. The
+// FindFreePort returns a port that is not in use, and a different one for each call. The
 // ports are below the range from which systems choose ports for connections.
-func findFreePort(t *testing.T) int {
+func FindFreePort(t *testing.T) int {
 	t.Helper()
 	const minPort, portCount = 12000, 20000
 	lastPort.CompareAndSwap(0, rand.Int64N(portCount)) // to avoid the ports of other tests

@@ -61,7 +61,9 @@ func TestStart_WaitsForHeldPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
+	// A port that the system chooses may have connections of other programs, too.
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: enginetest.FindFreePort(t)}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
