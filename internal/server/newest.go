@@ -25,8 +25,8 @@ func (s *Server) getCaller(c *apiCall, _ wire.Null) (v022.Caller, error) {
 	return caller, nil
 }
 
-// completeRunSpec fills in what later clients leave to the server: the key with which they attach, which is that of
-// getCaller, and the repo of a run without code.
+// completeRunSpec fills in what our client and later ones leave to the server: the key with which later clients attach,
+// which is that of getCaller.
 func (s *Server) completeRunSpec(c *apiCall, rs *dstack.RunSpec) error {
 	if rs.SSHKeyPub == "" {
 		caller, err := s.getCaller(c, wire.Null{})

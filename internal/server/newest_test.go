@@ -48,7 +48,7 @@ func TestNewest_ApplyChecksWhatTheUserSaw(t *testing.T) {
 		return h.callNewest(h.admin, api.ProjectPrefix+"/runs/apply", string(body), nil)
 	}
 	var run v022.Run
-	if a := apply("null", false); json.Unmarshal([]byte(a.text), &run) != nil || run.Status != "submitted" || run.DeploymentNum != 1 || run.StatusMessage != "submitted" {
+	if a := apply("null", false); json.Unmarshal([]byte(a.text), &run) != nil || run.Status != "submitted" || run.DeploymentNum != 1 || run.StatusMessage != "starting" {
 		t.Fatalf("%d %s", a.status, a.text)
 	}
 	if a := apply("null", false); a.status != 400 || !strings.Contains(a.text, "was started in the meantime") {
@@ -95,6 +95,15 @@ func TestNewest_CallerHasTheKeyOfTheirRuns(t *testing.T) {
 	}
 	if keys[h.admin] == keys[ann] {
 		t.Error("two users have one key")
+	}
+	h.initRepo()
+	ourSpec := h.newRunSpec("ours", plainService)
+	ourSpec.SSHKeyPub = ""
+	h.mustCall(api.PathApply, api.ApplyRequest{RunSpec: ourSpec}, nil)
+	var ours v022.Run
+	h.callNewest(h.admin, api.ProjectPrefix+"/runs/get", `{"run_name": "ours"}`, &ours)
+	if key := ours.RunSpec.SSHKeyPub; key == nil || *key != keys[h.admin] {
+		t.Errorf("a run of our own client has the key %v, and its user %s", key, keys[h.admin])
 	}
 	if a := h.callAs(h.admin, "/api/users/get_my_user", ""); strings.Contains(a.text, "private") {
 		t.Errorf("our own client gets %s", a.text)

@@ -188,6 +188,9 @@ func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string, leftOut [
 // applyRun submits a run, or a new revision of the unfinished run with the same
 // name. It fails if the revision has changed since the user saw the plan.
 func (s *Server) applyRun(c *apiCall, in api.ApplyRequest) (api.RunView, error) {
+	if err := s.completeRunSpec(c, &in.RunSpec); err != nil {
+		return api.RunView{}, err
+	}
 	run, err := s.applySpec(c, in.RunSpec, func(p runPlan) error {
 		have := 0
 		if p.existing != nil {

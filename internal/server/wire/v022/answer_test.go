@@ -68,6 +68,28 @@ func TestBuildRun_OutdatedReplica(t *testing.T) {
 	}
 }
 
+// A replica that does not become ready, and one that is not ready any more, have the reason as their error.
+func TestBuildRun_LateReplica(t *testing.T) {
+	for _, c := range []struct {
+		status dstack.ReplicaStatus
+		after  time.Duration
+		want   string
+	}{
+		{dstack.ReplicaStarting, 59 * time.Second, ""},
+		{dstack.ReplicaStarting, time.Minute, "nothing listens on port 8000"},
+		{dstack.ReplicaUnhealthy, 0, "nothing listens on port 8000"},
+		{dstack.ReplicaReady, time.Hour, ""},
+	} {
+		answer := newAnswer(t, plainService)
+		answer.Now = t0.Add(c.after)
+		answer.Details.Replicas[0].Status, answer.Details.Replicas[0].Reason = c.status, "nothing listens on port 8000"
+		got := BuildRun(GetRun{}, answer).LatestJobSubmission.Error
+		if valueOr(got, "") != c.want {
+			t.Errorf("%s after %s: %v", c.status, c.after, got)
+		}
+	}
+}
+
 func TestBuildRun_StatusMessages(t *testing.T) {
 	for _, c := range []struct {
 		name      string

@@ -2,6 +2,7 @@ package v022
 
 import (
 	"fmt"
+	"time"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -12,11 +13,12 @@ import (
 // attemptFinder finds the replica of an attempt.
 type attemptFinder struct {
 	details  store.RunDetails
+	now      time.Time
 	replicas map[dstack.AttemptID]dstack.Replica
 }
 
-func newAttemptFinder(details store.RunDetails) attemptFinder {
-	f := attemptFinder{details, map[dstack.AttemptID]dstack.Replica{}}
+func newAttemptFinder(details store.RunDetails, now time.Time) attemptFinder {
+	f := attemptFinder{details, now, map[dstack.AttemptID]dstack.Replica{}}
 	for _, r := range details.Replicas {
 		f.replicas[dstack.AttemptID(r.ID)] = r // of a replica without attempts
 		for _, past := range r.PastAttempts {
@@ -45,10 +47,21 @@ func (f attemptFinder) buildSubmission(old api.JobSubmission, ssh wire.SSHAddres
 		}
 	}
 	s.StatusMessage = describeSubmission(s)
-	if s.FinishedAt != nil && s.Status == "failed" {
+	switch {
+	case s.FinishedAt != nil && s.Status == "failed":
 		s.Error = s.TerminationReasonMessage
+	case old.ID == replica.Attempt && f.isLate(replica):
+		s.Error = nullIfEmpty(string(replica.Reason))
 	}
 	return s
+}
+
+// lateAfter is how long an attempt may start before clients show why it is not ready.
+const lateAfter = time.Minute
+
+// isLate reports whether a replica receives no requests for a reason that a user should see.
+func (f attemptFinder) isLate(r dstack.Replica) bool {
+	return r.Status == dstack.ReplicaUnhealthy || r.Status == dstack.ReplicaStarting && f.now.Sub(r.AttemptAt) >= lateAfter
 }
 
 // revisionOf returns the revision that a replica has. One whose containers the present revision did not change has that.

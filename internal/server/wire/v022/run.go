@@ -148,7 +148,7 @@ func buildRun(answer wire.RunAnswer, limit int) Run {
 		Status: old.Status, TerminationReason: old.TerminationReason, RunSpec: buildRunSpec(details.Run.Spec), Jobs: []Job{},
 		Cost: old.Cost, Service: buildService(old.Service), DeploymentNum: details.Run.Revision,
 	}
-	finder := newAttemptFinder(details)
+	finder := newAttemptFinder(details, answer.Now)
 	for _, j := range old.Jobs {
 		submissions := make([]JobSubmission, 0, len(j.JobSubmissions))
 		for _, s := range j.JobSubmissions {
