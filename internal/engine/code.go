@@ -191,6 +191,9 @@ func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 	case tar.TypeDir:
 		c.Mode |= 0o700
 	case tar.TypeReg:
+		if isSparse(h) {
+			return nil, newCodeError("%q is packed as a sparse file, whose holes the upload does not contain", h.Name)
+		}
 		c.Size, c.Mode = h.Size, c.Mode|0o600
 	case tar.TypeSymlink:
 		c.Linkname = h.Linkname
@@ -200,6 +203,17 @@ func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 		return nil, newCodeError("%q is neither a file, a folder nor a symbolic link", h.Name)
 	}
 	return c, nil
+}
+
+// isSparse reports whether a file is packed with its holes left out. An upload of a few bytes would be gigabytes in each
+// replica.
+func isSparse(h *tar.Header) bool {
+	for name := range h.PAXRecords {
+		if strings.HasPrefix(name, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 // Lengths that every file system can store. Tar archives allow names of 1 MiB, which can imply half a million folders.

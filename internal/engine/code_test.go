@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -242,6 +243,44 @@ func TestUnpackArchive_Limits(t *testing.T) {
 	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "larger than 4096MB") {
 		t.Errorf("too many bytes: %v", err)
 	}
+}
+
+// TestCheckArchive_SparseFile: the holes of a sparse file are not in the upload, which would become gigabytes in each replica.
+func TestCheckArchive_SparseFile(t *testing.T) {
+	const size = 4<<30 - 1
+	data := append([]byte(fmt.Sprintf("1\n%d\n1\n", size-1)), make([]byte, 512)...)[:512] // the map of its parts, and the last byte
+	data = append(data, 'x')
+	records := fmt.Appendf(nil, "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n23 GNU.sparse.name=f/a\n34 GNU.sparse.realsize=%d\n", size)
+	var packed bytes.Buffer
+	w := tar.NewWriter(&packed)
+	for _, entry := range []struct {
+		kind byte
+		data []byte
+	}{{tar.TypeReg, records}, {tar.TypeReg, data}} {
+		if err := w.WriteHeader(&tar.Header{Name: "f/a", Typeflag: entry.kind, Mode: 0o644, Size: int64(len(entry.data))}); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = w.Write(entry.data)
+	}
+	archive := packed.Bytes()
+	setTypeflag(archive[:512], tar.TypeXHeader) // which tar.Writer does not write
+	for name, check := range map[string]func(context.Context, io.Reader) ([]string, error){"code": engine.CheckArchive, "files": engine.CheckFiles} {
+		_, err := check(t.Context(), bytes.NewReader(archive))
+		if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "sparse") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// setTypeflag changes the type in the header of an entry, and its checksum.
+func setTypeflag(header []byte, kind byte) {
+	header[156] = kind
+	copy(header[148:156], "        ")
+	var sum int64
+	for _, b := range header {
+		sum += int64(b)
+	}
+	copy(header[148:156], fmt.Sprintf("%06o\x00 ", sum))
 }
 
 // TestCheckArchive_LongNames: a name of 1 MiB, which tar allows, would imply half a million folders, and take minutes.

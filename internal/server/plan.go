@@ -37,9 +37,6 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := checkSpec(rs, p.name); err != nil {
 		return p, err
 	}
-	if err := s.findExisting(c, &p); err != nil {
-		return p, err
-	}
 	template, templateNotes, err := s.resolveTemplate(c.ctx, rs.Configuration)
 	if err != nil {
 		return p, err
@@ -58,6 +55,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err != nil {
 		return p, err
 	}
+	if err := s.findExisting(c, &p); err != nil { // after Allocations: its replicas include all that hold something there
+		return p, err
+	}
 	shared := countSharedPorts(p.spec)
 	for _, name := range p.spec.Configuration.GroupNames() {
 		group := groupPlan{name: name}
@@ -71,11 +71,7 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if check, ok := job.ModelCheckOf(rs.Configuration); ok {
 		p.notes = append(p.notes, check.Describe())
 	}
-	for _, group := range p.groups {
-		if note := s.describeImage(c.ctx, c.project.ID, group); note != "" && !slices.Contains(p.notes, note) {
-			p.notes = append(p.notes, note)
-		}
-	}
+	p.notes = append(p.notes, s.describeImages(c.ctx, c.project.ID, p.groups)...)
 	return p, nil
 }
 

@@ -3,12 +3,35 @@ package server
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 	"dstack/internal/human"
 )
+
+// maxImageTime limits the time to ask registries about the images of all groups.
+const maxImageTime = 5 * time.Second
+
+// describeImages says how much has to be downloaded before the replicas of each group can start.
+// It asks about each image once.
+func (s *Server) describeImages(ctx context.Context, project dstack.ProjectID, groups []groupPlan) (notes []string) {
+	ctx, cancel := context.WithTimeout(ctx, maxImageTime)
+	defer cancel()
+	asked := map[string]bool{}
+	for _, g := range groups {
+		image := job.ChooseImage(g.spec)
+		if asked[image] || ctx.Err() != nil {
+			continue
+		}
+		asked[image] = len(g.placements) > 0
+		if note := s.describeImage(ctx, project, g); note != "" {
+			notes = append(notes, note)
+		}
+	}
+	return notes
+}
 
 // describeImage says how much has to be downloaded before the replicas can start,
 // or "" if nothing has to be, or nothing is known.

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
+	"dstack/internal/hub/hubtest"
 )
 
 func TestRuns_SubmitGetAndList(t *testing.T) {
@@ -304,6 +306,35 @@ func TestHistory_ComparesWithTheRevisionThatServed(t *testing.T) {
 	}
 	if len(history) != 3 {
 		t.Errorf("%d revisions", len(history))
+	}
+}
+
+// A replica that starts while its run is planned anew does not take the port from the next revision.
+func TestApply_ReleasesAllocationsMadeMeanwhile(t *testing.T) {
+	h, models := newTestServerWithHub(t)
+	h.initRepo()
+	offer := testOffer()
+	offer.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
+	h.backend.offers = []dstack.Offer{offer}
+	run := h.submitRun("web")
+	goOn := make(chan struct{})
+	models.Fail(hubtest.Fault{Until: goOn})
+	answered := make(chan apiResponse, 1)
+	go func() {
+		rs := h.newRunSpec("web", plainService+"model: {type: chat, name: org/m, format: tgi}\n")
+		answered <- h.callAs(h.admin, api.PathApply, api.ApplyRequest{RunSpec: rs, Revision: 1})
+	}()
+	for len(models.Requests()) == 0 && len(answered) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []lifecycle.NewNum{{Num: 0}}})
+	h.stepReplica(h.findReplica(run.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true,
+			Placement: &dstack.Placement{Offer: offer, Claim: dstack.Claim{Ports: []int{8000}}}}
+	})
+	close(goOn)
+	if a := <-answered; a.status != http.StatusOK {
+		t.Errorf("answered %d %s", a.status, a.text)
 	}
 }
 

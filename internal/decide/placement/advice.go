@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -89,6 +90,22 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 			slices.Sort(known)
 			lines = append(lines, fmt.Sprintf("this server has the %s: %s", filter.what, strings.Join(known, ", ")))
 		}
+	}
+	return append(lines, advisePrices(need, offers)...)
+}
+
+// advisePrices names the spot policy and the highest price if they exclude all offers.
+func advisePrices(need dstack.Requirements, offers []dstack.Offer) (lines []string) {
+	if len(offers) == 0 {
+		return nil
+	}
+	cheapest := slices.MinFunc(offers, func(a, b dstack.Offer) int { return cmp.Compare(a.Price, b.Price) }).Price
+	if need.MaxPrice != nil && cheapest > *need.MaxPrice {
+		lines = append(lines, fmt.Sprintf("raise `max_price`: the cheapest machine of this server costs $%g an hour", cheapest))
+	}
+	if need.Spot != nil && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.Spot == *need.Spot }) {
+		policy := map[bool]string{true: "no", false: "only"}[*need.Spot]
+		lines = append(lines, fmt.Sprintf("this server has %s spot machines: write `spot_policy: auto`", policy))
 	}
 	return lines
 }

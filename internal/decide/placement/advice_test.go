@@ -20,6 +20,7 @@ func TestAdvise(t *testing.T) {
 		r.CPU.Min, r.Explicit.CPU = &n, true
 		return r
 	}
+	yes, cent := true, 0.01
 	for _, c := range []struct {
 		name   string
 		need   dstack.Requirements
@@ -31,6 +32,11 @@ func TestAdvise(t *testing.T) {
 			"this server has the backends: local"},
 		{"a region and a type", dstack.Requirements{Regions: []string{"eu"}, InstanceTypes: []string{"p5"}}, []dstack.Offer{laptop}, nil,
 			"this server has the regions: local\nthis server has the instance types: laptop"},
+		{"spot machines only", dstack.Requirements{Spot: &yes}, []dstack.Offer{laptop, docker}, nil,
+			"this server has no spot machines: write `spot_policy: auto`"},
+		{"a lower price than that of any machine", dstack.Requirements{MaxPrice: &cent},
+			[]dstack.Offer{{Price: 2}, {Price: 1.5}}, nil,
+			"raise `max_price`: the cheapest machine of this server costs $1.5 an hour"},
 		{"a machine that does not exist", dstack.Requirements{InstanceName: "box"}, []dstack.Offer{laptop}, nil,
 			"this server has the machines: laptop"},
 		{"an image without Docker", dstack.Requirements{IsGlobalAdmin: true, NeedsImage: true}, []dstack.Offer{laptop}, nil,

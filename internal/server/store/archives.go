@@ -87,21 +87,25 @@ func deleteOldArchives(ctx context.Context, tx bun.Tx, now time.Time) error {
 // maxUnusedBytes: the least recently used first.
 func trimArchives(ctx context.Context, tx bun.Tx, user string) error {
 	var rows []archiveRow
-	err := tx.NewRaw("SELECT id, bytes FROM archives WHERE user_id = ? AND NOT "+isNeeded+" ORDER BY used_at DESC, id", user).Scan(ctx, &rows)
+	err := tx.NewRaw("SELECT id, bytes, used_at FROM archives WHERE user_id = ? AND NOT "+isNeeded+" ORDER BY used_at DESC, id", user).Scan(ctx, &rows)
 	if err != nil {
 		return err
 	}
 	var size int64
-	var beyond []string
 	for i, row := range rows {
-		if size += row.Bytes; size > maxUnusedBytes && i > 0 {
-			beyond = append(beyond, row.ID)
+		if size += row.Bytes; size <= maxUnusedBytes || i == 0 {
+			continue
+		}
+		if err := deleteUnused(ctx, tx, row); err != nil {
+			return err
 		}
 	}
-	if len(beyond) == 0 {
-		return nil
-	}
-	_, err = tx.NewRaw("DELETE FROM archives WHERE id IN (?)", bun.List(beyond)).Exec(ctx)
+	return nil
+}
+
+// deleteUnused deletes an archive unless it was used since row was read: another transaction may have pinned it meanwhile.
+func deleteUnused(ctx context.Context, tx bun.Tx, row archiveRow) error {
+	_, err := tx.NewRaw("DELETE FROM archives WHERE id = ? AND used_at = ? AND NOT "+isNeeded, row.ID, row.UsedAt).Exec(ctx)
 	return err
 }
 

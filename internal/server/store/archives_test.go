@@ -136,3 +136,57 @@ func TestArchives_OfEarlierRevisionsStay(t *testing.T) {
 		}
 	})
 }
+
+// takeDuring has a run take an archive in a transaction that begins before do, and ends while do waits for it.
+func (h *fixture) takeDuring(file dstack.FileArchive, run dstack.RunID, do func() error) {
+	h.t.Helper()
+	tx, err := h.openRaw().BeginTx(h.ctx(), nil)
+	h.noError(err)
+	_, err = tx.ExecContext(h.ctx(), "UPDATE archives SET used_at = used_at + 1 WHERE id = '"+file.ID+"'")
+	h.noError(err)
+	_, err = tx.ExecContext(h.ctx(), "INSERT INTO run_archives (run_id, archive_id) VALUES ('"+string(run)+"', '"+file.ID+"')")
+	h.noError(err)
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		h.t.Errorf("it did not wait: %v", err)
+		done <- nil
+	case <-time.After(200 * time.Millisecond):
+	}
+	h.noError(tx.Commit())
+	h.noError(<-done)
+}
+
+// TestArchives_Trimmed: of the archives of a user that nothing needs, the latest stay, and one that a run takes meanwhile.
+func TestArchives_Trimmed(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		now := time.Now()
+		h.s.SetClock(func() time.Time { now = now.Add(time.Second); return now })
+		unused, taken, latest := h.putArchive(h.user.ID, "a", nil), h.putArchive(h.user.ID, "b", nil), h.putArchive(h.user.ID, "c", nil)
+		run := h.submitted(runSpec("web"), now)
+		_, err := h.openRaw().ExecContext(h.ctx(), "UPDATE archives SET bytes = 600000000")
+		h.noError(err)
+		h.takeDuring(taken, run.ID, func() error {
+			_, err := h.s.PutArchive(h.ctx(), h.user.ID, "d", bytes.NewReader(nil))
+			return err
+		})
+		if got := h.hasArchives(unused, taken, latest); got[0] || !got[1] || !got[2] {
+			t.Errorf("unused, taken, latest: %v", got)
+		}
+	})
+}
+
+// TestArchives_OfDeletedUsers: an archive stays that a run takes while its user is deleted.
+func TestArchives_OfDeletedUsers(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		user := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: "ann", GlobalRole: dstack.RoleUser, TokenHash: hash("ann"), CreatedAt: t0}
+		h.noError(h.s.CreateUser(h.ctx(), user))
+		unused, taken := h.putArchive(user.ID, "a", nil), h.putArchive(user.ID, "b", nil)
+		run := h.submitted(runSpec("web"), time.Now())
+		h.takeDuring(taken, run.ID, func() error { return h.s.DeleteUsers(h.ctx(), []string{"ann"}, "") })
+		if got := h.hasArchives(unused, taken); got[0] || !got[1] {
+			t.Errorf("unused, taken: %v", got)
+		}
+	})
+}

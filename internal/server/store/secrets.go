@@ -196,8 +196,8 @@ func (s *Store) DeleteSecrets(ctx context.Context, p dstack.ProjectID, names []s
 			}
 		}
 		if len(used) > 0 && !force {
-			return conflict("stop these runs, or delete with --force: replicas that run keep the value, and none can start "+
-				"without it", "cannot delete: %s", strings.Join(used, "; "))
+			return conflict("stop these runs first: replicas that run keep the value, and none can start without it",
+				"cannot delete: %s", strings.Join(used, "; "))
 		}
 		_, err = tx.NewRaw("DELETE FROM secrets WHERE project_id = ? AND name IN (?)", string(p), bun.List(names)).Exec(ctx)
 		return err

@@ -92,7 +92,13 @@ func (s *Store) DeleteUsers(ctx context.Context, names []string, heir dstack.Use
 			return conflict("give the projects to another user with --new-owner NAME, or delete them first",
 				"cannot delete users: %s", strings.Join(lines, ", "))
 		}
-		_, err = tx.NewRaw("DELETE FROM archives WHERE user_id IN (SELECT id FROM users WHERE name IN (?)) AND NOT "+isNeeded, bun.List(names)).Exec(ctx)
+		const theirs = "FROM archives WHERE user_id IN (SELECT id FROM users WHERE name IN (?))"
+		if s.kind == postgres { // waits for submissions that take them
+			if _, err := tx.NewRaw("SELECT id "+theirs+" FOR UPDATE", bun.List(names)).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		_, err = tx.NewRaw("DELETE "+theirs+" AND NOT "+isNeeded, bun.List(names)).Exec(ctx)
 		if err != nil {
 			return err
 		}

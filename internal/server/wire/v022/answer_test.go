@@ -309,3 +309,14 @@ func TestBuildFleets(t *testing.T) {
 		}
 	}
 }
+
+// Without jobs, a client says of a submitted service that it waits for requests, unless the message is another than the status.
+func TestBuildRun_StatusMessageBeforeTheFirstReplica(t *testing.T) {
+	for replicas, want := range map[int]string{0: "submitted", 1: "starting"} {
+		answer := newAnswer(t, plainService)
+		answer.Details.Run.Status, answer.Details.Run.DesiredReplicas, answer.Details.Replicas = dstack.RunSubmitted, replicas, nil
+		if run := BuildRun(GetRun{}, answer); run.Status != "submitted" || run.StatusMessage != want || len(run.Jobs) != 0 {
+			t.Errorf("%d replicas: %s, %q, %d jobs", replicas, run.Status, run.StatusMessage, len(run.Jobs))
+		}
+	}
+}

@@ -108,6 +108,8 @@ func describeRun(details store.RunDetails, run Run) string {
 		return "pulling"
 	case latest != nil && run.Status == "pending" && details.Run.DesiredReplicas > 0:
 		return "retrying"
+	case latest == nil && run.Status == "submitted" && details.Run.DesiredReplicas > 0:
+		return "starting" // "submitted" without jobs means for clients that the service waits for requests
 	}
 	return run.Status
 }
