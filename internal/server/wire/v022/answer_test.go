@@ -107,6 +107,9 @@ func TestBuildRun_StatusMessages(t *testing.T) {
 		{"stopped", func(d *store.RunDetails) {
 			d.Run.Status, d.Run.Ending, d.Replicas[0].Status, d.Replicas[0].FinishedAt = dstack.RunTerminated, dstack.EndStopped, dstack.ReplicaTerminated, t0
 		}, "terminated", "stopped"},
+		{"past its max_duration", func(d *store.RunDetails) {
+			d.Run.Status, d.Run.Ending, d.Replicas[0].Status, d.Replicas[0].FinishedAt = dstack.RunTerminated, dstack.EndDuration, dstack.ReplicaTerminated, t0
+		}, "terminated", "max duration exceeded"},
 		{"aborted", func(d *store.RunDetails) {
 			d.Run.Status, d.Run.Ending, d.Replicas[0].Status, d.Replicas[0].FinishedAt = dstack.RunTerminated, dstack.EndAborted, dstack.ReplicaTerminated, t0
 		}, "terminated", "aborted"},

@@ -46,6 +46,9 @@ func (f attemptFinder) buildSubmission(old api.JobSubmission, ssh wire.SSHAddres
 			Dockerized: data.Dockerized || ssh != (wire.SSHAddress{}),
 		}
 	}
+	if s.TerminationReason != nil && *s.TerminationReason == "terminated_by_server" && f.details.Run.Ending == dstack.EndDuration {
+		s.TerminationReason = new("max_duration_exceeded") // 0.18.10 has no such reason
+	}
 	s.StatusMessage = describeSubmission(s)
 	switch {
 	case s.FinishedAt != nil && s.Status == "failed":
@@ -91,6 +94,7 @@ var submissionMessages = map[string]string{
 	"interrupted_by_no_capacity":         "interrupted",
 	"terminated_by_user":                 "stopped",
 	"aborted_by_user":                    "aborted",
+	"max_duration_exceeded":              "max duration exceeded",
 	"creating_container_error":           "error",
 	"waiting_runner_limit_exceeded":      "error",
 }
