@@ -72,11 +72,12 @@ func (p *peer) start() error {
 		return err
 	}
 	defer log.Close()
-	p.cmd = p.newCommand(append([]string{"server", "--host", "127.0.0.1", "--port", strconv.Itoa(p.port), "--token", token}, p.flags...)...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
+	cmd := p.newCommand(append([]string{"server", "--host", "127.0.0.1", "--port", strconv.Itoa(p.port), "--token", token}, p.flags...)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
 		return err
 	}
+	p.cmd = cmd
 	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		if p.token, err = p.readToken(); err == nil {
 			if _, err = p.call("/api/projects/list", "{}"); err == nil {
