@@ -81,15 +81,15 @@ func newOperation[In, Out any](
 
 // answerIn returns a handler that answers in the form of a dialect.
 func answerIn[In, Out, Body any](handle func(*Server, *apiCall, In) (Out, error), encode func(Out) Body) func(*Server, *apiCall, In) (Body, error) {
-	return translate(keep[In], handle, func(_ In, out Out) Body { return encode(out) })
+	return translateHandler(keepRequest[In], handle, func(_ In, out Out) Body { return encode(out) })
 }
 
-// keep is the decode function of requests that have the form of the handler already.
-func keep[In any](in In) (In, error) { return in, nil }
+// keepRequest is the decode function of requests that have the form of the handler already.
+func keepRequest[In any](in In) (In, error) { return in, nil }
 
-// translate returns a handler whose requests and answers have the form of a dialect: decode returns the request of the
+// translateHandler returns a handler whose requests and answers have the form of a dialect: decode returns the request of the
 // given handler, and encode its answer to the request.
-func translate[Request, In, Out, Body any](
+func translateHandler[Request, In, Out, Body any](
 	decode func(Request) (In, error), handle func(*Server, *apiCall, In) (Out, error), encode func(Request, Out) Body,
 ) func(*Server, *apiCall, Request) (Body, error) {
 	return func(s *Server, c *apiCall, request Request) (body Body, err error) {

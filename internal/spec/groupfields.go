@@ -164,13 +164,13 @@ func (r *reader) checkGroupName(item *strictyaml.Node, name string, isWritten bo
 	case !groupNamePattern.MatchString(name):
 		r.Add(at, fmt.Sprintf("`%.60s` is not a valid name for a group", name), groupNameHint)
 	case taken:
-		r.Add(at, fmt.Sprintf("two groups are called `%s`: %s and this one", name, ordinal(other)),
+		r.Add(at, fmt.Sprintf("two groups are called `%s`: %s and this one", name, formatPosition(other)),
 			"give each group a name of its own; without one, its name is its position: 0, 1, …")
 	}
 }
 
-// ordinal names a position in a list.
-func ordinal(position int) string { return fmt.Sprintf("number %d", position+1) }
+// formatPosition formats a position in a list.
+func formatPosition(position int) string { return fmt.Sprintf("number %d", position+1) }
 
 // checkGroups checks what concerns groups and the service, or several groups.
 func (r *reader) checkGroups(root *strictyaml.Node, s *Service) {

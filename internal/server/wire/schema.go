@@ -65,8 +65,8 @@ type schemaRules struct {
 
 // requestRules has the types with an UnmarshalJSON, which accept more than they write.
 var requestRules = schemaRules{isRequest: true, nameSuffix: "Request", fixed: map[reflect.Type]Schema{
-	reflect.TypeFor[spec.Service](): refer(configurationPrefix + "service"),
-	reflect.TypeFor[spec.Profile](): refer(configurationPrefix + "profile"),
+	reflect.TypeFor[spec.Service](): buildReference(configurationPrefix + "service"),
+	reflect.TypeFor[spec.Profile](): buildReference(configurationPrefix + "profile"),
 	reflect.TypeFor[time.Time]():    timeSchema,
 	// Decode refuses null, unless the field is optional.
 	reflect.TypeFor[json.RawMessage](): {"not": Schema{"type": "null"}},
@@ -95,7 +95,7 @@ var documentSchemas = map[string]Schema{
 	"RepoInfo":  repoSchema,
 	"RepoData":  repoSchema,
 	"RepoCreds": {"type": "object"},
-	"Resources": refer(configurationPrefix + "resources"),
+	"Resources": buildReference(configurationPrefix + "resources"),
 }
 
 var repoSchema = Schema{"type": "object", "required": []string{"repo_type"},
@@ -117,7 +117,8 @@ func (r schemaRules) hasOwnEncoding(t reflect.Type) bool {
 
 var timeSchema = Schema{"type": "string", "format": "date-time"}
 
-func refer(name string) Schema { return Schema{"$ref": definitionsPath + name} }
+// buildReference returns the schema that refers to the definition with a name.
+func buildReference(name string) Schema { return Schema{"$ref": definitionsPath + name} }
 
 // AllowNull returns a schema that also accepts null.
 func AllowNull(s Schema) Schema {
@@ -205,7 +206,7 @@ func (s *Schemas) define(t reflect.Type, rules schemaRules) Schema {
 		s.Definitions[name] = Schema{} // ends the recursion of a type that contains itself
 		s.Definitions[name] = s.buildObject(t, rules)
 	}
-	return refer(name)
+	return buildReference(name)
 }
 
 // nameSchema returns the name of a type's schema. Types outside of package api get their
@@ -306,5 +307,5 @@ func (s *Schemas) ErrorSchema(status int) Schema {
 				"loc": Schema{"type": "array", "items": Schema{"type": []string{"string", "integer"}}}}}})
 	}
 	s.Definitions[name] = definition
-	return refer(name)
+	return buildReference(name)
 }
