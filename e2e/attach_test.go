@@ -12,12 +12,23 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"dstack/internal/api"
 )
+
+// attachedPort is held by a test while a published client attaches. Such a client chooses the first port from 10999 on that
+// nobody listens on, and listens there a second later: two that choose at the same time would read each other's output.
+var attachedPort sync.Mutex
+
+// holdAttachedPort waits until no other test attaches, and lets the next one attach when this test has ended.
+func holdAttachedPort(t *testing.T) {
+	attachedPort.Lock()
+	t.Cleanup(attachedPort.Unlock)
+}
 
 // attachedClient is a command of the published client that goes on, with a user who reads and types.
 type attachedClient struct {
@@ -96,6 +107,7 @@ func (a *attachedClient) expectEnd(code int, words ...string) {
 func TestPublished_AttachedApply(t *testing.T) {
 	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		needPiece(t, "ssh", "DSTACK_TEST_SSH")
+		holdAttachedPort(t)
 		h := newHarness(t, engine)
 		p := newPublishedClient(h)
 		dir := p.writeService("shown")
@@ -128,6 +140,7 @@ func TestPublished_AttachedApply(t *testing.T) {
 func TestPublished_AttachedApplyEnds(t *testing.T) {
 	t.Parallel()
 	needPiece(t, "ssh", "DSTACK_TEST_SSH")
+	holdAttachedPort(t)
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
 	dir := p.writeService("ends")
@@ -149,6 +162,7 @@ func TestPublished_AttachedApplyEnds(t *testing.T) {
 func TestPublished_AttachedApplyAborts(t *testing.T) {
 	t.Parallel()
 	needPiece(t, "ssh", "DSTACK_TEST_SSH")
+	holdAttachedPort(t)
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
 	apply := p.start(p.writeService("aborted"), "apply", "-f", "service.dstack.yml", "-y")
@@ -180,6 +194,7 @@ type publishedAttachment struct {
 func TestPublished_AttachedAPI(t *testing.T) {
 	t.Parallel()
 	needPiece(t, "ssh", "DSTACK_TEST_SSH")
+	holdAttachedPort(t)
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
 	program, err := filepath.Abs("clients/published_attach.py")
