@@ -18,6 +18,7 @@ type Set struct {
 	byKey     map[string]Backend
 	byProject map[string][]string // project name in lower case → keys, in the order of the configuration
 	fallback  string              // the project whose backends unconfigured projects have; empty: they have none
+	shared    []string            // keys of the backends that every project has
 }
 
 // NewSet returns an empty set.
@@ -37,6 +38,13 @@ func (s *Set) Add(project, key string, b Backend) {
 // it is not asked for offers.
 func (s *Set) Keep(key string, b Backend) { s.byKey[key] = b }
 
+// Share makes a backend available to every project. It offers each project only its own
+// machines: see dstack.Requirements.Project.
+func (s *Set) Share(key string, b Backend) {
+	s.byKey[key] = b
+	s.shared = append(s.shared, key)
+}
+
 // Configure declares that the configuration names a project: without an Add it has no
 // backends.
 func (s *Set) Configure(project string) {
@@ -51,10 +59,11 @@ func (s *Set) SetFallback(project string) { s.fallback = strings.ToLower(project
 // Of returns the keys of a project's backends. As everywhere, the case of a
 // project's name does not matter.
 func (s *Set) Of(project string) []string {
-	if keys, isConfigured := s.byProject[strings.ToLower(project)]; isConfigured {
-		return keys
+	keys, isConfigured := s.byProject[strings.ToLower(project)]
+	if !isConfigured {
+		keys = s.byProject[s.fallback]
 	}
-	return s.byProject[s.fallback]
+	return slices.Concat(keys, s.shared)
 }
 
 // Get returns a backend by its key. It fails with kind Unavailable if the key is

@@ -46,9 +46,12 @@ type Offer struct {
 	Type          string             `json:"type"` // instance type; the machine's name if it is owned
 	Hardware      Hardware           `json:"hardware"`
 	Spot          bool               `json:"spot"`
-	Price         float64            `json:"price"`           // dollars per hour
-	OwnedInstance InstanceID         `json:"owned,omitempty"` // the existing machine that replicas share; empty: a new one is rented for one replica
-	Host          string             `json:"host,omitempty"`  // see Instance.Host
+	Price         float64            `json:"price"`                 // dollars per hour
+	OwnedInstance InstanceID         `json:"owned,omitempty"`       // the existing machine that replicas share; empty: a new one is rented for one replica
+	Host          string             `json:"host,omitempty"`        // see Instance.Host
+	Fleet         string             `json:"fleet,omitempty"`       // name of the fleet that an owned machine belongs to
+	IsRemote      bool               `json:"is_remote,omitempty"`   // an owned machine that is reached over a network: it may go away and come back
+	IsDraining    bool               `json:"is_draining,omitempty"` // gets no new replicas
 	Engine        EngineCapabilities `json:"engine"`
 }
 
@@ -83,6 +86,7 @@ type GPU struct {
 // empty list imposes no restriction. Defaults in Resources apply to rented
 // machines only; for owned machines see spec.Resources.Explicit.
 type Requirements struct {
+	Project       ProjectID // whose machines may be used; backends of hosts offer only those of the project
 	Resources     spec.Resources
 	Port          int
 	AnyPort       bool   // the replica listens on the port that its engine chooses, so it claims none of a machine

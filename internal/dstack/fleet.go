@@ -1,0 +1,111 @@
+package dstack
+
+import (
+	"time"
+
+	"dstack/internal/spec"
+)
+
+// FleetID identifies a fleet.
+type FleetID string
+
+// Fleet is a set of the user's own machines, reached by SSH, that the runs of a project share.
+type Fleet struct {
+	ID            FleetID
+	Project       ProjectID
+	ProjectName   string
+	Name          string     // unique in the project
+	Configuration spec.Fleet // as it was applied last; it contains no keys
+	Author        string     // name of the user who applied it last
+	CreatedAt     time.Time
+	IsDeleting    bool // its deletion was requested; it exists until nothing runs on its hosts
+	Hosts         []Host
+}
+
+// Host is one machine of a fleet.
+type Host struct {
+	ID          InstanceID // also the ID of its instance, and of the host in endpoints
+	Fleet       FleetID
+	FleetName   string
+	Project     ProjectID
+	ProjectName string
+	Num         int    // numbered from 0 within the fleet; never used again
+	Name        string // the host name or address that the configuration has; the type of its offer
+	Login       SSHLogin
+	Jump        *SSHLogin         // the SSH server through which the host is reached; nil: directly
+	Env         map[string]string // of every run on the host
+	IsDraining  bool              // gets no new replicas, and its replicas are placed elsewhere
+	IsLeaving   bool              // not in the configuration any more: drained, and then removed
+	Check       HostCheck
+}
+
+// SSHLogin is how to log in to an SSH server.
+type SSHLogin struct {
+	Address      string // host:port
+	User         string
+	PrivateKey   string   // a PEM block or an OpenSSH key, without a passphrase; secret
+	HostKey      string   // the pinned key, as in authorized_keys; empty: none was seen yet
+	Fingerprints []string // SHA256:… of the host keys that the configuration allows; empty: the first key that is seen is pinned
+}
+
+// HostStatus is the result of the latest check of a host.
+type HostStatus string
+
+// The statuses of a host.
+const (
+	HostPending     HostStatus = "pending"     // not checked yet
+	HostReady       HostStatus = "ready"       // can run replicas
+	HostFailed      HostStatus = "failed"      // a check failed: the user has to mend something
+	HostUnreachable HostStatus = "unreachable" // was ready, and does not answer now
+)
+
+// HostStep is one step of the check of a host. The steps are made in this order.
+type HostStep string
+
+// The steps of a check.
+const (
+	HostStepConnect   HostStep = "connect"   // the address answers
+	HostStepHostKey   HostStep = "host key"  // its key is the pinned one
+	HostStepLogin     HostStep = "login"     // the user's key is accepted
+	HostStepShell     HostStep = "shell"     // commands run, and print only their own output
+	HostStepDocker    HostStep = "docker"    // the Docker Engine answers, and is new enough
+	HostStepHardware  HostStep = "hardware"  // CPUs, memory, disk and GPUs are known
+	HostStepIdentity  HostStep = "identity"  // no other host is the same machine
+	HostStepResources HostStep = "resources" // it has what the fleet's resources ask for
+)
+
+// HostCheck is what the latest check of a host found. Its JSON form is stored in the database.
+type HostCheck struct {
+	Status    HostStatus
+	Step      HostStep  // with HostFailed and HostUnreachable: the step that failed
+	Message   string    // with HostFailed and HostUnreachable: why, for the user
+	Hint      string    // what the user can do; may be empty
+	CheckedAt time.Time // when the check ended
+	Since     time.Time // since when the status has been the same
+	NextAt    time.Time // when the host is checked again
+	Failures  int       // failed checks in a row
+	Found     HostFacts // what the latest successful steps found, also of earlier checks
+}
+
+// HostFacts is what a check found on a host. A zero field is not known.
+type HostFacts struct {
+	System        string // such as Debian GNU/Linux 13
+	MachineID     string // identifies the machine, such as /etc/machine-id with its boot ID
+	EngineID      string // the Docker Engine's own ID
+	DockerVersion string // such as 28.2.2
+	DockerAPI     string // such as 1.41
+	DockerAccess  DockerAccess
+	DriverVersion string // of its GPUs
+	Hardware      Hardware
+	Warnings      []string // for the user: what does not stop the host from being used
+}
+
+// DockerAccess is how the Docker Engine of a host is reached.
+type DockerAccess string
+
+// The ways to a Docker Engine.
+const (
+	DockerSocket    DockerAccess = "socket"     // its socket is forwarded by SSH
+	DockerStdio     DockerAccess = "stdio"      // docker system dial-stdio
+	DockerSudoStdio DockerAccess = "sudo stdio" // sudo -n docker system dial-stdio
+)
