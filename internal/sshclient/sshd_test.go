@@ -33,6 +33,8 @@ type sshd struct {
 	log     *logFile
 	cmd     *exec.Cmd
 	starts  int
+	// maxFiles is the limit of open files of the server's processes; 0: that of the tests.
+	maxFiles int
 }
 
 // startSSHD starts a server with further lines of configuration.
@@ -152,6 +154,10 @@ func (s *sshd) start(lines ...string) {
 	config += strings.ReplaceAll(text, "HostKey ", "HostKey "+s.dir+"/") + "\n"
 	path := s.write("sshd_config", config)
 	s.cmd = &exec.Cmd{Path: s.cmd.Path, Args: []string{s.cmd.Path, "-D", "-e", "-f", path}, Stderr: s.log.file}
+	if s.maxFiles > 0 {
+		s.cmd.Args = []string{"sh", "-c", fmt.Sprintf("ulimit -n %d; exec %s", s.maxFiles, strings.Join(s.cmd.Args, " "))}
+		s.cmd.Path = "/bin/sh"
+	}
 	s.starts++
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
