@@ -75,7 +75,7 @@ type Hardware struct {
 
 // GPU is one graphics processor of a machine.
 type GPU struct {
-	ID         string `json:"id"`              // the engine's identifier, such as GPU-1b2c…
+	ID         string `json:"id"`              // the driver's identifier: GPU-1b2c… (NVIDIA), or the device in /dev/dri: renderD128 (AMD)
 	Maker      string `json:"maker,omitempty"` // nvidia, amd; empty: unknown
 	Name       string `json:"name"`            // model name as in configurations: A100, H200, RTX4090
 	MemoryMiB  int64  `json:"memory_mib"`
