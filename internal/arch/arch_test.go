@@ -34,7 +34,7 @@ var packages = []entry{
 	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
-	{"internal/inventory", ""},
+	{"internal/inventory", "dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
