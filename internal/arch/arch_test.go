@@ -47,6 +47,7 @@ var packages = []entry{
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/host", "human dstack"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},
