@@ -34,6 +34,7 @@ var packages = []entry{
 	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/sshclient", "dstack"},
 	{"internal/inventory", "dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},

@@ -143,13 +143,13 @@ func (c amdCard) name() string {
 	return name
 }
 
-// gpu returns the card as a GPU. Its ID is the file of its render node, which a container
-// gets; without one, the card cannot be given to a container, and its ID only tells it
-// from others.
+// gpu returns the card as a GPU. Its ID is its render node, the device in /dev/dri that a
+// container gets; without one, the card cannot be given to a container, and its ID only
+// tells it from others.
 func (c amdCard) gpu() dstack.GPU {
 	id := "amd-" + c.bus
 	if c.node != "" {
-		id = "/dev/dri/" + c.node
+		id = c.node
 	}
 	return dstack.GPU{ID: id, Maker: "amd", Name: c.name(), MemoryMiB: c.memoryMiB}
 }

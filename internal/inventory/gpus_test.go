@@ -93,16 +93,16 @@ WARNING: AMD GPU device(s) is/are in a low-power state. Check power control/runt
 "vram": {"type": "HBM3", "size": {"value": 196592, "unit": "MB"}}, "driver": {"name": "amdgpu", "version": "6.19.14"}}]}
 @@ exit
 0
-` + kernel, "/dev/dri/renderD128 amd MI300X 196592", "6.19.14", ""},
+` + kernel, "renderD128 amd MI300X 196592", "6.19.14", ""},
 		{"amd-smi of ROCm 6.2", `@@ amd
 [{"gpu": 0, "asic": {"market_name": "AMD Instinct MI210", "device_id": "0x740f"}, "bus": {"bdf": "0000:23:00.0"}, "vram": {"size": "65520 MB"},
 "driver": {"version": "Linuxversion6.14.0-24-generic(buildd@lcy02-amd64-010)"}}]
 @@ exit
 0
 `, "amd-0000:23:00.0 amd MI210 65520", "", ""},
-		{"the kernel alone; the processor's own GPU is not listed", kernel, "/dev/dri/renderD128 amd MI300X 196592", "6.10.5", ""},
+		{"the kernel alone; the processor's own GPU is not listed", kernel, "renderD128 amd MI300X 196592", "6.10.5", ""},
 		{"a failing tool beside the kernel", "@@ amd\nERROR:root:Unable to get devices, driver not initialized (amdgpu not found in modules)\n@@ exit\n255\n" + kernel,
-			"/dev/dri/renderD128 amd MI300X 196592", "6.10.5", "amd-smi fails: ERROR:root:Unable to get devices"},
+			"renderD128 amd MI300X 196592", "6.10.5", "amd-smi fails: ERROR:root:Unable to get devices"},
 		{"no driver", "@@ pci\n0000:83:00.0 0x1002 0x74a1 vfio-pci 0 none\n", "", "", "it has an AMD GPU without the kernel's driver amdgpu"},
 		{"a partitioned card", `@@ amd
 [{"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X", "device_id": "0x74a1"}, "bus": {"bdf": "0000:83:00.0"}, "vram": {"size": {"value": 24574, "unit": "MB"}}},
