@@ -35,7 +35,7 @@ var packages = []entry{
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
 	{"internal/sshclient", "dstack loop"},
-	{"internal/inventory", ""},
+	{"internal/inventory", "dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
@@ -48,6 +48,7 @@ var packages = []entry{
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/host", "human dstack"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},
