@@ -34,7 +34,7 @@ var packages = []entry{
 	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
-	{"internal/sshclient", "dstack"},
+	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", ""},
 
 	{"internal/chattemplate", "dstack jinja"},
