@@ -29,12 +29,13 @@ var packages = []entry{
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
+	{"internal/gpu", "human"},
 
 	// The configuration language and the data model.
 	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
-	{"internal/inventory", ""},
+	{"internal/inventory", "gpu"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
