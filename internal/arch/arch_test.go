@@ -32,7 +32,7 @@ var packages = []entry{
 	{"internal/gpu", "human"},
 
 	// The configuration language and the data model.
-	{"internal/spec", "human strictyaml"},
+	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
 	{"internal/inventory", "gpu"},

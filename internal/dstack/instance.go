@@ -97,6 +97,7 @@ type Requirements struct {
 	Backends      []string
 	Regions       []string
 	InstanceTypes []string
+	Fleets        []string // only machines of these fleets
 	InstanceName  string   // only the owned machine with this name; empty: any
 	OwnedOnly     bool     // no machine is rented
 	Spot          *bool    // nil: spot and on-demand machines are both accepted
