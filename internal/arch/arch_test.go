@@ -35,6 +35,7 @@ var packages = []entry{
 	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/sshclient", "dstack"},
 	{"internal/inventory", "gpu"},
 
 	{"internal/chattemplate", "dstack jinja"},

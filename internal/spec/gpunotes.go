@@ -37,16 +37,11 @@ func (g *GPU) findNotes(path string) (notes Problems) {
 			notes = append(notes, Problem{Path: path,
 				Message: fmt.Sprintf("%s is made by %s, not by %s, so no machine suits", name, asked.Maker, maker),
 				Hint:    fmt.Sprintf("write %s:%s, or only the model", asked.Maker, strings.ReplaceAll(name, " ", ""))})
-		case asked.SizeGB > 0 && g.Memory != nil && !g.Memory.contains(GB(asked.SizeGB)):
+		case asked.SizeGB > 0 && g.Memory != nil && !g.Memory.Contains(GB(asked.SizeGB)):
 			notes = append(notes, Problem{Path: path,
 				Message: fmt.Sprintf("%s has %dGB, and %s is asked for, so no machine suits", name, asked.SizeGB, g.Memory),
 				Hint:    fmt.Sprintf("write %s, or only the memory", strings.Join(slices.Concat(asked.Names[:1], []string{g.Memory.String()}), ":"))})
 		}
 	}
 	return notes
-}
-
-// contains reports whether a value is in a range.
-func (r Range[T]) contains(value T) bool {
-	return (r.Min == nil || *r.Min <= value) && (r.Max == nil || value <= *r.Max)
 }
