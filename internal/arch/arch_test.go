@@ -29,13 +29,14 @@ var packages = []entry{
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
+	{"internal/gpu", "human"},
 
 	// The configuration language and the data model.
-	{"internal/spec", "human strictyaml"},
+	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
 	{"internal/sshclient", "dstack loop"},
-	{"internal/inventory", "dstack"},
+	{"internal/inventory", "gpu dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
