@@ -95,8 +95,6 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: plainKey("volumes"), description: "Volumes and folders that are mounted into the container and " +
 			"outlive it.", shape: volumesShape,
 			examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
-			unsupported: &unsupportedUse[Service]{hint: "remove them; files in a replica are lost when it ends",
-				isUsed: func(s *Service) bool { return len(s.Volumes) > 0 }},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.readMounts(n) }},
 	},
 	selectFields(templateFields, "commands"),
