@@ -17,7 +17,7 @@ var (
 var pathField = field[Mount]{Key: requiredKey("path", "path: /data"),
 	description: "The absolute path in the container. `/workflow` itself holds your code; a path below it is in the folder of " +
 		"your code, also without a container.",
-	shape:       mountPathShape, examples: []string{"/data"},
+	shape: mountPathShape, examples: []string{"/data"},
 	read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Path = r.readMountPath(n) }}
 
 var mountMapping = newMapping("volumes", "a volume",

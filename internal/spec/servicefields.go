@@ -95,7 +95,7 @@ var serviceMapping = newMapping("service", "a service",
 		{Key: plainKey("volumes"), description: "Volumes and folders that are mounted into the container and " +
 			"outlive it.", shape: volumesShape,
 			examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
-			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.readMounts(n) }},
+			read:     func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.readMounts(n) }},
 	},
 	selectFields(templateFields, "commands"),
 	liftFields(paramFields, func(s *Service) *Params { return &s.Params }),

@@ -14,7 +14,7 @@ type Volume struct {
 	Name     Text
 	Backend  string // remote also for ssh
 	Region   string
-	Host     Text   // the machine that the volume is on, with local and remote; overrides Region
+	Host     Text // the machine that the volume is on, with local and remote; overrides Region
 	Size     *GB  // size of a new volume
 	VolumeID Text // ID of an existing volume; overrides Size
 	LaterVolume
