@@ -34,6 +34,8 @@ var packages = []entry{
 	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/sshclient", "dstack"},
+	{"internal/inventory", ""},
 
 	{"internal/chattemplate", "dstack jinja"},
 
@@ -61,7 +63,7 @@ var packages = []entry{
 	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
-	{"internal/backend/local", "human strictyaml dstack dial engine backend engine/docker engine/process"},
+	{"internal/backend/local", "human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},

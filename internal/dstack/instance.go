@@ -24,6 +24,7 @@ type Instance struct {
 	UnlistedSince       time.Time     // since when its backend has not listed it; zero: the last list had it
 	SilentSince         time.Time     // since when its engine has not answered; zero: the last call was answered
 	CheckedAt           time.Time     // when its backend last listed its machines
+	IsDraining          bool          // it gets no new replicas, and its replicas are placed elsewhere: see Machine.IsDraining
 	Version             int64
 }
 
@@ -34,6 +35,7 @@ type InstanceStatus string
 const (
 	InstanceCreating InstanceStatus = "creating" // requested from the backend, not usable yet
 	InstanceUp       InstanceStatus = "up"       // can run replicas
+	InstanceAway     InstanceStatus = "away"     // a remote machine that does not answer: its replicas get no requests
 	InstanceDeleting InstanceStatus = "deleting" // its deletion was requested
 	InstanceDeleted  InstanceStatus = "deleted"  // no longer exists
 )
@@ -75,7 +77,7 @@ type Hardware struct {
 
 // GPU is one graphics processor of a machine.
 type GPU struct {
-	ID         string `json:"id"`              // the engine's identifier, such as GPU-1b2c…
+	ID         string `json:"id"`              // the driver's identifier: GPU-1b2c… (NVIDIA), or the device in /dev/dri: renderD128 (AMD)
 	Maker      string `json:"maker,omitempty"` // nvidia, amd; empty: unknown
 	Name       string `json:"name"`            // model name as in configurations: A100, H200, RTX4090
 	MemoryMiB  int64  `json:"memory_mib"`

@@ -3,13 +3,13 @@ package local
 import (
 	"context"
 	"os/exec"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/inventory"
 )
 
 const (
@@ -59,7 +59,8 @@ func parseGPUs(text string) (gpus []dstack.GPU) {
 		if err != nil {
 			continue
 		}
-		g := dstack.GPU{ID: f[0], Maker: "nvidia", Name: shortGPUName(f[1]), MemoryMiB: memory}
+		_, name := inventory.NameGPU(f[1])
+		g := dstack.GPU{ID: f[0], Maker: "nvidia", Name: name, MemoryMiB: memory}
 		if len(f) > 3 {
 			major, minor, _ := strings.Cut(f[3], ".")
 			g.Capability[0], _ = strconv.Atoi(major) // zero if unknown
@@ -68,32 +69,4 @@ func parseGPUs(text string) (gpus []dstack.GPU) {
 		gpus = append(gpus, g)
 	}
 	return gpus
-}
-
-var (
-	makerPrefix = regexp.MustCompile(`^(NVIDIA|Tesla|GeForce|Quadro|TITAN)\s+`)
-	suffixWords = regexp.MustCompile(`(?i)^(sxm\d?|pcie|nvl|hbm\d?e?|\d+g|\d+gb|generation|ada|laptop|gpu|96gb)$`)
-)
-
-// shortGPUName returns the name of a GPU in configurations: A100 for "NVIDIA
-// A100-SXM4-80GB", RTX4090 for "NVIDIA GeForce RTX 4090", A6000 for "NVIDIA RTX A6000".
-func shortGPUName(full string) string {
-	name := strings.TrimSpace(full)
-	for {
-		short := makerPrefix.ReplaceAllString(name, "")
-		if short == name {
-			break
-		}
-		name = short
-	}
-	var words []string
-	for _, word := range strings.FieldsFunc(name, func(r rune) bool { return r == ' ' || r == '-' }) {
-		if !suffixWords.MatchString(word) {
-			words = append(words, word)
-		}
-	}
-	if len(words) > 1 && words[0] == "RTX" && words[1][0] == 'A' {
-		words = words[1:]
-	}
-	return strings.ReplaceAll(strings.Join(words, ""), "/", "")
 }
