@@ -45,6 +45,7 @@ var packages = []entry{
 	{"internal/decide/job", "spec dstack"},
 	{"internal/decide/placement", "human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
