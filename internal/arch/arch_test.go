@@ -29,13 +29,14 @@ var packages = []entry{
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
+	{"internal/gpu", "human"},
 
 	// The configuration language and the data model.
-	{"internal/spec", "human strictyaml"},
+	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
 	{"internal/sshclient", "dstack loop"},
-	{"internal/inventory", "dstack"},
+	{"internal/inventory", "gpu dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
@@ -44,6 +45,7 @@ var packages = []entry{
 	{"internal/decide/job", "spec dstack"},
 	{"internal/decide/placement", "human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},

@@ -104,7 +104,7 @@ func (l login) listWays() []dockerWay {
 func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 // pingTimeout limits one try of a way.
-const pingTimeout = 15 * time.Second
+const pingTimeout = 10 * time.Second
 
 // findDocker returns the first way that leads to a Docker Engine, and what the engine says
 // about itself. known is the way that worked last; nil: none.
