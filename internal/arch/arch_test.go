@@ -66,6 +66,7 @@ var packages = []entry{
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
+	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},
