@@ -47,6 +47,7 @@ var packages = []entry{
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
+	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
 
 	// How a request reached the server: the URL that its client used.
@@ -76,7 +77,7 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status"},
+	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
