@@ -84,7 +84,7 @@ var packages = []entry{
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},
