@@ -42,3 +42,15 @@ type GroupPlan struct {
 	Spec       dstack.RunSpec     // as the replicas run it
 	Placements []dstack.Placement // best first
 }
+
+// FleetAnswer is a fleet as handlers return it.
+type FleetAnswer struct {
+	Fleet    dstack.Fleet
+	Replicas map[dstack.InstanceID][]string // on hosts of this fleet and others, for the user: web replica 0
+}
+
+// FleetName names a fleet in one of two ways.
+type FleetName struct {
+	Name string
+	ID   string // empty: the name counts
+}
