@@ -56,7 +56,8 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = true // the author of every run is one
-	seen.Placements, seen.Rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
+	found := placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Placements, seen.Rejections, seen.Rejected, seen.Blocked = found.Placements, found.Rejections, found.Rejected, found.IsBlocked
 }
 
 // canClaim reports whether the store would accept a placement: nothing exclusive

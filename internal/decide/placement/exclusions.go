@@ -64,7 +64,8 @@ func (e *Exclusions) Split(offers []dstack.Offer, now time.Time) (allowed []dsta
 			x, isExcluded = e.recent[offerKey{backend: o.Key}]
 		}
 		if isExcluded && o.OwnedInstance == "" {
-			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: "failed lately: " + x.reason})
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintFailedLately, Has: x.reason,
+				Reason: "failed lately: " + x.reason})
 		} else {
 			allowed = append(allowed, o)
 		}
