@@ -35,20 +35,22 @@ var packages = []entry{
 	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
-	{"internal/sshclient", "dstack"},
-	{"internal/inventory", "gpu"},
+	{"internal/sshclient", "dstack loop"},
+	{"internal/inventory", "gpu dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
 	// Decisions: pure functions (pure_test.go).
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "human spec dstack"},
+	{"internal/decide/placement", "gpu spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/host", "human dstack"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},

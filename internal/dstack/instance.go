@@ -107,6 +107,15 @@ type Requirements struct {
 	OwnedOnly     bool     // no machine is rented
 	Spot          *bool    // nil: spot and on-demand machines are both accepted
 	MaxPrice      *float64 // dollars per hour
+	Pin           *Pin     // only the machines that have the service's volumes; nil: it has none
+	HostPath      string   // a folder of the machine that the replica mounts; empty: none
+}
+
+// Pin limits a replica to the owned machines that have its volumes.
+type Pin struct {
+	Machines []InstanceID // empty: none has all of them
+	Reason   string       // why other machines do not suit, for the user: the volume data is on gpu-1
+	Advice   string       // what the user can do if none of the machines suits
 }
 
 // Placement is a possible location for a replica: an offer and what the
@@ -168,6 +177,8 @@ const (
 	ConstraintImage          Constraint = "image"       // its engine runs containers
 	ConstraintWorkingDir     Constraint = "working_dir" // its engine runs containers, which have other folders
 	ConstraintFiles          Constraint = "files"       // its engine runs containers, which have other folders
+	ConstraintVolumes        Constraint = "volumes"     // it has the service's volumes
+	ConstraintHostPath       Constraint = "host path"   // the user may mount its folders
 	ConstraintArch           Constraint = "resources.cpu.arch"
 	ConstraintCPU            Constraint = "resources.cpu"
 	ConstraintMemory         Constraint = "resources.memory"

@@ -36,13 +36,13 @@ var unsupportedSpellings = []string{
 	"dstack: true",
 	"backend_options: [{type: aws}]",
 	"resources: {count: 2..}",
-	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
 	"setup: [a]",
 	"home_dir: /home/me",
 }
 
 // supportedSpellings are supported uses of fields that 0.18.10 does not have.
 var supportedSpellings = []string{
+	"volumes: ['v:/d', '/v:/e', {name: [v, w], path: /workflow/f}, {instance_path: /v, path: /g, optional: true}]",
 	"probes: [{type: http}]",
 	"probes: [{type: http, url: /health?x=1, method: post, headers: [{name: X-A, value: 1}], body: '{}', timeout: 5s, interval: 30, ready_after: 2, until_ready: true}]",
 	"rate_limits: [{rps: 1}]",

@@ -25,7 +25,7 @@ const Code = "code"
 
 // strategies maps every field of a service to the strategy for its change. Fields
 // that affect AttemptSpec or Requirements are Rolling, including fields that are
-// not implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so
+// not implemented yet (setup, home_dir). Probes are Rolling, too, so
 // that a new replica passes the new probes before an old one is drained.
 var strategies = map[string]UpdateStrategy{
 	"groups": Rolling, "model": InPlace, "gateway": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,

@@ -35,6 +35,7 @@ var fieldPairs = map[string][2]string{
 	"nvcc":           {"nvcc: false", "nvcc: true"},
 	"env":            {"env: [A=1]", "env: [A=2]"},
 	"resources":      {"resources: {cpu: 2..}", "resources: {cpu: 4..}"},
+	"volumes":        {"volumes: [a:/d]", "volumes: [b:/d]"},
 	"commands":       {"commands: [a]", "commands: [a, b]"},
 	"backends":       {"backends: [aws]", "backends: [gcp]"},
 	"regions":        {"regions: [a]", "regions: [b]"},

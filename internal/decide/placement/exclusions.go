@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -67,6 +68,26 @@ func (e *Exclusions) Split(offers []dstack.Offer, now time.Time) (allowed []dsta
 			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintFailedLately, Has: x.reason,
 				Reason: "failed lately: " + x.reason})
 		} else {
+			allowed = append(allowed, o)
+		}
+	}
+	return allowed, rejected
+}
+
+// LeaveOut returns the offers on which a replica can be placed now, and why not on the
+// others: owned machines that are away, with the reasons why, and those that drain.
+func LeaveOut(offers []dstack.Offer, away map[dstack.InstanceID]dstack.Reason) (allowed []dstack.Offer, rejected []dstack.Rejection) {
+	for _, o := range offers {
+		why, isAway := away[o.OwnedInstance]
+		switch {
+		case o.OwnedInstance == "":
+			allowed = append(allowed, o)
+		case isAway:
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintUsable,
+				Reason: strings.TrimPrefix(string(why), "host "+o.Type+" ")})
+		case o.IsDraining:
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintDraining, Reason: "it is being drained"})
+		default:
 			allowed = append(allowed, o)
 		}
 	}

@@ -42,6 +42,7 @@ type edit struct {
 func allConstraints() []constraint {
 	all := filterConstraints()
 	all = append(all, machineConstraints()...)
+	all = append(all, mountConstraints()...)
 	all = append(all, sizeConstraints()...)
 	all = append(all, gpuConstraint())
 	return append(all, freeConstraints()...)
