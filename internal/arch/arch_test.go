@@ -43,7 +43,7 @@ var packages = []entry{
 	// Decisions: pure functions (pure_test.go).
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "human spec dstack"},
+	{"internal/decide/placement", "gpu spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
 	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
