@@ -232,7 +232,7 @@ var mistakes = []struct{ path, message, inputs string }{
 	{"retry_policy", "must be a mapping", "retry_policy: true"},
 	{"max_price", "not greater than 0", "max_price: 0 | max_price: -1"},
 	{"backends.0", "did you mean `aws`?", "backends: [AWS]"},
-	{"backends.0", "write `remote`", "backends: [ssh]"},
+	{"backends.0", "did you mean `ssh`", "backends: [shh]"},
 	{"backends", "must be a list", "backends: aws"},
 	{"spot_policy", "did you mean `spot`?", "spot_policy: Spot"},
 	{"volumes.0", "does not name a volume and a path", "volumes: [a] | volumes: [':/b'] | volumes: [1]"},

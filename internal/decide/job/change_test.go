@@ -39,6 +39,7 @@ var fieldPairs = map[string][2]string{
 	"commands":       {"commands: [a]", "commands: [a, b]"},
 	"backends":       {"backends: [aws]", "backends: [gcp]"},
 	"regions":        {"regions: [a]", "regions: [b]"},
+	"fleets":         {"fleets: [a]", "fleets: [b]"},
 	"instance_types": {"instance_types: [a]", "instance_types: [b]"},
 	"spot_policy":    {"spot_policy: auto", "spot_policy: spot"},
 	"retry":          {"retry: true", "retry: {on_events: [error]}"},

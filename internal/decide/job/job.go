@@ -72,6 +72,7 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		Backends:      p.Backends,
 		Regions:       p.Regions,
 		InstanceTypes: p.InstanceTypes,
+		Fleets:        p.Fleets,
 		InstanceName:  string(p.InstanceName),
 		OwnedOnly:     p.CreationPolicy == "reuse",
 		MaxPrice:      p.MaxPrice,
