@@ -29,11 +29,14 @@ var packages = []entry{
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
+	{"internal/gpu", "human"},
 
 	// The configuration language and the data model.
-	{"internal/spec", "human strictyaml"},
+	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/sshclient", "dstack loop"},
+	{"internal/inventory", "gpu dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
@@ -42,10 +45,12 @@ var packages = []entry{
 	{"internal/decide/job", "spec dstack"},
 	{"internal/decide/placement", "human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/host", "human dstack"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},
@@ -60,7 +65,7 @@ var packages = []entry{
 	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
-	{"internal/backend/local", "human strictyaml dstack dial engine backend engine/docker engine/process"},
+	{"internal/backend/local", "human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},

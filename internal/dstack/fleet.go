@@ -18,7 +18,8 @@ type Fleet struct {
 	Configuration spec.Fleet // as it was applied last; it contains no keys
 	Author        string     // name of the user who applied it last
 	CreatedAt     time.Time
-	IsDeleting    bool // its deletion was requested; it exists until nothing runs on its hosts
+	AppliedAt     time.Time // when it was applied last
+	IsDeleting    bool      // its deletion was requested; it exists until nothing runs on its hosts
 	Hosts         []Host
 }
 
@@ -36,6 +37,8 @@ type Host struct {
 	Env         map[string]string // of every run on the host
 	IsDraining  bool              // gets no new replicas, and its replicas are placed elsewhere
 	IsLeaving   bool              // not in the configuration any more: drained, and then removed
+	CreatedAt   time.Time         // when it was added to the fleet
+	AppliedAt   time.Time         // when its fleet was applied last; checks that began before do not count
 	Check       HostCheck
 }
 
@@ -80,6 +83,7 @@ type HostCheck struct {
 	Step      HostStep  // with HostFailed and HostUnreachable: the step that failed
 	Message   string    // with HostFailed and HostUnreachable: why, for the user
 	Hint      string    // what the user can do; may be empty
+	AppliedAt time.Time // Host.AppliedAt of the host that was checked
 	CheckedAt time.Time // when the check ended
 	Since     time.Time // since when the status has been the same
 	NextAt    time.Time // when the host is checked again
