@@ -56,7 +56,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
-	offers, excluded, err := c.splitOffers(ctx, all)
+	offers, excluded, err := c.splitOffers(ctx, seen.Run.ID, all)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 
 // splitOffers returns the offers that did not fail lately and whose machines are neither
 // away nor draining, and why the others are left out.
-func (c *capacity) splitOffers(ctx context.Context, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
+func (c *capacity) splitOffers(ctx context.Context, run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
 	if c.away == nil {
 		var err error
 		if c.away, err = c.r.Store.AwayInstances(ctx); err != nil {
@@ -80,7 +80,7 @@ func (c *capacity) splitOffers(ctx context.Context, offers []dstack.Offer) ([]ds
 	offers, left := placement.LeaveOut(offers, c.away)
 	c.r.exclusionsMu.Lock()
 	defer c.r.exclusionsMu.Unlock()
-	offers, failed := c.r.exclusions.Split(offers, time.Now())
+	offers, failed := c.r.exclusions.SplitForRun(run, offers, time.Now())
 	return offers, append(left, failed...), nil
 }
 
