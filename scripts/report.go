@@ -2,7 +2,8 @@
 
 // Report reads the output of `go test -json` from standard input and prints a summary: go's closing line for each
 // package, the complete output of every failed test, the name and reason of every skipped test, and the totals. It
-// appends the totals to the file that its argument names.
+// appends the totals to the file that its first argument names, and the names of the failed tests, without those of their
+// subtests, to the file that the second one names.
 //
 // It exits with 1 if a test failed, or if a test was skipped that could have run. A test may be skipped only with a
 // message “needs <piece>: …” while DSTACK_TEST_WITHOUT_<PIECE> says why that piece is missing.
@@ -30,6 +31,7 @@ type event struct {
 type report struct {
 	passed, failed, skipped int
 	unexcused               []string            // skipped tests that could have run
+	failures                []string            // failed tests, without subtests
 	output                  map[string][]string // of running tests, by package and name
 }
 
@@ -47,7 +49,12 @@ func main() {
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 	if len(os.Args) > 1 {
-		r.appendTotals(os.Args[1])
+		appendLine(os.Args[1], fmt.Sprint(r.passed, r.failed, r.skipped))
+	}
+	if len(os.Args) > 2 && len(r.unexcused) == 0 {
+		for _, name := range r.failures {
+			appendLine(os.Args[2], name)
+		}
 	}
 	if r.failed > 0 || len(r.unexcused) > 0 {
 		os.Exit(1)
@@ -153,6 +160,9 @@ func (r *report) addResult(e event, output []string) {
 	case "fail":
 		r.failed++
 		fmt.Print(strings.Join(output, ""))
+		if !strings.Contains(e.Test, "/") {
+			r.failures = append(r.failures, e.Test)
+		}
 	case "skip":
 		r.skipped++
 		reason := skipReason(output)
@@ -182,14 +192,14 @@ func isExcused(reason string) bool {
 	return isNeed && hasPiece && os.Getenv("DSTACK_TEST_WITHOUT_"+strings.ToUpper(piece)) != ""
 }
 
-// appendTotals writes the totals to a file, so that the script can sum them up over several runs.
-func (r *report) appendTotals(path string) {
+// appendLine appends a line to a file.
+func appendLine(path, line string) {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
-		_, err = fmt.Fprintln(f, r.passed, r.failed, r.skipped)
+		_, err = fmt.Fprintln(f, line)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "cannot write the totals:", err)
+		fmt.Fprintln(os.Stderr, "cannot write", path+":", err)
 		os.Exit(1)
 	}
 }

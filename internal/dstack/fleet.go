@@ -1,6 +1,9 @@
 package dstack
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
 	"time"
 
 	"dstack/internal/spec"
@@ -18,7 +21,8 @@ type Fleet struct {
 	Configuration spec.Fleet // as it was applied last; it contains no keys
 	Author        string     // name of the user who applied it last
 	CreatedAt     time.Time
-	IsDeleting    bool // its deletion was requested; it exists until nothing runs on its hosts
+	AppliedAt     time.Time // when it was applied last
+	IsDeleting    bool      // its deletion was requested; it exists until nothing runs on its hosts
 	Hosts         []Host
 }
 
@@ -36,6 +40,8 @@ type Host struct {
 	Env         map[string]string // of every run on the host
 	IsDraining  bool              // gets no new replicas, and its replicas are placed elsewhere
 	IsLeaving   bool              // not in the configuration any more: drained, and then removed
+	CreatedAt   time.Time         // when it was added to the fleet
+	AppliedAt   time.Time         // when its fleet was applied last; checks that began before do not count
 	Check       HostCheck
 }
 
@@ -46,6 +52,24 @@ type SSHLogin struct {
 	PrivateKey   string   // a PEM block or an OpenSSH key, without a passphrase; secret
 	HostKey      string   // the pinned key, as in authorized_keys; empty: none was seen yet
 	Fingerprints []string // SHA256:… of the host keys that the configuration allows; empty: the first key that is seen is pinned
+}
+
+// HostKeyFingerprint returns the fingerprint of a key in the form of
+// authorized_keys, as ssh-keygen prints it; empty: it is not a key.
+func HostKeyFingerprint(key string) string {
+	_, data, _ := strings.Cut(strings.TrimSpace(key), " ")
+	data, _, _ = strings.Cut(data, " ")
+	raw, err := base64.StdEncoding.DecodeString(data)
+	if err != nil || len(raw) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
+}
+
+// IsChecked reports whether the host was checked since its fleet was applied last.
+func (h Host) IsChecked() bool {
+	return h.Check.Status != HostPending && !h.Check.CheckedAt.IsZero() && !h.Check.CheckedAt.Before(h.AppliedAt)
 }
 
 // HostStatus is the result of the latest check of a host.
@@ -80,6 +104,7 @@ type HostCheck struct {
 	Step      HostStep  // with HostFailed and HostUnreachable: the step that failed
 	Message   string    // with HostFailed and HostUnreachable: why, for the user
 	Hint      string    // what the user can do; may be empty
+	AppliedAt time.Time // Host.AppliedAt of the host that was checked
 	CheckedAt time.Time // when the check ended
 	Since     time.Time // since when the status has been the same
 	NextAt    time.Time // when the host is checked again

@@ -1,5 +1,7 @@
 package dstack
 
+import "time"
+
 // Machine is an instance as its backend reports it.
 type Machine struct {
 	Ref      string // the backend's own identifier
@@ -8,6 +10,11 @@ type Machine struct {
 	Hardware Hardware        // what the machine has; zero: what its offer says
 	Failure  *MachineFailure // set with MachineFailed
 	Price    float64         // dollars per hour; 0: nothing, or not known yet
+	// SilentSince is when a remote machine last answered, if its connection is broken or it
+	// has not answered since it was asked; zero: it answers, or it was not asked. A backend
+	// that knows it sooner than its engine's calls fail sets it, from its keep-alive.
+	SilentSince time.Time
+	IsDraining  bool // gets no new replicas, and its replicas are placed elsewhere
 }
 
 // IsAlive reports whether the machine runs, so that its engine can be asked.

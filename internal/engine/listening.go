@@ -1,10 +1,16 @@
 package engine
 
 import (
+	"bufio"
 	"cmp"
+	"encoding/binary"
+	"encoding/hex"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -39,6 +45,11 @@ func ListenersOfNamespace(pid int) (found []dstack.Listener, ok bool) {
 	return toListeners(sockets, func(listeningSocket) bool { return true }), ok
 }
 
+// ParseListeners returns the TCP listeners in the text of /proc/net/tcp and tcp6 of a machine with the byte order of this one.
+func ParseListeners(text io.Reader) []dstack.Listener {
+	return toListeners(parseSockets(text), func(listeningSocket) bool { return true })
+}
+
 // ListenersOfProcesses returns the TCP listeners that any of the processes holds. ok is
 // false if they cannot be read.
 func ListenersOfProcesses(pids []int) (found []dstack.Listener, ok bool) {
@@ -67,6 +78,45 @@ func HasListener(port int) bool {
 type listeningSocket struct {
 	address netip.AddrPort
 	inode   string
+}
+
+// parseSockets returns the listening sockets in the text of /proc/PID/net/tcp or tcp6.
+func parseSockets(text io.Reader) (all []listeningSocket) {
+	for lines := bufio.NewScanner(text); lines.Scan(); {
+		if s, listens := parseSocket(lines.Text()); listens {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// isLittleEndian says in which order the kernel prints the bytes of an address.
+var isLittleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+
+// parseSocket parses a line of /proc/PID/net/tcp or tcp6. It returns false for sockets
+// that do not listen.
+func parseSocket(line string) (listeningSocket, bool) {
+	const stateListen = "0A" // TCP_LISTEN in include/net/tcp_states.h
+	f := strings.Fields(line)
+	if len(f) < 10 || f[3] != stateListen {
+		return listeningSocket{}, false
+	}
+	host, port, _ := strings.Cut(f[1], ":")
+	raw, err := hex.DecodeString(host)
+	if err != nil || len(raw)%4 != 0 {
+		return listeningSocket{}, false
+	}
+	for word := range slices.Chunk(raw, 4) { // each is a number in the order of the machine
+		if isLittleEndian {
+			slices.Reverse(word)
+		}
+	}
+	addr, isAddr := netip.AddrFromSlice(raw)
+	number, err := strconv.ParseUint(port, 16, 16)
+	if err != nil || !isAddr {
+		return listeningSocket{}, false
+	}
+	return listeningSocket{netip.AddrPortFrom(addr, uint16(number)), f[9]}, true
 }
 
 // dockerDNS is the address of the name server that Docker runs inside of containers.

@@ -35,3 +35,12 @@ func CheckName(name string) error {
 	}
 	return nil
 }
+
+// CheckFleetName checks whether a fleet can have a name. The error is a Problem.
+func CheckFleetName(name string) error {
+	if runNamePattern.MatchString(name) {
+		return nil
+	}
+	return Problem{Path: "name", Message: fmt.Sprintf("`%.60s` is not a valid name for a fleet", name),
+		Hint: "use 2 to 41 lowercase letters, digits and dashes, and begin with a letter: " + runNamePattern.String()}
+}

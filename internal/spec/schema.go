@@ -47,7 +47,7 @@ func allMappings() []mappingTable {
 		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(), gatewayReferenceMapping.describe(),
 		filesMapping.describe(), reposMapping.describe(), utilizationMapping.describe(), scheduleMapping.describe(),
 		gatewayMapping.describe(), certificateMapping.describe(), loadBalancerMapping.describe(), volumeMapping.describe(),
-		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(),
+		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(), sshProxyMapping.describe(),
 		profilesMapping.describe(), profileMapping.describe(),
 	}
 }

@@ -29,15 +29,24 @@ func (p *Profile) Unsupported() Problems {
 	return append(profileMapping.findUnsupported(p), problemsOf(p.UnsupportedNotes)...)
 }
 
-// Unsupported reports the whole configuration: fleets are not implemented yet.
+// Unsupported returns the features of the fleet that are not implemented yet. No
+// machines can be rented.
 func (f *Fleet) Unsupported() Problems {
-	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml",
-		f.UnsupportedNotes)
+	if f.SSH != nil {
+		return problemsOf(f.UnsupportedNotes)
+	}
+	return append(Problems{newUnsupported("nodes", "nodes", "renting machines needs a cloud backend; use ssh_config for your own machines")},
+		problemsOf(f.UnsupportedNotes)...)
 }
 
-// Unsupported reports the whole configuration: volumes are not implemented yet.
+// Unsupported returns the features of the volume that are not implemented yet: the volumes of clouds.
 func (v *Volume) Unsupported() Problems {
-	return unsupportedType("volume", "remove the file; store data outside of the service for now", v.UnsupportedNotes)
+	all := problemsOf(v.UnsupportedNotes)
+	if !v.IsOnOwnMachine() {
+		all = append(Problems{newUnsupported("backend", "volumes of the backend "+v.Backend,
+			"write backend: ssh for a host of a fleet, or backend: local for the server's machine")}, all...)
+	}
+	return all
 }
 
 // Unsupported reports the whole configuration: separate gateways are not

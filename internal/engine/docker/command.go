@@ -100,7 +100,7 @@ func (r *command) start(ctx context.Context) (exitCode int, err error) {
 		return 0, engine.NewNotRunningError()
 	}
 	if err != nil {
-		return 0, newUnreachableError(err)
+		return 0, r.newUnreachableError(err)
 	}
 	r.id = created.ID
 	attached, err := r.docker.ExecAttach(callCtx, r.id,
@@ -109,7 +109,7 @@ func (r *command) start(ctx context.Context) (exitCode int, err error) {
 		return r.translateRefusal(err.Error())
 	}
 	if err != nil {
-		return 0, newUnreachableError(err)
+		return 0, r.newUnreachableError(err)
 	}
 	r.stream = attached.HijackedResponse
 	return 0, nil
@@ -178,7 +178,7 @@ func (r *command) waitForExit(ctx context.Context) (int, error) {
 			return 0, engine.NewAttemptEndedError()
 		}
 		if err != nil && ctx.Err() == nil {
-			return 0, newUnreachableError(err)
+			return 0, r.newUnreachableError(err)
 		}
 		if err == nil && !got.Running {
 			return got.ExitCode, r.checkContainer(ctx, got.ExitCode)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"slices"
 	"strconv"
 
@@ -89,7 +90,7 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 		Init:        &withInit,
 		Resources: container.Resources{
 			Memory: spec.MemoryMiB << 20, NanoCPUs: int64(spec.CPUs) * 1e9, PidsLimit: &pids,
-			DeviceRequests: newDeviceRequests(spec.GPUs),
+			DeviceRequests: newDeviceRequests(spec.GPUs), Devices: newDevices(spec.GPUs),
 		},
 	}
 	if !e.usesContainerIP {
@@ -98,21 +99,45 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 	return client.ContainerCreateOptions{Config: config, HostConfig: host, Name: containerName(spec)}, nil
 }
 
-// newDeviceRequests requests the given GPUs by ID, and no others.
+// makerAMD is the maker of GPUs whose ID is the name of their device in /dev/dri, such as renderD128.
+const makerAMD = "amd"
+
+// newDeviceRequests requests the given GPUs of NVIDIA by ID, and no others.
 func newDeviceRequests(gpus []dstack.GPU) []container.DeviceRequest {
-	if len(gpus) == 0 {
-		return nil
-	}
-	ids := make([]string, 0, len(gpus))
+	var ids []string
 	for _, g := range gpus {
-		ids = append(ids, g.ID)
+		if g.Maker != makerAMD {
+			ids = append(ids, g.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
 	}
 	return []container.DeviceRequest{{DeviceIDs: ids, Capabilities: [][]string{{"gpu"}}}}
 }
 
+// newDevices returns the devices of the given GPUs of AMD, which need no runtime: the one that all of its GPUs share, and one
+// for each.
+func newDevices(gpus []dstack.GPU) []container.DeviceMapping {
+	var devices []container.DeviceMapping
+	add := func(path string) {
+		devices = append(devices, container.DeviceMapping{PathOnHost: path, PathInContainer: path, CgroupPermissions: "rwm"})
+	}
+	for _, g := range gpus {
+		if g.Maker != makerAMD {
+			continue
+		}
+		if len(devices) == 0 {
+			add("/dev/kfd")
+		}
+		add("/dev/dri/" + path.Base(g.ID))
+	}
+	return devices
+}
+
 func buildEnv(spec dstack.AttemptSpec, withInit bool) []string {
 	env := map[string]string{"HOME": "/root"}
-	if len(spec.GPUs) == 0 { // an image may set it to all
+	if newDeviceRequests(spec.GPUs) == nil { // an image may set it to all
 		env["NVIDIA_VISIBLE_DEVICES"] = "void"
 	}
 	if withInit {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/moby/client"
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -41,7 +40,7 @@ var pullErrors = []errorPattern{
 	},
 	{
 		[]string{"no matching manifest"},
-		dstack.NotFound, "image %s is not made for this machine's processor",
+		dstack.NotFound, "image %s is not made for the machine's processor",
 		"choose an image for that processor",
 	},
 	{
@@ -55,7 +54,7 @@ var pullErrors = []errorPattern{
 	},
 	{
 		[]string{"no space left on device"},
-		dstack.Unavailable, "Docker's disk is too full for image %s",
+		dstack.NoCapacity, "Docker's disk is too full for image %s",
 		"free some space, for instance with: docker system prune",
 	},
 	{
@@ -65,20 +64,25 @@ var pullErrors = []errorPattern{
 			"unexpected eof", "proxyconnect", "server misbehaving", "request canceled while waiting",
 		},
 		dstack.Unavailable, "the registry of image %s cannot be reached",
-		"check this machine's network, or load the image with docker pull or docker load",
+		"check the machine's network, or load the image with docker pull or docker load",
 	},
 }
 
 var startErrors = []errorPattern{
 	{
 		[]string{"bind source path does not exist"},
-		dstack.NotFound, "a host path of the mounts does not exist on this machine",
+		dstack.NotFound, "a host path of the mounts does not exist on the machine",
 		"create it, or correct the path in the configuration",
 	},
 	{
 		[]string{"could not select device driver", "unknown or invalid runtime name: nvidia", "nvidia-container-cli"},
-		dstack.Unsupported, "Docker on this machine cannot give GPUs to containers",
+		dstack.Unsupported, "Docker on the machine cannot give GPUs to containers",
 		"install the NVIDIA Container Toolkit and restart Docker",
+	},
+	{
+		[]string{"error gathering device information"},
+		dstack.Unsupported, "the machine has no device of a GPU that was asked for",
+		"see that the driver of the GPUs is loaded (AMD: ls /dev/kfd /dev/dri)",
 	},
 	{
 		[]string{"no command specified"},
@@ -97,9 +101,17 @@ var startErrors = []errorPattern{
 	},
 	{
 		[]string{"no space left on device"},
-		dstack.Unavailable, "Docker's disk is full",
+		dstack.NoCapacity, "Docker's disk is full",
 		"free some space, for instance with: docker system prune",
 	},
+}
+
+// translateError is the function of the same name, also for a connection that was lost.
+func (e *Engine) translateError(err error, patterns []errorPattern, image string) error {
+	if isConnectionLost(err) {
+		return e.newUnreachableError(err)
+	}
+	return translateError(err, patterns, image)
 }
 
 // translateError returns an error with a kind and a hint for an error of Docker. An error
@@ -110,9 +122,6 @@ func translateError(err error, patterns []errorPattern, image string) error {
 	}
 	if _, ok := errors.AsType[*dstack.Error](err); ok {
 		return err
-	}
-	if client.IsErrConnectionFailed(err) {
-		return newUnreachableError(err)
 	}
 	text := strings.ToLower(err.Error())
 	for _, p := range patterns {

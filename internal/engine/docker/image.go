@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -35,9 +36,9 @@ func (e *Engine) FindImage(ctx context.Context, image string, auth *dstack.Regis
 	case err == nil:
 		return engine.ImageInfo{IsLocal: true}, nil
 	case !errdefs.IsNotFound(err):
-		return engine.ImageInfo{}, translateError(err, pullErrors, image)
+		return engine.ImageInfo{}, e.translateError(err, pullErrors, image)
 	}
-	size, err := fetchImageSize(ctx, full, auth)
+	size, err := fetchImageSize(ctx, full, cmp.Or(e.about.arch, runtime.GOARCH), auth)
 	if err != nil {
 		e.opts.Log.Debug("the size of an image is unknown", "image", image, "err", err)
 	}
@@ -45,14 +46,14 @@ func (e *Engine) FindImage(ctx context.Context, image string, auth *dstack.Regis
 }
 
 // fetchImageSize asks the registry for the sizes of an image's layers.
-func fetchImageSize(ctx context.Context, image string, auth *dstack.RegistryAuth) (int64, error) {
+func fetchImageSize(ctx context.Context, image, arch string, auth *dstack.RegistryAuth) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
 	defer cancel()
 	ref, err := name.ParseReference(image)
 	if err != nil {
 		return 0, err
 	}
-	options := []remote.Option{remote.WithContext(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH})}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: arch})}
 	if auth != nil {
 		options = append(options, remote.WithAuth(&authn.Basic{Username: auth.Username, Password: auth.Password}))
 	}

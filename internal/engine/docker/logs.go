@@ -50,12 +50,15 @@ func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time)
 		if !since.IsZero() {
 			options.Since = since.Add(-sinceOverlap).UTC().Format(time.RFC3339Nano)
 		}
-		stream, err := e.docker.ContainerLogs(ctx, found.ID, options)
+		stream, err := e.streams.ContainerLogs(ctx, found.ID, options)
 		if err == nil {
 			defer stream.Close()
 			err = demuxLogs(stream, since, func(l dstack.LogLine) bool { return yield(l, nil) })
 		}
 		if err != nil && !errors.Is(err, errReaderStopped) && !errdefs.IsNotFound(err) && ctx.Err() == nil {
+			if isConnectionLost(err) {
+				err = e.newUnreachableError(err)
+			}
 			yield(dstack.LogLine{}, fmt.Errorf("cannot read the container's output: %w", err))
 		}
 	}

@@ -39,7 +39,7 @@ func (e *Engine) ensureImage(
 	named = reference.TagNameOnly(named)
 	_, err = e.docker.ImageInspect(ctx, named.String())
 	if err != nil && !errdefs.IsNotFound(err) {
-		return "", "", translateError(err, pullErrors, spec.Image)
+		return "", "", e.translateError(err, pullErrors, spec.Image)
 	}
 	isLocal := err == nil
 	if tagged, ok := named.(reference.Tagged); isLocal && (!ok || tagged.Tag() != "latest") {
@@ -47,11 +47,11 @@ func (e *Engine) ensureImage(
 	}
 	err = e.pullImage(ctx, named, spec.Auth, isLocal, setProgress)
 	if isLocal && err != nil && ctx.Err() == nil {
-		err = translateError(err, pullErrors, spec.Image)
+		err = e.translateError(err, pullErrors, spec.Image)
 		e.opts.Log.Warn("an image could not be pulled again; the local image is used", "image", spec.Image, "err", err)
 		return named.String(), "using the local image, because it could not be pulled again: " + err.Error(), nil
 	}
-	return named.String(), "", translateError(err, pullErrors, spec.Image)
+	return named.String(), "", e.translateError(err, pullErrors, spec.Image)
 }
 
 func (e *Engine) pullImage(
@@ -73,7 +73,7 @@ func (e *Engine) pullImage(
 		return err
 	}
 	setProgress("pulling image")
-	stream, err := e.docker.ImagePull(ctx, image.String(), client.ImagePullOptions{RegistryAuth: login})
+	stream, err := e.streams.ImagePull(ctx, image.String(), client.ImagePullOptions{RegistryAuth: login})
 	if err != nil {
 		return preferTimeoutCause(ctx, err)
 	}

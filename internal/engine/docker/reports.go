@@ -62,7 +62,7 @@ func (e *Engine) findContainer(ctx context.Context, id dstack.AttemptID) (*conta
 	defer cancel()
 	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.labelFilter(id)})
 	if err != nil {
-		return nil, newUnreachableError(err)
+		return nil, e.newUnreachableError(err)
 	}
 	if len(got.Items) == 0 {
 		return nil, nil
@@ -78,7 +78,7 @@ func (e *Engine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 	defer cancel()
 	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.labelFilter("")})
 	if err != nil {
-		return nil, newUnreachableError(err)
+		return nil, e.newUnreachableError(err)
 	}
 	listed := map[string]bool{}
 	for _, c := range got.Items {
@@ -98,7 +98,7 @@ func (e *Engine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 			continue
 		}
 		if err != nil {
-			return nil, newUnreachableError(err)
+			return nil, e.newUnreachableError(err)
 		}
 		reports[id] = r
 	}
@@ -129,7 +129,7 @@ func (e *Engine) removeIfAbandoned(ctx context.Context, c container.Summary, id 
 	}
 	_, err := e.docker.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
-		return newUnreachableError(err)
+		return e.newUnreachableError(err)
 	}
 	return nil
 }
@@ -154,7 +154,7 @@ func (e *Engine) inspectContainer(ctx context.Context, c container.Summary, id d
 	}
 	report.StartedAt = parseTime(state.StartedAt)
 	if state.Running {
-		report.Address = e.findAddress(got.Container)
+		report.Endpoint = e.findEndpoint(got.Container)
 		e.noteProcess(id, c.ID, state.Pid)
 	} else {
 		report.State = dstack.AttemptExited
@@ -193,9 +193,18 @@ func parseTime(text string) time.Time {
 	return at.UTC()
 }
 
-// findAddress returns the host:port at which a running container's port is reached;
-// empty if the container is not connected to a network yet.
-func (e *Engine) findAddress(c container.InspectResponse) string {
+// findEndpoint returns the endpoint at which a running container's port is reached; its
+// address is empty if the container is not connected to a network yet.
+func (e *Engine) findEndpoint(c container.InspectResponse) dstack.Endpoint {
+	endpoint := dstack.Endpoint{Address: findAddress(c)}
+	if e.opts.Remote != nil {
+		endpoint.Host = e.opts.Remote.HostID
+	}
+	return endpoint
+}
+
+// findAddress returns the host:port of a running container's port, as seen from its machine.
+func findAddress(c container.InspectResponse) string {
 	port := c.Config.Labels[labelPort]
 	if c.NetworkSettings == nil {
 		return ""
@@ -243,7 +252,7 @@ func (e *Engine) checkPorts(ctx context.Context, reports map[dstack.AttemptID]ds
 		if out[i].State == dstack.AttemptRunning && out[i].Address != "" {
 			checks.Go(func() {
 				out[i].Ready = e.checkPort(ctx, out[i])
-				e.readListeners(&out[i])
+				e.readListeners(ctx, &out[i])
 			})
 		}
 	}

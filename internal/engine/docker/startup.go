@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -91,7 +92,7 @@ func (e *Engine) findStartup(id dstack.AttemptID) *startup {
 // runStartup pulls the image, creates the container and starts it. If that fails, it
 // removes the container and keeps the error for ListReports to report.
 func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.AttemptSpec) {
-	err := e.pullAndStart(ctx, s, spec)
+	err := e.startOnceReachable(ctx, s, spec)
 	if err != nil && e.ctx.Err() == nil {
 		e.removeFailedContainer(spec.Attempt)
 	}
@@ -123,6 +124,34 @@ func (e *Engine) removeFailedContainer(id dstack.AttemptID) {
 	}
 }
 
+// Times between the tries to start an attempt on a machine that is not reached.
+const (
+	minReachPause = time.Second
+	maxReachPause = 5 * time.Second
+)
+
+// startOnceReachable starts the container. On another machine, a lost connection says nothing about the container: the start
+// is tried again until it succeeds, is refused, or is stopped.
+func (e *Engine) startOnceReachable(ctx context.Context, s *startup, spec dstack.AttemptSpec) error {
+	for pause := minReachPause; ; pause = min(2*pause, maxReachPause) {
+		err := e.pullAndStart(ctx, s, spec)
+		lost, _ := errors.AsType[*dstack.Error](err)
+		if e.opts.Remote == nil || lost == nil || !isConnectionLost(lost.Cause) {
+			return err
+		}
+		e.opts.Log.Info("a start waits for its host", "run", spec.Run, "attempt", spec.Attempt, "err", err)
+		s.setProgress(dstack.AttemptStarting, "waiting for the host: "+lost.Message)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if found, err := e.findContainer(ctx, spec.Attempt); err == nil && found != nil && found.State != container.StateCreated {
+			return nil // it was started, and only the answer was lost
+		}
+	}
+}
+
 // pullAndStart starts the container with Docker's init program, or without it if Docker
 // does not have the program.
 func (e *Engine) pullAndStart(ctx context.Context, s *startup, spec dstack.AttemptSpec) error {
@@ -139,7 +168,7 @@ func (e *Engine) pullAndStart(ctx context.Context, s *startup, spec dstack.Attem
 		e.removeFailedContainer(spec.Attempt)
 		err = e.createAndStart(ctx, spec, image, false)
 	}
-	return translateError(err, startErrors, spec.Image)
+	return e.translateError(err, startErrors, spec.Image)
 }
 
 // createAndStart creates the container, copies the code into it and starts it.
@@ -152,6 +181,9 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 		return err
 	}
 	id, err := e.createContainer(ctx, spec, options)
+	if rest, ok := removeOptional(spec, err); ok {
+		return e.createAndStart(ctx, rest, image, withInit)
+	}
 	if err != nil {
 		return err
 	}

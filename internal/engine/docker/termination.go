@@ -72,7 +72,7 @@ func (e *Engine) advanceDeadline(id dstack.AttemptID, deadline time.Time) bool {
 // has ended, a signal could not be sent or the engine is closed; the next Stop tries
 // again.
 func (e *Engine) terminate(s *termination, id string, graceful bool) {
-	wait := e.docker.ContainerWait(e.ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+	wait := e.streams.ContainerWait(e.ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 	if graceful && e.sendSignal(id, "SIGTERM") != nil {
 		return
 	}
@@ -130,7 +130,7 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		defer cancel()
 		_, err := e.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) { // conflict: Docker is removing it
-			return newUnreachableError(err)
+			return e.newUnreachableError(err)
 		}
 	}
 	e.mu.Lock()

@@ -133,7 +133,7 @@ func (e *Engine) copyArchive(ctx context.Context, id string, spec dstack.Attempt
 		leftOut, repackErr = repack(w)
 		_ = w.CloseWithError(repackErr)
 	})
-	_, err := e.docker.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r, AllowOverwriteDirWithFile: true})
+	_, err := e.streams.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r, AllowOverwriteDirWithFile: true})
 	_ = r.CloseWithError(errors.New("the copy to the container has ended"))
 	repacking.Wait()
 	engine.LogLeftOut(e.opts.Log, spec, leftOut)

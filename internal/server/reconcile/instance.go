@@ -15,24 +15,20 @@ import (
 	"dstack/internal/server/store"
 )
 
-// stepInstances is one pass over some instances. They share one listing of each
-// backend's machines.
-func (r *Reconciler) stepInstances(ctx context.Context, leases []store.Lease) bool {
-	machines := newListings(r.Backends, r.ActTimeout)
-	return r.forEach(ctx, leases, maxInstances, func(l store.Lease) (bool, error) {
-		return r.stepInstance(ctx, l, machines)
-	})
-}
-
 // stepInstance decides, performs and saves the next step of an instance. Of the
 // three passes, only this one calls backends and engines to change something.
-func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *listings) (changed bool, err error) {
+func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *instancePass) (changed bool, err error) {
 	id := dstack.InstanceID(l.ID)
 	seen, err := r.Store.InstanceFacts(ctx, id)
 	if err != nil {
 		return false, err
 	}
-	b, machine, failure := machines.findMachine(ctx, seen.Instance.Backend, id)
+	key, isFailing := seen.Instance.Backend, seen.Instance.ConsecutiveFailures > 0
+	if !pass.acquire(key, isFailing) {
+		return false, r.Store.Release(ctx, l, time.Now().Add(slotInterval))
+	}
+	defer pass.release(key, isFailing)
+	b, machine, failure := pass.listings.findMachine(ctx, key, id)
 	seen.Listed, seen.Machine, seen.Unconfigured = failure == nil, machine, b == nil
 	step, err := lifecycle.DecideInstance(seen, time.Now())
 	if err != nil {
@@ -47,6 +43,9 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *
 		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
 		r.excludeOffer(seen, step, actFailure)
 		step = step.AfterFailure(seen, actFailure, time.Now())
+		if reports != nil {
+			step = step.AfterAnswer(time.Now())
+		}
 	}
 	saved, err := r.Store.SaveInstanceStep(ctx, l, seen, step, reports, failure, time.Now())
 	if err != nil {
@@ -94,11 +93,11 @@ func (r *Reconciler) act(
 	case lifecycle.DeleteMachine:
 		return nil, b.Delete(ctx, id)
 	case lifecycle.SyncEngine:
-		eng, err := b.Engine(ctx, id)
+		eng, reports, err := r.askEngine(ctx, b, id, step.AnswerTimeout)
 		if err != nil {
 			return nil, err
 		}
-		return r.syncEngine(ctx, eng, seen)
+		return r.syncEngine(ctx, eng, seen, reports)
 	default:
 		return nil, fmt.Errorf("unknown action %q", step.Action)
 	}
@@ -128,23 +127,45 @@ func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.I
 	r.exclusions.Exclude(seen.Instance.Offer, failed.WholeBackend, failed.Reason, time.Now())
 }
 
-// syncEngine starts, stops and removes attempts so that the engine runs what is
-// placed on the instance, and returns its reports.
-func (r *Reconciler) syncEngine(
-	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts,
-) ([]dstack.Report, error) {
-	reports, err := eng.ListReports(ctx)
-	if err != nil {
-		return nil, err
+// askEngine returns the engine of an instance with its reports, within a time limit; 0:
+// that of ctx. The reports are not nil unless it fails.
+func (r *Reconciler) askEngine(
+	ctx context.Context, b backend.Backend, id dstack.InstanceID, limit time.Duration,
+) (engine.Engine, []dstack.Report, error) {
+	if limit == 0 {
+		limit = r.ActTimeout
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	eng, err := b.Engine(ctx, id)
+	if err == nil {
+		var reports []dstack.Report
+		if reports, err = eng.ListReports(ctx); err == nil {
+			return eng, append([]dstack.Report{}, reports...), nil
+		}
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = &dstack.Error{Kind: dstack.Timeout, Message: lifecycle.NoAnswer, Cause: err}
+	}
+	return nil, nil, err
+}
+
+// syncEngine starts, stops and removes attempts so that the engine runs what is
+// placed on the instance, and returns its reports. reports are those before.
+func (r *Reconciler) syncEngine(
+	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts, reports []dstack.Report,
+) ([]dstack.Report, error) {
 	if err := r.hideSecrets(ctx, seen.Replicas, reports); err != nil {
 		return nil, err
 	}
 	r.startLogCopies(eng, seen.Replicas, reports)
 	var failures []error
 	removed := map[dstack.AttemptID]bool{}
-	for _, c := range lifecycle.PlanEngineCommands(seen.Replicas, reports) {
+	for _, c := range lifecycle.PlanEngineCommands(seen.Instance, seen.Replicas, reports) {
+		var err error
 		switch c.Command {
+		case lifecycle.HoldAttempt:
+			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
 			var rep dstack.Report
 			if rep, err = r.startAttempt(ctx, eng, c); err == nil {
@@ -166,7 +187,7 @@ func (r *Reconciler) syncEngine(
 }
 
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
-// returns its first report. An attempt whose secret does not exist is refused.
+// returns its first report. An attempt whose secret or volume does not exist is refused.
 func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c lifecycle.EngineCommand) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
@@ -178,7 +199,15 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 	if err := checkResolvedSize(c.Placed.Run, run); err != nil {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
-	err = eng.Start(ctx, job.BuildAttemptSpec(run, c.Placed.Replica))
+	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	attempt.Mounts, err = r.buildMounts(ctx, run, c.Placed.Replica.Instance)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
+	}
+	if err != nil {
+		return dstack.Report{}, err
+	}
+	err = eng.Start(ctx, attempt)
 	return dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting}, err
 }
 

@@ -1,0 +1,43 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+
+	"dstack/internal/dstack"
+)
+
+// mountConstraints are what a machine must be for the volumes and folders that a replica
+// mounts.
+func mountConstraints() []constraint {
+	return []constraint{
+		{name: dstack.ConstraintVolumes,
+			applies: func(m *matcher) bool { return m.need.Pin != nil },
+			fails: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
+				return o.OwnedInstance == "" || !slices.Contains(m.need.Pin.Machines, o.OwnedInstance)
+			},
+			explain: func(m *matcher, _ *dstack.Offer, _ *dstack.Allocation) explanation {
+				return explanation{reason: m.need.Pin.Reason}
+			}},
+		{name: dstack.ConstraintHostPath,
+			applies: func(m *matcher) bool { return m.need.HostPath != "" && !m.need.IsGlobalAdmin },
+			fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
+				return o.OwnedInstance != "" && !o.IsRemote
+			},
+			explain: func(m *matcher, _ *dstack.Offer, _ *dstack.Allocation) explanation {
+				return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
+					"it is the server's own machine, of which only global admins may mount folders such as %s", m.need.HostPath)}
+			}},
+	}
+}
+
+// adviseMounts returns what a user can do if no machine suits because of the volumes.
+func adviseMounts(need dstack.Requirements, offers []dstack.Offer) (lines []string) {
+	if need.Pin != nil && need.Pin.Advice != "" {
+		lines = append(lines, need.Pin.Advice)
+	}
+	if need.HostPath != "" && !need.IsGlobalAdmin && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.IsRemote }) {
+		lines = append(lines, "ask a global admin to apply the service, or use a volume in place of "+need.HostPath)
+	}
+	return lines
+}
