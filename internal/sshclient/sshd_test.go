@@ -26,7 +26,7 @@ import (
 
 // sshd is OpenSSH's server on a port of this machine, which lets the current user in.
 type sshd struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	address string
 	key     string // the private key that it accepts
@@ -38,7 +38,7 @@ type sshd struct {
 }
 
 // startSSHD starts a server with further lines of configuration.
-func startSSHD(t *testing.T, lines ...string) *sshd {
+func startSSHD(t testing.TB, lines ...string) *sshd {
 	t.Helper()
 	s := newSSHD(t)
 	s.start(lines...)
@@ -46,7 +46,7 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 }
 
 // newSSHD prepares a server with a host key of each type.
-func newSSHD(t *testing.T) *sshd {
+func newSSHD(t testing.TB) *sshd {
 	t.Helper()
 	path, err := exec.LookPath("sshd")
 	if err != nil {
