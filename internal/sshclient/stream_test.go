@@ -74,8 +74,9 @@ func TestOpenSSH_Deadlines(t *testing.T) {
 	})
 	t.Run("of a Write that nobody reads", func(t *testing.T) {
 		_, conn := openStream(t, c)
-		_ = conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-		n, err := conn.Write(make([]byte, 64<<20))
+		data := make([]byte, 64<<20)
+		_ = conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+		n, err := conn.Write(data)
 		if !isTimeout(err) || n == 0 || n == 64<<20 {
 			t.Errorf("%d bytes, %v", n, err)
 		}
