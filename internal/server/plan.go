@@ -10,6 +10,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/placement"
+	"dstack/internal/decide/volume"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
@@ -58,16 +59,22 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := s.findExisting(c, &p); err != nil { // after Allocations: its replicas include all that hold something there
 		return p, err
 	}
+	volumes, err := s.readMountedVolumes(c, p.spec.Configuration)
+	if err != nil {
+		return p, err
+	}
 	shared := countSharedPorts(p.spec)
 	for _, name := range p.spec.Configuration.GroupNames() {
 		group := groupPlan{name: name}
 		group.spec, _ = p.spec.ForGroup(name)
+		group.pin = volume.FindPlannedPin(group.spec.Configuration, volumes)
 		s.placeGroup(c, &group, p.existing, used)
 		group.rejectSharedPorts(shared)
 		group.notes = append(group.buildNotes(), group.failed...)
 		p.groups = append(p.groups, group)
 	}
 	p.notes = append(joinNotes(p.groups), templateNotes...)
+	p.notes = append(p.notes, volume.Notes(p.spec.Configuration, volumes)...)
 	if check, ok := job.ModelCheckOf(rs.Configuration); ok {
 		p.notes = append(p.notes, check.Describe())
 	}
@@ -215,7 +222,8 @@ func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (wire.PlanAnswer, er
 func (s *Server) answerPlan(c *apiCall, p runPlan) wire.PlanAnswer {
 	answer := wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: p.spec}
 	for _, g := range p.groups {
-		answer.Groups = append(answer.Groups, wire.GroupPlan{Group: g.name, Spec: g.spec, Placements: g.placements})
+		answer.Groups = append(answer.Groups, wire.GroupPlan{Group: g.name, Spec: g.spec, Placements: g.placements,
+			Total: g.totals.Placements, HighestPrice: g.totals.HighestPrice})
 	}
 	if p.existing != nil {
 		existing := s.answerRun(c, *p.existing)
@@ -235,7 +243,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 	for i, g := range p.groups {
 		group := g.preview()
 		if i == 0 {
-			preview.Placements, preview.Rejections, preview.Advice = group.Placements, group.Rejections, group.Advice
+			preview.Placements, preview.Rejections, preview.Advice, preview.Totals = group.Placements, group.Rejections, group.Advice, group.Totals
 		}
 		if len(p.spec.Configuration.Groups) > 0 {
 			preview.Groups = append(preview.Groups, group)
@@ -288,8 +296,8 @@ func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
 		group, _ := rs.ForGroup(name)
 		need := job.BuildRequirements(group)
 		offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
-		placements, rejections := placement.RankOffers(need, offers, nil)
-		if len(placements) == 0 && slices.ContainsFunc(rejections, placement.IsForGlobalAdmins) {
+		ranking := placement.Rank(need, offers, nil)
+		if ranking.Suitable() == 0 && slices.ContainsFunc(ranking.Rejections(maxPlanRejections), placement.IsForGlobalAdmins) {
 			return newProcessForbiddenError()
 		}
 	}

@@ -18,6 +18,7 @@ type capacity struct {
 	offers      map[offersKey][]dstack.Offer
 	unanswered  []string // keys of the backends that did not answer in this pass
 	allocations map[dstack.ProjectID]allocations
+	volumes     map[dstack.ProjectID][]dstack.Volume
 	away        map[dstack.InstanceID]dstack.Reason // machines that are away, and why; nil: not read yet
 	grants      []placement.Grant
 }
@@ -36,9 +37,12 @@ type offersKey struct {
 func (r *Reconciler) newCapacity() *capacity {
 	return &capacity{
 		r: r, offers: map[offersKey][]dstack.Offer{},
-		allocations: map[dstack.ProjectID]allocations{},
+		allocations: map[dstack.ProjectID]allocations{}, volumes: map[dstack.ProjectID][]dstack.Volume{},
 	}
 }
+
+// maxNamedExclusions is how many offers that failed lately a waiting replica names.
+const maxNamedExclusions = 5
 
 // findPlacements adds to the facts of a waiting replica where it can be placed.
 func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFacts) error {
@@ -48,14 +52,19 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
+	if need.Pin, err = c.readPin(ctx, seen.Run); err != nil {
+		return err
+	}
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
 	offers, excluded, err := c.splitOffers(ctx, all)
 	if err != nil {
 		return err
 	}
-	var rejections []dstack.Rejection
-	seen.Placements, rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
-	seen.Rejections = append(rejections, excluded...)
+	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
+	found := placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
+	seen.Rejections = append(found.Rejections, excluded[:min(len(excluded), maxNamedExclusions)]...)
+	seen.Rejected = found.Rejected + len(excluded)
 	return nil
 }
 
@@ -115,7 +124,7 @@ func (c *capacity) addPlacement(seen lifecycle.ReplicaFacts, p dstack.Placement)
 		return // a rented machine is for this replica alone
 	}
 	g := placement.Grant{
-		Project: seen.Run.ProjectID, RunName: seen.Run.Name, Num: seen.Replica.Num,
+		Project: seen.Run.ProjectID, Run: seen.Run.ID, RunName: seen.Run.Name, Template: seen.Replica.TemplateRevision, Num: seen.Replica.Num,
 		Instance: p.Offer.OwnedInstance, Claim: p.Claim,
 	}
 	c.grants = append(c.grants, g)
