@@ -61,7 +61,7 @@ var packages = []entry{
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
-	{"internal/engine/enginetest", "dstack engine"},
+	{"internal/engine/enginetest", "dstack dial engine"},
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
