@@ -33,7 +33,7 @@ type groupPlan struct {
 func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin = c.isGlobalAdmin()
-	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
+	offers, failed := s.collectOffers(c.ctx, c.project, need)
 	g.hasMachines, g.failed = len(offers) > 0, failed
 	if existing != nil {
 		beside, _ := placement.RankOffers(need, offers, used)

@@ -41,7 +41,7 @@ func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, dstack.Requirements{})
+	offers, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
 	machines := []api.Instance{}
 	for _, o := range offers {
 		if o.OwnedInstance != "" {
@@ -84,7 +84,7 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	if err != nil {
 		return wire.PlanAnswer{}, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+	offers, _ := s.collectOffers(c.ctx, c.project, need)
 	placements, _ := placement.RankOffers(need, offers, used)
 	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
 		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: placements}}}, nil

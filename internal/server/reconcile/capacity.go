@@ -47,7 +47,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
-	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
+	need.Project, need.IsGlobalAdmin = seen.Run.ProjectID, seen.Run.IsGlobalAdmin
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
 	offers, excluded, err := c.splitOffers(ctx, all)
 	if err != nil {
