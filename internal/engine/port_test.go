@@ -53,12 +53,15 @@ func TestCheckPort_ReplicaOnAnotherHost(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
 		},
 		"closed": func(context.Context, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED },
-		"slow":   func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded },
+		"worded": func(context.Context, string) (net.Conn, error) {
+			return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "nothing answers there", Cause: syscall.ECONNREFUSED}
+		},
+		"slow": func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded },
 	} {
 		dialer.AddHost(host, dialHost)
 	}
 	for host, want := range map[string]engine.PortState{
-		"open": engine.PortAccepted, "closed": engine.PortRefused, "slow": engine.PortSlow, "unknown": engine.PortSlow,
+		"open": engine.PortAccepted, "closed": engine.PortRefused, "worded": engine.PortRefused, "slow": engine.PortSlow, "unknown": engine.PortSlow,
 	} {
 		endpoint := dstack.Endpoint{Host: host, Address: "10.0.0.5:8000"}
 		if got := engine.CheckPort(t.Context(), &dialer, endpoint, false); got != want {

@@ -75,7 +75,8 @@ type ReplicaFacts struct {
 	Instance   *dstack.Instance   // nil before placement
 	Report     *dstack.Report     // of the present attempt; nil: its engine has not reported it yet
 	Placements []dstack.Placement // suitable and free, best first; known only while the replica waits
-	Rejections []dstack.Rejection // machines that do not suit; known only while the replica waits
+	Rejections []dstack.Rejection // some machines that do not suit, the nearest first; known only while the replica waits
+	Rejected   int                // how many do not suit
 	Blocked    bool               // it would have a place if older replicas of its run had left
 	Limits     Limits
 }

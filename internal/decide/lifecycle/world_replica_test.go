@@ -57,8 +57,10 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = true // the author of every run is one
 	offers, left := placement.LeaveOut(offers, w.away())
-	seen.Placements, seen.Rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
-	seen.Rejections = append(seen.Rejections, left...)
+	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
+	found := placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
+	seen.Rejections, seen.Rejected = append(found.Rejections, left...), found.Rejected+len(left)
 }
 
 // away returns the instances that are away, with the reasons.

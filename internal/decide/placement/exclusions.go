@@ -65,7 +65,8 @@ func (e *Exclusions) Split(offers []dstack.Offer, now time.Time) (allowed []dsta
 			x, isExcluded = e.recent[offerKey{backend: o.Key}]
 		}
 		if isExcluded && o.OwnedInstance == "" {
-			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: "failed lately: " + x.reason})
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintFailedLately, Has: x.reason,
+				Reason: "failed lately: " + x.reason})
 		} else {
 			allowed = append(allowed, o)
 		}
@@ -82,9 +83,10 @@ func LeaveOut(offers []dstack.Offer, away map[dstack.InstanceID]dstack.Reason) (
 		case o.OwnedInstance == "":
 			allowed = append(allowed, o)
 		case isAway:
-			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: strings.TrimPrefix(string(why), "host "+o.Type+" ")})
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintUsable,
+				Reason: strings.TrimPrefix(string(why), "host "+o.Type+" ")})
 		case o.IsDraining:
-			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: "it is draining"})
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintDraining, Reason: "it is being drained"})
 		default:
 			allowed = append(allowed, o)
 		}

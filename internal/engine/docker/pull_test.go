@@ -57,7 +57,7 @@ func TestTranslateError(t *testing.T) {
 		{pullErrors, `Head "https://reg.example/v2/y/manifests/1": no basic auth credentials`, dstack.Unauthorized, "refused the login"},
 		{pullErrors, `pull access denied for x/y, repository does not exist or may require 'docker login': denied: requested access to the resource is denied`, dstack.NotFound, "no image x/y:1, or it needs a login"},
 		{pullErrors, `manifest for x/y:1 not found: manifest unknown: manifest unknown`, dstack.NotFound, "no image x/y:1"},
-		{pullErrors, `no matching manifest for linux/arm64/v8 in the manifest list entries`, dstack.NotFound, "not made for this machine's processor"},
+		{pullErrors, `no matching manifest for linux/arm64/v8 in the manifest list entries`, dstack.NotFound, "not made for the machine's processor"},
 		{pullErrors, `Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host`, dstack.Unavailable, "registry of image x/y:1 cannot be reached"},
 		{pullErrors, `Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused`, dstack.Unavailable, "cannot be reached"},
 		{pullErrors, `net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)`, dstack.Unavailable, "cannot be reached"},

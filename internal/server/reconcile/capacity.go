@@ -40,6 +40,9 @@ func (r *Reconciler) newCapacity() *capacity {
 	}
 }
 
+// maxNamedExclusions is how many offers that failed lately a waiting replica names.
+const maxNamedExclusions = 5
+
 // findPlacements adds to the facts of a waiting replica where it can be placed.
 func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFacts) error {
 	used, err := c.readAllocations(ctx, seen.Run.ProjectID)
@@ -53,9 +56,11 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	if err != nil {
 		return err
 	}
-	var rejections []dstack.Rejection
-	seen.Placements, rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
-	seen.Rejections = append(rejections, excluded...)
+	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
+	found := placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
+	seen.Rejections = append(found.Rejections, excluded[:min(len(excluded), maxNamedExclusions)]...)
+	seen.Rejected = found.Rejected + len(excluded)
 	return nil
 }
 
@@ -115,7 +120,7 @@ func (c *capacity) addPlacement(seen lifecycle.ReplicaFacts, p dstack.Placement)
 		return // a rented machine is for this replica alone
 	}
 	g := placement.Grant{
-		Project: seen.Run.ProjectID, RunName: seen.Run.Name, Num: seen.Replica.Num,
+		Project: seen.Run.ProjectID, Run: seen.Run.ID, RunName: seen.Run.Name, Template: seen.Replica.TemplateRevision, Num: seen.Replica.Num,
 		Instance: p.Offer.OwnedInstance, Claim: p.Claim,
 	}
 	c.grants = append(c.grants, g)
