@@ -41,7 +41,8 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin = c.isGlobalAdmin()
 	offers, failed := s.collectOffers(c.ctx, c.project, need)
-	g.hasMachines, g.failed = len(offers) > 0, failed
+	unusable := s.backends.ListUnusable(c.ctx, c.project)
+	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
 	if existing != nil {
 		need.Run = existing.Run.ID
 		g.mustRecreate = placement.Rank(need, offers, used).Suitable() == 0
@@ -49,7 +50,8 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	}
 	ranking := placement.Rank(need, offers, used)
 	g.placements, g.rejections = ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections)
-	g.totals = api.Totals{Placements: ranking.Suitable(), Rejections: ranking.Rejected(), HighestPrice: ranking.HighestPrice()}
+	g.rejections = append(g.rejections, unusable...)
+	g.totals = api.Totals{Placements: ranking.Suitable(), Rejections: ranking.Rejected() + len(unusable), HighestPrice: ranking.HighestPrice()}
 	if len(g.placements) == 0 {
 		g.advice = placement.Advise(need, offers, used)
 	}

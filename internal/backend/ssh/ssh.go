@@ -55,7 +55,10 @@ type Backend struct {
 	jumps    []*jump
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend   = (*Backend)(nil)
+	_ backend.Unusables = (*Backend)(nil)
+)
 
 // maxChecks is how many hosts are checked at the same time.
 const maxChecks = 32
@@ -131,8 +134,8 @@ func (b *Backend) Offers(ctx context.Context, need dstack.Requirements) ([]dstac
 	return offers, nil
 }
 
-// Unusable returns the hosts of a project on which nothing can be placed now, and why.
-func (b *Backend) Unusable(ctx context.Context, project dstack.ProjectID) ([]dstack.Rejection, error) {
+// ListUnusable returns the hosts of a project on which nothing can be placed now, and why.
+func (b *Backend) ListUnusable(ctx context.Context, project dstack.ProjectID) ([]dstack.Rejection, error) {
 	hosts, err := b.listHosts(ctx)
 	if err != nil {
 		return nil, err
@@ -140,7 +143,9 @@ func (b *Backend) Unusable(ctx context.Context, project dstack.ProjectID) ([]dst
 	var rejections []dstack.Rejection
 	for _, h := range hosts {
 		if h.Project == project && !host.IsUsable(h) {
-			rejections = append(rejections, dstack.Rejection{Offer: newOffer(h), Reason: host.ExplainUnusable(h)})
+			rejections = append(rejections, dstack.Rejection{
+				Offer: newOffer(h), Constraint: dstack.ConstraintUsable, Reason: host.ExplainUnusable(h), Help: h.Check.Hint,
+			})
 		}
 	}
 	return rejections, nil

@@ -56,6 +56,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	if err != nil {
 		return err
 	}
+	excluded = append(excluded, c.r.Backends.ListUnusable(ctx, dstack.Project{ID: seen.Run.ProjectID, Name: seen.Run.Project})...)
 	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
 	found := placement.FindPlacements(need, offers, used, seen.Siblings)
 	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
