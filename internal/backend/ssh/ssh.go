@@ -40,9 +40,10 @@ type Options struct {
 // Backend is the backend for all hosts of all fleets.
 type Backend struct {
 	Options
-	limits *sshclient.LoginLimiter
-	wake   loop.Wake
-	slots  chan struct{} // holds a value for each check under way
+	limits      *sshclient.LoginLimiter
+	wake        loop.Wake
+	slots       chan struct{} // holds a value for each check under way
+	loginScript string        // tests change it
 
 	work     sync.WaitGroup // checks, and the closing of clients
 	failures loop.RepeatFilter
@@ -76,7 +77,7 @@ func New(o Options) *Backend {
 		o.Changed = func() {}
 	}
 	return &Backend{
-		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(),
+		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(), loginScript: loginScript,
 		slots: make(chan struct{}, maxChecks), links: map[dstack.InstanceID]*link{},
 	}
 }
