@@ -16,6 +16,13 @@ const ExcludeTime = 5 * time.Minute
 // replicas try the next offer. The zero value has none.
 type Exclusions struct {
 	recent map[offerKey]exclusion
+	forRun map[runMachine]exclusion
+}
+
+// runMachine is an owned machine that could not start a replica of a run.
+type runMachine struct {
+	run      dstack.RunID
+	instance dstack.InstanceID
 }
 
 // offerKey identifies the offers that one exclusion covers: those of a machine
@@ -46,6 +53,36 @@ func (e *Exclusions) Exclude(o dstack.Offer, wholeBackend bool, reason string, n
 		e.recent = map[offerKey]exclusion{}
 	}
 	e.recent[key] = exclusion{now.Add(ExcludeTime), reason}
+}
+
+// ExcludeForRun leaves out an owned machine for ExcludeTime for the replicas of one run.
+func (e *Exclusions) ExcludeForRun(run dstack.RunID, o dstack.Offer, reason string, now time.Time) {
+	if e.forRun == nil {
+		e.forRun = map[runMachine]exclusion{}
+	}
+	e.forRun[runMachine{run, o.OwnedInstance}] = exclusion{now.Add(ExcludeTime), reason}
+}
+
+// SplitForRun returns the offers that are not excluded for a run, and why the others are. It
+// forgets the exclusions that are over.
+func (e *Exclusions) SplitForRun(run dstack.RunID, offers []dstack.Offer, now time.Time) (allowed []dstack.Offer, rejected []dstack.Rejection) {
+	for key, x := range e.forRun {
+		if !now.Before(x.until) {
+			delete(e.forRun, key)
+		}
+	}
+	offers, rejected = e.Split(offers, now)
+	if len(e.forRun) == 0 {
+		return offers, rejected
+	}
+	for _, o := range offers {
+		if x, isExcluded := e.forRun[runMachine{run, o.OwnedInstance}]; isExcluded {
+			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: "failed lately: " + x.reason})
+		} else {
+			allowed = append(allowed, o)
+		}
+	}
+	return allowed, rejected
 }
 
 // Split returns the offers that are not excluded, and why the others are. It
