@@ -29,13 +29,14 @@ var packages = []entry{
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
+	{"internal/gpu", "human"},
 
 	// The configuration language and the data model.
-	{"internal/spec", "human strictyaml"},
+	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
 	{"internal/sshclient", "dstack loop"},
-	{"internal/inventory", ""},
+	{"internal/inventory", "gpu dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
@@ -44,11 +45,13 @@ var packages = []entry{
 	{"internal/decide/job", "spec dstack"},
 	{"internal/decide/placement", "human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/host", "human dstack"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},

@@ -42,7 +42,7 @@ var impureNames = map[string][]string{
 
 // isPure reports whether the rules of this file apply to a package, named by its folder.
 func isPure(pkg string) bool {
-	return pkg == "internal/dstack" || pkg == "internal/inventory" || pkg == "internal/decide" || strings.HasPrefix(pkg, "internal/decide/")
+	return pkg == "internal/gpu" || pkg == "internal/dstack" || pkg == "internal/inventory" || pkg == "internal/decide" || strings.HasPrefix(pkg, "internal/decide/")
 }
 
 // impurities returns what a file of a pure package may not contain, each as line: message. Imports of this module are

@@ -104,6 +104,8 @@ type Mount struct {
 	Target   string // an absolute path in the container
 	ReadOnly bool
 	Kind     MountKind
+	IsKept   bool // of MountVolume: engine.Volumes created it, and an attempt must not start without its data
+	Optional bool // of MountHostPath: the attempt starts without it if the path does not exist
 }
 
 // MountKind says what the source of a mount is.

@@ -54,6 +54,7 @@ type Offer struct {
 	Fleet         string             `json:"fleet,omitempty"`       // name of the fleet that an owned machine belongs to
 	IsRemote      bool               `json:"is_remote,omitempty"`   // an owned machine that is reached over a network: it may go away and come back
 	IsDraining    bool               `json:"is_draining,omitempty"` // gets no new replicas
+	Unusable      string             `json:"unusable,omitempty"`    // why an owned machine can run nothing now, for the user; empty: it can
 	Engine        EngineCapabilities `json:"engine"`
 }
 
@@ -88,6 +89,8 @@ type GPU struct {
 // empty list imposes no restriction. Defaults in Resources apply to rented
 // machines only; for owned machines see spec.Resources.Explicit.
 type Requirements struct {
+	Run           RunID     // whose replicas are spread over owned machines; empty: there is no run yet
+	Template      int       // the replica's template revision: replicas of one template are spread before all others
 	Project       ProjectID // whose machines may be used; backends of hosts offer only those of the project
 	Resources     spec.Resources
 	Port          int
@@ -99,10 +102,20 @@ type Requirements struct {
 	Backends      []string
 	Regions       []string
 	InstanceTypes []string
+	Fleets        []string // only machines of these fleets
 	InstanceName  string   // only the owned machine with this name; empty: any
 	OwnedOnly     bool     // no machine is rented
 	Spot          *bool    // nil: spot and on-demand machines are both accepted
 	MaxPrice      *float64 // dollars per hour
+	Pin           *Pin     // only the machines that have the service's volumes; nil: it has none
+	HostPath      string   // a folder of the machine that the replica mounts; empty: none
+}
+
+// Pin limits a replica to the owned machines that have its volumes.
+type Pin struct {
+	Machines []InstanceID // empty: none has all of them
+	Reason   string       // why other machines do not suit, for the user: the volume data is on gpu-1
+	Advice   string       // what the user can do if none of the machines suits
 }
 
 // Placement is a possible location for a replica: an offer and what the
@@ -113,11 +126,69 @@ type Placement struct {
 	Free  string // what is free there, for the user: 1 of 2 GPUs free
 }
 
-// Rejection is an offer that does not meet the requirements, and the reason.
+// Rejection is an offer that does not meet the requirements, with the first
+// constraint that it fails and the smallest change that would make it suit.
 type Rejection struct {
-	Offer  Offer
-	Reason string // has no GPU; 24GB of memory, 64GB asked for
+	Offer      Offer
+	Constraint Constraint
+	Wanted     string   // what the constraint asks for: 24GB..
+	Has        string   // what there is instead: 1×T4 16GB
+	Reason     string   // both in words: needs gpu: 24GB..; has 1×T4 16GB
+	Edits      []Edit   // the changes of the configuration after which the offer suits; empty: none helps
+	WaitsFor   []string // holders of what is missing, such as "llama31 replica 0", if the offer suits once they left
+	Help       string   // what to do, for the user: write gpu: 16GB; empty: nothing helps
 }
+
+// String returns why an offer does not suit, and what to do.
+func (r Rejection) String() string {
+	switch {
+	case r.Help == "":
+		return r.Reason
+	case len(r.Edits) > 0 && len(r.WaitsFor) == 0:
+		return r.Reason + ": " + r.Help
+	}
+	return r.Reason + "; " + r.Help
+}
+
+// Edit is a change of one field of a configuration.
+type Edit struct {
+	Field string `json:"field"` // its path: resources.gpu
+	Value string `json:"value"` // empty: the field is removed
+}
+
+// Constraint is what an offer must satisfy: a field of the configuration, or a property
+// of a machine. An offer is checked for each in this order.
+type Constraint string
+
+// The constraints, in the order in which they are checked.
+const (
+	ConstraintBackend        Constraint = "backends"
+	ConstraintFleet          Constraint = "fleets"
+	ConstraintRegion         Constraint = "regions"
+	ConstraintInstanceType   Constraint = "instance_types"
+	ConstraintInstanceName   Constraint = "instance_name"
+	ConstraintCreationPolicy Constraint = "creation_policy"
+	ConstraintSpotPolicy     Constraint = "spot_policy"
+	ConstraintMaxPrice       Constraint = "max_price"
+	ConstraintUsable         Constraint = "usable"      // the machine passed its checks
+	ConstraintDraining       Constraint = "draining"    // the machine is not being drained
+	ConstraintFailedLately   Constraint = "failed"      // no machine of the offer failed lately
+	ConstraintImage          Constraint = "image"       // its engine runs containers
+	ConstraintWorkingDir     Constraint = "working_dir" // its engine runs containers, which have other folders
+	ConstraintFiles          Constraint = "files"       // its engine runs containers, which have other folders
+	ConstraintRights         Constraint = "rights"      // the user may run plain processes
+	ConstraintArch           Constraint = "resources.cpu.arch"
+	ConstraintCPU            Constraint = "resources.cpu"
+	ConstraintMemory         Constraint = "resources.memory"
+	ConstraintDisk           Constraint = "resources.disk"
+	ConstraintGPU            Constraint = "resources.gpu"
+	ConstraintFreeCPU        Constraint = "free cpu" // other replicas leave enough
+	ConstraintFreeMemory     Constraint = "free memory"
+	ConstraintFreeDisk       Constraint = "free disk"
+	ConstraintFreeGPU        Constraint = "free gpu"
+	ConstraintFreePort       Constraint = "free port"
+	ConstraintSharedPort     Constraint = "shared port" // the replicas of a run do not need one port of one machine
+)
 
 // Allocation is the part of an instance's hardware that unfinished replicas
 // hold. It is the sum of their claims.
@@ -127,4 +198,14 @@ type Allocation struct {
 	DiskMiB   int64
 	GPUs      map[string]string // ID of the GPU → holder, for the user: "llama31 replica 0"
 	Ports     map[int]string    // port of the machine → holder
+	Runs      []RunShare        // the runs that have replicas there
+}
+
+// RunShare is how many unfinished replicas of a run with one template are on a machine.
+type RunShare struct {
+	Run      RunID
+	Template int
+	Replicas int
+	Holder   string // the run, for the user; runs of other projects are not named
+	HasSizes bool   // they hold CPUs, memory or disk
 }

@@ -1,24 +1,40 @@
 package dstack
 
-import "time"
+import (
+	"time"
 
-// Volume is a disk of a backend. It outlives the machines that it is attached
-// to. A run names it in its configuration.
+	"dstack/internal/spec"
+)
+
+// Volume keeps data that outlives the runs that use it: a disk of a cloud, or a folder or Docker volume of a machine of
+// the user. A run names it in its configuration.
 type Volume struct {
-	ID          VolumeID
-	Project     ProjectID
-	Name        string // unique in the project
-	Backend     string // key in backend.Set
-	Region      string
-	SizeMiB     int64
-	ExternalID  string  // the backend's own identifier; empty: not created yet
-	IsExternal  bool    // the user created it: deleting the volume leaves the disk
-	Zone        string  // part of the region whose machines can attach it; empty: all of it
-	Price       float64 // dollars per month; 0: nothing, or unknown
-	Status      VolumeStatus
-	Reason      Reason
-	CreatedAt   time.Time
-	Attachments []VolumeAttachment
+	ID            VolumeID
+	Project       ProjectID
+	ProjectName   string
+	Name          string      // unique in the project
+	User          string      // who created it
+	Configuration spec.Volume // as it was applied
+	Backend       string      // key in backend.Set
+	Instance      InstanceID  // the owned machine that has it; empty: it is in a cloud
+	Machine       string      // name of that machine
+	Fleet         string      // name of the fleet of that machine; empty: none
+	Host          string      // see Instance.Host
+	Region        string
+	SizeMiB       int64
+	ExternalID    string  // the identifier of its backend or engine; empty: not created yet
+	IsExternal    bool    // the user created it: deleting the volume leaves the disk or folder
+	Zone          string  // part of the region whose machines can attach it; empty: all of it
+	Price         float64 // dollars per month; 0: nothing, or unknown
+	Status        VolumeStatus
+	Reason        Reason // why it has the status, or what it waits for
+	Warning       string // what the user should know although it can be used, such as a size that is not enforced
+	CreatedAt     time.Time
+	Since         time.Time // when Status last changed
+	Failures      int       // failed actions in a row
+	Version       int64
+	Runs          []string // the names of the unfinished runs that name it
+	Attachments   []VolumeAttachment
 }
 
 // VolumeStatus is the phase of a volume's life.

@@ -26,6 +26,12 @@ func TestParse_LaterVolumesAndGateways(t *testing.T) {
 		{"type: volume\nbackend: aws\nsize: 1GB", "", "`region` is missing"},
 		{"type: volume\nbackend: aws\nsize: 1GB\nregion: ''", "", "`region` has no value"},
 		{"type: volume\nbackend: aws\nsize: 1GB\nregin: a", "", "did you mean `region`?"},
+		{"type: volume\nbackend: ssh\nsize: 1GB\nhost: a", `"backend":"remote","region":"","size":1.0,"volume_id":null,"host":"a"}`, ""},
+		{"type: volume\nbackend: local\nvolume_id: /srv/a", `"backend":"local","region":"","size":null,"volume_id":"/srv/a"}`, ""},
+		{"type: volume\nbackend: remote\nregion: a\nhost: a\nsize: 1GB", `"region":"a","size":1.0,"volume_id":null,"host":"a"}`, ""},
+		{"type: volume\nbackend: local\nvolume_id: /srv/../etc", "", "is not the absolute path"},
+		{"type: volume\nbackend: local\nvolume_id: /", "", "is not the absolute path"},
+		{"type: volume\nbackend: ssh", "", "either `volume_id` or `size`"},
 		{volumeHead + "claim_name: c", "", "`claim_name` can only be used with backend: kubernetes"},
 		{volumeHead + "auto_cleanup_duration: off", `"volume_id":null}`, ""},
 		{volumeHead + "auto_cleanup_duration: '-1'", `"volume_id":null}`, ""},
@@ -64,8 +70,9 @@ func TestUnsupported_LaterVolumesAndGateways(t *testing.T) {
 		gatewayHead + "replicas: 1":                "type gateway",
 		gatewayHead + "replicas: 2":                "type gateway, 2 replicas of a gateway",
 		gatewayHead + "load_balancer: {type: alb}": "type gateway, load_balancer",
-		volumeHead + "auto_cleanup_duration: off":  "type volume",
-		volumeHead + "auto_cleanup_duration: 1h":   "type volume, auto_cleanup_duration",
+		volumeHead + "auto_cleanup_duration: off":  "volumes of the backend aws",
+		volumeHead + "auto_cleanup_duration: 1h":   "volumes of the backend aws, auto_cleanup_duration",
+		"type: volume\nbackend: ssh\nsize: 1GB":    "",
 	} {
 		c, err := spec.ParseConfiguration("f", []byte(text))
 		if err != nil {

@@ -28,6 +28,7 @@ func (p *Params) overrideWith(override Params) {
 	overrideList(&p.Backends, override.Backends)
 	overrideList(&p.Regions, override.Regions)
 	overrideList(&p.InstanceTypes, override.InstanceTypes)
+	overrideList(&p.Fleets, override.Fleets)
 	if override.Retry != nil || override.RetryPolicy != nil {
 		p.Retry, p.RetryPolicy = override.Retry, override.RetryPolicy
 	}

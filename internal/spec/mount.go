@@ -15,8 +15,9 @@ var (
 )
 
 var pathField = field[Mount]{Key: requiredKey("path", "path: /data"),
-	description: "The path in the container. It cannot be inside `/workflow`, which holds your code.",
-	shape:       mountPathShape, examples: []string{"/data"},
+	description: "The absolute path in the container. `/workflow` itself holds your code; a path below it is in the folder of " +
+		"your code, also without a container.",
+	shape: mountPathShape, examples: []string{"/data"},
 	read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Path = r.readMountPath(n) }}
 
 var mountMapping = newMapping("volumes", "a volume",
@@ -134,9 +135,9 @@ func (r *reader) checkMountPath(n *strictyaml.Node, v string) string {
 		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v), "write an absolute path: /data")
 		return v
 	}
-	if v = path.Clean(v); isInCodeFolder(v) {
-		r.Add(n, "mounting volumes inside /workflow is not supported",
-			"it holds your code; choose another path, such as /data")
+	if v = path.Clean(v); v == "/workflow" || v == "/" {
+		r.Add(n, "nothing can be mounted at "+v, map[string]string{"/": "choose a path below it, such as /data"}[v]+
+			map[string]string{"/workflow": "it holds your code; choose another path, such as /data or /workflow/data"}[v])
 	}
 	return v
 }

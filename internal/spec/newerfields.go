@@ -68,8 +68,9 @@ var newerParams = []field[Params]{
 		mappingShape("utilization_policy"), "remove it", usesMapping(utilizationMapping)),
 	unsupportedField[Params]("tags", "Tags for resources that are created in the cloud.",
 		openMappingShape("mapping of text", textShape), "remove it", usesTags),
-	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape,
-		"remove it; use `backends`, `regions` or `instance_types`", usesList),
+	{Key: nullableKey("fleets"), description: "Only machines of these fleets.", defaultText: "(all)", shape: textsShape,
+		examples: []string{"[lab]"},
+		read:     func(r *reader, n *strictyaml.Node, p *Params) { p.Fleets = r.readFleetNames(n) }},
 	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`",
 		alwaysUsed),
 	unsupportedField[Params]("reservation", "The cloud reservation to use.", textShape, "remove it", usesText("", "")),
@@ -97,6 +98,32 @@ var anyShape = shape{"anything", schema{}}
 // alwaysUsed and the functions below are checks for unsupportedField. They
 // report problems of the value, and whether it asks for anything.
 func alwaysUsed(*reader, *strictyaml.Node) bool { return true }
+
+// readFleetNames reads a list of fleets. Later versions write a fleet as a mapping, too,
+// with the project that has it.
+func (r *reader) readFleetNames(n *strictyaml.Node) []string {
+	items, _ := r.ReadItems(n, "`fleets`")
+	names := make([]string, 0, len(items))
+	for _, item := range items {
+		name := item
+		if item.Kind == strictyaml.Mapping {
+			name = item.Get("name")
+			if project := item.Get("project"); name == nil || !project.IsNull() {
+				r.Add(item, "a fleet is a name in `fleets`", "write the name of a fleet of the run's own project")
+				continue
+			}
+		}
+		text, ok := r.ReadText(name)
+		switch {
+		case !ok:
+		case text == "" || strings.Contains(text, "/"):
+			r.Add(name, fmt.Sprintf("`%.60s` is no name of a fleet", text), "write the name of a fleet of the run's own project")
+		default:
+			names = append(names, text)
+		}
+	}
+	return names
+}
 
 func usesBool(r *reader, n *strictyaml.Node) bool {
 	v, ok := r.ReadBool(n)

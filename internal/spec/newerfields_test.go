@@ -27,7 +27,6 @@ var unsupportedSpellings = []string{
 	"stop_duration: 1m | stop_duration: off",
 	"utilization_policy: {min_gpu_utilization: 30, time_window: 30m}",
 	"tags: {team: a, cost: 1}",
-	"fleets: [a, b]",
 	"instances: [a]",
 	"reservation: cr-1",
 	"availability_zones: [us-west2-c]",
@@ -37,19 +36,19 @@ var unsupportedSpellings = []string{
 	"dstack: true",
 	"backend_options: [{type: aws}]",
 	"resources: {count: 2..}",
-	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
 	"setup: [a]",
 	"home_dir: /home/me",
 }
 
 // supportedSpellings are supported uses of fields that 0.18.10 does not have.
 var supportedSpellings = []string{
+	"volumes: ['v:/d', '/v:/e', {name: [v, w], path: /workflow/f}, {instance_path: /v, path: /g, optional: true}]",
 	"probes: [{type: http}]",
 	"probes: [{type: http, url: /health?x=1, method: post, headers: [{name: X-A, value: 1}], body: '{}', timeout: 5s, interval: 30, ready_after: 2, until_ready: true}]",
 	"rate_limits: [{rps: 1}]",
 	"rate_limits: [{prefix: /v1/, key: {type: header, header: Authorization}, rps: 0.5, burst: 10}, {rps: '2', key: {type: ip_address}}]",
 	"resources: {cpu: arm:4..}", "resources: {cpu: 'x86'}", "resources: {cpu: {arch: arm, count: 4}}", "resources: {cpu: {arch: ~, count: {min: 2}}}",
-	"max_duration: 1h", "idle_duration: 5m", "idle_duration: off",
+	"fleets: [a, b]", "fleets: [x]\nbackends: [ssh, remote]", "max_duration: 1h", "idle_duration: 5m", "idle_duration: off",
 	"replicas: 0", "replicas: 3..3",
 	"replicas: [{count: 2, image: x}]\ncommands: []", "groups: [{replicas: 2, image: x, docker: false, router: ~}]\ncommands: []",
 	"replicas: 0..4\nscaling: {metric: rps, target: 10, window: 1h}",

@@ -46,6 +46,7 @@ func (p Params) setFields() map[string]bool {
 		"creation_policy":       p.CreationPolicy != "",
 		"termination_policy":    p.TerminationPolicy != "",
 		"termination_idle_time": p.TerminationIdleTime != nil,
+		"fleets":                p.Fleets != nil,
 	}
 }
 

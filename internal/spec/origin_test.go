@@ -26,6 +26,7 @@ var paramValues = map[string][2]string{
 	"creation_policy":       {"reuse", "reuse-or-create"},
 	"termination_policy":    {"dont-destroy", "destroy-after-idle"},
 	"termination_idle_time": {"0", "1h"},
+	"fleets":                {"[a]", "[b]"},
 }
 
 func parseServiceWith(t *testing.T, lines ...string) spec.Service {
@@ -50,7 +51,7 @@ func parseProfileWith(t *testing.T, lines ...string) spec.Profile {
 func TestOrigins_AgreeWithMerge(t *testing.T) {
 	fields := reflect.TypeFor[spec.Params]()
 	for i := range fields.NumField() {
-		name := fields.Field(i).Tag.Get("json")
+		name, _, _ := strings.Cut(fields.Field(i).Tag.Get("json"), ",")
 		if name == "-" {
 			continue // not a field of the configuration
 		}

@@ -13,6 +13,9 @@ var backendNames = slices.Concat([]string{
 	"nebius", "oci", "remote", "runpod", "tensordock", "vastai",
 }, laterBackends)
 
+// acceptedBackends are backendNames, and what everybody calls the backend remote.
+var acceptedBackends = append(slices.Clone(backendNames), "ssh")
+
 // laterBackends are the backends that 0.18.10 does not have.
 var laterBackends = []string{
 	"amddevcloud", "cloudrift", "crusoe", "daytona", "digitalocean", "hotaisle", "jarvislabs", "lium", "seeweb", "slurm",
@@ -22,7 +25,7 @@ var laterBackends = []string{
 // allRetryEvents are the events after which a replica can be retried.
 var allRetryEvents = []string{EventNoCapacity, EventInterruption, EventError}
 
-var backendShape = defineShape("backend", oneOfShape(backendNames...))
+var backendShape = defineShape("backend", oneOfShape(acceptedBackends...))
 
 // paramFields are the fields that configurations and profiles share, in the
 // order of the wire format.
@@ -86,13 +89,14 @@ func (r *reader) readBackends(n *strictyaml.Node) []string {
 	return names
 }
 
-// readBackend reads the name of a backend; empty if it is invalid.
+// readBackend reads the name of a backend; empty if it is invalid. Both names of the
+// backend of machines that are reached by SSH are read as the one that published clients
+// know.
 func (r *reader) readBackend(n *strictyaml.Node) string {
-	if n.Text == "ssh" {
-		r.Add(n, "`ssh` is not a valid value", "write `remote`, the backend of machines reached by SSH")
-		return ""
+	name, _ := r.ReadOneOf(n, acceptedBackends...)
+	if name == "ssh" {
+		return "remote"
 	}
-	name, _ := r.ReadOneOf(n, backendNames...)
 	return name
 }
 

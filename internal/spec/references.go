@@ -176,7 +176,7 @@ var (
 // probe that sends a body where most servers ignore it. Call it before ResolveEnv.
 // The problems have paths; see Locate.
 func (s *Service) FindNotes() Problems {
-	all := s.findProbeNotes()
+	all := append(s.findProbeNotes(), s.findGPUNotes()...)
 	for _, v := range s.Env {
 		found := shellVariable.FindStringSubmatch(v.Value)
 		if found == nil {

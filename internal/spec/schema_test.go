@@ -123,7 +123,7 @@ var notInSchema = []string{
 	"the minimum", "is below the minimum", "invalid range order", "`scaling` is required", "requires `replicas` to be a range",
 	"duplicate environment variable", "sets the model twice", "sets the memory twice", "sets the count twice", "sets the maker twice",
 	"empty part", "empty GPU name", "invalid empty range", "more than one", "too large", "too long", "between 1 and 65535",
-	"not a GPU", "is not a size", "is not a whole number", "negative", "outside of the uploaded folder", "inside /workflow", "zero byte", "not supported yet",
+	"not a GPU", "is not a size", "is not a whole number", "negative", "outside of the uploaded folder", "nothing can be mounted at", "zero byte", "not supported yet",
 	"not a list", "for the service", "cannot both be set", "no `nvcc` with Python", "can have at most", "two rate limits", "is required with type: header", "can only be used with type", "is too short", "s and 1h", "less than one request", "must be a list",
 	"is not a cron expression", "is not the name of a model", "more than two paths", "not a path in a container", "home directory of another user", "its root folder", "control characters", "two files have the path",
 	"does not name a file", "does not name a repository", "either `local_path` or `url`", "mutually exclusive", "belongs to `url`", "contains a user name", "invalid volume mount path", "a quote is not closed", "invalid compute capability",

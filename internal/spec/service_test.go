@@ -157,7 +157,6 @@ func TestRetryRule(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	s := parseWith(t, `setup: [a]
 home_dir: /home/me
-volumes: [{name: v, path: /d}]
 replicas: 0..2
 scaling: {metric: rps, target: 1}
 model: {type: chat, name: m, format: tgi}
@@ -170,7 +169,7 @@ reservation: r`)
 		}
 		got = append(got, p.Path)
 	}
-	want := []string{"home_dir", "setup", "volumes", "reservation"}
+	want := []string{"home_dir", "setup", "reservation"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

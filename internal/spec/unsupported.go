@@ -39,9 +39,14 @@ func (f *Fleet) Unsupported() Problems {
 		problemsOf(f.UnsupportedNotes)...)
 }
 
-// Unsupported reports the whole configuration: volumes are not implemented yet.
+// Unsupported returns the features of the volume that are not implemented yet: the volumes of clouds.
 func (v *Volume) Unsupported() Problems {
-	return unsupportedType("volume", "remove the file; store data outside of the service for now", v.UnsupportedNotes)
+	all := problemsOf(v.UnsupportedNotes)
+	if !v.IsOnOwnMachine() {
+		all = append(Problems{newUnsupported("backend", "volumes of the backend "+v.Backend,
+			"write backend: ssh for a host of a fleet, or backend: local for the server's machine")}, all...)
+	}
+	return all
 }
 
 // Unsupported reports the whole configuration: separate gateways are not

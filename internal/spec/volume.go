@@ -1,7 +1,10 @@
 package spec
 
 import (
+	"fmt"
+	"path"
 	"slices"
+	"strings"
 
 	"dstack/internal/strictyaml"
 )
@@ -9,8 +12,9 @@ import (
 // Volume is a configuration with `type: volume`: a disk that outlives runs.
 type Volume struct {
 	Name     Text
-	Backend  string
+	Backend  string // remote also for ssh
 	Region   string
+	Host     Text // the machine that the volume is on, with local and remote; overrides Region
 	Size     *GB  // size of a new volume
 	VolumeID Text // ID of an existing volume; overrides Size
 	LaterVolume
@@ -36,16 +40,47 @@ func (v Volume) MarshalJSON() ([]byte, error) {
 		Region   string `json:"region"`
 		Size     *GB    `json:"size"`
 		VolumeID Text   `json:"volume_id"`
+		Host     Text   `json:"host,omitempty"`
 		LaterVolume
-	}{"volume", v.Name, v.Backend, v.Region, v.Size, v.VolumeID, v.LaterVolume})
+	}{"volume", v.Name, v.Backend, v.Region, v.Size, v.VolumeID, v.Host, v.LaterVolume})
+}
+
+// UnmarshalJSON reads every spelling of a volume that a file may have. The error is Problems.
+func (v *Volume) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if n.Kind != strictyaml.Mapping || n.Get("type").IsScalar() && n.Get("type").Text != "volume" {
+			r.Add(n, "this is not the configuration of a volume", "write type: volume")
+			return
+		}
+		*v = *r.readVolume(n)
+	})
+}
+
+// The backends of the user's own machines.
+const (
+	BackendLocal = "local"  // the server's machine
+	BackendSSH   = "remote" // the hosts of fleets; files may also have ssh
+)
+
+// IsOnOwnMachine reports whether the volume is on a machine of the user, not in a cloud.
+func (v Volume) IsOnOwnMachine() bool { return v.Backend == BackendLocal || v.Backend == BackendSSH }
+
+// Machine returns the name of the machine that the configuration wants; empty: it names none.
+func (v Volume) Machine() string {
+	if v.Host != "" {
+		return string(v.Host)
+	}
+	return v.Region
 }
 
 const kubernetes = "kubernetes"
 
 var (
-	backendsWithoutRegion = []string{kubernetes, "daytona", "lium"} // a volume needs no region
-	backendsWithoutSize   = []string{"daytona", "lium"}             // a volume needs neither a size nor an ID
+	backendsWithoutRegion = []string{BackendLocal, BackendSSH, "ssh", kubernetes, "daytona", "lium"} // a volume needs no region
+	backendsWithoutSize   = []string{"daytona", "lium"}                                              // a volume needs neither a size nor an ID
 )
+
+var volumeBackendShape = oneOfShape(slices.Concat([]string{"ssh"}, backendNames)...)
 
 var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the runs that use it.", []field[Volume]{
 	{Key: requiredKey("type", "type: volume"), description: "The type of this configuration.",
@@ -54,17 +89,21 @@ var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the r
 	{Key: nullableKey("name"), description: "The name of the volume: 2 to 41 lowercase letters, digits and dashes, " +
 		"beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-volume"},
 		read: readTextInto(func(v *Volume) *Text { return &v.Name })},
-	{Key: requiredKey("backend", "backend: aws"), description: "The backend of the volume.", shape: backendShape,
-		examples: []string{"aws"},
-		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Backend = r.readBackend(n) }},
-	{Key: nullableKey("region"), description: "The region. Required, except with `kubernetes`, `daytona` and `lium`.", shape: textShape,
+	{Key: requiredKey("backend", "backend: ssh"), description: "Where the volume is: `ssh` (or `remote`) on a host of a fleet, " +
+		"`local` on the server's machine.", shape: volumeBackendShape,
+		examples: []string{"ssh", "local"},
+		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Backend = r.readVolumeBackend(n) }},
+	{Key: nullableKey("host"), description: "The host that the volume is on, with `ssh` and `local`: its name as in the fleet, " +
+		"or `FLEET/HOST`. Can be left out where there is only one.", shape: textShape, examples: []string{"gpu-1"},
+		read: readTextInto(func(v *Volume) *Text { return &v.Host })},
+	{Key: nullableKey("region"), description: "The region of a cloud. With `ssh` and `local` it means the same as `host`.", shape: textShape,
 		examples: []string{"eu-west-1"},
 		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Region, _ = r.ReadText(n) }},
 	{Key: nullableKey("size"), description: "The size of a new volume, rounded down to whole gigabytes.",
 		shape: sizeShape, examples: []string{"100GB"},
 		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.Size = r.readSize(n) }},
-	{Key: nullableKey("volume_id"), description: "The cloud's ID of an existing volume. Deleting the configuration " +
-		"does not delete that volume.", shape: textShape, examples: []string{"vol-0123456789abcdef0"},
+	{Key: nullableKey("volume_id"), description: "An existing volume: with `ssh` and `local` the absolute path of a folder, " +
+		"in a cloud its ID. Deleting the configuration leaves it as it is.", shape: textShape, examples: []string{"/srv/models"},
 		read: readTextInto(func(v *Volume) *Text { return &v.VolumeID })},
 	{Key: nullableKey("claim_name"), description: "The name of an existing `PersistentVolumeClaim`, with `backend: kubernetes`. " +
 		"`size` has no effect then.", shape: textShape, examples: []string{"my-claim"},
@@ -103,6 +142,7 @@ func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 		return v // missing or invalid, which is reported already
 	}
 	r.checkRegion(n, v)
+	r.checkMachineFields(n, v)
 	r.checkKubernetesFields(n, v)
 	hasID := v.VolumeID != "" || v.Backend == kubernetes && v.ClaimName != ""
 	if v.Size != nil || hasID || slices.Contains(backendsWithoutSize, v.Backend) || !n.Get("size").IsNull() {
@@ -118,9 +158,44 @@ func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 			"add size: 100GB for a new volume, or claim_name: followed by the name of an existing claim")
 		return v
 	}
+	existing := "the cloud's ID of an existing one"
+	if v.IsOnOwnMachine() {
+		existing = "the absolute path of an existing folder"
+	}
 	r.Add(n, "either `volume_id` or `size` must be set",
-		"add size: 100GB for a new volume, or volume_id: followed by the cloud's ID of an existing one")
+		"add size: 100GB for a new volume, or volume_id: followed by "+existing)
 	return v
+}
+
+// readVolumeBackend reads the name of a backend; empty if it is invalid. In files, ssh is another name of remote.
+func (r *reader) readVolumeBackend(n *strictyaml.Node) string {
+	if n.IsScalar() && n.Text == "ssh" {
+		return BackendSSH
+	}
+	name, _ := r.ReadOneOf(n, backendNames...)
+	return name
+}
+
+// checkMachineFields checks the fields that mean something else, or nothing, on a machine of the user.
+func (r *reader) checkMachineFields(n *strictyaml.Node, v *Volume) {
+	if !v.IsOnOwnMachine() {
+		if host := n.Get("host"); !host.IsNull() {
+			r.Add(host, "`host` can only be used with backend: ssh or local", "remove it")
+		}
+		return
+	}
+	if v.VolumeID != "" && !isPlainPath(string(v.VolumeID)) {
+		r.Add(n.Get("volume_id"), fmt.Sprintf("`%.60s` is not the absolute path of a folder", v.VolumeID),
+			"write the folder on that machine, without `..`: volume_id: /srv/models")
+	}
+	if v.Host != "" && v.Region != "" && string(v.Host) != v.Region {
+		r.Add(n.Get("region"), "`host` and `region` name different machines", "remove `region`")
+	}
+}
+
+// isPlainPath reports whether a text is an absolute path below /, without .. and control characters.
+func isPlainPath(text string) bool {
+	return mountPath.MatchString(text) && path.Clean(text) != "/" && !slices.Contains(strings.Split(text, "/"), "..")
 }
 
 func (r *reader) checkRegion(n *strictyaml.Node, v *Volume) {

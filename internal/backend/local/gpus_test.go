@@ -1,25 +1,22 @@
 package local
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
-
-	"dstack/internal/dstack"
 )
 
-func TestParseGPUs(t *testing.T) {
-	text := "GPU-aa11, NVIDIA H200, 143771, 9.0\nGPU-bb22, NVIDIA L4, 23034, 8.9\nGPU-cc33, Tesla K80, 11441, [N/A]\n\nNo devices were found\nGPU-dd44, odd, [N/A], 8.0\n"
-	got := parseGPUs(text)
-	want := []dstack.GPU{
-		{ID: "GPU-aa11", Maker: "nvidia", Name: "H200", MemoryMiB: 143771, Capability: [2]int{9, 0}},
-		{ID: "GPU-bb22", Maker: "nvidia", Name: "L4", MemoryMiB: 23034, Capability: [2]int{8, 9}},
-		{ID: "GPU-cc33", Maker: "nvidia", Name: "K80", MemoryMiB: 11441},
+// A stand-in for nvidia-smi answers as a real one does.
+func TestGPULister_RunsTheToolOfTheDriver(t *testing.T) {
+	tools := t.TempDir()
+	script := "#!/bin/sh\necho '0, GPU-aa11, NVIDIA H200, 143771, 570.86.15, 9.0, Disabled'\n"
+	if err := os.WriteFile(filepath.Join(tools, "nvidia-smi"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	if len(got) != len(want) {
-		t.Fatalf("got %+v", got)
-	}
-	for i := range want {
-		if got[i] != want[i] {
-			t.Errorf("got %+v, want %+v", got[i], want[i])
-		}
+	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
+	var l gpuLister
+	gpus := l.list(t.Context()).GPUs
+	if len(gpus) != 1 || gpus[0].ID != "GPU-aa11" || gpus[0].Name != "H200" || gpus[0].Capability != [2]int{9, 0} {
+		t.Errorf("GPUs %+v", gpus)
 	}
 }

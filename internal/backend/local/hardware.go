@@ -12,7 +12,7 @@ import (
 // detectHardware returns the hardware of this machine. DiskMiB is the free space of the
 // file system that holds the server's folder.
 func (l *Local) detectHardware(ctx context.Context) dstack.Hardware {
-	has := dstack.Hardware{CPUs: runtime.NumCPU(), Arch: cpuArchs[runtime.GOARCH], MemoryMiB: totalMemoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.gpus.list(ctx)}
+	has := dstack.Hardware{CPUs: runtime.NumCPU(), Arch: cpuArchs[runtime.GOARCH], MemoryMiB: totalMemoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.gpus.list(ctx).GPUs}
 	if l.dockerAbout.CPUs > 0 && l.dockerAbout.MemoryMiB > 0 { // Docker may run in a smaller virtual machine
 		has.CPUs, has.MemoryMiB = min(has.CPUs, l.dockerAbout.CPUs), min(has.MemoryMiB, l.dockerAbout.MemoryMiB)
 	}

@@ -110,8 +110,9 @@ func (l *Local) useDocker(ctx context.Context) error {
 
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
-		Dir: filepath.Join(l.Dir, string(l.Installation)), KeeperProgram: l.KeeperProgram, Code: l.Code, Files: l.Files, Dialer: l.Dialer,
-		Hidden: l.Hidden, GPUs: len(l.gpus.list(ctx)) > 0, Log: l.Log,
+		Dir: filepath.Join(l.Dir, string(l.Installation)), VolumesDir: filepath.Join(l.Dir, "volumes", string(l.Installation)),
+		KeeperProgram: l.KeeperProgram, Code: l.Code, Files: l.Files, Dialer: l.Dialer,
+		Hidden: l.Hidden, GPUs: len(l.gpus.list(ctx).GPUs) > 0, Log: l.Log,
 	})
 	if err != nil {
 		return err

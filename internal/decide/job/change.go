@@ -25,7 +25,7 @@ const Code = "code"
 
 // strategies maps every field of a service to the strategy for its change. Fields
 // that affect AttemptSpec or Requirements are Rolling, including fields that are
-// not implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so
+// not implemented yet (setup, home_dir). Probes are Rolling, too, so
 // that a new replica passes the new probes before an old one is drained.
 var strategies = map[string]UpdateStrategy{
 	"groups": Rolling, "model": InPlace, "gateway": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
@@ -36,7 +36,7 @@ var strategies = map[string]UpdateStrategy{
 
 	"port": Rolling, "image": Rolling, "entrypoint": Rolling, "commands": Rolling, "env": Rolling,
 	"working_dir": Rolling, "home_dir": Rolling, "registry_auth": Rolling, "python": Rolling, "nvcc": Rolling,
-	"resources": Rolling, "volumes": Rolling, "setup": Rolling, "backends": Rolling, "regions": Rolling,
+	"resources": Rolling, "volumes": Rolling, "setup": Rolling, "backends": Rolling, "regions": Rolling, "fleets": Rolling,
 	"instance_types": Rolling, "spot_policy": Rolling, "max_price": Rolling, "instance_name": Rolling,
 	"creation_policy": Rolling, "probes": Rolling, "type": Rolling, Code: Rolling,
 	"files": Rolling, "repos": Rolling,

@@ -58,7 +58,7 @@ func BuildArgv(s dstack.RunSpec) []string {
 func BuildScript(s dstack.RunSpec) string { return s.Configuration.Script() }
 
 // BuildRequirements returns what a replica requires of a machine. Profile fields
-// apply where the configuration sets nothing. The caller sets IsGlobalAdmin.
+// apply where the configuration sets nothing. The caller sets IsGlobalAdmin, Project and Pin.
 func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 	c, p := s.Configuration, spec.Merge(s.Configuration, s.Profile)
 	requirements := dstack.Requirements{
@@ -68,9 +68,11 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		NeedsImage:    c.Image != "",
 		OuterDir:      findOuterDir(s),
 		OuterPath:     findOuterPath(s),
+		HostPath:      findHostPath(s),
 		Backends:      p.Backends,
 		Regions:       p.Regions,
 		InstanceTypes: p.InstanceTypes,
+		Fleets:        p.Fleets,
 		InstanceName:  string(p.InstanceName),
 		OwnedOnly:     p.CreationPolicy == "reuse",
 		MaxPrice:      p.MaxPrice,
@@ -172,7 +174,7 @@ func NeedsCode(s dstack.RunSpec) bool {
 	return s.Configuration.HasCommands() || len(s.Configuration.Repos) > 0
 }
 
-// findOuterPath returns the first path of a file or repo that is outside of the code folder.
+// findOuterPath returns the first path of a file, repo or volume that is outside of the code folder.
 func findOuterPath(s dstack.RunSpec) string {
 	var paths []string
 	for _, repo := range s.Configuration.Repos {
@@ -181,9 +183,24 @@ func findOuterPath(s dstack.RunSpec) string {
 	for _, file := range s.Configuration.Files {
 		paths = append(paths, file.Path)
 	}
+	for _, m := range s.Configuration.Volumes {
+		if m.InstancePath != m.Path { // a plain process sees a folder of the machine at its own path
+			paths = append(paths, m.Path)
+		}
+	}
 	for _, name := range paths {
 		if _, ok := dstack.FindPathInFolder(ResolveWorkingDir(s), name); !ok {
 			return name
+		}
+	}
+	return ""
+}
+
+// findHostPath returns the first folder of the machine that the replicas mount, or "".
+func findHostPath(s dstack.RunSpec) string {
+	for _, m := range s.Configuration.Volumes {
+		if m.InstancePath != "" {
+			return m.InstancePath
 		}
 	}
 	return ""

@@ -23,6 +23,14 @@ func (w *world) offers() (all []dstack.Offer) {
 	if w.owned != nil && !w.chance(5, "the owned machine is not offered") {
 		all = append(all, w.offer)
 	}
+	for _, m := range w.hosts {
+		if w.chance(5, "a host is not offered") {
+			continue
+		}
+		o := m.offer
+		o.IsDraining = m.isDraining
+		all = append(all, o)
+	}
 	if w.cloud != nil && !w.chance(5, "the cloud offers nothing") {
 		hardware := dstack.Hardware{CPUs: 8}
 		all = append(all, dstack.Offer{Backend: "cloud", Key: "cloud", Type: "cpu", Hardware: hardware, Price: 1})

@@ -14,11 +14,14 @@ type RunFacts struct {
 	Run             dstack.Run
 	Replicas        []dstack.Replica // all unfinished ones, and the failed ones of the present template
 	Load            dstack.Load
-	DesiredReplicas int                      // from autoscale
-	ScaleReason     dstack.Reason            // why autoscale wants that many
-	ScaleDue        time.Time                // when the number may change though the load stays; zero: never
-	InFlight        map[dstack.ReplicaID]int // requests in flight; without zeros
-	Groups          []GroupScale             // the parts of DesiredReplicas, in the order of the configuration; nil: the service has no groups
+	DesiredReplicas int                                   // from autoscale
+	ScaleReason     dstack.Reason                         // why autoscale wants that many
+	ScaleDue        time.Time                             // when the number may change though the load stays; zero: never
+	InFlight        map[dstack.ReplicaID]int              // requests in flight; without zeros
+	Instances       map[dstack.InstanceID]dstack.Instance // of its replicas, those that are away, draining or not listed
+	Groups          []GroupScale                          // the parts of DesiredReplicas, in the order of the configuration; nil: the service has no groups
+
+	displaced map[dstack.ReplicaID]displacement // set by DecideRun
 }
 
 // GroupScale is how many replicas a group should have, and why.
@@ -40,6 +43,7 @@ type RunStep struct {
 	StableRevision  int                // an earlier revision that began to serve only after the present one was applied; 0: none
 	Rollback        *Rollback          // return to an earlier revision; nil: no
 	Add             []NewNum           // replicas to create at the current revision
+	AddReason       dstack.Reason      // why, if they take the places of others on machines that are away or draining
 	Terminate       []dstack.ReplicaID // replicas to terminate
 	Drain           []dstack.ReplicaID // replicas that get no new requests, and end once those in flight have
 	DrainTimeout    time.Duration      // how long draining may take
@@ -122,6 +126,9 @@ type InstanceStep struct {
 	Reason dstack.Reason
 	Action Action
 	Due    time.Time
+
+	AskedAt       time.Time     // with SyncEngine: when that was decided
+	AnswerTimeout time.Duration // with SyncEngine: how long the engine may take to list its attempts; 0: no limit of its own
 }
 
 // Action is a call to a backend or an engine. Each is safe to repeat.

@@ -50,7 +50,7 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	switch {
 	case healthy:
 		return seen.moveTo(dstack.ReplicaReady, seen.warnOfOpenListeners())
-	case (!rep.Ready || seen.hasModelCheck()) && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
+	case (!rep.Ready || seen.hasModelCheck()) && now.Sub(seen.since()) >= seen.Limits.StartTimeout:
 		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, human.RoundDuration(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
 	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.mayRestart(now):
 		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFailureThreshold)), dstack.AttemptRunning, false)
@@ -79,5 +79,5 @@ func (seen ReplicaFacts) mayRestart(now time.Time) bool {
 		case dstack.ReplicaWaiting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
 		}
 	}
-	return now.Sub(seen.Replica.Since) >= patience
+	return now.Sub(seen.since()) >= patience
 }

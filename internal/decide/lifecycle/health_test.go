@@ -120,12 +120,12 @@ func TestPlanEngineCommands_KeepsDrainingReplicas(t *testing.T) {
 	reports := []dstack.Report{{Attempt: "try", State: dstack.AttemptRunning}}
 	for _, status := range []dstack.ReplicaStatus{dstack.ReplicaDraining, dstack.ReplicaUnhealthy} {
 		placed := []lifecycle.PlacedReplica{{Replica: rep(0, 2, status)}}
-		if commands := lifecycle.PlanEngineCommands(placed, reports); len(commands) > 0 {
+		if commands := lifecycle.PlanEngineCommands(dstack.Instance{}, placed, reports); len(commands) > 0 {
 			t.Errorf("%s: commands %+v", status, commands)
 		}
 	}
 	lost := []lifecycle.PlacedReplica{{Replica: rep(0, 2, dstack.ReplicaUnhealthy)}}
-	if commands := lifecycle.PlanEngineCommands(lost, nil); len(commands) > 0 {
+	if commands := lifecycle.PlanEngineCommands(dstack.Instance{}, lost, nil); len(commands) > 0 {
 		t.Errorf("a lost attempt of an unhealthy replica is started again: %+v", commands)
 	}
 }

@@ -37,6 +37,8 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 		return instanceCreating(seen, now), nil
 	case dstack.InstanceUp:
 		return instanceUp(seen, now), nil
+	case dstack.InstanceAway:
+		return instanceAway(seen, now), nil
 	case dstack.InstanceDeleting:
 		return instanceDeleting(seen, now), nil
 	case dstack.InstanceDeleted:
@@ -79,7 +81,7 @@ func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	case whyFailed(seen) != "":
 		return deleteInstance(whyFailed(seen), now)
 	case seen.Machine != nil && seen.Machine.IsAlive():
-		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
+		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, AskedAt: now, Due: now.Add(syncInterval(seen, now))}
 	case isRented(i) && now.Sub(i.Since) >= createTimeout:
 		return deleteInstance("did not come up in time", now)
 	case !seen.Listed:
@@ -103,7 +105,8 @@ func deleteInstance(why dstack.Reason, now time.Time) InstanceStep {
 // instanceUp synchronizes the engine with the replicas placed on the instance.
 // A rented machine is deleted if it disappeared, is silent for too long, or has
 // had no replicas for its idle time. An owned machine whose engine does not
-// answer is kept, with its replicas: they may well be healthy.
+// answer is kept, with its replicas: they may well be healthy. If it is remote, it is
+// away after awayAfter; that is saved before the engine is asked again.
 func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	if why := whyDelete(seen, now); why != "" {
@@ -112,12 +115,18 @@ func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	if isRetired(seen, now) {
 		return InstanceStep{To: dstack.InstanceDeleted, Reason: "its backend does not offer it any more", Due: now}
 	}
-	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
+	if isRemote(i) && silentFor(i, awayAfter, now) {
+		return InstanceStep{To: dstack.InstanceAway, Reason: explainSilence(seen), Due: now}
+	}
+	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, AskedAt: now, Due: now.Add(syncInterval(seen, now))}
 	if i.ConsecutiveFailures > 0 {
 		step.Due = now.Add(syncCalm)
 		if now.Sub(i.LastResponseAt) >= silentAfter {
 			step.Reason = dstack.Reason("its engine does not answer: " + i.LastError)
 		}
+	}
+	if isRemote(i) {
+		step = step.askRemote(i, now)
 	}
 	if empty := emptySince(seen, now); isRented(i) && seen.Listed && !empty.IsZero() && i.IdleTime >= 0 {
 		step.Due = earliestDue(now, step.Due, empty.Add(i.IdleTime))
@@ -137,7 +146,7 @@ func whyDelete(seen InstanceFacts, now time.Time) dstack.Reason {
 	if unlisted := unlistedSince(seen, now); !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted {
 		return "its machine disappeared"
 	}
-	if isSilent(i, now) {
+	if silentFor(i, maxSilence, now) {
 		return dstack.Reason(fmt.Sprintf("its engine did not answer for %s: %s", human.RoundDuration(now.Sub(i.SilentSince)), i.LastError))
 	}
 	if empty := emptySince(seen, now); !empty.IsZero() && i.IdleTime >= 0 && now.Sub(empty) >= i.IdleTime {
@@ -157,12 +166,6 @@ func whyFailed(seen InstanceFacts) dstack.Reason {
 	default:
 		return dstack.Reason("its machine failed: " + m.Failure.Message)
 	}
-}
-
-// isSilent reports whether an engine was asked for maxSilence without a gap and
-// did not answer. A server that was stopped for an hour asks first.
-func isSilent(i dstack.Instance, now time.Time) bool {
-	return !i.SilentSince.IsZero() && isObserved(i, now) && now.Sub(i.SilentSince) >= maxSilence
 }
 
 // isObserved reports whether an instance has been checked without a long gap

@@ -93,14 +93,19 @@ func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error,
 	case answered:
 		i.SilentSince = time.Time{}
 	case asked && (i.SilentSince.IsZero() || !isObserved(i, now)):
-		i.SilentSince = now
+		i.SilentSince = beginSilence(seen.Machine, step.AskedAt)
+	}
+	if seen.Machine != nil {
+		i.IsDraining = seen.Machine.IsDraining
 	}
 	if seen.Listed {
 		i.CheckedAt = now
 	}
-	if failure == nil {
+	switch {
+	case step.To == dstack.InstanceAway && step.Action == NoAction && failure == nil: // nothing was asked
+	case failure == nil:
 		i.ConsecutiveFailures, i.LastError = 0, ""
-	} else {
+	default:
 		i.ConsecutiveFailures, i.LastError = i.ConsecutiveFailures+1, failure.Error()
 	}
 	return i

@@ -167,7 +167,7 @@ func TestPlanEngineCommands(t *testing.T) {
 		{"removes an ended attempt that is not placed here", nil, is(dstack.AttemptRefused), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := lifecycle.PlanEngineCommands(c.placed, c.reports)
+			got := lifecycle.PlanEngineCommands(dstack.Instance{}, c.placed, c.reports)
 			if len(got) != len(c.want) {
 				t.Fatalf("got %+v", got)
 			}

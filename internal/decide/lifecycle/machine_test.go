@@ -5,7 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
@@ -13,6 +16,9 @@ import (
 // store may differ.
 type machine struct {
 	id                    dstack.InstanceID
+	offer                 dstack.Offer // of one that is not rented
+	isDraining            bool
+	savedAt               time.Time // when an answer of its engine was saved
 	engine                map[dstack.AttemptID]*proc
 	listedAt, aliveAt     time.Time // when its backend lists it; when it is up
 	failed                bool      // it exists, but nothing runs on it
@@ -29,6 +35,7 @@ type proc struct {
 	stopping, ended bool
 	refused         bool
 	code            int
+	claim           dstack.Claim // of its replica when it was started
 }
 
 func newMachine(id dstack.InstanceID, listedAt, aliveAt time.Time) *machine {
@@ -40,6 +47,7 @@ func (w *world) machines() (all []*machine) {
 	if w.owned != nil {
 		all = append(all, w.owned)
 	}
+	all = append(all, w.hosts...)
 	if w.cloud != nil {
 		for _, id := range sorted(w.cloud.machines) {
 			all = append(all, w.cloud.machines[id])
@@ -63,6 +71,7 @@ func (w *world) live(m *machine) {
 		m.silentAt = w.now
 		m.silentUntil = w.after(1500, "silent for")
 	}
+	w.liveRemotely(m)
 	for _, id := range sorted(m.engine) {
 		p := m.engine[id]
 		switch {
@@ -80,12 +89,31 @@ func (w *world) live(m *machine) {
 			p.failsProbes = false
 		}
 	}
-	if m != w.owned && w.chance(400, "the machine is lost") {
+	if !w.isOwned(m.id) && w.chance(400, "the machine is lost") {
 		delete(w.cloud.machines, m.id)
 	}
-	if m != w.owned && w.chance(400, "the machine fails") {
+	if !w.isOwned(m.id) && w.chance(400, "the machine fails") {
 		m.failed = true
 		clear(m.engine)
+	}
+}
+
+// liveRemotely pulls the cable of a remote host for a while, or cuts its power, at random.
+func (w *world) liveRemotely(m *machine) {
+	if w.host(m.id) == nil || w.now.Before(m.silentUntil) {
+		return
+	}
+	isOff := w.chance(300, "its power is cut")
+	if isOff || w.chance(150, "its cable is pulled") {
+		m.silentAt, m.silentUntil = w.now, w.after(rapid.SampledFrom([]int{20, 40, 400}).Draw(w.t, "at most"), "for")
+	}
+	if isOff {
+		for _, p := range m.engine {
+			p.ended, p.code = true, 137
+		}
+	}
+	if w.chance(300, "it drains") {
+		m.isDraining = !m.isDraining
 	}
 }
 
@@ -116,14 +144,25 @@ func (w *world) stepInstance(i *dstack.Instance) {
 		return
 	}
 	step = step.AfterFailure(seen, failure, w.now)
+	if reports != nil {
+		step = step.AfterAnswer(w.now)
+	}
 	w.checkInstance(seen, step)
-	version, before := i.Version, i.Status
+	version, before, was := i.Version, i.Status, *i
 	*i = step.Apply(seen, reports != nil, errors.Join(listFailure, failure), w.now)
 	i.Version = version + 1
+	if i.Status != was.Status || i.IsDraining != was.IsDraining || i.UnlistedSince.IsZero() != was.UnlistedSince.IsZero() {
+		for _, p := range seen.Replicas {
+			w.tenants[p.Replica.Run].touched = true
+		}
+	}
 	if i.Status != before {
 		w.markReplicasDue(func(r dstack.Replica) bool { return r.Instance == i.ID })
 	}
 	if reports != nil {
+		if m := w.host(i.ID); m != nil {
+			m.savedAt = w.now
+		}
 		w.saveReports(seen.Replicas, reports)
 	}
 }
@@ -133,8 +172,13 @@ func (w *world) list(id dstack.InstanceID) (listed bool, m *dstack.Machine) {
 	switch {
 	case w.chance(15, "the backend does not answer"):
 		return false, nil
-	case w.owned != nil && id == w.owned.id:
-		return true, &dstack.Machine{State: dstack.MachineRunning}
+	case w.isOwned(id):
+		m := w.machine(id)
+		listed := &dstack.Machine{State: dstack.MachineRunning, IsDraining: m.isDraining}
+		if w.host(id) != nil && w.now.Sub(m.silentAt) > 6*time.Second && w.now.Before(m.silentUntil) {
+			listed.SilentSince = m.silentAt
+		}
+		return true, listed
 	default:
 		return true, w.cloud.describe(id)
 	}
@@ -154,7 +198,7 @@ func (w *world) act(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) (
 		if m == nil || m.failed || w.now.Before(m.aliveAt) || w.now.Before(m.silentUntil) || w.chance(6, "its engine does not answer once") {
 			return nil, errors.New("no answer")
 		}
-		return w.sync(m, seen.Replicas), nil
+		return w.sync(m, seen), nil
 	default:
 		w.t.Fatalf("unknown action %q", step.Action)
 		return nil, nil
@@ -168,9 +212,13 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 	if to == was {
 		return
 	}
-	isOwned := w.owned != nil && i.ID == w.owned.id
+	isRemote := w.host(i.ID) != nil
 	switch {
-	case isOwned && to != dstack.InstanceUp:
+	case isRemote && to == dstack.InstanceAway:
+		if silence := w.now.Sub(w.host(i.ID).savedAt); silence < 10*time.Second {
+			w.t.Fatalf("host %s is away after %s of silence: %s", i.ID, silence, step.Reason)
+		}
+	case w.isOwned(i.ID) && to != dstack.InstanceUp:
 		w.t.Fatalf("an owned machine is %s: %s", to, step.Reason)
 	case was == dstack.InstanceDeleting && to != dstack.InstanceDeleted:
 		w.t.Fatalf("instance %s moved from %s to %s", i.ID, was, to)
@@ -213,17 +261,20 @@ func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Rep
 }
 
 // sync executes the commands that an engine receives.
-func (w *world) sync(m *machine, placed []lifecycle.PlacedReplica) []dstack.Report {
+func (w *world) sync(m *machine, seen lifecycle.InstanceFacts) []dstack.Report {
 	has := make([]dstack.Report, 0, len(m.engine))
 	for _, id := range sorted(m.engine) {
 		has = append(has, w.report(m, id))
 	}
-	for _, c := range lifecycle.PlanEngineCommands(placed, has) {
+	for _, c := range lifecycle.PlanEngineCommands(seen.Instance, seen.Replicas, has) {
 		switch c.Command {
+		case lifecycle.HoldAttempt:
+			has = append(has, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
+			w.checkStart(m, *c.Placed)
 			if m.engine[c.Attempt] == nil {
 				runs := w.after(6, "pulled in")
-				m.engine[c.Attempt] = &proc{broken: cannotWork(c.Placed.Run.Spec), runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused")}
+				m.engine[c.Attempt] = &proc{broken: cannotWork(c.Placed.Run.Spec), runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused"), claim: c.Placed.Replica.Claim}
 			}
 			has = append(has, w.report(m, c.Attempt))
 		case lifecycle.StopAttempt:
@@ -238,6 +289,27 @@ func (w *world) sync(m *machine, placed []lifecycle.PlacedReplica) []dstack.Repo
 	return has
 }
 
+// checkStart fails if something is started on a remote host before what no replica has was
+// stopped there, or before what another attempt holds of it is free.
+func (w *world) checkStart(m *machine, starts lifecycle.PlacedReplica) {
+	if w.host(m.id) == nil {
+		return
+	}
+	for id, p := range m.engine {
+		if p.ended || p.refused {
+			continue
+		}
+		if r := w.replicas[w.attempts[id]]; r.Status.IsFinished() {
+			w.t.Fatalf("%s is started on %s while attempt %s of finished replica %s runs there", starts.Replica.ID, m.id, id, r.ID)
+		}
+		for _, held := range placement.ExclusiveKeys(p.claim) {
+			if slices.Contains(placement.ExclusiveKeys(starts.Replica.Claim), held) {
+				w.t.Fatalf("%s is started on %s while attempt %s holds %s", starts.Replica.ID, m.id, id, held)
+			}
+		}
+	}
+}
+
 // stopAttempt stops an attempt. It checks that the attempt is not both healthy
 // and wanted, and that requests in flight end only after the drain deadline.
 func (w *world) stopAttempt(m *machine, c lifecycle.EngineCommand) {
@@ -248,7 +320,7 @@ func (w *world) stopAttempt(m *machine, c lifecycle.EngineCommand) {
 		w.t.Fatalf("healthy attempt %s of replica %s was stopped", c.Attempt, r.ID)
 	}
 	drained := r.Attempt == c.Attempt && r.Status == dstack.ReplicaTerminating && r.Graceful && !r.DrainDeadline.IsZero()
-	if n := len(w.web.inFlight[r.ID]); healthy && n > 0 && drained && w.now.Before(r.DrainDeadline) {
+	if n := len(w.tenants[r.Run].web.inFlight[r.ID]); healthy && w.host(m.id) == nil && n > 0 && drained && w.now.Before(r.DrainDeadline) {
 		w.t.Fatalf("replica %s ends with %d requests in flight, %s early", r.ID, n, r.DrainDeadline.Sub(w.now))
 	}
 	if !p.stopping {

@@ -23,6 +23,11 @@ const (
 
 // DecideReplica decides the next step of a replica. It fails on an unknown status.
 func DecideReplica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
+	if isAway(seen.Instance) {
+		if step, ok := replicaAway(seen, now); ok {
+			return step, nil
+		}
+	}
 	switch seen.Replica.Status {
 	case dstack.ReplicaWaiting:
 		return replicaWaiting(seen, now), nil
@@ -164,8 +169,8 @@ func isLost(i *dstack.Instance) bool {
 // after its start.
 func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	since := seen.Report.StartedAt
-	if since.Before(seen.Replica.Since) {
-		since = seen.Replica.Since
+	if since.Before(seen.since()) {
+		since = seen.since()
 	}
 	_, why := seen.checkHealth()
 	deadline := since.Add(seen.Limits.StartTimeout)
@@ -264,6 +269,8 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 		step := seen.moveTo(dstack.ReplicaTerminating, r.Reason)
 		step.Due = now // no report and no change of its instance may come
 		return step
+	case isLostHost(seen.Instance, now): // no request in flight can be answered
+		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
 	case load.Drained[r.ID]:
 		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
 	case !now.Before(r.DrainDeadline) || r.DrainDeadline.Sub(now) > maxDrain: // else the clock was set back
@@ -275,11 +282,16 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 	step := seen.stayWith("")
 	step.Due = now.Add(min(r.DrainDeadline.Sub(now), lookInterval))
+	if isAway(seen.Instance) {
+		step.Due = earliestDue(now, step.Due, lostAt(*seen.Instance, now))
+	}
 	return step
 }
 
 // replicaTerminating waits until the replica no longer runs on any machine: its
-// engine was asked after the decision and does not have the attempt.
+// engine was asked after the decision and does not have the attempt. It does not wait
+// for a remote machine that is lost: when that comes back, what the replica left there
+// is stopped before anything else starts, because no replica has it.
 func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
 	never := r.Instance == "" || r.Attempt == ""
@@ -292,8 +304,15 @@ func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 		}
 		return seen.moveTo(dstack.ReplicaTerminated, why)
 	}
+	if isLostHost(seen.Instance, now) {
+		return seen.moveTo(dstack.ReplicaTerminated, r.Reason+dstack.Reason(fmt.Sprintf(
+			"; host %s does not answer: what still runs there is stopped when it comes back", seen.Instance.Offer.Type)))
+	}
 	step := seen.stayWith("")
 	step.Due = now.Add(lookInterval)
+	if isAway(seen.Instance) {
+		step.Due = earliestDue(now, step.Due, lostAt(*seen.Instance, now))
+	}
 	return step
 }
 

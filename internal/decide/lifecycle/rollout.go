@@ -10,10 +10,15 @@ import (
 // rollout is the replicas of a run, or of one group, sorted by their part in an update.
 type rollout struct {
 	current     []dstack.Replica // of the present template, and not leaving
+	steady      []dstack.Replica // of current: to stay on their machines
+	displaced   []dstack.Replica // of current: to be placed on other machines, and may come back
+	forced      []dstack.Replica // of current: to be placed on other machines, and cannot come back
 	outdated    []dstack.Replica // of another template, and not leaving yet
 	failed      []dstack.Replica // of the present template, and failed
 	terminating int              // of another template, leaving
 	ready       int              // of current
+	steadyReady int              // of steady
+	lost        int              // of displaced: they do not serve
 	unplaced    int              // of current: never had a machine
 	inFlight    map[dstack.ReplicaID]int
 }
@@ -32,6 +37,7 @@ func sortReplicas(seen RunFacts) rollout {
 			c.outdated = append(c.outdated, r)
 		case !isLeaving(r):
 			c.current = append(c.current, r)
+			c.addPlaced(r, seen.displaced)
 			switch {
 			case r.Status == dstack.ReplicaReady:
 				c.ready++
@@ -41,6 +47,24 @@ func sortReplicas(seen RunFacts) rollout {
 		}
 	}
 	return c
+}
+
+// addPlaced sorts a current replica by whether it stays on its machine.
+func (c *rollout) addPlaced(r dstack.Replica, displaced map[dstack.ReplicaID]displacement) {
+	switch d, ok := displaced[r.ID]; {
+	case !ok:
+		c.steady = append(c.steady, r)
+		if r.Status == dstack.ReplicaReady {
+			c.steadyReady++
+		}
+	case d.isForced:
+		c.forced = append(c.forced, r)
+	default:
+		c.displaced = append(c.displaced, r)
+		if d.isLost {
+			c.lost++
+		}
+	}
 }
 
 // hasTakenOver reports whether the present template serves as desired. An update
@@ -56,7 +80,7 @@ func (c rollout) hasTakenOver(seen RunFacts, groups []groupFacts) bool {
 }
 
 func (c rollout) isComplete(desired int) bool {
-	return c.ready >= desired || len(c.outdated)+c.terminating == 0 && c.ready > 0 && c.ready+c.unplaced == len(c.current)
+	return c.ready >= desired || len(c.outdated)+c.terminating == 0 && c.ready > 0 && c.ready+c.unplaced+c.lost == len(c.current)-len(c.forced)
 }
 
 // hasServingOutdated reports whether outdated replicas may have requests.
@@ -68,14 +92,22 @@ func maxSurge(wanted int) int { return max(1, wanted/4) }
 
 // addMissing adds the missing replicas of a group to a step. While outdated replicas
 // serve, it adds only a few at a time, so that a bad revision fails before it costs
-// much. A failed replica is not replaced before the template has served.
+// much. A failed replica is not replaced before the template has served. Of displaced
+// replicas that serve, too, only a few are replaced at a time; the others at once.
 func (c rollout) addMissing(seen groupFacts, taken map[int]bool, step *RunStep) {
-	missing := seen.DesiredReplicas - len(c.current)
+	missing := seen.DesiredReplicas - len(c.steady)
 	if seen.Run.ReadyAt.IsZero() && !step.Ready {
 		missing -= len(c.failed)
 	}
-	if c.hasServingOutdated() {
-		missing = min(missing, maxSurge(seen.DesiredReplicas)-(len(c.current)-c.ready))
+	few := maxSurge(seen.DesiredReplicas) - (len(c.steady) - c.steadyReady)
+	switch serving := len(c.displaced) - c.lost; {
+	case c.hasServingOutdated():
+		missing = min(missing, few)
+	case serving > 0:
+		missing = min(missing, max(few, missing-serving))
+	}
+	if leaving := append(c.forced, c.displaced...); missing > 0 && len(leaving) > 0 && step.AddReason == "" {
+		step.AddReason = seen.displaced[leaving[0].ID].reason
 	}
 	for _, added := range step.Add {
 		taken[added.Num] = true // by other groups
@@ -109,6 +141,12 @@ func (c rollout) selectOutdated(seen RunFacts) []dstack.Replica {
 	surplus := len(stay) - max(seen.DesiredReplicas-c.ready, 0)
 	surplus = max(surplus, blocked-c.terminating-len(leave))
 	return append(leave, c.pickRemovals(stay, surplus)...)
+}
+
+// selectDisplaced returns the displaced replicas that may leave now: those that cannot come
+// back, and as many of the others as the steady replicas that are ready replace.
+func (c rollout) selectDisplaced(desired int) []dstack.Replica {
+	return append(c.forced, c.pickRemovals(c.displaced, len(c.displaced)-max(desired-c.steadyReady, 0))...)
 }
 
 // removalRank ranks replicas by how much is lost with them, the least first.

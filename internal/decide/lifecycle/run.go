@@ -15,9 +15,12 @@ func DecideRun(seen RunFacts, now time.Time) (RunStep, error) {
 	var step RunStep
 	known := seen.Run.StableRevision
 	seen.Run.StableRevision = stableRevision(seen)
+	var lostAt time.Time
+	seen.displaced, lostAt = seen.findDisplaced(now)
 	switch seen.Run.Status {
 	case dstack.RunSubmitted, dstack.RunActive:
 		step = runActive(seen, now)
+		step.Due = earliestDue(now, step.Due, lostAt)
 	case dstack.RunTerminating:
 		step = runTerminating(seen)
 	case dstack.RunTerminated, dstack.RunFailed:
@@ -70,6 +73,9 @@ func runActive(seen RunFacts, now time.Time) RunStep {
 			step.Reason = dstack.Reason(fmt.Sprintf("going back to revision %d", seen.Run.Revision))
 		}
 	}
+	if step.Reason == "" {
+		step.Reason = describeDisplaced(seen.displaced, seen.Replicas)
+	}
 	for _, group := range groups {
 		if !group.isRemoved {
 			sortReplicas(group.RunFacts).addMissing(group, seen.takenNums(group.name), &step)
@@ -95,14 +101,20 @@ func (seen groupFacts) selectLeaving() ([]dstack.Replica, dstack.Reason) {
 		why := dstack.Reason(fmt.Sprintf("replaced by revision %d", seen.Run.Revision))
 		return c.selectOutdated(seen.RunFacts), why
 	}
-	more := len(c.current) - seen.DesiredReplicas
+	if seen.isRemoved {
+		return nil, ""
+	}
+	if leave := c.selectDisplaced(seen.DesiredReplicas); len(leave) > 0 {
+		return leave, "replaced: " + seen.displaced[leave[0].ID].reason
+	}
+	more := len(c.steady) - seen.DesiredReplicas
 	switch {
-	case more <= 0 || seen.isRemoved:
+	case more <= 0:
 		return nil, ""
 	case seen.ScaleReason != "":
-		return c.pickRemovals(c.current, more), "scaled down: " + seen.ScaleReason
+		return c.pickRemovals(c.steady, more), "scaled down: " + seen.ScaleReason
 	}
-	return c.pickRemovals(c.current, more), "not wanted any more"
+	return c.pickRemovals(c.steady, more), "not wanted any more"
 }
 
 // stableRevision returns the revision that the run rolls back to when its

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -15,7 +16,8 @@ type EngineCommand struct {
 	Command     Command
 	Attempt     dstack.AttemptID
 	GracePeriod time.Duration  // with Stop
-	Placed      *PlacedReplica // with Start
+	Placed      *PlacedReplica // with Start and Hold
+	Reason      string         // with Hold: why it is not started yet, for the user
 }
 
 // Command is the verb of an EngineCommand.
@@ -26,6 +28,7 @@ const (
 	StartAttempt  Command = "start"
 	StopAttempt   Command = "stop"
 	RemoveAttempt Command = "remove"
+	HoldAttempt   Command = "hold" // not a command to the engine: the attempt is to be started later
 )
 
 // PlanEngineCommands returns the commands after which an engine runs the replicas
@@ -38,7 +41,11 @@ const (
 // that another user removed may have been started again before its replica's
 // row recorded its end. An attempt that ended is kept until its replica's row
 // records its end.
-func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []EngineCommand {
+//
+// Attempts that no replica has are left of replicas that ended while a remote machine
+// was away. What they hold of it is not known any more: until they have ended, nothing
+// is started there. Stops and removals come before starts.
+func PlanEngineCommands(host dstack.Instance, placed []PlacedReplica, reports []dstack.Report) []EngineCommand {
 	of := map[dstack.AttemptID]*PlacedReplica{}
 	for i := range placed {
 		if placed[i].Replica.Attempt != "" {
@@ -47,6 +54,7 @@ func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []Engin
 	}
 	var commands []EngineCommand
 	has, runs := map[dstack.AttemptID]bool{}, map[dstack.AttemptID]bool{}
+	left := 0
 	for _, rep := range reports {
 		has[rep.Attempt], runs[rep.Attempt] = true, !rep.State.IsOver()
 		p := of[rep.Attempt]
@@ -56,6 +64,9 @@ func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []Engin
 			commands = append(commands, EngineCommand{Command: RemoveAttempt, Attempt: rep.Attempt})
 		default:
 			commands = append(commands, EngineCommand{Command: StopAttempt, Attempt: rep.Attempt, GracePeriod: graceFor(p)})
+			if p == nil && isRemote(host) {
+				left++
+			}
 		}
 	}
 	for i := range placed {
@@ -63,7 +74,11 @@ func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []Engin
 		if r.Status != dstack.ReplicaStarting || r.Attempt == "" || has[r.Attempt] {
 			continue
 		}
-		if !slices.ContainsFunc(r.PastAttempts, func(past dstack.Attempt) bool { return runs[past.ID] }) {
+		switch {
+		case left > 0:
+			commands = append(commands, EngineCommand{Command: HoldAttempt, Attempt: r.Attempt, Placed: &placed[i],
+				Reason: fmt.Sprintf("waits until host %s has stopped what earlier replicas left there", host.Offer.Type)})
+		case !slices.ContainsFunc(r.PastAttempts, func(past dstack.Attempt) bool { return runs[past.ID] }):
 			commands = append(commands, EngineCommand{Command: StartAttempt, Attempt: r.Attempt, Placed: &placed[i]})
 		}
 	}

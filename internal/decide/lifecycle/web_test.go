@@ -42,10 +42,12 @@ func (w *world) serve() {
 	}
 	id := rapid.SampledFrom(sorted(w.web.table)).Draw(w.t, "goes to")
 	var p *proc
-	if m := w.machine(w.replicas[id].Instance); m != nil {
+	m := w.machine(w.replicas[id].Instance)
+	if m != nil {
 		p = m.engine[w.replicas[id].Attempt]
 	}
-	if p == nil || p.ended || p.stopping || w.now.Before(p.readyAt) {
+	isCut := m != nil && m.offer.IsRemote && w.now.Before(m.silentUntil)
+	if p == nil || p.ended || p.stopping || w.now.Before(p.readyAt) || isCut {
 		w.web.failed++
 		return
 	}
@@ -56,12 +58,12 @@ func (w *world) serve() {
 // routes returns the targets in the route table of the present rows.
 func (w *world) routes() map[dstack.ReplicaID]bool {
 	facts := route.Facts{Status: w.run.Status, Reason: w.run.Reason}
-	for _, id := range sorted(w.replicas) {
-		r := w.replicas[id]
+	for _, r := range w.mine() {
 		if r.Status.IsFinished() {
 			continue
 		}
-		replica := route.ReplicaFacts{ID: id, Num: r.Num, Status: r.Status, Reason: r.Reason}
+		i := w.instances[r.Instance]
+		replica := route.ReplicaFacts{ID: r.ID, IsAway: i != nil && i.Status == dstack.InstanceAway, Num: r.Num, Status: r.Status, Reason: r.Reason}
 		if rep, ok := w.reports[r.Attempt]; ok {
 			replica.Report = &rep
 		}
@@ -85,9 +87,9 @@ func (g web) load(w *world) dstack.Load {
 		Counts:   map[string]dstack.RunLoad{"web": counts},
 		Draining: map[dstack.ReplicaID]int64{},
 	}
-	for id, r := range w.replicas {
+	for _, r := range w.mine() {
 		if r.Status == dstack.ReplicaDraining {
-			facts.Draining[id] = w.draining[id]
+			facts.Draining[r.ID] = w.draining[r.ID]
 		}
 	}
 	return autoscale.SumReports(facts, w.now)

@@ -12,9 +12,10 @@ import (
 
 // runOf returns the run with the configuration of a replica's revision.
 func (w *world) runOf(r dstack.Replica) dstack.Run {
-	run := w.run
+	of := w.tenants[r.Run]
+	run := of.run
 	if r.TemplateRevision != run.TemplateRevision {
-		run.Spec = w.revisions[r.Revision-1].Spec
+		run.Spec = of.revisions[r.Revision-1].Spec
 	}
 	run, ok := run.ForGroup(r.Group)
 	if !ok {
@@ -29,9 +30,8 @@ func (w *world) replicaFacts(r dstack.Replica) lifecycle.ReplicaFacts {
 		Limits: lifecycle.Limits{StartTimeout: time.Minute, PlaceTimeout: time.Minute},
 	}
 	waits := r.Status == dstack.ReplicaWaiting
-	for _, id := range sorted(w.replicas) {
-		other := w.replicas[id]
-		if id != r.ID && !other.Status.IsFinished() && (!waits || other.TemplateRevision != r.TemplateRevision) {
+	for _, other := range w.mine() {
+		if other.ID != r.ID && !other.Status.IsFinished() && (!waits || other.TemplateRevision != r.TemplateRevision) {
 			seen.Siblings = append(seen.Siblings, *other)
 		}
 	}
@@ -56,7 +56,20 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = true // the author of every run is one
+	offers, left := placement.LeaveOut(offers, w.away())
 	seen.Placements, seen.Rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Rejections = append(seen.Rejections, left...)
+}
+
+// away returns the instances that are away, with the reasons.
+func (w *world) away() map[dstack.InstanceID]dstack.Reason {
+	all := map[dstack.InstanceID]dstack.Reason{}
+	for id, i := range w.instances {
+		if i.Status == dstack.InstanceAway {
+			all[id] = i.Reason
+		}
+	}
+	return all
 }
 
 // canClaim reports whether the store would accept a placement: nothing exclusive
@@ -119,7 +132,7 @@ func (w *world) setReplica(next dstack.Replica) {
 		w.t.Fatalf("finished replica %s moved from %s to %s", next.ID, was.Status, next.Status)
 	case next.Status == dstack.ReplicaTerminated:
 		w.checkNothingRuns(next)
-	case w.owned != nil && was.Instance == w.owned.id && next.Instance != was.Instance:
+	case w.isOwned(was.Instance) && next.Instance != was.Instance:
 		w.t.Fatalf("replica %s leaves a machine that is owned: %s", next.ID, next.Reason)
 	case was.Status == dstack.ReplicaUnhealthy && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(was.ReadyAt):
 		w.t.Fatalf("replica %s becomes ready again and its ReadyAt changes", next.ID)
@@ -138,10 +151,10 @@ func (w *world) setReplica(next dstack.Replica) {
 }
 
 // checkNothingRuns fails if an attempt of a terminated replica still runs on a
-// machine that is not being deleted.
+// machine that is neither being deleted nor away.
 func (w *world) checkNothingRuns(r dstack.Replica) {
 	for _, m := range w.machines() {
-		if i := w.instances[m.id]; i == nil || i.Status == dstack.InstanceDeleting {
+		if i := w.instances[m.id]; i == nil || i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceAway {
 			continue
 		}
 		for id, p := range m.engine {

@@ -44,8 +44,8 @@ func (w *world) stepRun() {
 	for id, requests := range w.web.inFlight {
 		seen.InFlight[id] = len(requests)
 	}
-	for _, id := range sorted(w.replicas) {
-		r := w.replicas[id]
+	seen.Instances = w.unsettled()
+	for _, r := range w.mine() {
 		if !r.Status.IsFinished() || (r.Status == dstack.ReplicaFailed && r.TemplateRevision == w.run.TemplateRevision) {
 			seen.Replicas = append(seen.Replicas, *r)
 		}
@@ -63,6 +63,18 @@ func (w *world) stepRun() {
 		w.touched = false
 		w.saveRun(seen, step)
 	}
+}
+
+// unsettled returns the instances of the run's replicas that are away, draining or not
+// listed.
+func (w *world) unsettled() map[dstack.InstanceID]dstack.Instance {
+	all := map[dstack.InstanceID]dstack.Instance{}
+	for _, r := range w.mine() {
+		if i := w.instances[r.Instance]; i != nil && (i.Status == dstack.InstanceAway || i.IsDraining || !i.UnlistedSince.IsZero()) {
+			all[i.ID] = *i
+		}
+	}
+	return all
 }
 
 // saveRun writes a step, unless the run has changed since seen was read, or a
@@ -94,7 +106,7 @@ func (w *world) saveRun(seen lifecycle.RunFacts, step lifecycle.RunStep) {
 	w.run.Version, w.runDue = before.Version+1, step.Due
 	w.checkRun(before, step)
 	if w.run.Status != before.Status || !w.run.ReadyAt.Equal(before.ReadyAt) {
-		w.markReplicasDue(func(dstack.Replica) bool { return true })
+		w.markReplicasDue(func(r dstack.Replica) bool { return r.Run == w.run.ID })
 	}
 	for _, num := range step.Add {
 		r := lifecycle.NewReplica(w.run, dstack.ReplicaID(w.newID("r")), num, w.now)
@@ -168,13 +180,12 @@ func (w *world) keepGroups(kept []string, from int) {
 		return
 	}
 	taken := map[int]bool{}
-	for _, r := range w.replicas {
+	for _, r := range w.mine() {
 		if !r.Status.IsFinished() && r.TemplateRevision == w.run.TemplateRevision {
 			taken[r.Num] = true
 		}
 	}
-	for _, id := range sorted(w.replicas) {
-		r := w.replicas[id]
+	for _, r := range w.mine() {
 		if !r.Status.IsFinished() && r.TemplateRevision == from && slices.Contains(kept, r.Group) && !taken[r.Num] {
 			*r = lifecycle.KeepReplica(w.run, *r)
 			r.Version++
@@ -209,14 +220,18 @@ func (w *world) capacity(rs dstack.RunSpec) (n int) {
 		return 4
 	}
 	used := map[dstack.InstanceID]dstack.Allocation{}
+	var offers []dstack.Offer
+	for _, m := range w.machines() {
+		offers = append(offers, m.offer)
+	}
 	for ; n < 4; n++ {
 		need := job.BuildRequirements(rs)
 		need.IsGlobalAdmin = true
-		places, _ := placement.RankOffers(need, []dstack.Offer{w.offer}, used)
+		places, _ := placement.RankOffers(need, offers, used)
 		if len(places) == 0 {
 			break
 		}
-		placement.AddGrant(used, "", placement.Grant{Instance: w.offer.OwnedInstance, Claim: places[0].Claim})
+		placement.AddGrant(used, "", placement.Grant{Instance: places[0].Offer.OwnedInstance, Claim: places[0].Claim})
 	}
 	return n
 }

@@ -13,8 +13,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// world simulates the environment of a run: the store's rows, an owned machine,
-// a backend that rents machines, and a gateway with requests. Time advances only
+// world simulates the environment of runs: the store's rows, an owned machine, remote
+// hosts, a backend that rents machines, and a gateway with requests. Time advances only
 // in tick. While faults are on, each fault happens with a fixed probability. All
 // decisions and all changes of rows are made by the functions of the product.
 type world struct {
@@ -24,8 +24,9 @@ type world struct {
 	faults bool
 	lastID int
 
-	run       dstack.Run
-	revisions []dstack.Revision // the first is number 1
+	*tenant // whose turn it is
+	tenants map[dstack.RunID]*tenant
+
 	replicas  map[dstack.ReplicaID]*dstack.Replica
 	instances map[dstack.InstanceID]*dstack.Instance
 	reports   map[dstack.AttemptID]dstack.Report // as saved
@@ -35,28 +36,73 @@ type world struct {
 
 	owned *machine // nil: there is none
 	offer dstack.Offer
-	cloud *cloud // nil: nothing can be rented
-	web   web
+	hosts []*machine // remote ones
+	cloud *cloud     // nil: nothing can be rented
 
-	attempts map[dstack.AttemptID]dstack.ReplicaID
-	served   map[int]bool // templates of which a replica was ever ready
-	load     int          // how many replicas the load asks for
-
-	runDue     time.Time                      // when the run is looked at by itself; zero: never
-	touched    bool                           // the run is due because something changed
-	replicaDue map[dstack.ReplicaID]time.Time // when a replica is looked at; zero: never
-	late       *lateStep
+	attempts   map[dstack.AttemptID]dstack.ReplicaID
+	replicaDue map[dstack.ReplicaID]time.Time          // when a replica is looked at; zero: never
 	stale      map[dstack.InstanceID]dstack.Allocation // what was allocated a tick ago
 	upSince    time.Time                               // when the server was last started
-	overdue    int                                     // ticks beyond max_duration
 	conflicts  int
+}
+
+// tenant is a run in the world.
+type tenant struct {
+	run       dstack.Run
+	revisions []dstack.Revision // the first is number 1
+	web       web
+	served    map[int]bool // templates of which a replica was ever ready
+	load      int          // how many replicas the load asks for
+
+	runDue  time.Time // when the run is looked at by itself; zero: never
+	touched bool      // the run is due because something changed
+	late    *lateStep
+	overdue int // ticks beyond max_duration
+}
+
+// addTenant adds a run, whose turn it is then.
+func (w *world) addTenant(name string) {
+	w.tenant = &tenant{
+		run:    dstack.Run{ID: dstack.RunID(name), Name: name, ProjectID: "project", Status: dstack.RunSubmitted, Since: w.now, SubmittedAt: w.now},
+		served: map[int]bool{},
+		web:    web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}},
+	}
+	w.tenants[w.run.ID] = w.tenant
+}
+
+// each calls do with each run in turn.
+func (w *world) each(do func()) {
+	before := w.tenant
+	for _, id := range sorted(w.tenants) {
+		w.tenant = w.tenants[id]
+		do()
+	}
+	w.tenant = before
+}
+
+// as calls do with the run of a replica.
+func (w *world) as(r *dstack.Replica, do func()) {
+	before := w.tenant
+	w.tenant = w.tenants[r.Run]
+	do()
+	w.tenant = before
+}
+
+// mine returns the replicas of the run whose turn it is, by ID.
+func (w *world) mine() (all []*dstack.Replica) {
+	for _, id := range sorted(w.replicas) {
+		if r := w.replicas[id]; r.Run == w.run.ID {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 const tick = 500 * time.Millisecond
 
 // newWorld makes a world with an owned machine, a backend that rents machines,
 // or both. The machine is large enough for four replicas at least, unless they
-// share its ports.
+// share its ports. Sometimes there are remote hosts, too.
 func newWorld(t *rapid.T) *world {
 	w := emptyWorld(t)
 	kind := rapid.SampledFrom([]string{"owned", "cloud", "both"}).Draw(t, "machines")
@@ -66,27 +112,59 @@ func newWorld(t *rapid.T) *world {
 	if kind != "owned" {
 		w.cloud = newCloud(w)
 	}
+	for range rapid.SampledFrom([]int{0, 0, 1, 3}).Draw(t, "hosts") {
+		w.addHost(rapid.IntRange(1, 4).Draw(t, "CPUs"), rapid.IntRange(0, 2).Draw(t, "GPUs"))
+	}
 	return w
+}
+
+// addHost adds a remote host.
+func (w *world) addHost(cpus, gpus int) *machine {
+	name := fmt.Sprintf("host%d", len(w.hosts))
+	m := newMachine(dstack.InstanceID(name), w.now, w.now)
+	m.offer = dstack.Offer{Backend: "ssh", Key: "ssh", Type: name, OwnedInstance: m.id, IsRemote: true, Hardware: dstack.Hardware{CPUs: cpus},
+		Engine: dstack.EngineCapabilities{Name: "docker", Containers: true}}
+	for i := range gpus {
+		m.offer.Hardware.GPUs = append(m.offer.Hardware.GPUs, dstack.GPU{ID: fmt.Sprintf("GPU-%d", i), Name: "L4", MemoryMiB: 24 << 10})
+	}
+	w.hosts = append(w.hosts, m)
+	return m
+}
+
+// host returns the remote host with an ID; nil: there is none.
+func (w *world) host(id dstack.InstanceID) *machine {
+	for _, m := range w.hosts {
+		if m.id == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// isOwned reports whether a machine is not rented.
+func (w *world) isOwned(id dstack.InstanceID) bool {
+	return w.owned != nil && id == w.owned.id || w.host(id) != nil
 }
 
 func emptyWorld(t *rapid.T) *world {
 	start := time.Unix(1e6, 0).UTC()
-	return &world{
+	w := &world{
 		t: t, now: start, upSince: start, length: tick, faults: true,
-		run:        dstack.Run{ID: "run", Name: "run", ProjectID: "project", Status: dstack.RunSubmitted, Since: start, SubmittedAt: start},
+		tenants:    map[dstack.RunID]*tenant{},
 		replicas:   map[dstack.ReplicaID]*dstack.Replica{},
 		replicaDue: map[dstack.ReplicaID]time.Time{},
 		instances:  map[dstack.InstanceID]*dstack.Instance{},
 		reports:    map[dstack.AttemptID]dstack.Report{},
 		attempts:   map[dstack.AttemptID]dstack.ReplicaID{},
-		served:     map[int]bool{},
 		draining:   map[dstack.ReplicaID]int64{},
-		web:        web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}},
 	}
+	w.addTenant("run")
+	return w
 }
 
 func (w *world) addOwned(cpus, gpus int, sharesPorts bool) {
 	w.owned = newMachine("mine", w.now, w.now)
+	defer func() { w.owned.offer = w.offer }()
 	w.offer = dstack.Offer{
 		Backend: "local", Key: "local", Type: "box", OwnedInstance: w.owned.id, Hardware: dstack.Hardware{CPUs: cpus},
 		Engine: dstack.EngineCapabilities{SharesPorts: sharesPorts},
@@ -116,11 +194,11 @@ func (w *world) tick() {
 	for _, m := range w.machines() {
 		w.live(m)
 	}
-	w.serve()
-	w.stepRun()
-	w.markDrained()
+	w.each(w.serve)
+	w.each(w.stepRun)
+	w.each(w.markDrained)
 	for _, id := range sorted(w.replicas) {
-		w.stepReplica(w.replicas[id])
+		w.as(w.replicas[id], func() { w.stepReplica(w.replicas[id]) })
 	}
 	w.stale = w.allocations()
 	for _, id := range sorted(w.instances) {
@@ -132,7 +210,8 @@ func (w *world) tick() {
 // stopServer simulates an hour without a server. Machines and attempts continue.
 func (w *world) stopServer() {
 	w.now = w.now.Add(time.Hour)
-	w.upSince, w.late, w.touched = w.now, nil, true
+	w.upSince = w.now
+	w.each(func() { w.late, w.touched = nil, true })
 }
 
 // stopFaults ends all faults and repairs the owned machine. A rented machine
@@ -140,7 +219,7 @@ func (w *world) stopServer() {
 func (w *world) stopFaults() {
 	w.faults = false
 	for _, m := range w.machines() {
-		if m == w.owned {
+		if m.isDraining = false; w.isOwned(m.id) {
 			m.silentUntil = time.Time{}
 		} else if w.now.Before(m.silentUntil) {
 			m.silentUntil = w.now.Add(1000 * time.Hour)
@@ -196,7 +275,7 @@ func (w *world) allocations() map[dstack.InstanceID]dstack.Allocation {
 	used := map[dstack.InstanceID]dstack.Allocation{}
 	for _, id := range sorted(w.replicas) {
 		if r := w.replicas[id]; !r.Status.IsFinished() && r.Instance != "" {
-			placement.AddGrant(used, "project", placement.Grant{Project: "project", RunName: "run", Num: r.Num, Instance: r.Instance, Claim: r.Claim})
+			placement.AddGrant(used, "project", placement.Grant{Project: "project", RunName: string(r.Run), Num: r.Num, Instance: r.Instance, Claim: r.Claim})
 		}
 	}
 	return used
@@ -206,17 +285,22 @@ func (w *world) allocations() map[dstack.InstanceID]dstack.Allocation {
 func (w *world) check() {
 	w.checkAttempts()
 	w.checkMachines()
+	w.checkRoutes()
+	w.each(w.checkTenant)
+}
+
+// checkTenant verifies what must be true of a run after every tick.
+func (w *world) checkTenant() {
 	nums := map[[2]int]dstack.ReplicaID{}
-	for _, id := range sorted(w.replicas) {
-		r := w.replicas[id]
-		if r.Status.IsFinished() {
+	for _, r := range w.mine() {
+		if r.Status.IsFinished() || isLeaving(r) {
 			continue
 		}
 		key := [2]int{r.TemplateRevision, r.Num}
 		if other, twice := nums[key]; twice {
-			w.t.Fatalf("replicas %s and %s are both number %d of template %d", other, id, r.Num, r.TemplateRevision)
+			w.t.Fatalf("replicas %s and %s are both number %d of template %d", other, r.ID, r.Num, r.TemplateRevision)
 		}
-		nums[key] = id
+		nums[key] = r.ID
 	}
 	if limit := w.run.Spec.Configuration.MaxDuration; limit != nil && w.run.Status == dstack.RunActive && !w.run.StartedAt.IsZero() {
 		if w.now.Sub(w.run.StartedAt) > time.Duration(limit.Seconds)*time.Second {
@@ -226,6 +310,45 @@ func (w *world) check() {
 			w.t.Fatalf("the run goes on beyond its max_duration: %+v", w.run)
 		}
 	}
+}
+
+// checkRoutes fails if a replica gets requests whose host has been silent for long, or if
+// two replicas with the same number of one template do.
+func (w *world) checkRoutes() {
+	w.each(func() {
+		nums := map[[2]int]dstack.ReplicaID{}
+		for _, id := range sorted(w.routes()) {
+			r := w.replicas[id]
+			key := [2]int{r.TemplateRevision, r.Num}
+			if other, twice := nums[key]; twice {
+				w.t.Fatalf("replicas %s and %s get requests as number %d", other, id, r.Num)
+			}
+			nums[key] = id
+			if m := w.host(r.Instance); m != nil && w.silence(m) > w.patience() {
+				w.t.Fatalf("replica %s gets requests, and its host has been silent for %s: %s", id, w.silence(m), w.dump())
+			}
+		}
+	})
+}
+
+// patience is how long a host may be silent while its replicas get requests.
+func (w *world) patience() time.Duration {
+	if w.faults { // steps are lost
+		return 30 * time.Second
+	}
+	return 12 * time.Second
+}
+
+// silence returns how long a machine has been silent while the server looked.
+func (w *world) silence(m *machine) time.Duration {
+	since := m.silentAt
+	if since.Before(w.upSince) {
+		since = w.upSince
+	}
+	if !w.now.Before(m.silentUntil) {
+		return 0
+	}
+	return w.now.Sub(since)
 }
 
 // checkAttempts fails if two attempts of a replica run at once. Machines that
@@ -253,7 +376,7 @@ func (w *world) checkAttempts() {
 // claim more of it than it has.
 func (w *world) checkMachines() {
 	for _, m := range w.machines() {
-		if m != w.owned && w.instances[m.id] == nil {
+		if !w.isOwned(m.id) && w.instances[m.id] == nil {
 			w.t.Fatalf("machine %s has no instance", m.id)
 		}
 		if i := w.instances[m.id]; i != nil && i.Status == dstack.InstanceDeleted {
@@ -267,7 +390,7 @@ func (w *world) checkMachines() {
 			continue
 		}
 		var keys []string
-		if w.owned == nil || r.Instance != w.owned.id {
+		if !w.isOwned(r.Instance) {
 			keys = append(keys, "all") // a rented machine is for one replica
 		}
 		for _, g := range r.Claim.GPUs {
@@ -283,7 +406,7 @@ func (w *world) checkMachines() {
 			}
 			holders[key] = id
 		}
-		if cpus[r.Instance] += r.Claim.CPUs; w.owned != nil && r.Instance == w.owned.id && cpus[r.Instance] > w.offer.Hardware.CPUs {
+		if cpus[r.Instance] += r.Claim.CPUs; w.isOwned(r.Instance) && cpus[r.Instance] > w.machine(r.Instance).offer.Hardware.CPUs {
 			w.t.Fatalf("%d CPUs of %d are held", cpus[r.Instance], w.offer.Hardware.CPUs)
 		}
 	}
@@ -291,7 +414,7 @@ func (w *world) checkMachines() {
 
 // ready counts the ready replicas of the present template.
 func (w *world) ready() (n int) {
-	for _, r := range w.replicas {
+	for _, r := range w.mine() {
 		if r.Status == dstack.ReplicaReady && r.TemplateRevision == w.run.TemplateRevision {
 			n++
 		}
@@ -300,7 +423,7 @@ func (w *world) ready() (n int) {
 }
 
 func (w *world) unfinished() (n int) {
-	for _, r := range w.replicas {
+	for _, r := range w.mine() {
 		if !r.Status.IsFinished() {
 			n++
 		}
@@ -308,13 +431,15 @@ func (w *world) unfinished() (n int) {
 	return n
 }
 
-// isEmpty reports whether nothing of the run is left anywhere.
+// isEmpty reports whether nothing of any run is left anywhere.
 func (w *world) isEmpty() bool {
-	if w.unfinished() > 0 {
+	left := 0
+	w.each(func() { left += w.unfinished() })
+	if left > 0 {
 		return false
 	}
 	for _, m := range w.machines() {
-		if m != w.owned || len(m.engine) > 0 {
+		if !w.isOwned(m.id) || len(m.engine) > 0 {
 			return false
 		}
 	}
@@ -332,7 +457,7 @@ func (w *world) dump() string {
 		w.run.Status, w.run.Reason, w.run.Revision, w.run.TemplateRevision, w.run.StableRevision, w.run.ReadyAt, w.desired())
 	for _, id := range sorted(w.replicas) {
 		if r := w.replicas[id]; !r.Status.IsFinished() || r.Status == dstack.ReplicaFailed {
-			text += fmt.Sprintf("\nreplica %s: %s (%s) of template %d on %q", id, r.Status, r.Reason, r.TemplateRevision, r.Instance)
+			text += fmt.Sprintf("\n%s replica %s: %s (%s) of template %d on %q", r.Run, id, r.Status, r.Reason, r.TemplateRevision, r.Instance)
 		}
 	}
 	for _, id := range sorted(w.instances) {
@@ -351,4 +476,8 @@ func sorted[K cmp.Ordered, V any](m map[K]V) []K {
 	}
 	slices.Sort(ks)
 	return ks
+}
+
+func isLeaving(r *dstack.Replica) bool {
+	return r.Status == dstack.ReplicaDraining || r.Status == dstack.ReplicaTerminating
 }

@@ -14,6 +14,7 @@ import (
 func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) string {
 	var lines []string
 	lines = append(lines, adviseFilters(need, offers)...)
+	lines = append(lines, adviseMounts(need, offers)...)
 	if len(lines) > 0 || len(offers) == 0 {
 		return strings.Join(lines, "\n")
 	}

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -66,6 +67,25 @@ func (e *Exclusions) Split(offers []dstack.Offer, now time.Time) (allowed []dsta
 		if isExcluded && o.OwnedInstance == "" {
 			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: "failed lately: " + x.reason})
 		} else {
+			allowed = append(allowed, o)
+		}
+	}
+	return allowed, rejected
+}
+
+// LeaveOut returns the offers on which a replica can be placed now, and why not on the
+// others: owned machines that are away, with the reasons why, and those that drain.
+func LeaveOut(offers []dstack.Offer, away map[dstack.InstanceID]dstack.Reason) (allowed []dstack.Offer, rejected []dstack.Rejection) {
+	for _, o := range offers {
+		why, isAway := away[o.OwnedInstance]
+		switch {
+		case o.OwnedInstance == "":
+			allowed = append(allowed, o)
+		case isAway:
+			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: strings.TrimPrefix(string(why), "host "+o.Type+" ")})
+		case o.IsDraining:
+			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: "it is draining"})
+		default:
 			allowed = append(allowed, o)
 		}
 	}

@@ -84,6 +84,7 @@ func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocatio
 	if !need.IsGlobalAdmin && !o.Engine.Containers {
 		why = append(why, onlyGlobalAdmins)
 	}
+	why = append(why, compareMounts(need, o)...)
 	claim := dstack.Claim{Offer: o.Type}
 	why = append(why, compareSizes(need, o, taken, &claim)...)
 	gpus, whyNot := pickGPUs(need.Resources.GPU, o, taken)

@@ -25,6 +25,7 @@ type ReplicaFacts struct {
 	Status dstack.ReplicaStatus
 	Reason dstack.Reason
 	Report *dstack.Report // of the present attempt; nil: none yet
+	IsAway bool           // its machine does not answer: see dstack.InstanceAway
 }
 
 // Reasons for clients why a run without replicas has none.
@@ -71,9 +72,9 @@ func findTargets(replicas []ReplicaFacts, status dstack.ReplicaStatus) (targets 
 }
 
 // endpoint returns where a replica accepts connections; empty: it does not run,
-// or its port is closed. The status of the replica includes its probes.
+// its port is closed, or its machine does not answer. The status of the replica includes its probes.
 func (r ReplicaFacts) endpoint() dstack.Endpoint {
-	if r.Report == nil || !r.Report.Ready || r.Report.State != dstack.AttemptRunning {
+	if r.Report == nil || r.IsAway || !r.Report.Ready || r.Report.State != dstack.AttemptRunning {
 		return dstack.Endpoint{}
 	}
 	return r.Report.Endpoint

@@ -23,6 +23,8 @@ func target(num int) route.Target {
 }
 
 func TestRoute_WithTargets(t *testing.T) {
+	away := replica(0, dstack.ReplicaUnhealthy, "host a has not answered for 10s")
+	away.IsAway = true
 	unreported, closed, exited := replica(0, dstack.ReplicaReady, ""), replica(0, dstack.ReplicaReady, ""), replica(0, dstack.ReplicaReady, "")
 	unreported.Report = nil
 	closed.Report.Ready = false
@@ -42,6 +44,8 @@ func TestRoute_WithTargets(t *testing.T) {
 		{"unhealthy replicas serve where none is ready",
 			route.Facts{Replicas: []route.ReplicaFacts{replica(0, dstack.ReplicaUnhealthy, ""), replica(1, dstack.ReplicaStarting, "")}},
 			route.Route{Ready: []route.Target{target(0)}, PanicMode: true}},
+		{"a replica whose machine is away does not serve, also where none is ready", route.Facts{Replicas: []route.ReplicaFacts{away}},
+			route.Route{State: "unhealthy: host a has not answered for 10s"}},
 		{"a replica that drains does not serve",
 			route.Facts{Replicas: []route.ReplicaFacts{replica(0, dstack.ReplicaDraining, "replaced")}},
 			route.Route{State: "draining: replaced"}},

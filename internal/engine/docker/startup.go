@@ -181,6 +181,9 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 		return err
 	}
 	id, err := e.createContainer(ctx, spec, options)
+	if rest, ok := removeOptional(spec, err); ok {
+		return e.createAndStart(ctx, rest, image, withInit)
+	}
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,12 @@ var contractCases = []contractCase{
 	{"a read-only host path cannot be written to", mountsReadOnly},
 	{"a missing host path is refused", refusesMissingPath},
 	{"a volume outlives its attempts", keepsVolume},
+	{"a created volume outlives its attempts and the engine", keepsCreatedVolume},
+	{"a volume that is created again is the same", createsVolumeOnce},
+	{"an attempt does not start without its volume", refusesLostVolume},
+	{"a mounted volume is not deleted", keepsMountedVolume},
+	{"an external volume is used and left", usesExternalVolume},
+	{"an optional folder that does not exist is left out", leavesOutOptionalPath},
 	{"an invalid mount is refused", refusesInvalidMount},
 }
 

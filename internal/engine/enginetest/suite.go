@@ -100,6 +100,7 @@ type harness struct {
 	mu      sync.Mutex
 	started []dstack.AttemptID
 	volumes []string
+	kept    []dstack.Volume // of engine.Volumes
 }
 
 // caseTimeout limits each wait. It is much longer than any wait should take.
@@ -113,6 +114,7 @@ func (h *harness) cleanUp() {
 			h.t.Errorf("remove at the end of the case: %v", err)
 		}
 	}
+	h.deleteKept(h.t, h.Engine)
 	if err := h.Close(); err != nil {
 		h.t.Errorf("close: %v", err)
 	}

@@ -23,11 +23,18 @@ const ConfineCommand = "confine"
 type confinement struct {
 	Hidden []string `json:",omitempty"` // absolute folders, none in another; empty: nothing is hidden
 	Work   string   `json:",omitempty"` // the folder that stays visible
+	Shown  []string `json:",omitempty"` // further folders that stay visible: the attempt's volumes
 }
+
+// shownMark precedes the paths of Shown in the arguments of ConfineCommand.
+const shownMark = "+"
 
 // buildArgv returns the command line that runs argv in dir, confined.
 func (c confinement) buildArgv(dir string, argv []string) []string {
 	confined := append([]string{"dstack", ConfineCommand, dir, c.Work}, c.Hidden...)
+	for _, path := range c.Shown {
+		confined = append(confined, shownMark+path)
+	}
 	return append(append(confined, "--"), argv...)
 }
 
@@ -64,7 +71,15 @@ func parseConfineArgs(args []string) (c confinement, dir string, argv []string, 
 	if end < 2 || end == len(args)-1 {
 		return c, "", nil, false
 	}
-	return confinement{Work: args[1], Hidden: args[2:end]}, args[0], args[end+1:], true
+	c.Work = args[1]
+	for _, arg := range args[2:end] {
+		if shown, ok := strings.CutPrefix(arg, shownMark); ok {
+			c.Shown = append(c.Shown, shown)
+		} else {
+			c.Hidden = append(c.Hidden, arg)
+		}
+	}
+	return c, args[0], args[end+1:], true
 }
 
 // selectHidden returns the folders that can be hidden: those that exist, without links
@@ -122,8 +137,14 @@ func canHide(opts Options) bool {
 // created since the engine was opened, such as ~/.dstack at the first start of a server.
 func (e *Engine) newConfinement(dir folder) confinement {
 	c := confinement{Work: resolveLinks(dir.path("work"))}
-	if e.hides {
-		c.Hidden = findHidden(e.opts)
+	if !e.hides {
+		return c
+	}
+	c.Hidden = findHidden(e.opts)
+	var mounted mountRecord
+	_, _ = dir.readJSON(mountsFile, &mounted) // without it, the attempt has no volumes
+	for _, path := range mounted.Volumes {
+		c.Shown = append(c.Shown, resolveLinks(path))
 	}
 	return c
 }

@@ -83,37 +83,65 @@ func (c confinement) apply() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("separate the mounts: %w", err)
 	}
-	work, err := unix.Open(c.Work, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	visible, err := openVisible(append([]string{c.Work}, c.Shown...))
 	if err != nil {
-		return fmt.Errorf("open the working folder: %w", err)
+		return err
 	}
-	defer unix.Close(work)
-	for _, folder := range c.Hidden {
-		if err := unix.Mount("tmpfs", folder, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=64k,nr_inodes=64,mode=0755"); err != nil {
-			return fmt.Errorf("cover %s: %w", folder, err)
+	defer visible.close()
+	for _, hidden := range c.Hidden {
+		if err := unix.Mount("tmpfs", hidden, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=64k,nr_inodes=64,mode=0755"); err != nil {
+			return fmt.Errorf("cover %s: %w", hidden, err)
 		}
-		if isWithin(c.Work, folder) && c.Work != folder {
-			if err := c.showWork(work); err != nil {
-				return err
+		for _, one := range visible {
+			if isWithin(one.path, hidden) && one.path != hidden {
+				if err := one.show(); err != nil {
+					return err
+				}
 			}
 		}
 		const flags = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
-		if err := unix.Mount("", folder, "", flags, ""); err != nil {
-			return fmt.Errorf("write-protect %s: %w", folder, err)
+		if err := unix.Mount("", hidden, "", flags, ""); err != nil {
+			return fmt.Errorf("write-protect %s: %w", hidden, err)
 		}
 	}
 	return nil
 }
 
-// showWork makes the working folder appear at its place in the covering folder. work is
-// an open file descriptor of it.
-func (c confinement) showWork(work int) error {
-	if err := os.MkdirAll(c.Work, 0o755); err != nil {
-		return fmt.Errorf("create the place of the working folder: %w", err)
+// visiblePath is an open folder that is put back after one around it was covered.
+type visiblePath struct {
+	path string
+	file int
+}
+
+type visiblePaths []visiblePath
+
+// openVisible opens folders.
+func openVisible(paths []string) (opened visiblePaths, err error) {
+	for _, path := range paths {
+		file, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			opened.close()
+			return nil, fmt.Errorf("open %s, which the command needs: %w", path, err)
+		}
+		opened = append(opened, visiblePath{path, file})
 	}
-	source := filepath.Join("/proc/self/fd", strconv.Itoa(work))
-	if err := unix.Mount(source, c.Work, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("show the working folder: %w", err)
+	return opened, nil
+}
+
+func (v visiblePaths) close() {
+	for _, one := range v {
+		_ = unix.Close(one.file)
+	}
+}
+
+// show makes the folder appear at its place in the covering folder.
+func (v visiblePath) show() error {
+	if err := os.MkdirAll(v.path, 0o755); err != nil {
+		return fmt.Errorf("create the place of %s: %w", v.path, err)
+	}
+	source := filepath.Join("/proc/self/fd", strconv.Itoa(v.file))
+	if err := unix.Mount(source, v.path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("show %s: %w", v.path, err)
 	}
 	return nil
 }

@@ -170,7 +170,8 @@ func TestEngine_Confined(t *testing.T) {
 				if err := os.MkdirAll(dir, 0o700); err != nil {
 					t.Fatal(err)
 				}
-				e, err := process.New(process.Options{Dir: dir, KeeperProgram: self, Code: enginetest.Code, Files: enginetest.Files, Hidden: []string{hidden}})
+				e, err := process.New(process.Options{Dir: dir, VolumesDir: filepath.Join(hidden, "volumes"), KeeperProgram: self, Code: enginetest.Code,
+					Files: enginetest.Files, Hidden: []string{hidden}})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -28,6 +28,7 @@ import (
 // Options configures an Engine.
 type Options struct {
 	Dir           string            // the folder of the attempts' folders; created if missing, used by one engine only
+	VolumesDir    string            // the folder of the volumes' folders; empty: the engine keeps none
 	KeeperProgram string            // the program whose command "keep FOLDER" calls Keep
 	Code          engine.CodeOpener // nil: attempts have no code
 	Files         engine.FileOpener // nil: attempts have no files
@@ -89,6 +90,12 @@ func New(opts Options) (*Engine, error) {
 	deleted, _ := filepath.Glob(filepath.Join(opts.Dir, ".gone-*"))
 	for _, dir := range deleted {
 		_ = folder(dir).removeAll()
+	}
+	if opts.VolumesDir != "" {
+		deleted, _ = filepath.Glob(filepath.Join(opts.VolumesDir, ".gone-*"))
+		for _, dir := range deleted {
+			_ = folder(dir).removeAll()
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Engine{

@@ -23,6 +23,7 @@ import (
 //	stop.json   stopRequest, written by the engine: when the attempt has to end
 //	exit.json   exitRecord: the attempt has ended, or could not be started; all of
 //	            its output is in the log
+//	mounts.json mountRecord: the volumes that the attempt has
 //	log.N       output; the two newest files are kept
 //	work/       the code
 type folder string

@@ -161,7 +161,8 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 	if err != nil {
 		return 0, err
 	}
-	if err := checkMounts(spec); err != nil {
+	links, err := e.resolveMounts(spec)
+	if err != nil {
 		return 0, err
 	}
 	if err := engine.ValidateLaunch(spec); err != nil {
@@ -175,6 +176,9 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 		return 0, err
 	}
 	if err := e.unpackCode(ctx, dir.path("work"), workingDir, spec); err != nil {
+		return 0, err
+	}
+	if err := linkMounts(dir, links); err != nil {
 		return 0, err
 	}
 	return e.spawnKeeper(dir, p, launchSpec{

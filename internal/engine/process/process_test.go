@@ -37,7 +37,8 @@ func openEngine(t testing.TB, dir string) *process.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := process.New(process.Options{Dir: dir, KeeperProgram: self, Code: enginetest.Code, Files: enginetest.Files})
+	e, err := process.New(process.Options{Dir: dir, VolumesDir: filepath.Join(filepath.Dir(dir), "volumes"), KeeperProgram: self, Code: enginetest.Code,
+		Files: enginetest.Files})
 	if err != nil {
 		t.Fatal(err)
 	}

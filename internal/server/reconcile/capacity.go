@@ -18,6 +18,7 @@ type capacity struct {
 	offers      map[offersKey][]dstack.Offer
 	unanswered  []string // keys of the backends that did not answer in this pass
 	allocations map[dstack.ProjectID]allocations
+	away        map[dstack.InstanceID]dstack.Reason // machines that are away, and why; nil: not read yet
 	grants      []placement.Grant
 }
 
@@ -48,19 +49,30 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
-	offers, excluded := c.r.splitOffers(all)
+	offers, excluded, err := c.splitOffers(ctx, all)
+	if err != nil {
+		return err
+	}
 	var rejections []dstack.Rejection
 	seen.Placements, rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
 	seen.Rejections = append(rejections, excluded...)
 	return nil
 }
 
-// splitOffers returns the offers that did not fail lately, and why the others
-// are left out.
-func (r *Reconciler) splitOffers(offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection) {
-	r.exclusionsMu.Lock()
-	defer r.exclusionsMu.Unlock()
-	return r.exclusions.Split(offers, time.Now())
+// splitOffers returns the offers that did not fail lately and whose machines are neither
+// away nor draining, and why the others are left out.
+func (c *capacity) splitOffers(ctx context.Context, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
+	if c.away == nil {
+		var err error
+		if c.away, err = c.r.Store.AwayInstances(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	offers, left := placement.LeaveOut(offers, c.away)
+	c.r.exclusionsMu.Lock()
+	defer c.r.exclusionsMu.Unlock()
+	offers, failed := c.r.exclusions.Split(offers, time.Now())
+	return offers, append(left, failed...), nil
 }
 
 // readAllocations returns what is allocated of each instance, as a project sees it.

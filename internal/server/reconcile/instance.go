@@ -47,6 +47,9 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *
 		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
 		r.excludeOffer(seen, step, actFailure)
 		step = step.AfterFailure(seen, actFailure, time.Now())
+		if reports != nil {
+			step = step.AfterAnswer(time.Now())
+		}
 	}
 	saved, err := r.Store.SaveInstanceStep(ctx, l, seen, step, reports, failure, time.Now())
 	if err != nil {
@@ -94,11 +97,11 @@ func (r *Reconciler) act(
 	case lifecycle.DeleteMachine:
 		return nil, b.Delete(ctx, id)
 	case lifecycle.SyncEngine:
-		eng, err := b.Engine(ctx, id)
+		eng, reports, err := r.askEngine(ctx, b, id, step.AnswerTimeout)
 		if err != nil {
 			return nil, err
 		}
-		return r.syncEngine(ctx, eng, seen)
+		return r.syncEngine(ctx, eng, seen, reports)
 	default:
 		return nil, fmt.Errorf("unknown action %q", step.Action)
 	}
@@ -128,23 +131,45 @@ func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.I
 	r.exclusions.Exclude(seen.Instance.Offer, failed.WholeBackend, failed.Reason, time.Now())
 }
 
-// syncEngine starts, stops and removes attempts so that the engine runs what is
-// placed on the instance, and returns its reports.
-func (r *Reconciler) syncEngine(
-	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts,
-) ([]dstack.Report, error) {
-	reports, err := eng.ListReports(ctx)
-	if err != nil {
-		return nil, err
+// askEngine returns the engine of an instance with its reports, within a time limit; 0:
+// that of ctx. The reports are not nil unless it fails.
+func (r *Reconciler) askEngine(
+	ctx context.Context, b backend.Backend, id dstack.InstanceID, limit time.Duration,
+) (engine.Engine, []dstack.Report, error) {
+	if limit == 0 {
+		limit = r.ActTimeout
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	eng, err := b.Engine(ctx, id)
+	if err == nil {
+		var reports []dstack.Report
+		if reports, err = eng.ListReports(ctx); err == nil {
+			return eng, append([]dstack.Report{}, reports...), nil
+		}
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = &dstack.Error{Kind: dstack.Timeout, Message: lifecycle.NoAnswer, Cause: err}
+	}
+	return nil, nil, err
+}
+
+// syncEngine starts, stops and removes attempts so that the engine runs what is
+// placed on the instance, and returns its reports. reports are those before.
+func (r *Reconciler) syncEngine(
+	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts, reports []dstack.Report,
+) ([]dstack.Report, error) {
 	if err := r.hideSecrets(ctx, seen.Replicas, reports); err != nil {
 		return nil, err
 	}
 	r.startLogCopies(eng, seen.Replicas, reports)
 	var failures []error
 	removed := map[dstack.AttemptID]bool{}
-	for _, c := range lifecycle.PlanEngineCommands(seen.Replicas, reports) {
+	for _, c := range lifecycle.PlanEngineCommands(seen.Instance, seen.Replicas, reports) {
+		var err error
 		switch c.Command {
+		case lifecycle.HoldAttempt:
+			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
 			var rep dstack.Report
 			if rep, err = r.startAttempt(ctx, eng, c); err == nil {

@@ -38,3 +38,14 @@ func (s *Store) Allocations(ctx context.Context, by dstack.ProjectID) (map[dstac
 	}
 	return all, nil
 }
+
+// AwayInstances returns the remote machines that do not answer, with the reasons.
+func (s *Store) AwayInstances(ctx context.Context) (map[dstack.InstanceID]dstack.Reason, error) {
+	var rows []struct{ ID, Reason string }
+	err := s.reader.NewRaw("SELECT id, reason FROM instances WHERE live AND status = ?", string(dstack.InstanceAway)).Scan(ctx, &rows)
+	away := make(map[dstack.InstanceID]dstack.Reason, len(rows))
+	for _, row := range rows {
+		away[dstack.InstanceID(row.ID)] = dstack.Reason(row.Reason)
+	}
+	return away, wrapError(err)
+}

@@ -28,9 +28,24 @@ func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFac
 		if err != nil {
 			return err
 		}
+		if seen.Instances, err = findUnsettled(ctx, tx, id); err != nil {
+			return err
+		}
 		seen.Load, err = s.loadOf(ctx, tx, seen.Run)
 		seen.InFlight = seen.Load.Replicas
 		return err
 	})
 	return seen, err
+}
+
+// findUnsettled returns the instances of a run's replicas that are away, draining or not
+// listed: usually none.
+func findUnsettled(ctx context.Context, tx bun.Tx, run dstack.RunID) (map[dstack.InstanceID]dstack.Instance, error) {
+	var ids []string
+	err := tx.NewRaw(`SELECT id FROM instances WHERE live AND (status = ? OR draining OR unlisted_since > 0)
+		AND id IN (SELECT instance_id FROM replicas WHERE live AND run_id = ?)`, string(dstack.InstanceAway), string(run)).Scan(ctx, &ids)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	return findInstances(ctx, tx, ids)
 }

@@ -12,8 +12,9 @@ import (
 
 // SaveInstanceStep writes a step and the engine's reports (nil: it did not
 // answer). Reports that differ from the stored ones mark their replicas due.
-// failure is the error of the step's action, if any. changed says that a report
-// or the status changed. A report that differs only in At is not written, unless
+// failure is the error of the step's action, if any. The runs with replicas on a
+// remote machine are due when it goes away, comes back or drains. changed says that a
+// report or the status changed. A report that differs only in At is not written, unless
 // it says that the attempt is absent and is older than its replica's Since.
 func (s *Store) SaveInstanceStep(
 	ctx context.Context, l Lease, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep,
@@ -32,6 +33,13 @@ func (s *Store) SaveInstanceStep(
 				return err
 			}
 		}
+		moves := movesReplicas(seen.Instance, next)
+		if moves {
+			err := markDue(ctx, tx, Runs, now, "id IN (SELECT run_id FROM replicas WHERE live AND instance_id = ?)", string(next.ID))
+			if err != nil {
+				return err
+			}
+		}
 		if reports != nil {
 			isNew, isGone, err := saveReports(ctx, tx, l, seen, reports, now)
 			if err != nil {
@@ -41,10 +49,10 @@ func (s *Store) SaveInstanceStep(
 		}
 		err := saveRow(ctx, tx, l, seen.Instance.Version, step.Due,
 			`status = ?, reason = ?, since = ?, heard_at = ?, last_fail = ?, fails = ?,
-			empty_since = ?, unlisted_since = ?, silent_since = ?, checked_at = ?, live = ?`,
+			empty_since = ?, unlisted_since = ?, silent_since = ?, checked_at = ?, draining = ?, live = ?`,
 			string(next.Status), cleanText(next.Reason), toMicros(next.Since), toMicros(next.LastResponseAt), cleanText(next.LastError), next.ConsecutiveFailures,
-			toMicros(next.EmptySince), toMicros(next.UnlistedSince), toMicros(next.SilentSince), toMicros(next.CheckedAt), !deleted)
-		if err != nil || !wrote {
+			toMicros(next.EmptySince), toMicros(next.UnlistedSince), toMicros(next.SilentSince), toMicros(next.CheckedAt), next.IsDraining, !deleted)
+		if err != nil || !wrote && !moves {
 			return err
 		}
 		return countChange(ctx, tx)
@@ -53,4 +61,11 @@ func (s *Store) SaveInstanceStep(
 		s.placed.advance(next.ID, seen.Instance.Version, wrote)
 	}
 	return changed && err == nil, err
+}
+
+// movesReplicas reports whether a remote machine changed in a way that its runs decide
+// on: see lifecycle.RunFacts.Instances.
+func movesReplicas(before, next dstack.Instance) bool {
+	return next.Offer.IsRemote && (next.Status != before.Status || next.IsDraining != before.IsDraining ||
+		next.UnlistedSince.IsZero() != before.UnlistedSince.IsZero())
 }

@@ -29,6 +29,7 @@ type instanceRow struct {
 	UnlistedSince       int64
 	SilentSince         int64
 	CheckedAt           int64
+	IsDraining          bool `bun:"draining"`
 	Version             int64
 	schedule
 }
@@ -39,6 +40,7 @@ func (r instanceRow) toInstance() (dstack.Instance, error) {
 		Since: fromMicros(r.Since), Host: r.Host, LastResponseAt: fromMicros(r.LastResponseAt), LastError: r.LastError, ConsecutiveFailures: r.ConsecutiveFailures, Version: r.Version,
 		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: fromMicros(r.EmptySince),
 		UnlistedSince: fromMicros(r.UnlistedSince), SilentSince: fromMicros(r.SilentSince), CheckedAt: fromMicros(r.CheckedAt),
+		IsDraining: r.IsDraining,
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)

@@ -53,8 +53,9 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 		return table, err
 	}
 	var targets []targetRow
-	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report
-		FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id WHERE r.live ORDER BY r.num, r.submitted_at, r.id`).Scan(ctx, &targets)
+	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') = ? AS is_away
+		FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id LEFT JOIN instances AS i ON i.id = r.instance_id
+		WHERE r.live ORDER BY r.num, r.submitted_at, r.id`, string(dstack.InstanceAway)).Scan(ctx, &targets)
 	if err != nil {
 		return table, err
 	}
@@ -86,6 +87,7 @@ type targetRow struct {
 	Num            int
 	Status, Reason string
 	Report         string // empty: none yet
+	IsAway         bool
 }
 
 // facts collects what the targets of a run's route depend on. The rows tell
@@ -110,7 +112,7 @@ func (r routeRow) facts(replicas []targetRow) (route.Facts, error) {
 }
 
 func (t targetRow) facts() (route.ReplicaFacts, error) {
-	facts := route.ReplicaFacts{ID: dstack.ReplicaID(t.ID), Num: t.Num, Status: dstack.ReplicaStatus(t.Status), Reason: dstack.Reason(t.Reason)}
+	facts := route.ReplicaFacts{ID: dstack.ReplicaID(t.ID), Num: t.Num, Status: dstack.ReplicaStatus(t.Status), Reason: dstack.Reason(t.Reason), IsAway: t.IsAway}
 	if t.Report == "" {
 		return facts, nil
 	}

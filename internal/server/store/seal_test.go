@@ -100,7 +100,7 @@ func TestSecrets_AnUnreadableRunOnAMachine(t *testing.T) {
 		h.noError(err)
 		seen, err := h.s.InstanceFacts(ctx, "local-box")
 		h.noError(err)
-		if commands := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(commands) != 0 {
+		if commands := lifecycle.PlanEngineCommands(seen.Instance, seen.Replicas, nil); len(seen.Replicas) != 1 || len(commands) != 0 {
 			t.Errorf("the engine gets commands %v", commands)
 		}
 		if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {

@@ -25,7 +25,7 @@ func BuildPlan(answer wire.PlanAnswer) api.RunPlan {
 
 // buildRunSpec returns a run's specification without what 0.18.10 does not know.
 func buildRunSpec(rs dstack.RunSpec) dstack.RunSpec {
-	rs.FileArchives = nil
+	rs.FileArchives, rs.Configuration.Fleets, rs.Profile.Fleets = nil, nil, nil
 	return rs
 }
 

@@ -1,0 +1,46 @@
+package host
+
+import (
+	"fmt"
+
+	"dstack/internal/dstack"
+)
+
+// FindSameMachine returns why a host may not be used because another entry is the same
+// machine; nil: none is. The entry that was in use first keeps the machine. A Docker
+// Engine's ID alone does not tell machines apart, because copies of a disk have it as well.
+func FindSameMachine(h dstack.Host, found dstack.HostFacts, all []dstack.Host) *Failure {
+	if found.EngineID == "" {
+		return nil
+	}
+	for _, other := range all {
+		if other.ID == h.ID || other.Check.Found.EngineID != found.EngineID || other.Check.Found.MachineID != found.MachineID {
+			continue
+		}
+		if !inUse(other) || inUse(h) && isEarlier(h, other) {
+			continue
+		}
+		name := "a host of another project"
+		if other.Project == h.Project {
+			name = fmt.Sprintf("the host %s of the fleet %s", other.Name, other.FleetName)
+		}
+		return &Failure{
+			Step: dstack.HostStepIdentity, Kind: dstack.Conflict,
+			Message: "it is the same machine as " + name,
+			Hint:    "remove one of the two from its fleet",
+		}
+	}
+	return nil
+}
+
+// inUse reports whether replicas may be on a host.
+func inUse(h dstack.Host) bool {
+	return h.Check.Status == dstack.HostReady || h.Check.Status == dstack.HostUnreachable
+}
+
+func isEarlier(a, b dstack.Host) bool {
+	if a.CreatedAt.Equal(b.CreatedAt) {
+		return a.ID < b.ID
+	}
+	return a.CreatedAt.Before(b.CreatedAt)
+}

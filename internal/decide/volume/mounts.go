@@ -1,0 +1,230 @@
+package volume
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"dstack/internal/dstack"
+	"dstack/internal/human"
+	"dstack/internal/spec"
+)
+
+// Names returns the names of all volumes that a service mounts, each once.
+func Names(s spec.Service) (names []string) {
+	for _, m := range s.Volumes {
+		for _, name := range namesOf(m) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// namesOf returns the volumes one of which is mounted; nil for a folder of the machine.
+func namesOf(m spec.Mount) []string {
+	if m.Name == "" {
+		return nil
+	}
+	return append([]string{m.Name}, m.OtherNames...)
+}
+
+// CheckMounts returns an error if no machine can ever have everything that a service mounts: volumes that do not exist,
+// failed or are being deleted, volumes on different machines, and two mounts at the same path. volumes are those of the
+// project.
+func CheckMounts(s spec.Service, project string, volumes []dstack.Volume) error {
+	paths := map[string]bool{}
+	for _, m := range s.Volumes {
+		if paths[m.Path] {
+			return &dstack.Error{Kind: dstack.Invalid, Message: "two volumes are mounted at " + m.Path, Hint: "write another path for one of them"}
+		}
+		paths[m.Path] = true
+		if err := checkMount(m, project, volumes); err != nil {
+			return err
+		}
+	}
+	pin := findPin(s, volumes, isExpected)
+	if pin != nil && len(pin.Machines) == 0 {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "no machine has all volumes of the service: " + describePlaces(s, volumes),
+			Hint: "use volumes of one host; a volume cannot be moved"}
+	}
+	return nil
+}
+
+// checkMount checks the volumes of one mount: each must exist, and one of them must be usable.
+func checkMount(m spec.Mount, project string, volumes []dstack.Volume) error {
+	var unusable []dstack.Volume
+	names := namesOf(m)
+	for _, name := range names {
+		v, ok := find(volumes, name)
+		switch {
+		case !ok:
+			return newUnknownError(name, project, volumes)
+		case !isExpected(v):
+			unusable = append(unusable, v)
+		}
+	}
+	if len(names) == 0 || len(unusable) < len(names) {
+		return nil
+	}
+	v := unusable[0]
+	if v.Status == dstack.VolumeDeleting {
+		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the volume %s is being deleted", v.Name),
+			Hint: "wait until it is gone, and apply its configuration again" + otherVolumes(volumes)}
+	}
+	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the volume %s has failed: %s", v.Name, v.Reason),
+		Hint: "see: dstack volume get " + v.Name + otherVolumes(volumes)}
+}
+
+// isExpected reports whether a volume can be used, or is about to be.
+func isExpected(v dstack.Volume) bool {
+	return v.Status == dstack.VolumeActive || v.Status == dstack.VolumeSubmitted || v.Status == dstack.VolumeProvisioning
+}
+
+func isActive(v dstack.Volume) bool { return v.Status == dstack.VolumeActive }
+
+// otherVolumes names the active volumes of a project, as a part of a hint.
+func otherVolumes(volumes []dstack.Volume) string {
+	if names := activeNames(volumes); len(names) > 0 {
+		return "; active: " + joinNames(names)
+	}
+	return ""
+}
+
+func activeNames(volumes []dstack.Volume) (names []string) {
+	for _, v := range volumes {
+		if isActive(v) {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
+
+func newUnknownError(name, project string, volumes []dstack.Volume) error {
+	var known []string
+	for _, v := range volumes {
+		known = append(known, v.Name)
+	}
+	hint := "apply the configuration of a volume first: type: volume"
+	if near := human.Nearest(name, known); near != "" {
+		hint = "did you mean " + near + "?"
+	} else if len(known) > 0 {
+		hint = "the project has: " + joinNames(known)
+	}
+	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no volume %s in project %s", name, project), Hint: hint}
+}
+
+func find(volumes []dstack.Volume, name string) (dstack.Volume, bool) {
+	at := slices.IndexFunc(volumes, func(v dstack.Volume) bool { return v.Name == name })
+	if at < 0 {
+		return dstack.Volume{}, false
+	}
+	return volumes[at], true
+}
+
+// FindPlannedPin returns the machines that a plan may use: those of volumes that are active or about to be.
+func FindPlannedPin(s spec.Service, volumes []dstack.Volume) *dstack.Pin {
+	return findPin(s, volumes, isExpected)
+}
+
+// FindPin returns the machines that a replica can start on now. nil: the service mounts no volume.
+func FindPin(s spec.Service, volumes []dstack.Volume) *dstack.Pin {
+	return findPin(s, volumes, isActive)
+}
+
+func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volume) bool) *dstack.Pin {
+	var pin *dstack.Pin
+	for _, m := range s.Volumes {
+		if m.Name == "" {
+			continue
+		}
+		var machines []dstack.InstanceID
+		for _, name := range namesOf(m) {
+			if v, ok := find(volumes, name); ok && isUsable(v) && v.Instance != "" {
+				machines = append(machines, v.Instance)
+			}
+		}
+		if pin == nil {
+			pin = &dstack.Pin{Machines: machines}
+			continue
+		}
+		pin.Machines = slices.DeleteFunc(pin.Machines, func(id dstack.InstanceID) bool { return !slices.Contains(machines, id) })
+	}
+	if pin == nil {
+		return nil
+	}
+	pin.Reason = describePlaces(s, volumes)
+	pin.Advice = fmt.Sprintf("the service runs where its volumes are: %s; change what excludes that machine, or use another volume", pin.Reason)
+	return pin
+}
+
+// describePlaces says where the volumes of a service are, or why they cannot be used.
+func describePlaces(s spec.Service, volumes []dstack.Volume) string {
+	var parts []string
+	for _, name := range Names(s) {
+		v, ok := find(volumes, name)
+		switch {
+		case !ok:
+			parts = append(parts, fmt.Sprintf("the volume %s does not exist any more", name))
+		case v.Status == dstack.VolumeFailed || v.Status == dstack.VolumeDeleting:
+			parts = append(parts, fmt.Sprintf("the volume %s is %s: %s", name, v.Status, v.Reason))
+		case v.Status != dstack.VolumeActive:
+			parts = append(parts, fmt.Sprintf("the volume %s is not ready on %s yet", name, v.Machine))
+		default:
+			parts = append(parts, fmt.Sprintf("the volume %s is on %s", name, v.Machine))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Notes returns what the user should know about the volumes of a service before applying it: whether replicas share them,
+// and warnings about them.
+func Notes(s spec.Service, volumes []dstack.Volume) (notes []string) {
+	if pin := FindPlannedPin(s, volumes); pin != nil {
+		switch {
+		case s.Replicas.Max > 1 && len(pin.Machines) == 1:
+			notes = append(notes, fmt.Sprintf("volumes: all replicas run on one machine and share the data, because %s", pin.Reason))
+		case s.Replicas.Max > 1:
+			notes = append(notes, "volumes: replicas on different machines see different data: "+pin.Reason)
+		}
+	}
+	for _, name := range Names(s) {
+		if v, ok := find(volumes, name); ok && v.Warning != "" {
+			notes = append(notes, fmt.Sprintf("volume %s: %s", name, v.Warning))
+		}
+	}
+	return notes
+}
+
+// BuildMounts returns the mounts of a replica on a machine. It fails with NotFound if a volume is not there, which can
+// only be if the volume changed after the replica was placed.
+func BuildMounts(s spec.Service, volumes []dstack.Volume, instance dstack.InstanceID) (mounts []dstack.Mount, err error) {
+	for _, m := range s.Volumes {
+		if m.InstancePath != "" {
+			mounts = append(mounts, dstack.Mount{Kind: dstack.MountHostPath, Source: m.InstancePath, Target: m.Path, Optional: m.Optional})
+			continue
+		}
+		v, ok := findOn(volumes, namesOf(m), instance)
+		if !ok {
+			return nil, &dstack.Error{Kind: dstack.NotFound, Message: "cannot mount " + m.Path + ": " + describePlaces(s, volumes),
+				Hint: "see: dstack volume list -v"}
+		}
+		if v.IsExternal {
+			mounts = append(mounts, dstack.Mount{Kind: dstack.MountHostPath, Source: v.ExternalID, Target: m.Path})
+		} else {
+			mounts = append(mounts, dstack.Mount{Kind: dstack.MountVolume, Source: v.ExternalID, Target: m.Path, IsKept: true})
+		}
+	}
+	return mounts, nil
+}
+
+// findOn returns the first of the named volumes that is active on a machine.
+func findOn(volumes []dstack.Volume, names []string, instance dstack.InstanceID) (dstack.Volume, bool) {
+	for _, name := range names {
+		if v, ok := find(volumes, name); ok && isActive(v) && v.Instance == instance {
+			return v, true
+		}
+	}
+	return dstack.Volume{}, false
+}
