@@ -25,14 +25,15 @@ type groupPlan struct {
 	mustRecreate bool   // no machine has capacity for a new replica beside the existing ones
 	hasMachines  bool   // there is any machine
 	notes        []string
-	failed       []string // notes about backends that did not answer
+	failed       []string    // notes about backends that did not answer
+	pin          *dstack.Pin // the machines that have its volumes; nil: it mounts none
 }
 
 // placeGroup finds placements for a group. existing is the unfinished run with the name of the
 // plan; nil: none.
 func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
 	need := job.BuildRequirements(g.spec)
-	need.IsGlobalAdmin = c.isGlobalAdmin()
+	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
 	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
 	g.hasMachines, g.failed = len(offers) > 0, failed
 	if existing != nil {
