@@ -43,12 +43,13 @@ var packages = []entry{
 	// Decisions: pure functions (pure_test.go).
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "human spec dstack"},
+	{"internal/decide/placement", "gpu spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
 	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
+	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/host", "human dstack"},
 
@@ -66,6 +67,7 @@ var packages = []entry{
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
+	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},
@@ -79,14 +81,14 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status decide/volume"},
+	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},

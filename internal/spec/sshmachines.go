@@ -208,6 +208,7 @@ var (
 	hostnamePattern    = newPattern(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
 	fingerprintPattern = newPattern(`^SHA256:[A-Za-z0-9+/]{43}$`)
 	hostNamePattern    = newPattern(`^[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,62}[A-Za-z0-9_])?$`)
+	sshKeyShape        = shape{"nothing", schema{"type": []string{"null", "object"}}}
 	hostKeysShape      = anyOfShape("fingerprint `SHA256:…`, or list of them",
 		patternShape("", fingerprintPattern.String()), listShape("", patternShape("", fingerprintPattern.String())))
 )
@@ -232,7 +233,7 @@ func identityField[T any](about string, to func(*T) *Text) field[T] {
 func sshKeyField[T any](to func(*T) *SSHKey) field[T] {
 	return field[T]{Key: strictyaml.Key{Name: "ssh_key", Nullable: true, Unlisted: true},
 		description: "Only in requests of the API, which contain the text of the key; a file cannot. In answers it is always null.",
-		shape:       nothingShape,
+		shape:       sshKeyShape,
 		read:        func(r *reader, n *strictyaml.Node, v *T) { *to(v) = r.readSSHKey(n) }}
 }
 
