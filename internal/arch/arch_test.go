@@ -81,14 +81,14 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status"},
+	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
-	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
+	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},

@@ -10,6 +10,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/placement"
+	"dstack/internal/decide/volume"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
@@ -58,16 +59,22 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := s.findExisting(c, &p); err != nil { // after Allocations: its replicas include all that hold something there
 		return p, err
 	}
+	volumes, err := s.readMountedVolumes(c, p.spec.Configuration)
+	if err != nil {
+		return p, err
+	}
 	shared := countSharedPorts(p.spec)
 	for _, name := range p.spec.Configuration.GroupNames() {
 		group := groupPlan{name: name}
 		group.spec, _ = p.spec.ForGroup(name)
+		group.pin = volume.FindPlannedPin(group.spec.Configuration, volumes)
 		s.placeGroup(c, &group, p.existing, used)
 		group.rejectSharedPorts(shared)
 		group.notes = append(group.buildNotes(), group.failed...)
 		p.groups = append(p.groups, group)
 	}
 	p.notes = append(joinNotes(p.groups), templateNotes...)
+	p.notes = append(p.notes, volume.Notes(p.spec.Configuration, volumes)...)
 	if check, ok := job.ModelCheckOf(rs.Configuration); ok {
 		p.notes = append(p.notes, check.Describe())
 	}

@@ -26,7 +26,8 @@ type groupPlan struct {
 	mustRecreate bool   // no machine has capacity for a new replica beside the existing ones
 	hasMachines  bool   // there is any machine
 	notes        []string
-	failed       []string // notes about backends that did not answer
+	failed       []string    // notes about backends that did not answer
+	pin          *dstack.Pin // the machines that have its volumes; nil: it mounts none
 }
 
 // The most offers that a plan lists. It counts them all.
@@ -39,7 +40,7 @@ const (
 // plan; nil: none.
 func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
 	need := job.BuildRequirements(g.spec)
-	need.IsGlobalAdmin = c.isGlobalAdmin()
+	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
 	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
 	g.hasMachines, g.failed = len(offers) > 0, failed
 	if existing != nil {

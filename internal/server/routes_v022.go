@@ -72,6 +72,12 @@ var newestOperations = []apiOperation{
 	newOperation("/api/events/list", access.LevelUser, translateHandler(v022.DecodeListEvents, (*Server).findEvents, v022.BuildEvents),
 		"List the events of all runs that the caller may see."),
 
+	newOperation("/api/volumes/list", access.LevelUser, answerIn((*Server).listVolumes, v022.BuildVolumes), "List volumes, newest first."),
+	newOperation(api.PathVolumes+"/list", access.LevelMember, answerIn((*Server).listProjectVolumes, v022.BuildVolumes),
+		"List the volumes of a project by name."),
+	newOperation(api.PathVolumes+"/get", access.LevelMember, answerIn((*Server).getVolume, v022.BuildVolume), "Get a volume."),
+	newOperation(api.PathVolumes+"/create", access.LevelMember, answerIn((*Server).createVolume, v022.BuildVolume), "Create a volume."),
+
 	newOperation(api.ProjectPrefix+"/exports/list", access.LevelMember, answerIn((*Server).listNothing, v022.BuildNoExports),
 		"Always empty: projects share nothing."),
 	newOperation(api.ProjectPrefix+"/imports/list", access.LevelMember, answerIn((*Server).listNothing, v022.BuildNoImports),

@@ -18,6 +18,7 @@ type capacity struct {
 	offers      map[offersKey][]dstack.Offer
 	unanswered  []string // keys of the backends that did not answer in this pass
 	allocations map[dstack.ProjectID]allocations
+	volumes     map[dstack.ProjectID][]dstack.Volume
 	away        map[dstack.InstanceID]dstack.Reason // machines that are away, and why; nil: not read yet
 	grants      []placement.Grant
 }
@@ -36,7 +37,7 @@ type offersKey struct {
 func (r *Reconciler) newCapacity() *capacity {
 	return &capacity{
 		r: r, offers: map[offersKey][]dstack.Offer{},
-		allocations: map[dstack.ProjectID]allocations{},
+		allocations: map[dstack.ProjectID]allocations{}, volumes: map[dstack.ProjectID][]dstack.Volume{},
 	}
 }
 
@@ -51,6 +52,9 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
+	if need.Pin, err = c.readPin(ctx, seen.Run); err != nil {
+		return err
+	}
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
 	offers, excluded, err := c.splitOffers(ctx, seen.Run.ID, all)
 	if err != nil {

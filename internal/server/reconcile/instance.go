@@ -187,7 +187,7 @@ func (r *Reconciler) syncEngine(
 }
 
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
-// returns its first report. An attempt whose secret does not exist is refused.
+// returns its first report. An attempt whose secret or volume does not exist is refused.
 func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c lifecycle.EngineCommand) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
@@ -199,7 +199,15 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 	if err := checkResolvedSize(c.Placed.Run, run); err != nil {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
-	err = eng.Start(ctx, job.BuildAttemptSpec(run, c.Placed.Replica))
+	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	attempt.Mounts, err = r.buildMounts(ctx, run, c.Placed.Replica.Instance)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
+	}
+	if err != nil {
+		return dstack.Report{}, err
+	}
+	err = eng.Start(ctx, attempt)
 	return dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting}, err
 }
 

@@ -49,7 +49,7 @@ type Options struct {
 	Log          *slog.Logger
 }
 
-// Reconciler runs three passes: over runs, replicas and instances. They share
+// Reconciler runs four passes: over runs, replicas, instances and volumes. They share
 // the store, and in memory only which offers failed lately.
 type Reconciler struct {
 	Options
@@ -70,7 +70,7 @@ func New(o Options) *Reconciler {
 	r := &Reconciler{
 		Options: o, wakes: map[store.Kind]loop.Wake{}, logCopier: newLogCopier(o.Logs, o.Log),
 	}
-	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
+	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes} {
 		r.wakes[kind] = loop.NewWake()
 	}
 	if r.Dialer == nil {
@@ -94,6 +94,7 @@ func (r *Reconciler) Tasks() []loop.Task {
 		r.newPass("run pass", store.Runs, runBatch, r.stepRuns),
 		r.newPass("replica pass", store.Replicas, replicaBatch, r.stepReplicas),
 		r.newInstancePass().task(),
+		r.newPass("volume pass", store.Volumes, volumeBatch, r.stepVolumes),
 		{Name: "log copies", Run: r.logCopier.run},
 		{Name: "probes", Run: r.prober.run},
 	}

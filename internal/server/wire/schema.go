@@ -68,6 +68,7 @@ var requestRules = schemaRules{isRequest: true, nameSuffix: "Request", fixed: ma
 	reflect.TypeFor[spec.Service](): buildReference(configurationPrefix + "service"),
 	reflect.TypeFor[spec.Profile](): buildReference(configurationPrefix + "profile"),
 	reflect.TypeFor[spec.Fleet]():   buildReference(configurationPrefix + "fleet"),
+	reflect.TypeFor[spec.Volume]():  buildReference(configurationPrefix + "volume"),
 	reflect.TypeFor[time.Time]():    timeSchema,
 	// Decode refuses null, unless the field is optional.
 	reflect.TypeFor[json.RawMessage](): {"not": Schema{"type": "null"}},
@@ -92,6 +93,7 @@ var responseRules = schemaRules{fixed: map[reflect.Type]Schema{
 	reflect.TypeFor[spec.SSHKey]():  {"type": "null"},
 	reflect.TypeFor[spec.Scaling](): {"type": "object", "required": []string{"metric", "target"}},
 	reflect.TypeFor[spec.GPU]():     {"type": "object"},
+	reflect.TypeFor[spec.Volume]():  {"type": "object", "required": []string{"type", "backend", "region"}},
 }}
 
 // documentSchemas are the schemas of JSON documents in requests, by the name of the Go field.
