@@ -148,6 +148,8 @@ crash_host() {
 	done
 }
 
+docker_folders() { for program in $(which -a docker); do realpath "$(dirname "$program")"; done | sort -u; }
+
 # kill_sshd names processes of the host only, because it has its own process IDs.
 kill_sshd() { on_host "$1" pkill -KILL -x sshd; }
 start_sshd() { on_host "$1" /usr/sbin/sshd -f /run/sshd_config -E /root/sshd.log; }
@@ -200,11 +202,14 @@ new-key)
 	;;
 hide-docker)
 	on_host "$1" bash "$here/host.sh" stop-docker TERM
-	on_host "$1" bash -c 'rm -f /run/docker.sock; mkdir /run/bin; cp -s /usr/bin/* /run/bin 2>/dev/null; rm /run/bin/docker*
-		echo "SetEnv PATH=/run/bin" >>/run/sshd_config' && restart_sshd "$1"
+	on_host "$1" rm -f /run/docker.sock
+	for folder in $(docker_folders); do # a layer over the folder, in this host only
+		on_host "$1" bash -c 'layer=/run/hidden$0 && rm -rf $layer && mkdir -p $layer/upper $layer/work &&
+			mount -t overlay -o lowerdir=$0,upperdir=$layer/upper,workdir=$layer/work overlay $0 && rm $0/docker' "$folder"
+	done
 	;;
 show-docker)
-	on_host "$1" bash -c "rm -rf /run/bin; sed -i /SetEnv/d /run/sshd_config" && restart_sshd "$1"
+	for folder in $(docker_folders); do on_host "$1" umount -l "$folder"; done
 	on_host "$1" bash "$here/host.sh" start-docker "/$bridge-h$1"
 	;;
 run) on_host "$@" ;;
