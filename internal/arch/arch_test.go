@@ -96,7 +96,7 @@ var packages = []entry{
 
 	// The command line.
 	{"internal/gitignore", ""},
-	{"internal/cli", "human spec dstack api loop jinja chattemplate gitignore"},
+	{"internal/cli", "human spec dstack sshclient api loop jinja chattemplate gitignore"},
 	{"cmd/dstack", "*"},
 }
 

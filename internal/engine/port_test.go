@@ -117,8 +117,12 @@ func TestNewRefusedReport(t *testing.T) {
 		{&dstack.Error{Kind: dstack.Unavailable, Message: "no network"}, "no network", false},
 		{fmt.Errorf("write x: %w", syscall.ENOSPC), "the disk of the server's folder is full; free some space there", false},
 		{errors.New("odd"), "odd", false},
+		{&dstack.Error{Kind: dstack.NoCapacity, Message: "Docker's disk is full"}, "Docker's disk is full", false},
 	} {
 		r := engine.NewRefusedReport("a", c.err, now)
+		if r.OtherMachine != (dstack.KindOf(c.err) == dstack.NoCapacity) {
+			t.Errorf("the report of %v is %+v", c.err, r)
+		}
 		if r.Error != c.message || r.Permanent != c.permanent || r.State != dstack.AttemptRefused {
 			t.Errorf("the report of %v is %+v", c.err, r)
 		}

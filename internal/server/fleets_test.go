@@ -169,7 +169,7 @@ func TestFleets_BadInput(t *testing.T) {
 		"a fleet cannot be called default":      `{"type": "fleet", "name": "default", "ssh_config": {"user": "u", "hosts": ["a"]}}`,
 		"No ssh key specified for jump host":    `{"type": "fleet", "ssh_config": {"user": "u", "hosts": ["a"], "proxy_jump": {"hostname": "b", "user": "u", "identity_file": "x"}, "ssh_key": {"public": "", "private": "k"}}}`,
 		"blocks":                                `{"type": "fleet", "name": "boxes", "blocks": 2, "ssh_config": {"user": "u", "hosts": ["a"]}}`,
-		"the host a:22 is listed twice":            `{"type": "fleet", "name": "boxes", "ssh_config": {"user": "u", "hosts": ["a", "a"]}}`,
+		"the host a:22 is listed twice":         `{"type": "fleet", "name": "boxes", "ssh_config": {"user": "u", "hosts": ["a", "a"]}}`,
 		"type service as a fleet":               `{"type": "service", "port": 1, "commands": ["a"]}`,
 		"`My Boxes` is not a valid name":        `{"type": "fleet", "name": "My Boxes", "ssh_config": {"user": "u", "hosts": ["a"]}}`,
 		"is not the fingerprint of a host key":  `{"type": "fleet", "ssh_config": {"user": "u", "hosts": ["a"], "host_key": "MD5:00"}}`,

@@ -62,7 +62,7 @@ func TestTranslateError(t *testing.T) {
 		{pullErrors, `Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused`, dstack.Unavailable, "cannot be reached"},
 		{pullErrors, `net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)`, dstack.Unavailable, "cannot be reached"},
 		{pullErrors, `toomanyrequests: You have reached your pull rate limit`, dstack.Unavailable, "limits how often"},
-		{pullErrors, `write /var/lib/docker/tmp/GetImageBlob1: no space left on device`, dstack.Unavailable, "too full"},
+		{pullErrors, `write /var/lib/docker/tmp/GetImageBlob1: no space left on device`, dstack.NoCapacity, "too full"},
 		{startErrors, `could not select device driver "" with capabilities: [[gpu]]`, dstack.Unsupported, "cannot give GPUs"},
 		{startErrors, `OCI runtime create failed: exec: "/bin/bash": stat /bin/bash: no such file or directory: unknown`, dstack.Invalid, "cannot be run in image"},
 		{startErrors, `No command specified`, dstack.Invalid, "does not say what to run"},
