@@ -106,7 +106,7 @@ make_users() {
 boot_host() {
 	local h=$dir/h$1
 	is_up "$1" && return
-	nsenter --net="/run/netns/$bridge-h$1" unshare --mount --uts --ipc --pid --fork --kill-child --propagation private \
+	setsid nsenter --net="/run/netns/$bridge-h$1" unshare --mount --uts --ipc --pid --fork --kill-child --propagation private \
 		tini -s -- bash "$here/host.sh" "$1" "$h" "$network" "/$bridge-h$1" >>"$h/init.log" 2>&1 </dev/null &
 	echo $! >"$h/pid"
 }
