@@ -55,6 +55,7 @@ func (b *Backend) runCheck(ctx context.Context, l *link) {
 		l.mu.Lock()
 		l.isChecking = false
 		l.mu.Unlock()
+		b.checked.Notify()
 	}()
 	select {
 	case b.slots <- struct{}{}:
