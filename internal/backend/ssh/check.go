@@ -36,12 +36,12 @@ func (l *link) beginCheck(now time.Time) bool {
 	switch {
 	case !now.Before(check.NextAt):
 	case l.isUntried && !(isRefused && check.AppliedAt.Equal(l.host.AppliedAt)):
-	case check.Status == dstack.HostReady && isBroken:
+	case check.Status == dstack.HostReady && (isBroken || l.isSuspect):
 	case check.Status == dstack.HostUnreachable && check.Step == dstack.HostStepConnect && state.IsConnected && !isBroken:
 	default:
 		return false
 	}
-	l.isChecking, l.isUntried, l.begunAt = true, false, now
+	l.isChecking, l.isUntried, l.isSuspect, l.begunAt = true, false, false, now
 	return true
 }
 

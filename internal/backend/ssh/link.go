@@ -33,6 +33,7 @@ type link struct {
 	engineID   string
 	isChecking bool
 	isUntried  bool      // the next check is due at once: this server did not check the host since it started, or was applied
+	isSuspect  bool      // its engine failed: a ready host is checked at once
 	begunAt    time.Time // when the latest check began
 	isStale    bool      // the client is replaced before the next check: a new login may have more rights
 }
@@ -290,7 +291,7 @@ func (l *link) usableEngine() (eng engine.Engine, isFinal bool, err error) {
 	switch {
 	case l.engine != nil && !isSameMachine:
 		return watchedEngine{l.engine, l}, true, nil
-	case !isSameMachine && (l.isUntried || l.isChecking) && (host.IsUsable(l.host) || check.Status == dstack.HostUnreachable):
+	case !isSameMachine && (l.isUntried || l.isChecking) && (check.Status == dstack.HostReady || check.Status == dstack.HostUnreachable):
 		return nil, false, &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the host %s was not reached yet", l.host.Name)}
 	default:
 		why := cmp.Or(host.ExplainUnusable(l.host), "its Docker engine was not reached yet")
@@ -312,7 +313,7 @@ func (l *link) close() error {
 }
 
 // watchedEngine is the engine of a host. It tells the connection whether the host has
-// replicas, so that their loss is noticed soon.
+// replicas, so that their loss is noticed soon, and causes a check when the engine fails.
 type watchedEngine struct {
 	*docker.Engine
 	link *link
@@ -323,10 +324,11 @@ var _ engine.Executor = watchedEngine{}
 // ListReports returns the reports of the engine.
 func (e watchedEngine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 	reports, err := e.Engine.ListReports(ctx)
+	e.link.mu.Lock()
+	client := e.link.client
+	e.link.isSuspect = err != nil && ctx.Err() == nil
+	e.link.mu.Unlock()
 	if err == nil {
-		e.link.mu.Lock()
-		client := e.link.client
-		e.link.mu.Unlock()
 		client.SetBusy(len(reports) > 0)
 	}
 	return reports, err
