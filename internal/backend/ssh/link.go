@@ -269,13 +269,14 @@ func (l *link) dialTCP(ctx context.Context, address string) (net.Conn, error) {
 // dialDocker connects to the Docker Engine.
 func (l *link) dialDocker(ctx context.Context) (net.Conn, error) {
 	l.mu.Lock()
-	client, way := l.client, l.way
+	client, way, check := l.client, l.way, l.host.Check
+	why := cmp.Or(host.ExplainUnusable(l.host), "it is being checked")
 	l.mu.Unlock()
 	if way == nil {
 		if err := client.State().Err; err != nil {
 			return nil, err
 		}
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the host is being checked"}
+		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the Docker engine is not reached: " + why, Hint: check.Hint}
 	}
 	return way.dial(ctx, client)
 }

@@ -62,7 +62,7 @@ var (
 	_ backend.Unusables = (*Backend)(nil)
 )
 
-// maxChecks is how many hosts are checked at the same time.
+// maxChecks is how many hosts that answer are checked at the same time.
 const maxChecks = 32
 
 // New returns a backend. It knows no hosts until ReadHosts is called or its Tasks run. Close it
