@@ -372,3 +372,56 @@ func TestBackend_AnotherServerPinnedAnotherKey(t *testing.T) {
 		t.Errorf("check %+v", c)
 	}
 }
+
+// A login shell that prints is no obstacle, but the user is told.
+func TestBackend_ALoginShellPrints(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	h.refuses.Store(true) // Docker's answers come through the shell
+	h.greets.Store(true)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	open(t, hosts)
+	f := hosts.waitForStatus(t, "a", dstack.HostReady).Found
+	if f.DockerAccess != dstack.DockerStdio || len(f.Warnings) != 1 || !strings.Contains(f.Warnings[0], `prints "Welcome to this host!"`) {
+		t.Errorf("found %+v", f)
+	}
+}
+
+// Servers that share a database have a connection each, and one pinned key.
+func TestBackend_TwoServersShareTheHosts(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	for _, b := range []*Backend{open(t, hosts), open(t, hosts)} {
+		eventually(t, "usable", func() bool {
+			_, err := b.Engine(t.Context(), "a")
+			return err == nil
+		})
+		if got := offered(t, b); !slices.Equal(got, []string{"a"}) {
+			t.Errorf("offered %v", got)
+		}
+	}
+	if got := h.logins.Load(); got != 2 {
+		t.Errorf("%d logins", got)
+	}
+}
+
+// A server that has just started waits for the first check of a host that was ready.
+func TestBackend_AfterARestartTheEngineIsThere(t *testing.T) {
+	t.Parallel()
+	_, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	hosts.change("a", func(h *dstack.Host) {
+		h.Check = dstack.HostCheck{Status: dstack.HostReady, NextAt: time.Now().Add(time.Hour)}
+	})
+	b := open(t, hosts)
+	if err := b.ReadHosts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Engine(t.Context(), "a"); err != nil {
+		t.Error(err)
+	}
+}
