@@ -76,7 +76,7 @@ func TestPublishedClient_Options(t *testing.T) {
 	apply = append(apply, "-e", "COLOUR=red")
 	p.run(dir, append(apply, "--profile", "none")...).expectExit(1).expectText("No such profile: none")
 	p.run(dir, append(apply, "-n", "Bad_Name")...).expectExit(1).expectText("Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'")
-	p.run(dir, append(apply, "--gpu", "1")...).expectExit(1).expectText("no machine suits", "it has no GPU", "no machine of this server has a GPU")
+	p.run(dir, append(apply, "--gpu", "1")...).expectExit(1).expectText("no machine suits", "has no GPU", "no machine of this server has a GPU")
 	p.run(dir, append(apply, "-b", "aws")...).expectExit(1).expectText("no machine suits", "this server has the backends: local")
 	p.run(dir, append(apply, "--instance", "attic")...).expectExit(1).expectText("its name is", "`instance_name` allows only attic")
 

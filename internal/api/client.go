@@ -124,6 +124,15 @@ func (c *Client) Preview(ctx context.Context, project string, run dstack.RunSpec
 		callTimeout)
 }
 
+// ListOffers returns where the replicas of a configuration can run.
+func (c *Client) ListOffers(ctx context.Context, project string, run dstack.RunSpec) (OfferList, error) {
+	body, err := newSourceSpec(run)
+	if err != nil {
+		return OfferList{}, err
+	}
+	return readWithRetry[OfferList](ctx, c, projectPath(PathOffers, project), map[string]any{"run_spec": body}, callTimeout)
+}
+
 // Apply submits a run, or a new revision of the run with the same name; see
 // ApplyRequest.
 func (c *Client) Apply(ctx context.Context, project string, run dstack.RunSpec, revision int) (RunView, error) {

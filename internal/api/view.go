@@ -14,6 +14,7 @@ const (
 	PathApply   = ProjectPrefix + "/runs/apply"   // ApplyRequest → RunView
 	PathView    = ProjectPrefix + "/runs/view"    // RunViewRequest → RunView; can wait for a change
 	PathViews   = "/api/runs/views"               // ListRuns → []RunView
+	PathOffers  = ProjectPrefix + "/offers/list"  // RunSpecRequest → OfferList
 	PathFollow  = ProjectPrefix + "/logs/follow"  // FollowLogs → one LogEntry per line, as JSON
 )
 
@@ -25,6 +26,7 @@ type Preview struct {
 	Rejections []Rejection `json:"misfits"`          // offers that do not, and why
 	Notes      []string    `json:"notes"`            // for the user: python: plain processes use this machine's own
 	Advice     string      `json:"advice,omitempty"` // what to do if there is no placement, one way on each line
+	Totals     Totals      `json:"totals"`           // Placements and Rejections are only the first ones
 	// Groups are the plans of the groups of a service that has some. Placements, Rejections and
 	// Advice are then those of the first.
 	Groups   []GroupPreview `json:"groups,omitempty"`
@@ -33,6 +35,13 @@ type Preview struct {
 	Strategy string         `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
 	URL      string         `json:"url"`
 	ModelURL string         `json:"model_url,omitempty"`
+}
+
+// OfferList answers offers/list: where each group of a configuration can run.
+type OfferList struct {
+	User   string         `json:"user"`
+	Groups []GroupPreview `json:"groups"` // in the order of the configuration; one for a service without groups
+	Notes  []string       `json:"notes"`
 }
 
 // GroupPreview is the plan of a group of replicas in a Preview.
@@ -44,6 +53,14 @@ type GroupPreview struct {
 	Placements []Placement `json:"places"`
 	Rejections []Rejection `json:"misfits"`
 	Advice     string      `json:"advice,omitempty"`
+	Totals     Totals      `json:"totals"`
+}
+
+// Totals counts the offers of a plan.
+type Totals struct {
+	Placements   int     `json:"places"`
+	Rejections   int     `json:"misfits"`
+	HighestPrice float64 `json:"highest_price"` // of the offers that suit, in dollars per hour
 }
 
 // Placement is an offer in a Preview that meets the requirements.
@@ -52,11 +69,17 @@ type Placement struct {
 	Free  string `json:"free"` // 1 of 2 GPUs free
 }
 
-// Rejection is an offer in a Preview that does not meet the requirements, and
-// the reason.
+// Rejection is an offer in a Preview that does not meet the requirements, with the
+// first constraint that it fails and what would help.
 type Rejection struct {
-	Offer  Offer  `json:"offer"`
-	Reason string `json:"why"`
+	Offer      Offer         `json:"offer"`
+	Reason     string        `json:"why"`
+	Constraint string        `json:"constraint,omitempty"` // a field of the configuration, or a property of the machine
+	Wanted     string        `json:"wanted,omitempty"`     // what the constraint asks for
+	Has        string        `json:"has,omitempty"`        // what there is instead
+	Edits      []dstack.Edit `json:"edits,omitempty"`      // the smallest changes of the configuration after which it suits
+	WaitsFor   []string      `json:"waits_for,omitempty"`  // replicas after whose end it suits
+	Help       string        `json:"help,omitempty"`       // both in words
 }
 
 // Change is one field that differs between two revisions. From or To is empty

@@ -43,7 +43,7 @@ var packages = []entry{
 	// Decisions: pure functions (pure_test.go).
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "human spec dstack"},
+	{"internal/decide/placement", "gpu spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
 	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
@@ -67,6 +67,7 @@ var packages = []entry{
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
+	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},

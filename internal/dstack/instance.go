@@ -173,10 +173,12 @@ const (
 	ConstraintUsable         Constraint = "usable"      // the machine passed its checks
 	ConstraintDraining       Constraint = "draining"    // the machine is not being drained
 	ConstraintFailedLately   Constraint = "failed"      // no machine of the offer failed lately
+	ConstraintRights         Constraint = "rights"      // the user may run plain processes
 	ConstraintImage          Constraint = "image"       // its engine runs containers
 	ConstraintWorkingDir     Constraint = "working_dir" // its engine runs containers, which have other folders
 	ConstraintFiles          Constraint = "files"       // its engine runs containers, which have other folders
-	ConstraintRights         Constraint = "rights"      // the user may run plain processes
+	ConstraintVolumes        Constraint = "volumes"     // it has the service's volumes
+	ConstraintHostPath       Constraint = "host path"   // the user may mount its folders
 	ConstraintArch           Constraint = "resources.cpu.arch"
 	ConstraintCPU            Constraint = "resources.cpu"
 	ConstraintMemory         Constraint = "resources.memory"

@@ -222,7 +222,8 @@ func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (wire.PlanAnswer, er
 func (s *Server) answerPlan(c *apiCall, p runPlan) wire.PlanAnswer {
 	answer := wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: p.spec}
 	for _, g := range p.groups {
-		answer.Groups = append(answer.Groups, wire.GroupPlan{Group: g.name, Spec: g.spec, Placements: g.placements})
+		answer.Groups = append(answer.Groups, wire.GroupPlan{Group: g.name, Spec: g.spec, Placements: g.placements,
+			Total: g.totals.Placements, HighestPrice: g.totals.HighestPrice})
 	}
 	if p.existing != nil {
 		existing := s.answerRun(c, *p.existing)
@@ -242,7 +243,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 	for i, g := range p.groups {
 		group := g.preview()
 		if i == 0 {
-			preview.Placements, preview.Rejections, preview.Advice = group.Placements, group.Rejections, group.Advice
+			preview.Placements, preview.Rejections, preview.Advice, preview.Totals = group.Placements, group.Rejections, group.Advice, group.Totals
 		}
 		if len(p.spec.Configuration.Groups) > 0 {
 			preview.Groups = append(preview.Groups, group)
@@ -295,8 +296,8 @@ func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
 		group, _ := rs.ForGroup(name)
 		need := job.BuildRequirements(group)
 		offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
-		placements, rejections := placement.RankOffers(need, offers, nil)
-		if len(placements) == 0 && slices.ContainsFunc(rejections, placement.IsForGlobalAdmins) {
+		ranking := placement.Rank(need, offers, nil)
+		if ranking.Suitable() == 0 && slices.ContainsFunc(ranking.Rejections(maxPlanRejections), placement.IsForGlobalAdmins) {
 			return newProcessForbiddenError()
 		}
 	}

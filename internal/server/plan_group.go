@@ -17,9 +17,10 @@ import (
 // groupPlan is the plan of a group of replicas: where they can be placed.
 type groupPlan struct {
 	name         string
-	spec         dstack.RunSpec // as the replicas run it
-	placements   []dstack.Placement
-	rejections   []dstack.Rejection
+	spec         dstack.RunSpec     // as the replicas run it
+	placements   []dstack.Placement // the first ones, best first
+	rejections   []dstack.Rejection // some, the nearest to suit first
+	totals       api.Totals
 	advice       string // what to do if there is no placement; empty: unknown
 	portConflict string // why the replicas cannot share their machines' ports; empty: they can
 	mustRecreate bool   // no machine has capacity for a new replica beside the existing ones
@@ -29,6 +30,12 @@ type groupPlan struct {
 	pin          *dstack.Pin // the machines that have its volumes; nil: it mounts none
 }
 
+// The most offers that a plan lists. It counts them all.
+const (
+	maxPlanPlacements = 1000
+	maxPlanRejections = 100
+)
+
 // placeGroup finds placements for a group. existing is the unfinished run with the name of the
 // plan; nil: none.
 func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
@@ -37,11 +44,13 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
 	g.hasMachines, g.failed = len(offers) > 0, failed
 	if existing != nil {
-		beside, _ := placement.RankOffers(need, offers, used)
-		g.mustRecreate = len(beside) == 0
+		need.Run = existing.Run.ID
+		g.mustRecreate = placement.Rank(need, offers, used).Suitable() == 0
 		used = placement.ReleaseAllocations(used, existing.Replicas)
 	}
-	g.placements, g.rejections = placement.RankOffers(need, offers, used)
+	ranking := placement.Rank(need, offers, used)
+	g.placements, g.rejections = ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections)
+	g.totals = api.Totals{Placements: ranking.Suitable(), Rejections: ranking.Rejected(), HighestPrice: ranking.HighestPrice()}
 	if len(g.placements) == 0 {
 		g.advice = placement.Advise(need, offers, used)
 	}
@@ -73,19 +82,23 @@ func (g *groupPlan) rejectSharedPorts(replicas int) {
 	g.portConflict = fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports",
 		replicas, g.spec.Configuration.Port.Container)
 	for _, one := range g.placements {
-		g.rejections = append(g.rejections, dstack.Rejection{Offer: one.Offer, Reason: g.portConflict})
+		g.rejections = append(g.rejections, dstack.Rejection{Offer: one.Offer, Constraint: dstack.ConstraintSharedPort, Reason: g.portConflict,
+			Edits: []dstack.Edit{{Field: "port", Value: "auto"}}, Help: "write port: auto"})
 	}
 	g.placements = nil
+	g.totals = api.Totals{Rejections: g.totals.Placements + g.totals.Rejections}
 	g.advice = sharedPortAdvice
 }
 
 const sharedPortAdvice = "let dstack choose the ports with port: auto, use one replica, or Docker"
 
+const noMachines = "no machine is configured for this project"
+
 // buildNotes lists what the user should know before applying a plan.
 func (g *groupPlan) buildNotes() []string {
 	notes := []string{}
 	if !g.hasMachines {
-		return append(notes, "no machine is configured for this project")
+		return append(notes, noMachines)
 	}
 	if len(g.placements) == 0 || g.placements[0].Offer.Engine.Containers {
 		return notes
@@ -140,14 +153,15 @@ func joinNotes(groups []groupPlan) []string {
 func (g *groupPlan) preview() api.GroupPreview {
 	conf := g.spec.Configuration
 	preview := api.GroupPreview{Group: g.name, Min: conf.Replicas.Min, Max: conf.Replicas.Max, Resources: conf.Resources.String(),
-		Placements: []api.Placement{}, Rejections: []api.Rejection{}, Advice: g.advice}
+		Placements: []api.Placement{}, Rejections: []api.Rejection{}, Advice: g.advice, Totals: g.totals}
 	for _, one := range g.placements {
 		preview.Placements = append(preview.Placements, api.Placement{Offer: v018.BuildOffer(one), Free: one.Free})
 	}
 	for _, one := range g.rejections {
 		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})
 		offer.Availability = "not_available"
-		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason})
+		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason, Constraint: string(one.Constraint),
+			Wanted: one.Wanted, Has: one.Has, Edits: one.Edits, WaitsFor: one.WaitsFor, Help: one.Help})
 	}
 	return preview
 }
@@ -165,6 +179,9 @@ func (p runPlan) checkCapacity() error {
 	}
 	return nil
 }
+
+// maxNamedRejections is how many rejections an error names.
+const maxNamedRejections = 5
 
 func (g *groupPlan) checkCapacity(p runPlan) error {
 	prefix := ""
@@ -186,8 +203,11 @@ func (g *groupPlan) checkCapacity(p runPlan) error {
 		return nil
 	}
 	reasons := make([]string, 0, len(g.rejections)+len(p.notes))
-	for _, one := range g.rejections {
-		reasons = append(reasons, one.Offer.Type+": "+one.Reason)
+	for _, one := range g.rejections[:min(len(g.rejections), maxNamedRejections)] {
+		reasons = append(reasons, one.Offer.Type+": "+one.String())
+	}
+	if more := g.totals.Rejections - len(reasons); more > 0 && len(reasons) > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d more", more))
 	}
 	if len(reasons) == 0 {
 		reasons = p.notes

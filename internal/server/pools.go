@@ -135,9 +135,33 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 		return wire.PlanAnswer{}, err
 	}
 	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
-	placements, _ := placement.RankOffers(need, offers, used)
+	ranking := placement.Rank(need, offers, used)
 	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
-		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: placements}}}, nil
+		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: ranking.Placements(maxPlanPlacements),
+			Total: ranking.Suitable(), HighestPrice: ranking.HighestPrice()}}}, nil
+}
+
+// listOffers returns where the replicas of a configuration can run, and why not elsewhere. It needs neither the code nor
+// the secrets of a run.
+func (s *Server) listOffers(c *apiCall, in api.RunSpecRequest) (api.OfferList, error) {
+	used, err := s.store.Allocations(c.ctx, c.project.ID)
+	if err != nil {
+		return api.OfferList{}, err
+	}
+	list := api.OfferList{User: c.user.Name, Groups: []api.GroupPreview{}, Notes: []string{}}
+	var groups []groupPlan
+	for _, name := range in.RunSpec.Configuration.GroupNames() {
+		group := groupPlan{name: name}
+		group.spec, _ = in.RunSpec.ForGroup(name)
+		s.placeGroup(c, &group, nil, used)
+		if group.notes = group.failed; !group.hasMachines {
+			group.notes = append(group.notes, noMachines)
+		}
+		groups = append(groups, group)
+		list.Groups = append(list.Groups, group.preview())
+	}
+	list.Notes = joinNotes(groups)
+	return list, nil
 }
 
 // buildOfferSpec returns a service with a profile and requirements.

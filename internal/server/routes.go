@@ -78,6 +78,8 @@ var apiOperations = []apiOperation{
 		"Plan a run and show what applying it would change.")),
 	allowLargeBody(newOperation(api.PathApply, access.LevelMember, (*Server).applyRun,
 		"Submit a run, or a new revision of the unfinished run with the same name.")),
+	allowLargeBody(newOperation(api.PathOffers, access.LevelMember, (*Server).listOffers,
+		"List the machines that suit a configuration, best first, and why the others do not.")),
 	newOperation(api.PathEvents, access.LevelMember, (*Server).listEvents,
 		"List the events of all runs with a name, deleted runs included. Can wait for a new event."),
 	newOperation(api.PathHistory, access.LevelMember, (*Server).listRevisions, "List the revisions of a run, newest first."),

@@ -140,7 +140,7 @@ func (p *command) watch(requests <-chan *ssh.Request) {
 func (p *command) kill() {
 	_, _ = p.channel.SendRequest("signal", false, ssh.Marshal(struct{ Signal string }{"KILL"})) // some servers ignore it
 	if !p.hasEndedWithin(p.client.times.exit / 4) {
-		if group := p.processGroup(); group > 0 {
+		if group := p.processGroup(); group > 1 {
 			p.link.runUncounted(p.client.times.kill, killCommand(p.text, group))
 		}
 		p.hasEndedWithin(p.client.times.kill)
@@ -168,13 +168,15 @@ func (p *command) hasEndedWithin(limit time.Duration) bool {
 	}
 }
 
-// killCommand returns the command that kills a process group. A command under sudo needs sudo to be killed.
+// killCommand returns the command that kills a process group. A command under sudo needs sudo to be killed. Only this form
+// is safe, and only as a builtin of sh: dash refuses -KILL before --, and without --, the program kill of procps 4.0.2 takes a
+// group such as 1234 for 1, and kills every process of the machine.
 func killCommand(text string, group int) string {
-	kill := fmt.Sprintf("kill -KILL -- -%d", group)
+	kill := "sh -c " + quoteWord(fmt.Sprintf("kill -s KILL -- -%d", group))
 	if strings.HasPrefix(text, "sudo -n ") {
 		kill = "sudo -n " + kill
 	}
-	return "sh -c " + quoteWord(kill)
+	return kill
 }
 
 // runUncounted runs a simple command in a session beyond those that acquire gives, and waits for its end.

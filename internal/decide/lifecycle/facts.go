@@ -75,7 +75,8 @@ type ReplicaFacts struct {
 	Instance   *dstack.Instance   // nil before placement
 	Report     *dstack.Report     // of the present attempt; nil: its engine has not reported it yet
 	Placements []dstack.Placement // suitable and free, best first; known only while the replica waits
-	Rejections []dstack.Rejection // machines that do not suit; known only while the replica waits
+	Rejections []dstack.Rejection // some machines that do not suit, the nearest first; known only while the replica waits
+	Rejected   int                // how many do not suit
 	Blocked    bool               // it would have a place if older replicas of its run had left
 	Limits     Limits
 }
@@ -93,6 +94,7 @@ type ReplicaStep struct {
 	Placement    *dstack.Placement // where the replica is placed; nil: it is not placed now
 	NewAttempt   bool              // a new attempt begins
 	EndedAttempt *dstack.Attempt   // the attempt that ended; nil: none did
+	LeftOut      *dstack.Offer     // the machine that could not start it, to be left out for its run for a while; nil: none
 	Crashes      int
 	FirstCrashAt time.Time
 	RetryAt      time.Time // when a back-off is over

@@ -94,11 +94,11 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 	if seen.Blocked {
 		step := seen.stayWith("waits until an older replica of the same service has stopped: " +
-			explainNoPlace(seen.Rejections))
+			seen.explainNoPlace())
 		step.Blocked, step.Due = true, now.Add(placeInterval)
 		return step
 	}
-	why := explainNoPlace(seen.Rejections)
+	why := seen.explainNoPlace()
 	patience := seen.Limits.PlaceTimeout
 	if events, window := retryRule(seen.Run); events[spec.EventNoCapacity] {
 		patience = window
@@ -112,13 +112,16 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 }
 
 // explainNoPlace returns why no machine suits.
-func explainNoPlace(rejections []dstack.Rejection) dstack.Reason {
-	if len(rejections) == 0 {
+func (seen ReplicaFacts) explainNoPlace() dstack.Reason {
+	if len(seen.Rejections) == 0 {
 		return "no machine is configured for this project"
 	}
-	parts := make([]string, len(rejections))
-	for i, r := range rejections {
-		parts[i] = r.Offer.Type + ": " + r.Reason
+	parts := make([]string, len(seen.Rejections))
+	for i, r := range seen.Rejections {
+		parts[i] = r.Offer.Type + ": " + r.String()
+	}
+	if more := seen.Rejected - len(seen.Rejections); more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
 	}
 	return dstack.Reason("no machine suits: " + strings.Join(parts, " · "))
 }

@@ -57,8 +57,10 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = true // the author of every run is one
 	offers, left := placement.LeaveOut(offers, w.away())
-	seen.Placements, seen.Rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
-	seen.Rejections = append(seen.Rejections, left...)
+	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
+	found := placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
+	seen.Rejections, seen.Rejected = append(found.Rejections, left...), found.Rejected+len(left)
 }
 
 // away returns the instances that are away, with the reasons.
@@ -132,7 +134,7 @@ func (w *world) setReplica(next dstack.Replica) {
 		w.t.Fatalf("finished replica %s moved from %s to %s", next.ID, was.Status, next.Status)
 	case next.Status == dstack.ReplicaTerminated:
 		w.checkNothingRuns(next)
-	case w.isOwned(was.Instance) && next.Instance != was.Instance:
+	case w.isOwned(was.Instance) && next.Instance != was.Instance && !w.reports[was.Attempt].OtherMachine:
 		w.t.Fatalf("replica %s leaves a machine that is owned: %s", next.ID, next.Reason)
 	case was.Status == dstack.ReplicaUnhealthy && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(was.ReadyAt):
 		w.t.Fatalf("replica %s becomes ready again and its ReadyAt changes", next.ID)

@@ -34,8 +34,8 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 	if lacksGPUs(need, offers) {
 		return "no machine of this server has a GPU: remove `gpu` from `resources`, or run the server where there is one"
 	}
-	freed, _ := RankOffers(need, offers, nil)
-	for _, p := range freed {
+	freed := Rank(need, offers, nil)
+	for _, p := range freed.Placements(maxFoundPlacements) {
 		taken := used[p.Offer.OwnedInstance]
 		if port, ok := freePort(need, p.Offer, taken); ok {
 			lines = append(lines, fmt.Sprintf("use another port, such as %d, or let dstack choose one: port: auto", port))
@@ -43,12 +43,30 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 		}
 	}
 	if len(lines) == 0 {
-		lines = append(lines, "ask for less: see `resources` in the configuration")
+		lines = append(lines, adviseEdits(need, offers, used))
 	}
-	if len(freed) > 0 {
+	if freed.Suitable() > 0 {
 		lines = append(lines, "or let it wait until the machine is free: --retry")
 	}
 	return strings.Join(lines, "\n")
+}
+
+// maxCompared is how many rejections are compared to find the one that needs the fewest
+// changes.
+const maxCompared = 100
+
+// adviseEdits says which changes are enough for the machine that needs the fewest.
+func adviseEdits(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) string {
+	var nearest *dstack.Rejection
+	for _, r := range Rank(need, offers, used).Rejections(maxCompared) {
+		if len(r.Edits) > 0 && (nearest == nil || len(r.Edits) < len(nearest.Edits)) {
+			nearest = &r
+		}
+	}
+	if nearest == nil {
+		return "ask for less: see `resources` in the configuration"
+	}
+	return fmt.Sprintf("ask for less: %s, for %s", describeHelp(nearest.Edits, nil), nearest.Offer.Type)
 }
 
 // AdviceForGlobalAdmins says what a user can do who may not run plain processes.
@@ -56,11 +74,12 @@ const AdviceForGlobalAdmins = "install Docker on the server's machine, or ask a 
 
 // lacksGPUs reports whether GPUs are needed and no offer has any.
 func lacksGPUs(need dstack.Requirements, offers []dstack.Offer) bool {
-	return !slices.ContainsFunc(offers, func(o dstack.Offer) bool {
-		_, why := pickGPUs(need.Resources.GPU, o, dstack.Allocation{})
-		return why == nil || len(o.Hardware.GPUs) > 0
-	})
+	m := newGPUMatcher(need.Resources.GPU)
+	return m != nil && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return len(o.Hardware.GPUs) > 0 || m.accepts(&o) })
 }
+
+// maxKnown is how many values an advice names.
+const maxKnown = 20
 
 // adviseFilters names what this server has, for each filter that excludes every
 // offer.
@@ -71,6 +90,7 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 		value   func(dstack.Offer) string
 	}{
 		{"backends", need.Backends, func(o dstack.Offer) string { return o.Backend }},
+		{"fleets", need.Fleets, func(o dstack.Offer) string { return o.Fleet }},
 		{"regions", need.Regions, func(o dstack.Offer) string { return o.Region }},
 		{"instance types", need.InstanceTypes, func(o dstack.Offer) string { return o.Type }},
 		{"machines", nonEmpty(need.InstanceName), func(o dstack.Offer) string { return o.Type }},
@@ -82,8 +102,10 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 		suits := false
 		for _, o := range offers {
 			value := filter.value(o)
-			suits = suits || slices.ContainsFunc(filter.allowed, func(a string) bool { return strings.EqualFold(a, value) })
-			if !slices.Contains(known, value) {
+			suits = suits || slices.ContainsFunc(filter.allowed, func(a string) bool {
+				return strings.EqualFold(a, value) || filter.what == "backends" && isBackend(a, value)
+			})
+			if value != "" && len(known) < maxKnown && !slices.Contains(known, value) {
 				known = append(known, value)
 			}
 		}

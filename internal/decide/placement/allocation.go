@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"dstack/internal/dstack"
 )
@@ -10,7 +11,9 @@ import (
 // Grant is a replica's claim on an instance.
 type Grant struct {
 	Project  dstack.ProjectID
+	Run      dstack.RunID
 	RunName  string
+	Template int // the replica's template revision
 	Num      int // the replica's number
 	Instance dstack.InstanceID
 	Claim    dstack.Claim
@@ -19,13 +22,40 @@ type Grant struct {
 // AddGrant adds a grant to the allocation of its instance. It does not name
 // runs of other projects than the viewer's.
 func AddGrant(used map[dstack.InstanceID]dstack.Allocation, viewer dstack.ProjectID, g Grant) {
-	holder := "a run of another project"
+	run := "a run of another project"
+	holder := run
 	if g.Project == viewer {
-		holder = fmt.Sprintf("%s replica %d", g.RunName, g.Num)
+		run, holder = g.RunName, fmt.Sprintf("%s replica %d", g.RunName, g.Num)
 	}
 	held := used[g.Instance]
 	Allocate(&held, g.Claim, holder)
+	addToRun(&held, g, run)
 	used[g.Instance] = held
+}
+
+// addToRun counts a replica among those that its run has on an instance.
+func addToRun(held *dstack.Allocation, g Grant, run string) {
+	hasSizes := g.Claim.CPUs > 0 || g.Claim.MemoryMiB > 0 || g.Claim.DiskMiB > 0
+	for i := range held.Runs {
+		if share := &held.Runs[i]; share.Run == g.Run && share.Template == g.Template {
+			share.Replicas++
+			share.HasSizes = share.HasSizes || hasSizes
+			return
+		}
+	}
+	held.Runs = append(held.Runs, dstack.RunShare{Run: g.Run, Template: g.Template, Replicas: 1, Holder: run, HasSizes: hasSizes})
+}
+
+// removeFromRun is the opposite of addToRun.
+func removeFromRun(held *dstack.Allocation, r dstack.Replica) {
+	for i := range held.Runs {
+		if share := &held.Runs[i]; share.Run == r.Run && share.Template == r.TemplateRevision {
+			if share.Replicas--; share.Replicas <= 0 {
+				held.Runs = slices.Delete(held.Runs, i, i+1)
+			}
+			return
+		}
+	}
 }
 
 // Allocate adds a claim to an instance's allocation. holder names the replica in
@@ -68,12 +98,13 @@ func ReleaseAllocations(
 ) map[dstack.InstanceID]dstack.Allocation {
 	after := make(map[dstack.InstanceID]dstack.Allocation, len(used))
 	for id, u := range used {
-		u.GPUs, u.Ports = maps.Clone(u.GPUs), maps.Clone(u.Ports)
+		u.GPUs, u.Ports, u.Runs = maps.Clone(u.GPUs), maps.Clone(u.Ports), slices.Clone(u.Runs)
 		after[id] = u
 	}
 	for _, r := range leaving {
 		if held, ok := after[r.Instance]; ok && !r.Status.IsFinished() {
 			Release(&held, r.Claim)
+			removeFromRun(&held, r)
 			after[r.Instance] = held
 		}
 	}

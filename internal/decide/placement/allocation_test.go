@@ -25,12 +25,17 @@ func claimOf(cpus int, gpu string, port int) dstack.Claim {
 // Two grants on one instance add up; a run of another project is not named.
 func TestAddGrant(t *testing.T) {
 	used := map[dstack.InstanceID]dstack.Allocation{}
-	placement.AddGrant(used, "mine", placement.Grant{Project: "mine", RunName: "llama", Num: 3, Instance: "this", Claim: claimOf(2, "a", 8000)})
-	placement.AddGrant(used, "mine", placement.Grant{Project: "other", RunName: "secret", Num: 0, Instance: "this", Claim: claimOf(1, "b", 8001)})
+	placement.AddGrant(used, "mine", placement.Grant{Project: "mine", Run: "r1", RunName: "llama", Template: 2, Num: 3, Instance: "this", Claim: claimOf(2, "a", 8000)})
+	placement.AddGrant(used, "mine", placement.Grant{Project: "other", Run: "r2", RunName: "secret", Num: 0, Instance: "this", Claim: claimOf(1, "b", 8001)})
+	placement.AddGrant(used, "mine", placement.Grant{Project: "mine", Run: "r1", RunName: "llama", Template: 2, Num: 4, Instance: "this"})
 	want := map[dstack.InstanceID]dstack.Allocation{"this": {
 		CPUs: 3, MemoryMiB: 3 << 10, DiskMiB: 3 << 12,
 		GPUs:  map[string]string{"a": "llama replica 3", "b": "a run of another project"},
 		Ports: map[int]string{8000: "llama replica 3", 8001: "a run of another project"},
+		Runs: []dstack.RunShare{
+			{Run: "r1", Template: 2, Replicas: 2, Holder: "llama", HasSizes: true},
+			{Run: "r2", Replicas: 1, Holder: "a run of another project", HasSizes: true},
+		},
 	}}
 	if diff := cmp.Diff(want, used); diff != "" {
 		t.Error(diff)
@@ -42,19 +47,21 @@ func TestAddGrant(t *testing.T) {
 func TestReleaseAllocations(t *testing.T) {
 	held := dstack.Allocation{}
 	placement.Allocate(&held, claimOf(2, "a", 8000), "llama replica 0")
+	held.Runs = []dstack.RunShare{{Run: "r0", Replicas: 2}, {Run: "r1", Template: 3, Replicas: 1}}
 	used := map[dstack.InstanceID]dstack.Allocation{"this": held}
-	leaves := dstack.Replica{Instance: "this", Claim: claimOf(2, "a", 8000), Status: dstack.ReplicaReady}
+	leaves := dstack.Replica{Run: "r1", TemplateRevision: 3, Instance: "this", Claim: claimOf(2, "a", 8000), Status: dstack.ReplicaReady}
 	finished := leaves
 	finished.Status = dstack.ReplicaTerminated
 	elsewhere := leaves
 	elsewhere.Instance = "other"
 
 	after := placement.ReleaseAllocations(used, []dstack.Replica{leaves, finished, elsewhere})
-	want := map[dstack.InstanceID]dstack.Allocation{"this": {GPUs: map[string]string{}, Ports: map[int]string{}}}
+	want := map[dstack.InstanceID]dstack.Allocation{"this": {GPUs: map[string]string{}, Ports: map[int]string{},
+		Runs: []dstack.RunShare{{Run: "r0", Replicas: 2}}}}
 	if diff := cmp.Diff(want, after); diff != "" {
 		t.Error(diff)
 	}
-	if used["this"].CPUs != 2 || len(used["this"].GPUs) != 1 || len(used["this"].Ports) != 1 {
+	if used["this"].CPUs != 2 || len(used["this"].GPUs) != 1 || len(used["this"].Ports) != 1 || len(used["this"].Runs) != 2 {
 		t.Errorf("the given allocations changed: %+v", used)
 	}
 }
@@ -79,9 +86,9 @@ func TestFindPlacements_Blocked(t *testing.T) {
 		{"an outdated replica holds too little", 6, outdated(1), false, false},
 		{"others hold the place", 8, nil, false, false},
 	} {
-		placements, rejections, blocked := placement.FindPlacements(need, []dstack.Offer{box(nil)}, used(c.used), c.outdated)
-		if (len(placements) == 1) != c.placed || (len(rejections) == 0) != c.placed || blocked != c.blocked {
-			t.Errorf("%s: placements %v, rejections %v, blocked: %t", c.name, placements, rejections, blocked)
+		found := placement.FindPlacements(need, []dstack.Offer{box(nil)}, used(c.used), c.outdated)
+		if (len(found.Placements) == 1) != c.placed || (len(found.Rejections) == 0) != c.placed || found.IsBlocked != c.blocked {
+			t.Errorf("%s: %+v", c.name, found)
 		}
 	}
 }

@@ -1,12 +1,13 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"dstack/internal/dstack"
-	"dstack/internal/human"
+	"dstack/internal/gpu"
 	"dstack/internal/spec"
 )
 
@@ -17,99 +18,262 @@ const (
 	upperTolerance = 1.02
 )
 
-// pickGPUs returns the GPUs that a replica would get, or why there are not enough:
-// as few as suffice on owned machines, all on rented ones.
-func pickGPUs(want *spec.GPU, o dstack.Offer, taken dstack.Allocation) ([]dstack.GPU, []string) {
-	if want == nil || (want.Count.Max != nil && *want.Count.Max == 0) {
-		if want != nil && o.OwnedInstance == "" && len(o.Hardware.GPUs) > 0 {
-			return nil, []string{"it has a GPU, none is asked for"}
-		}
-		return nil, nil
+// gpuMatcher checks machines for the GPUs that a configuration asks for. A nil one asks
+// for none, and accepts machines that have some.
+type gpuMatcher struct {
+	want     *spec.GPU
+	maker    string
+	requests []gpu.Request
+	least    int // how many cards a replica needs
+	most     int // how many it takes; -1: any number
+	known    map[cardKind]bool
+}
+
+// cardKind is what cards of one kind have in common.
+type cardKind struct {
+	maker, name string
+	memoryMiB   int64
+	capability  [2]int
+}
+
+func kindOf(g *dstack.GPU) cardKind { return cardKind{g.Maker, g.Name, g.MemoryMiB, g.Capability} }
+
+func newGPUMatcher(want *spec.GPU) *gpuMatcher {
+	if want == nil {
+		return nil
 	}
-	least := 1
+	m := &gpuMatcher{want: want, maker: want.Maker(), least: 1, most: -1, known: map[cardKind]bool{}}
 	if want.Count.Min != nil {
-		least = *want.Count.Min
+		m.least = *want.Count.Min
 	}
-	if len(o.Hardware.GPUs) == 0 {
-		if least == 0 {
-			return nil, nil
-		}
-		return nil, []string{"it has no GPU"}
-	}
-	var suit, free []dstack.GPU
-	for _, g := range o.Hardware.GPUs {
-		if !isSuitable(want, g) {
-			continue
-		}
-		suit = append(suit, g)
-		if _, held := taken.GPUs[g.ID]; !held {
-			free = append(free, g)
-		}
-	}
-	picked := pickCount(want, o, free, least)
-	switch {
-	case len(suit) < least:
-		return nil, []string{fmt.Sprintf("%s, %s asked for", describeGPUs(o.Hardware.GPUs), want.String())}
-	case len(picked) < least:
-		return nil, []string{fmt.Sprintf("%d of its %d suitable GPUs free, %d asked for", len(free), len(suit), least)}
-	case want.TotalMemory != nil && !isInMemoryRange(*want.TotalMemory, totalMemory(picked)):
-		return nil, []string{fmt.Sprintf("its GPUs have %s together, %s asked for", formatSize(toGB(totalMemory(picked))), want.TotalMemory.String())}
-	}
-	return picked, nil
-}
-
-// pickCount returns as many of the free GPUs as the count allows: the fewest that
-// reach the total memory on owned machines, all on rented ones, where no other
-// replica could use the rest.
-func pickCount(want *spec.GPU, o dstack.Offer, free []dstack.GPU, least int) []dstack.GPU {
-	most := len(free)
 	if want.Count.Max != nil {
-		most = min(most, *want.Count.Max)
+		m.most = *want.Count.Max
 	}
-	n := min(least, most)
+	for _, name := range want.Name {
+		m.requests = append(m.requests, gpu.ParseRequest(name))
+	}
+	return m
+}
+
+// refusesAny reports whether GPUs are asked for, but none.
+func (m *gpuMatcher) refusesAny() bool { return m != nil && m.most == 0 }
+
+// isSuitable reports whether a replica can use cards of a kind.
+func (m *gpuMatcher) isSuitable(kind cardKind) bool {
+	suits, isKnown := m.known[kind]
+	if !isKnown {
+		suits = m.matchKind(kind)
+		m.known[kind] = suits
+	}
+	return suits
+}
+
+func (m *gpuMatcher) matchKind(kind cardKind) bool {
+	if m.maker != "" && m.maker != kind.maker {
+		return false
+	}
+	if !m.isNamed(kind) {
+		return false
+	}
+	if m.want.Memory != nil && !hasMemory(*m.want.Memory, kind) {
+		return false
+	}
+	return m.hasCapability(kind)
+}
+
+// isNamed reports whether the configuration names cards of a kind, or none at all.
+func (m *gpuMatcher) isNamed(kind cardKind) bool {
+	return len(m.requests) == 0 || slices.ContainsFunc(m.requests, func(r gpu.Request) bool {
+		return containsFold(r.Names, kind.name) && (r.SizeGB == 0 || hasMemory(exactSize(spec.GB(r.SizeGB)), kind))
+	})
+}
+
+func exactSize(size spec.GB) spec.Range[spec.GB] { return spec.Range[spec.GB]{Min: &size, Max: &size} }
+
+// hasMemory reports whether the memory of a card is in a range: the size that it is sold
+// with, or, as drivers keep some, nearly the size that is reported.
+func hasMemory(r spec.Range[spec.GB], kind cardKind) bool {
+	return isInMemoryRange(r, kind.memoryMiB, spec.GB(gpu.SizeOf(kind.name, kind.memoryMiB)))
+}
+
+// isInMemoryRange reports whether a range contains reported memory, or the size that it
+// is sold as.
+func isInMemoryRange(r spec.Range[spec.GB], reportedMiB int64, sold spec.GB) bool {
+	has := toGB(reportedMiB)
+	isNear := (r.Min == nil || has*lowerTolerance >= *r.Min) && (r.Max == nil || has <= *r.Max*upperTolerance)
+	return isNear || r.Contains(sold) || r.Contains(floorSize(has))
+}
+
+// hasCapability compares the compute capability of a card, as its driver reports it or as
+// it is known of its model. A card of NVIDIA of which neither is known suits.
+func (m *gpuMatcher) hasCapability(kind cardKind) bool {
+	least, has := m.want.ComputeCapability, capabilityOf(kind)
+	isUnknown := has == [2]int{} && (kind.maker == gpu.Nvidia || kind.maker == "")
+	return least == nil || isUnknown || slices.Compare(has[:], least[:]) >= 0
+}
+
+func capabilityOf(kind cardKind) [2]int {
+	if kind.capability != [2]int{} {
+		return kind.capability
+	}
+	known, _ := gpu.Find(kind.name)
+	return known.Capability
+}
+
+// gpuConstraint is that a machine has the GPUs, whoever holds them.
+func gpuConstraint() constraint {
+	return constraint{name: dstack.ConstraintGPU,
+		applies: func(m *matcher) bool { return m.gpus != nil },
+		fails: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
+			return !m.gpus.accepts(o)
+		},
+		explain: explainGPUs,
+	}
+}
+
+// accepts reports whether a machine has the GPUs, whoever holds them.
+func (m *gpuMatcher) accepts(o *dstack.Offer) bool {
+	isOwned := o.OwnedInstance != ""
+	switch {
+	case m.refusesAny():
+		return isOwned || len(o.Hardware.GPUs) == 0
+	case isOwned:
+		_, ok := m.choose(o.Hardware.GPUs, nil)
+		return ok
+	}
+	return m.acceptsRented(o.Hardware.GPUs)
+}
+
+// freeGPUConstraint is that others leave the GPUs of an owned machine.
+func freeGPUConstraint() constraint {
+	return constraint{name: dstack.ConstraintFreeGPU,
+		applies: func(m *matcher) bool { return m.gpus != nil && !m.gpus.refusesAny() },
+		fails: func(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
+			if o.OwnedInstance == "" || len(held.GPUs) == 0 {
+				return false
+			}
+			_, ok := m.gpus.choose(o.Hardware.GPUs, held)
+			return !ok
+		},
+		explain: explainFreeGPUs,
+	}
+}
+
+// acceptsRented reports whether a replica can use a rented machine, all of whose GPUs it
+// gets.
+func (m *gpuMatcher) acceptsRented(cards []dstack.GPU) bool {
+	n, memory, sold := 0, int64(0), spec.GB(0)
+	var last cardKind
+	isSuitable := false
+	for i := range cards {
+		if kind := kindOf(&cards[i]); i == 0 || kind != last {
+			last, isSuitable = kind, m.isSuitable(kind)
+		}
+		if isSuitable {
+			n++
+			memory += cards[i].MemoryMiB
+		}
+	}
+	if n < m.least || m.most >= 0 && len(cards) > m.most {
+		return false
+	}
+	if m.want.TotalMemory == nil || n == 0 {
+		return true
+	}
+	for i := range cards {
+		if m.isSuitable(kindOf(&cards[i])) {
+			sold += spec.GB(gpu.SizeOf(cards[i].Name, cards[i].MemoryMiB))
+		}
+	}
+	return isInMemoryRange(*m.want.TotalMemory, memory, sold)
+}
+
+// pick returns the GPUs that a replica claims of an offer that suits it: as few as
+// suffice on owned machines, all on rented ones, where no other replica could use the
+// rest.
+func (m *gpuMatcher) pick(o *dstack.Offer, held *dstack.Allocation) []dstack.GPU {
+	if m == nil || m.refusesAny() {
+		return nil
+	}
 	if o.OwnedInstance == "" {
-		n = most
+		return m.listSuitable(o.Hardware.GPUs, nil)
 	}
-	for want.TotalMemory != nil && n < most && !isInMemoryRange(*want.TotalMemory, totalMemory(free[:n])) {
-		n++
-	}
-	return free[:max(n, 0)]
+	cards, _ := m.choose(o.Hardware.GPUs, held)
+	return cards
 }
 
-func isSuitable(want *spec.GPU, g dstack.GPU) bool {
-	if maker := want.Maker(); maker != "" && maker != g.Maker {
+// listSuitable returns the cards that a replica can use and that nobody holds.
+func (m *gpuMatcher) listSuitable(cards []dstack.GPU, held *dstack.Allocation) (suitable []dstack.GPU) {
+	for i := range cards {
+		if m.isSuitable(kindOf(&cards[i])) && !isHeld(held, cards[i].ID) {
+			suitable = append(suitable, cards[i])
+		}
+	}
+	return suitable
+}
+
+func isHeld(held *dstack.Allocation, id string) bool {
+	if held == nil {
 		return false
 	}
-	named := func(name string) bool { return strings.EqualFold(name, g.Name) }
-	if len(want.Name) > 0 && !slices.ContainsFunc(want.Name, named) {
-		return false
-	}
-	if want.Memory != nil && !isInMemoryRange(*want.Memory, g.MemoryMiB) {
-		return false
-	}
-	if cc := want.ComputeCapability; cc != nil && g.Capability != [2]int{} {
-		return slices.Compare(g.Capability[:], cc[:]) >= 0
-	}
-	return true
+	_, found := held.GPUs[id]
+	return found
 }
 
-func isInMemoryRange(r spec.Range[spec.GB], mib int64) bool {
-	has := toGB(mib)
-	return (r.Min == nil || has*lowerTolerance >= *r.Min) && (r.Max == nil || has <= *r.Max*upperTolerance)
-}
-
-func totalMemory(gpus []dstack.GPU) (mib int64) {
-	for _, g := range gpus {
-		mib += g.MemoryMiB
+// choose returns the cards that a replica gets of an owned machine: as few as suffice, of
+// one kind if that is possible, and of the kind with the least memory. ok is false if
+// there are not enough.
+func (m *gpuMatcher) choose(cards []dstack.GPU, held *dstack.Allocation) (chosen []dstack.GPU, ok bool) {
+	free := m.listSuitable(cards, held)
+	slices.SortStableFunc(free, func(a, b dstack.GPU) int {
+		return cmp.Or(cmp.Compare(a.MemoryMiB, b.MemoryMiB), cmp.Compare(a.Name, b.Name))
+	})
+	for start := 0; start < len(free); {
+		end := start + 1
+		for end < len(free) && kindOf(&free[end]) == kindOf(&free[start]) {
+			end++
+		}
+		if chosen, ok := m.chooseFrom(free[start:end]); ok {
+			return chosen, true
+		}
+		start = end
 	}
-	return mib
+	return m.chooseFrom(free)
 }
 
-// describeGPUs names a machine's GPUs: it has 2×A100 80GB.
-func describeGPUs(gpus []dstack.GPU) string {
+// chooseFrom returns the shortest sequence of neighbours that suffices.
+func (m *gpuMatcher) chooseFrom(cards []dstack.GPU) (chosen []dstack.GPU, ok bool) {
+	most := len(cards)
+	if m.most >= 0 {
+		most = min(most, m.most)
+	}
+	for n := m.least; n <= most; n++ {
+		for at := 0; at+n <= len(cards); at++ {
+			if m.want.TotalMemory == nil || n == 0 || hasTotalMemory(*m.want.TotalMemory, cards[at:at+n]) {
+				return cards[at : at+n], true
+			}
+		}
+	}
+	return nil, false
+}
+
+func hasTotalMemory(r spec.Range[spec.GB], cards []dstack.GPU) bool {
+	memory, sold := int64(0), spec.GB(0)
+	for i := range cards {
+		memory += cards[i].MemoryMiB
+		sold += spec.GB(gpu.SizeOf(cards[i].Name, cards[i].MemoryMiB))
+	}
+	return isInMemoryRange(r, memory, sold)
+}
+
+// describeGPUs names a machine's GPUs: 2×A100 80GB.
+func describeGPUs(cards []dstack.GPU) string {
+	if len(cards) == 0 {
+		return "no GPU"
+	}
 	counts, order := map[string]int{}, []string{}
-	for _, g := range gpus {
-		name := g.Name + " " + human.Gigabytes(g.MemoryMiB)
+	for i := range cards {
+		name := fmt.Sprintf("%s %gGB", cards[i].Name, gpu.SizeOf(cards[i].Name, cards[i].MemoryMiB))
 		if counts[name] == 0 {
 			order = append(order, name)
 		}
@@ -118,5 +282,5 @@ func describeGPUs(gpus []dstack.GPU) string {
 	for i, name := range order {
 		order[i] = fmt.Sprintf("%d×%s", counts[name], name)
 	}
-	return "it has " + strings.Join(order, ", ")
+	return strings.Join(order, ", ")
 }

@@ -7,15 +7,28 @@ import (
 	"dstack/internal/dstack"
 )
 
-// compareMounts returns why a machine does not suit the volumes and folders that a replica mounts.
-func compareMounts(need dstack.Requirements, o dstack.Offer) (why []string) {
-	if need.Pin != nil && (o.OwnedInstance == "" || !slices.Contains(need.Pin.Machines, o.OwnedInstance)) {
-		why = append(why, need.Pin.Reason)
+// mountConstraints are what a machine must be for the volumes and folders that a replica
+// mounts.
+func mountConstraints() []constraint {
+	return []constraint{
+		{name: dstack.ConstraintVolumes,
+			applies: func(m *matcher) bool { return m.need.Pin != nil },
+			fails: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
+				return o.OwnedInstance == "" || !slices.Contains(m.need.Pin.Machines, o.OwnedInstance)
+			},
+			explain: func(m *matcher, _ *dstack.Offer, _ *dstack.Allocation) explanation {
+				return explanation{reason: m.need.Pin.Reason}
+			}},
+		{name: dstack.ConstraintHostPath,
+			applies: func(m *matcher) bool { return m.need.HostPath != "" && !m.need.IsGlobalAdmin },
+			fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
+				return o.OwnedInstance != "" && !o.IsRemote
+			},
+			explain: func(m *matcher, _ *dstack.Offer, _ *dstack.Allocation) explanation {
+				return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
+					"it is the server's own machine, of which only global admins may mount folders such as %s", m.need.HostPath)}
+			}},
 	}
-	if need.HostPath != "" && !need.IsGlobalAdmin && o.OwnedInstance != "" && !o.IsRemote {
-		why = append(why, fmt.Sprintf("it is the server's own machine, of which only global admins may mount folders such as %s", need.HostPath))
-	}
-	return why
 }
 
 // adviseMounts returns what a user can do if no machine suits because of the volumes.

@@ -3,200 +3,150 @@
 package placement
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	"dstack/internal/dstack"
-	"dstack/internal/spec"
 )
 
+// The most that a search for a waiting replica returns: it needs only the first
+// placement, and its user reads only a few rejections.
+const (
+	maxFoundPlacements = 15
+	maxFoundRejections = 5
+)
+
+// Search is where a waiting replica can be placed.
+type Search struct {
+	Placements []dstack.Placement // the first ones, best first
+	Rejections []dstack.Rejection // some, the nearest to suit first
+	Rejected   int                // how many offers do not suit
+	IsBlocked  bool               // no offer suits, and one would if the outdated replicas left
+}
+
 // FindPlacements ranks offers for a waiting replica. outdated are the unfinished
-// replicas of other templates of its run. isBlocked says that no offer suits, and
-// that one would if the outdated replicas left.
+// replicas of other templates of its run.
 func FindPlacements(
 	need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation, outdated []dstack.Replica,
-) (placements []dstack.Placement, rejections []dstack.Rejection, isBlocked bool) {
-	placements, rejections = RankOffers(need, offers, used)
-	if len(placements) > 0 || len(outdated) == 0 {
-		return placements, rejections, false
+) Search {
+	ranking := Rank(need, offers, used)
+	found := Search{Placements: ranking.Placements(maxFoundPlacements), Rejections: ranking.Rejections(maxFoundRejections),
+		Rejected: ranking.Rejected()}
+	if ranking.Suitable() == 0 && len(outdated) > 0 {
+		found.IsBlocked = Rank(need, offers, ReleaseAllocations(used, outdated)).Suitable() > 0
 	}
-	freed, _ := RankOffers(need, offers, ReleaseAllocations(used, outdated))
-	return nil, rejections, len(freed) > 0
+	return found
 }
 
 // RankOffers splits offers into placements, best first, and rejections with their
-// reasons. used is what is allocated of owned machines.
-func RankOffers(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) ([]dstack.Placement, []dstack.Rejection) {
-	var placements []dstack.Placement
-	var rejections []dstack.Rejection
-	for _, o := range offers {
-		taken := dstack.Allocation{}
-		if o.OwnedInstance != "" {
-			taken = used[o.OwnedInstance]
-		}
-		claim, whyNot := matchOffer(need, o, taken)
-		if len(whyNot) > 0 {
-			rejections = append(rejections, dstack.Rejection{Offer: o, Reason: strings.Join(whyNot, "; ")})
-			continue
-		}
-		placements = append(placements, dstack.Placement{Offer: o, Claim: claim, Free: describeFree(o, taken)})
-	}
-	slices.SortStableFunc(placements, func(a, b dstack.Placement) int {
-		return cmp.Or(ownedFirst(a)-ownedFirst(b), cmp.Compare(a.Offer.Price, b.Offer.Price))
-	})
-	return placements, rejections
+// reasons, the nearest to suit first. used is what is allocated of owned machines. It
+// is for few offers: see Rank.
+func RankOffers(
+	need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation,
+) ([]dstack.Placement, []dstack.Rejection) {
+	ranking := Rank(need, offers, used)
+	return ranking.Placements(len(offers)), ranking.Rejections(len(offers))
 }
 
-// ownedFirst is a sort key: owned machines are paid for already.
-func ownedFirst(p dstack.Placement) int {
-	if p.Offer.OwnedInstance != "" {
-		return 0
-	}
-	return 1
+// Ranking is offers in the order in which a replica should try them, and those that do
+// not suit it. It makes no text and no claim until it is asked for them, so that
+// hundreds of thousands of offers can be ranked.
+type Ranking struct {
+	matcher  *matcher
+	offers   []dstack.Offer
+	used     map[dstack.InstanceID]dstack.Allocation
+	suitable []int32    // indexes of offers, best first
+	rejected []rejected // in the order of the offers
 }
 
-// onlyGlobalAdmins is why a machine without containers does not suit another user. Its
-// processes have the rights of the server's own user: they can read what belongs to it.
-const onlyGlobalAdmins = "it runs plain processes with the server's own rights, which only global admins may use; " +
-	"install Docker there to use containers"
-
-// IsForGlobalAdmins reports whether an offer is rejected because the user is no global
-// admin.
-func IsForGlobalAdmins(r dstack.Rejection) bool {
-	return strings.Contains(r.Reason, onlyGlobalAdmins)
+// rejected is an offer and the first of the constraints that it fails.
+type rejected struct {
+	offer      int32
+	constraint int32 // index in the matcher's constraints
 }
 
-// matchOffer returns what a replica would claim of a machine, or every reason why
-// the machine does not suit.
-func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation) (dstack.Claim, []string) {
-	why := compareFilters(need, o)
-	if need.NeedsImage && !o.Engine.Containers {
-		why = append(why, "it runs plain processes, and `image` needs containers")
-	}
-	if need.OuterDir != "" && !o.Engine.Containers {
-		why = append(why, fmt.Sprintf("it runs plain processes, and the `working_dir` %s is a folder of a container", need.OuterDir))
-	}
-	if need.OuterPath != "" && !o.Engine.Containers {
-		why = append(why, fmt.Sprintf("it runs plain processes, which have no files outside of their folder, and %s is outside", need.OuterPath))
-	}
-	if !need.IsGlobalAdmin && !o.Engine.Containers {
-		why = append(why, onlyGlobalAdmins)
-	}
-	why = append(why, compareMounts(need, o)...)
-	claim := dstack.Claim{Offer: o.Type}
-	why = append(why, compareSizes(need, o, taken, &claim)...)
-	gpus, whyNot := pickGPUs(need.Resources.GPU, o, taken)
-	claim.GPUs = gpus
-	why = append(why, whyNot...)
-	if o.Engine.SharesPorts && !need.AnyPort {
-		if holder, held := taken.Ports[need.Port]; held {
-			why = append(why, fmt.Sprintf("port %d is taken by %s; plain processes share the machine's ports", need.Port, holder))
-		}
-		claim.Ports = []int{need.Port}
-	}
-	return claim, why
-}
-
-// compareFilters returns why backend, region, type, spot or price do not suit.
-func compareFilters(need dstack.Requirements, o dstack.Offer) (why []string) {
-	among := func(what, value, field string, allowed []string) {
-		same := func(a string) bool { return strings.EqualFold(a, value) }
-		if len(allowed) > 0 && !slices.ContainsFunc(allowed, same) {
-			why = append(why, fmt.Sprintf("its %s is %s, and `%s` allows only %s", what, value, field, strings.Join(allowed, ", ")))
+// Rank decides which offers suit a replica, and orders them: owned machines before
+// rented ones, which are ordered by price. See compareOwned for the order of owned
+// machines. Offers that are equal keep their order.
+func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) *Ranking {
+	r := &Ranking{matcher: newMatcher(need), offers: offers, used: used}
+	var owned []ownedKey
+	var rented []rentedKey
+	for i := range offers {
+		o, held := &offers[i], r.allocationOf(&offers[i])
+		if failed := r.matcher.findFailure(o, held); failed >= 0 {
+			r.rejected = append(r.rejected, rejected{int32(i), int32(failed)})
+		} else if o.OwnedInstance != "" {
+			owned = append(owned, r.matcher.newOwnedKey(int32(i), o, held))
+		} else {
+			rented = append(rented, rentedKey{o.Price, int32(i)})
 		}
 	}
-	among("backend", o.Backend, "backends", need.Backends)
-	among("region", o.Region, "regions", need.Regions)
-	among("instance type", o.Type, "instance_types", need.InstanceTypes)
-	switch isOwned := o.OwnedInstance != ""; {
-	case isOwned:
-		among("name", o.Type, "instance_name", nonEmpty(need.InstanceName))
-	case need.InstanceName != "":
-		why = append(why, "it would be rented, and `instance_name` allows only the existing machine "+need.InstanceName)
-	case need.OwnedOnly:
-		why = append(why, "it would be rented, and `creation_policy` is reuse")
+	slices.SortFunc(owned, compareOwned)
+	slices.SortFunc(rented, compareRented)
+	r.suitable = make([]int32, 0, len(owned)+len(rented))
+	for _, key := range owned {
+		r.suitable = append(r.suitable, key.offer)
 	}
-	if need.Spot != nil && *need.Spot != o.Spot {
-		why = append(why, map[bool]string{true: "it is not a spot machine", false: "it is a spot machine"}[*need.Spot])
+	for _, key := range rented {
+		r.suitable = append(r.suitable, key.offer)
 	}
-	if need.MaxPrice != nil && o.Price > *need.MaxPrice {
-		why = append(why, fmt.Sprintf("it costs $%g an hour, $%g at most", o.Price, *need.MaxPrice))
-	}
-	return why
+	return r
 }
 
-// compareSizes returns why CPUs, memory or disk do not suit. On an owned machine only
-// sizes that the configuration asks for count, only their lower bounds, and only
-// what others do not hold; they are added to claim.
-func compareSizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation, claim *dstack.Claim) []string {
-	res, hw := need.Resources, o.Hardware
-	mine := o.OwnedInstance != ""
-	var why []string
-	if arch := string(res.CPUArch); arch != "" && hw.Arch != "" && arch != hw.Arch {
-		why = append(why, fmt.Sprintf("its processors are %s, %s asked for", hw.Arch, arch))
+var noAllocation dstack.Allocation
+
+// allocationOf returns what is allocated of an offer's machine.
+func (r *Ranking) allocationOf(o *dstack.Offer) *dstack.Allocation {
+	if o.OwnedInstance == "" {
+		return &noAllocation
 	}
-	if !mine || res.Explicit.CPU {
-		why = append(why, compareSize("CPUs", res.CPU, hw.CPUs, taken.CPUs, mine)...)
-	}
-	if !mine || res.Explicit.Memory {
-		why = append(why, compareSize("of memory", res.Memory, toGB(hw.MemoryMiB), toGB(taken.MemoryMiB), mine)...)
-	}
-	if res.Disk != nil && (!mine || res.Explicit.Disk) {
-		why = append(why, compareSize("of disk", res.Disk.Size, toGB(hw.DiskMiB), toGB(taken.DiskMiB), mine)...)
-	}
-	if !mine {
-		return why
-	}
-	if res.Explicit.CPU {
-		claim.CPUs = orZero(res.CPU.Min)
-	}
-	if res.Explicit.Memory {
-		claim.MemoryMiB = int64(orZero(res.Memory.Min) * 1024)
-	}
-	if res.Explicit.Disk && res.Disk != nil {
-		claim.DiskMiB = int64(orZero(res.Disk.Size.Min) * 1024)
-	}
-	return why
+	held := r.used[o.OwnedInstance]
+	return &held
 }
 
-// compareSize returns why a size does not suit; nil: it does.
-func compareSize[T int | spec.GB](what string, want spec.Range[T], total, held T, mine bool) []string {
-	has := total - held
-	switch {
-	case want.Min != nil && has < *want.Min && held > 0:
-		return []string{fmt.Sprintf("it has %s %s, %s free, %s asked for", formatSize(total), what, formatSize(has), formatSize(*want.Min))}
-	case want.Min != nil && has < *want.Min:
-		return []string{fmt.Sprintf("it has %s %s, %s asked for", formatSize(total), what, formatSize(*want.Min))}
-	case !mine && want.Max != nil && has > *want.Max:
-		return []string{fmt.Sprintf("it has %s %s, %s at most", formatSize(total), what, formatSize(*want.Max))}
-	default:
+// Suitable returns how many offers suit.
+func (r *Ranking) Suitable() int { return len(r.suitable) }
+
+// Rejected returns how many offers do not suit.
+func (r *Ranking) Rejected() int { return len(r.rejected) }
+
+// HighestPrice returns the price of the dearest offer that suits.
+func (r *Ranking) HighestPrice() (price float64) {
+	for _, i := range r.suitable {
+		price = max(price, r.offers[i].Price)
+	}
+	return price
+}
+
+// Placements returns the first placements, at most limit.
+func (r *Ranking) Placements(limit int) []dstack.Placement {
+	n := min(limit, len(r.suitable))
+	if n <= 0 {
 		return nil
 	}
+	placements := make([]dstack.Placement, 0, n)
+	for _, i := range r.suitable[:n] {
+		o, held := &r.offers[i], r.allocationOf(&r.offers[i])
+		placements = append(placements, dstack.Placement{Offer: *o, Claim: r.matcher.buildClaim(o, held), Free: describeFree(o, held)})
+	}
+	return placements
 }
 
-func orZero[T int | spec.GB](p *T) T {
-	if p == nil {
-		return 0
+// Rejections returns the offers that are nearest to suit, at most limit: those that
+// fail only a late constraint come first.
+func (r *Ranking) Rejections(limit int) []dstack.Rejection {
+	var rejections []dstack.Rejection
+	for at := len(r.matcher.constraints) - 1; at >= 0 && len(rejections) < limit; at-- {
+		for _, one := range r.rejected {
+			if int(one.constraint) != at {
+				continue
+			}
+			if len(rejections) == limit {
+				break
+			}
+			o := &r.offers[one.offer]
+			rejections = append(rejections, r.matcher.explain(o, r.allocationOf(o), at))
+		}
 	}
-	return *p
-}
-
-func toGB(mib int64) spec.GB { return spec.GB(float64(mib) / 1024) }
-
-// formatSize formats a count, or gigabytes as in configurations.
-func formatSize[T int | spec.GB](v T) string {
-	if g, ok := any(v).(spec.GB); ok {
-		return fmt.Sprintf("%.4gGB", float64(g))
-	}
-	return fmt.Sprint(v)
-}
-
-// describeFree describes what is free of an owned machine.
-func describeFree(o dstack.Offer, taken dstack.Allocation) string {
-	if o.OwnedInstance == "" || len(o.Hardware.GPUs) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d of %d GPUs free", len(o.Hardware.GPUs)-len(taken.GPUs), len(o.Hardware.GPUs))
+	return rejections
 }

@@ -58,33 +58,33 @@ func TestRank_OwnedMachine(t *testing.T) {
 		why  string // empty: it suits
 	}{
 		{name: "defaults are not held against it", need: asked(func(*spec.Resources) {})},
-		{name: "what was asked for is", need: asked(func(r *spec.Resources) { r.Explicit.Disk = true }), why: "it has 50GB of disk, 100GB asked for"},
-		{name: "CPUs", need: asked(func(r *spec.Resources) { r.CPU, r.Explicit.CPU = exactly(16), true }), why: "it has 8 CPUs, 16 asked for"},
+		{name: "what was asked for is", need: asked(func(r *spec.Resources) { r.Explicit.Disk = true }), why: "needs disk: 100GB..; has 50GB: write disk: 50GB.."},
+		{name: "CPUs", need: asked(func(r *spec.Resources) { r.CPU, r.Explicit.CPU = exactly(16), true }), why: "needs cpu: 16; has 8: write cpu: 8"},
 		{name: "its processor type", need: asked(func(r *spec.Resources) { r.CPUArch = "x86" }), box: x86},
-		{name: "another processor type", need: asked(func(r *spec.Resources) { r.CPUArch = "arm" }), box: x86, why: "its processors are x86, arm asked for"},
+		{name: "another processor type", need: asked(func(r *spec.Resources) { r.CPUArch = "arm" }), box: x86, why: "needs cpu: arm; has x86: write cpu: x86:2.."},
 		{name: "an unknown processor type suits", need: asked(func(r *spec.Resources) { r.CPUArch = "arm" })},
 		{name: "upper bounds do not bind a shared machine", need: asked(func(r *spec.Resources) { r.CPU, r.Explicit.CPU = exactly(4), true })},
-		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Explicit.Memory = least(spec.GB(16)), true }), used: dstack.Allocation{MemoryMiB: 20 << 10}, why: "it has 32GB of memory, 12GB free, 16GB asked for"},
-		{name: "every reason at once", need: asked(func(r *spec.Resources) {
+		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Explicit.Memory = least(spec.GB(16)), true }), used: dstack.Allocation{MemoryMiB: 20 << 10}, why: "12GB of its 32GB memory free, 16GB asked for; waits for another run"},
+		{name: "the first reason, and all changes", need: asked(func(r *spec.Resources) {
 			r.CPU, r.Explicit.CPU, r.GPU = exactly(16), true, &spec.GPU{Count: exactly(1)}
-		}), why: "16 asked for; it has no GPU"},
+		}), why: "needs cpu: 16; has 8: write cpu: 8 and remove gpu"},
 
-		{name: "no GPU", need: gpu(spec.GPU{Count: exactly(1)}), why: "it has no GPU"},
+		{name: "no GPU", need: gpu(spec.GPU{Count: exactly(1)}), why: "needs gpu: 1; has no GPU: remove gpu"},
 		{name: "one of two GPUs", need: gpu(spec.GPU{Count: exactly(1)}), box: with("L4", "L4")},
-		{name: "GPUs are handed out one by one", need: gpu(spec.GPU{Count: exactly(2)}), box: with("L4", "L4"), used: dstack.Allocation{GPUs: map[string]string{"a": "x"}}, why: "1 of its 2 suitable GPUs free, 2 asked for"},
+		{name: "GPUs are handed out one by one", need: gpu(spec.GPU{Count: exactly(2)}), box: with("L4", "L4"), used: dstack.Allocation{GPUs: map[string]string{"a": "x"}}, why: "1 of 2 GPUs free, needs gpu: 2; waits for x"},
 		{name: "a name counts without case", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"l4"}}), box: with("L4")},
 		{name: "its maker", need: gpu(spec.GPU{Count: exactly(1), Vendor: "NVIDIA"}), box: with("L4")},
-		{name: "another maker", need: gpu(spec.GPU{Count: exactly(1), Vendor: "amd"}), box: with("L4"), why: "it has 1×L4 22GB, amd asked for"},
-		{name: "another name", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"H100"}}), box: with("L4"), why: "it has 1×L4 22GB, "},
+		{name: "another maker", need: gpu(spec.GPU{Count: exactly(1), Vendor: "amd"}), box: with("L4"), why: "needs gpu: amd; has 1×L4 24GB: write gpu: nvidia"},
+		{name: "another name", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"H100"}}), box: with("L4"), why: "needs gpu: H100; has 1×L4 24GB: write gpu: L4"},
 		{name: "an L4 is a card of 24GB", need: gpu(spec.GPU{Count: exactly(1), Memory: &mem80}), box: with("L4")},
-		{name: "a T4 is not", need: gpu(spec.GPU{Count: exactly(1), Memory: &mem80}), box: with("T4"), why: "it has 1×T4 15GB, "},
-		{name: "capability is a minimum", need: gpu(spec.GPU{Count: exactly(1), ComputeCapability: &cc}), box: with("A100"), why: "asked for"},
+		{name: "a T4 is not", need: gpu(spec.GPU{Count: exactly(1), Memory: &mem80}), box: with("T4"), why: "needs gpu: 24GB; has 1×T4 16GB: write gpu: 16GB"},
+		{name: "capability is a minimum", need: gpu(spec.GPU{Count: exactly(1), ComputeCapability: &cc}), box: with("A100"), why: "needs gpu: {compute_capability: 9.0}; has 1×A100 80GB: write gpu: {compute_capability: 8.0}"},
 		{name: "none wanted, none taken", need: gpu(spec.GPU{Count: exactly(0)}), box: with("L4")},
 
-		{name: "a working directory of a container needs containers", need: dstack.Requirements{OuterDir: "/app"}, box: process, why: "it runs plain processes, and the `working_dir` /app is a folder of a container"},
-		{name: "a path outside of the folder needs containers", need: dstack.Requirements{OuterPath: "/etc/app"}, box: process, why: "no files outside of their folder, and /etc/app is outside"},
-		{name: "an image needs containers", need: dstack.Requirements{NeedsImage: true}, box: process, why: "`image` needs containers"},
-		{name: "a port is held once", need: dstack.Requirements{Port: 8000}, box: process, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}, why: "port 8000 is taken by llama replica 0"},
+		{name: "a working directory of a container needs containers", need: dstack.Requirements{IsGlobalAdmin: true, OuterDir: "/app"}, box: process, why: "it runs plain processes, and the `working_dir` /app is a folder of a container"},
+		{name: "a path outside of the folder needs containers", need: dstack.Requirements{IsGlobalAdmin: true, OuterPath: "/etc/app"}, box: process, why: "no files outside of their folder, and /etc/app is outside"},
+		{name: "an image needs containers", need: dstack.Requirements{IsGlobalAdmin: true, NeedsImage: true}, box: process, why: "`image` needs containers"},
+		{name: "a port is held once", need: dstack.Requirements{IsGlobalAdmin: true, Port: 8000}, box: process, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}, why: "port 8000 is taken by llama replica 0"},
 		{name: "containers have ports of their own", need: dstack.Requirements{Port: 8000}, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}},
 
 		{name: "backends", need: dstack.Requirements{Backends: []string{"aws", "gcp"}}, why: "its backend is local, and `backends` allows only aws, gcp"},
@@ -102,9 +102,9 @@ func TestRank_OwnedMachine(t *testing.T) {
 			places, rejections := placement.RankOffers(c.need, []dstack.Offer{box(c.box)}, map[dstack.InstanceID]dstack.Allocation{"this": c.used})
 			switch {
 			case c.why == "" && len(places) != 1:
-				t.Errorf("does not suit: %+v", rejections)
-			case c.why != "" && (len(rejections) != 1 || !strings.Contains(rejections[0].Reason, c.why)):
-				t.Errorf("got places %+v, rejections %+v", places, rejections)
+				t.Errorf("does not suit: %v", rejections)
+			case c.why != "" && (len(rejections) != 1 || !strings.Contains(rejections[0].String(), c.why)):
+				t.Errorf("got places %+v, rejections %v", places, rejections)
 			}
 		})
 	}

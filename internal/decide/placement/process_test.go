@@ -31,7 +31,7 @@ func TestRankOffers_ProcessesAreForGlobalAdmins(t *testing.T) {
 			if placed := len(placements) == 1; placed != c.placed || placed != (len(rejections) == 0) {
 				t.Fatalf("placements %v, rejections %v", placements, rejections)
 			}
-			if !c.placed && (!placement.IsForGlobalAdmins(rejections[0]) || !strings.Contains(rejections[0].Reason, "only global admins may use; install Docker")) {
+			if !c.placed && (!placement.IsForGlobalAdmins(rejections[0]) || !strings.Contains(rejections[0].String(), "only global admins may use; install Docker")) {
 				t.Errorf("the reason is %q", rejections[0].Reason)
 			}
 		})

@@ -47,7 +47,7 @@ func TestPasses_OfManyReplicasTwoFit(t *testing.T) {
 	w := r.until(id, "placed", func(w store.RunDetails) bool {
 		waiting := 0
 		for _, rep := range w.Replicas {
-			if rep.Status == dstack.ReplicaWaiting && strings.Contains(string(rep.Reason), "0 free, 1 asked for") {
+			if rep.Status == dstack.ReplicaWaiting && strings.Contains(string(rep.Reason), "0 of its 2 CPUs free, 1 asked for") {
 				waiting++
 			}
 		}

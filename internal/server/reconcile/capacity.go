@@ -41,6 +41,9 @@ func (r *Reconciler) newCapacity() *capacity {
 	}
 }
 
+// maxNamedExclusions is how many offers that failed lately a waiting replica names.
+const maxNamedExclusions = 5
+
 // findPlacements adds to the facts of a waiting replica where it can be placed.
 func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFacts) error {
 	used, err := c.readAllocations(ctx, seen.Run.ProjectID)
@@ -53,19 +56,21 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
-	offers, excluded, err := c.splitOffers(ctx, all)
+	offers, excluded, err := c.splitOffers(ctx, seen.Run.ID, all)
 	if err != nil {
 		return err
 	}
-	var rejections []dstack.Rejection
-	seen.Placements, rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
-	seen.Rejections = append(rejections, excluded...)
+	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
+	found := placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
+	seen.Rejections = append(found.Rejections, excluded[:min(len(excluded), maxNamedExclusions)]...)
+	seen.Rejected = found.Rejected + len(excluded)
 	return nil
 }
 
 // splitOffers returns the offers that did not fail lately and whose machines are neither
 // away nor draining, and why the others are left out.
-func (c *capacity) splitOffers(ctx context.Context, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
+func (c *capacity) splitOffers(ctx context.Context, run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
 	if c.away == nil {
 		var err error
 		if c.away, err = c.r.Store.AwayInstances(ctx); err != nil {
@@ -75,7 +80,7 @@ func (c *capacity) splitOffers(ctx context.Context, offers []dstack.Offer) ([]ds
 	offers, left := placement.LeaveOut(offers, c.away)
 	c.r.exclusionsMu.Lock()
 	defer c.r.exclusionsMu.Unlock()
-	offers, failed := c.r.exclusions.Split(offers, time.Now())
+	offers, failed := c.r.exclusions.SplitForRun(run, offers, time.Now())
 	return offers, append(left, failed...), nil
 }
 
@@ -119,7 +124,7 @@ func (c *capacity) addPlacement(seen lifecycle.ReplicaFacts, p dstack.Placement)
 		return // a rented machine is for this replica alone
 	}
 	g := placement.Grant{
-		Project: seen.Run.ProjectID, RunName: seen.Run.Name, Num: seen.Replica.Num,
+		Project: seen.Run.ProjectID, Run: seen.Run.ID, RunName: seen.Run.Name, Template: seen.Replica.TemplateRevision, Num: seen.Replica.Num,
 		Instance: p.Offer.OwnedInstance, Claim: p.Claim,
 	}
 	c.grants = append(c.grants, g)

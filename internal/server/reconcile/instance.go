@@ -15,24 +15,20 @@ import (
 	"dstack/internal/server/store"
 )
 
-// stepInstances is one pass over some instances. They share one listing of each
-// backend's machines.
-func (r *Reconciler) stepInstances(ctx context.Context, leases []store.Lease) bool {
-	machines := newListings(r.Backends, r.ActTimeout)
-	return r.forEach(ctx, leases, maxInstances, func(l store.Lease) (bool, error) {
-		return r.stepInstance(ctx, l, machines)
-	})
-}
-
 // stepInstance decides, performs and saves the next step of an instance. Of the
 // three passes, only this one calls backends and engines to change something.
-func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *listings) (changed bool, err error) {
+func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *instancePass) (changed bool, err error) {
 	id := dstack.InstanceID(l.ID)
 	seen, err := r.Store.InstanceFacts(ctx, id)
 	if err != nil {
 		return false, err
 	}
-	b, machine, failure := machines.findMachine(ctx, seen.Instance.Backend, id)
+	key, isFailing := seen.Instance.Backend, seen.Instance.ConsecutiveFailures > 0
+	if !pass.acquire(key, isFailing) {
+		return false, r.Store.Release(ctx, l, time.Now().Add(slotInterval))
+	}
+	defer pass.release(key, isFailing)
+	b, machine, failure := pass.listings.findMachine(ctx, key, id)
 	seen.Listed, seen.Machine, seen.Unconfigured = failure == nil, machine, b == nil
 	step, err := lifecycle.DecideInstance(seen, time.Now())
 	if err != nil {

@@ -29,9 +29,7 @@ const (
 	leaseTime         = time.Minute // a pass that takes longer may be repeated by another server
 	runBatch          = 64          // runs claimed at once
 	replicaBatch      = 512         // replicas claimed at once; they are read and saved together
-	instanceBatch     = 256         // instances claimed at once; they share one listing of each backend
 	maxRuns           = 8           // worked on at the same time
-	maxInstances      = 32          // worked on at the same time; each mostly waits for its engine
 	idleInterval      = time.Second // when nothing is due: another server may have made something due
 	defaultActTimeout = 30 * time.Second
 )
@@ -95,7 +93,7 @@ func (r *Reconciler) Tasks() []loop.Task {
 	return []loop.Task{
 		r.newPass("run pass", store.Runs, runBatch, r.stepRuns),
 		r.newPass("replica pass", store.Replicas, replicaBatch, r.stepReplicas),
-		r.newPass("instance pass", store.Instances, instanceBatch, r.stepInstances),
+		r.newInstancePass().task(),
 		r.newPass("volume pass", store.Volumes, volumeBatch, r.stepVolumes),
 		{Name: "log copies", Run: r.logCopier.run},
 		{Name: "probes", Run: r.prober.run},

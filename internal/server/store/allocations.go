@@ -17,10 +17,12 @@ func (s *Store) Allocations(ctx context.Context, by dstack.ProjectID) (map[dstac
 		InstanceID string
 		Claim      string
 		Num        int
+		RunID      string
+		Shape      int // the template revision
 		Name       string
 		ProjectID  string
 	}
-	err := s.reader.NewRaw(`SELECT r.instance_id, r.claim, r.num, runs.name, runs.project_id FROM replicas AS r JOIN runs ON runs.id = r.run_id
+	err := s.reader.NewRaw(`SELECT r.instance_id, r.claim, r.num, r.run_id, r.shape, runs.name, runs.project_id FROM replicas AS r JOIN runs ON runs.id = r.run_id
 		WHERE r.live AND r.instance_id <> ''`).Scan(ctx, &rows)
 	if err != nil {
 		return nil, wrapError(err)
@@ -32,7 +34,7 @@ func (s *Store) Allocations(ctx context.Context, by dstack.ProjectID) (map[dstac
 			return nil, fmt.Errorf("read what a replica of run %s holds: %w", row.Name, err)
 		}
 		placement.AddGrant(all, by, placement.Grant{
-			Project: dstack.ProjectID(row.ProjectID), RunName: row.Name, Num: row.Num,
+			Project: dstack.ProjectID(row.ProjectID), Run: dstack.RunID(row.RunID), RunName: row.Name, Template: row.Shape, Num: row.Num,
 			Instance: dstack.InstanceID(row.InstanceID), Claim: c,
 		})
 	}

@@ -40,7 +40,10 @@ type PlanAnswer struct {
 type GroupPlan struct {
 	Group      string
 	Spec       dstack.RunSpec     // as the replicas run it
-	Placements []dstack.Placement // best first
+	Placements []dstack.Placement // the first ones, best first
+
+	Total        int     // how many offers suit
+	HighestPrice float64 // of the offers that suit, in dollars per hour
 }
 
 // FleetAnswer is a fleet as handlers return it.

@@ -39,14 +39,14 @@ func BuildPlanWithPool(answer wire.PlanAnswer) api.RunPlan {
 
 // BuildJobPlan returns the plan of one replica of a group.
 func BuildJobPlan(g wire.GroupPlan) api.JobPlan {
-	job := api.JobPlan{JobSpec: BuildJobSpec(g.Spec, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: len(g.Placements)}
+	job := api.JobPlan{JobSpec: BuildJobSpec(g.Spec, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: g.Total}
 	for i, p := range g.Placements {
 		if i < maxOffers {
 			job.Offers = append(job.Offers, BuildOffer(p))
 		}
-		if job.MaxPrice == nil || p.Offer.Price > *job.MaxPrice {
-			job.MaxPrice = &p.Offer.Price
-		}
+	}
+	if g.Total > 0 {
+		job.MaxPrice = &g.HighestPrice
 	}
 	return job
 }

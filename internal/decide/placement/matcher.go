@@ -1,0 +1,149 @@
+package placement
+
+import (
+	"slices"
+	"strings"
+
+	"dstack/internal/dstack"
+)
+
+// matcher checks offers for the constraints of one replica.
+type matcher struct {
+	need        dstack.Requirements
+	gpus        *gpuMatcher // nil: no GPU is asked for
+	constraints []constraint
+}
+
+// constraint is one of the constraints that every offer is checked for.
+type constraint struct {
+	name    dstack.Constraint
+	applies func(m *matcher) bool // whether any offer can fail it; nil: always
+	fails   func(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool
+	explain func(m *matcher, o *dstack.Offer, held *dstack.Allocation) explanation
+}
+
+// explanation says why an offer fails a constraint, and what helps.
+type explanation struct {
+	wanted, has string
+	reason      string   // both in words
+	edit        *edit    // after which the offer satisfies the constraint; nil: no change of the configuration helps
+	waitsFor    []string // who holds what is missing
+	help        string   // what else helps, for the user; empty: nothing
+}
+
+// edit is a change of the configuration, and what it does to the requirements.
+type edit struct {
+	field, value string
+	relax        func(need *dstack.Requirements)
+}
+
+// allConstraints is every constraint, in the order in which offers are checked: what the
+// user excludes, what the machine is, what it has, and what others leave of it.
+func allConstraints() []constraint {
+	all := filterConstraints()
+	all = append(all, machineConstraints()...)
+	all = append(all, mountConstraints()...)
+	all = append(all, sizeConstraints()...)
+	all = append(all, gpuConstraint())
+	return append(all, freeConstraints()...)
+}
+
+func newMatcher(need dstack.Requirements) *matcher {
+	m := &matcher{need: need, gpus: newGPUMatcher(need.Resources.GPU)}
+	for _, c := range allConstraints() {
+		if c.applies == nil || c.applies(m) {
+			m.constraints = append(m.constraints, c)
+		}
+	}
+	return m
+}
+
+// findFailure returns the first constraint that an offer fails, as an index of
+// m.constraints; -1: it suits.
+func (m *matcher) findFailure(o *dstack.Offer, held *dstack.Allocation) int {
+	for i := range m.constraints {
+		if m.constraints[i].fails(m, o, held) {
+			return i
+		}
+	}
+	return -1
+}
+
+// explain returns the rejection of an offer whose first failed constraint is known. What
+// helps covers the later constraints that the offer fails, too.
+func (m *matcher) explain(o *dstack.Offer, held *dstack.Allocation, first int) dstack.Rejection {
+	why := m.constraints[first].explain(m, o, held)
+	r := dstack.Rejection{Offer: *o, Constraint: m.constraints[first].name, Wanted: why.wanted, Has: why.has, Reason: why.reason}
+	relaxed, ignored := m, map[dstack.Constraint]bool{}
+	for range 2 * len(m.constraints) { // each round satisfies or ignores one
+		switch {
+		case why.edit != nil:
+			need := relaxed.need
+			why.edit.relax(&need)
+			relaxed = newMatcher(need)
+			r.Edits = setEdit(r.Edits, dstack.Edit{Field: why.edit.field, Value: why.edit.value})
+		case len(why.waitsFor) > 0:
+			r.WaitsFor = appendNew(r.WaitsFor, why.waitsFor)
+			ignored[relaxed.constraints[first].name] = true
+		default: // nothing that is known here makes it suit
+			r.Edits, r.WaitsFor, r.Help = nil, nil, why.help
+			return r
+		}
+		first = slices.IndexFunc(relaxed.constraints, func(c constraint) bool { return !ignored[c.name] && c.fails(relaxed, o, held) })
+		if first < 0 {
+			break
+		}
+		why = relaxed.constraints[first].explain(relaxed, o, held)
+	}
+	r.Help = describeHelp(r.Edits, r.WaitsFor)
+	return r
+}
+
+// setEdit adds an edit to a list that has one edit for each field.
+func setEdit(edits []dstack.Edit, e dstack.Edit) []dstack.Edit {
+	for i := range edits {
+		if edits[i].Field == e.Field {
+			edits[i] = e
+			return edits
+		}
+	}
+	return append(edits, e)
+}
+
+// appendNew appends the names that are not in a list yet.
+func appendNew(list, names []string) []string {
+	for _, name := range names {
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// maxNamedHolders is how many holders a text names.
+const maxNamedHolders = 3
+
+// describeHelp says which changes make an offer suit, and for whom it has to wait.
+func describeHelp(edits []dstack.Edit, waitsFor []string) string {
+	var parts []string
+	for _, e := range edits {
+		field := strings.TrimPrefix(e.Field, "resources.")
+		if e.Value == "" {
+			parts = append(parts, "remove "+field)
+		} else {
+			parts = append(parts, "write "+field+": "+e.Value)
+		}
+	}
+	help := strings.Join(parts, " and ")
+	if len(waitsFor) == 0 {
+		return help
+	}
+	waits := "waits for " + strings.Join(waitsFor[:min(len(waitsFor), maxNamedHolders)], ", ")
+	if len(waitsFor) > maxNamedHolders {
+		waits += " and others"
+	}
+	if help == "" {
+		return waits
+	}
+	return help + ", then it " + waits
+}
