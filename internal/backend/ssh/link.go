@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,11 @@ func (b *Backend) updateLinks(ctx context.Context, hosts []dstack.Host) {
 		}
 		if l.update(h) {
 			l.replaceClient(b.shareJump(h))
+		}
+	}
+	if len(gone) > 0 {
+		for _, l := range b.links {
+			l.retryIdentity()
 		}
 	}
 	unused := b.takeUnusedJumps()
@@ -203,6 +209,16 @@ func (l *link) update(h dstack.Host) (mustReplace bool) {
 	return l.isStale && !l.isChecking
 }
 
+// retryIdentity makes the next check due if the host was the same machine as another entry,
+// which may be gone.
+func (l *link) retryIdentity() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.host.Check; c.Status == dstack.HostFailed && c.Step == dstack.HostStepIdentity {
+		l.isUntried = true
+	}
+}
+
 // replaceClient closes the client and makes another one with the login read last. b.mu is
 // held.
 func (l *link) replaceClient(j *jump) {
@@ -264,20 +280,21 @@ func (l *link) dialDocker(ctx context.Context) (net.Conn, error) {
 }
 
 // usableEngine returns the engine, unless the host may not be used: two entries that are the
-// same machine would stop each other's replicas.
-func (l *link) usableEngine() (engine.Engine, error) {
+// same machine would stop each other's replicas. isFinal is false if a check that is about to
+// end may change the answer.
+func (l *link) usableEngine() (eng engine.Engine, isFinal bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	check := l.host.Check
+	isSameMachine := check.Status == dstack.HostFailed && check.Step == dstack.HostStepIdentity
 	switch {
-	case check.Status == dstack.HostFailed && check.Step == dstack.HostStepIdentity:
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the host " + l.host.Name + " cannot be used: " + check.Message, Hint: check.Hint}
-	case l.engine != nil:
-		return watchedEngine{l.engine, l}, nil
-	case host.IsUsable(l.host):
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the host %s was not reached yet", l.host.Name)}
+	case l.engine != nil && !isSameMachine:
+		return watchedEngine{l.engine, l}, true, nil
+	case !isSameMachine && (l.isUntried || l.isChecking) && (host.IsUsable(l.host) || check.Status == dstack.HostUnreachable):
+		return nil, false, &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the host %s was not reached yet", l.host.Name)}
 	default:
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the host " + l.host.Name + " cannot be used: " + host.ExplainUnusable(l.host), Hint: check.Hint}
+		why := cmp.Or(host.ExplainUnusable(l.host), "its Docker engine was not reached yet")
+		return nil, true, &dstack.Error{Kind: dstack.Unavailable, Message: "the host " + l.host.Name + " cannot be used: " + why, Hint: check.Hint}
 	}
 }
 
