@@ -85,6 +85,7 @@ hash_of() { cat "$@" | sha256sum | cut -c1-16; }
 # stop_pieces stops everything that was started, the newest first, and waits.
 stop_pieces() {
 	local i
+	FLEET_DIR=$root/fleet e2e/fleet/fleet.sh down
 	for ((i = ${#started[@]} - 1; i >= 0; i--)); do
 		kill "${started[i]}" 2>/dev/null
 		wait "${started[i]}" 2>/dev/null
@@ -353,6 +354,20 @@ ssh_piece() {
 	need ssh openssh-client || { mark_missing SSH "$why" && return; }
 	DSTACK_TEST_SSH=$(command -v ssh)
 	export DSTACK_TEST_SSH
+}
+
+# Three hosts with sshd and Docker, which e2e/fleet/fleet.sh describes.
+fleet_piece() {
+	is_root || { mark_missing FLEET "only root may make hosts in network namespaces" && return; }
+	PATH=$PATH:/usr/sbin
+	need dockerd docker.io iptables && need docker docker.io && need sshd openssh-server && need ssh openssh-client &&
+		need sudo sudo && need ip iproute2 && need iptables iptables && need tini tini && need pkill procps ||
+		{ mark_missing FLEET "$why" && return; }
+	if FLEET_DIR=$root/fleet timeout 60 e2e/fleet/fleet.sh up 1 2 3 >"$root/fleet.log" 2>&1 </dev/null; then
+		export DSTACK_TEST_FLEET=$root/fleet
+	else
+		mark_missing FLEET "this machine does not allow hosts in network namespaces: $(tail -n1 "$root/fleet.log")"
+	fi
 }
 
 # systemd's checker of unit files. systemd itself does not run in the tests.

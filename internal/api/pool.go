@@ -1,6 +1,8 @@
 package api
 
 import (
+	"time"
+
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -54,6 +56,16 @@ type (
 	ShowPool struct {
 		Name *string `json:"name,omitempty"` // nil: DefaultPool
 	}
+	// ListPoolInstances is the body of pools/list_instances.
+	ListPoolInstances struct {
+		ProjectName   *string    `json:"project_name"`
+		PoolName      *string    `json:"pool_name"`
+		OnlyActive    bool       `json:"only_active,omitempty"`
+		PrevCreatedAt *time.Time `json:"prev_created_at"`
+		PrevID        *string    `json:"prev_id"`
+		Limit         *int       `json:"limit" minimum:"0" maximum:"1000"`
+		Ascending     bool       `json:"ascending,omitempty"`
+	}
 	// GetOffers is the body of runs/get_offers.
 	GetOffers struct {
 		Profile      spec.Profile      `json:"profile"`
@@ -67,3 +79,6 @@ type (
 		Spot      *bool       `json:"spot,omitempty"`
 	}
 )
+
+// IsOptionalBody implements wire.OptionalBody.
+func (ListPoolInstances) IsOptionalBody() {}

@@ -17,6 +17,7 @@ var pureImports = []string{
 	"cmp",
 	"crypto/sha256",
 	"crypto/subtle",
+	"encoding/base64",
 	"encoding/hex",
 	"encoding/json",
 	"errors",

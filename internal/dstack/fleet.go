@@ -1,6 +1,9 @@
 package dstack
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
 	"time"
 
 	"dstack/internal/spec"
@@ -49,6 +52,24 @@ type SSHLogin struct {
 	PrivateKey   string   // a PEM block or an OpenSSH key, without a passphrase; secret
 	HostKey      string   // the pinned key, as in authorized_keys; empty: none was seen yet
 	Fingerprints []string // SHA256:… of the host keys that the configuration allows; empty: the first key that is seen is pinned
+}
+
+// HostKeyFingerprint returns the fingerprint of a key in the form of
+// authorized_keys, as ssh-keygen prints it; empty: it is not a key.
+func HostKeyFingerprint(key string) string {
+	_, data, _ := strings.Cut(strings.TrimSpace(key), " ")
+	data, _, _ = strings.Cut(data, " ")
+	raw, err := base64.StdEncoding.DecodeString(data)
+	if err != nil || len(raw) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return "SHA256:" + base64.RawStdEncoding.EncodeToString(sum[:])
+}
+
+// IsChecked reports whether the host was checked since its fleet was applied last.
+func (h Host) IsChecked() bool {
+	return h.Check.Status != HostPending && !h.Check.CheckedAt.IsZero() && !h.Check.CheckedAt.Before(h.AppliedAt)
 }
 
 // HostStatus is the result of the latest check of a host.

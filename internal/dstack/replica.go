@@ -100,20 +100,23 @@ func (o AttemptState) IsOver() bool {
 // Report is an engine's latest observation of an attempt. Its JSON form is
 // stored in the database, so the tags keep the original key names.
 type Report struct {
-	Attempt    AttemptID
-	State      AttemptState `json:"Outcome"`
-	Ready      bool         // the port accepts connections
-	Probes     *ProbeStatus `json:"Probed"` // of the probes or the model check; nil: there are none, or none has run yet
-	Endpoint                // where the port is reached
-	Progress   string       // for the user: pulling image 62% of 8.1GB, about 20s left
-	ExitCode   int          // set with AttemptExited
-	OOM        bool         // killed because it ran out of memory
-	Error      string       // with AttemptRefused: why, and what to do about it
-	Permanent  bool         // with AttemptRefused: another attempt would fail in the same way
-	LastOutput []string     `json:"LastOut"` // the last 10 lines of output of an attempt that is over
-	StartedAt  time.Time
-	EndedAt    time.Time
-	At         time.Time // when the engine observed this
+	Attempt   AttemptID
+	State     AttemptState `json:"Outcome"`
+	Ready     bool         // the port accepts connections
+	Probes    *ProbeStatus `json:"Probed"` // of the probes or the model check; nil: there are none, or none has run yet
+	Endpoint               // where the port is reached
+	Progress  string       // for the user: pulling image 62% of 8.1GB, about 20s left
+	ExitCode  int          // set with AttemptExited
+	OOM       bool         // killed because it ran out of memory
+	Error     string       // with AttemptRefused: why, and what to do about it
+	Permanent bool         // with AttemptRefused: another attempt would fail in the same way
+	// OtherMachine says, with AttemptRefused, that this machine cannot start it for a while and
+	// another may: its disk is full.
+	OtherMachine bool     `json:",omitempty"`
+	LastOutput   []string `json:"LastOut"` // the last 10 lines of output of an attempt that is over
+	StartedAt    time.Time
+	EndedAt      time.Time
+	At           time.Time // when the engine observed this
 
 	Port      int        `json:",omitempty"` // the port that the engine chose for the attempt; 0: it has the configuration's
 	Listening []Listener `json:",omitempty"` // sockets of a running attempt, by port; empty: none, or not known

@@ -59,6 +59,9 @@ func CheckPort(ctx context.Context, dialer *dial.Dialer, endpoint dstack.Endpoin
 }
 
 func classifyDialError(err error) PortState {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return PortRefused // also by a port of another host, whose dialer says it in words of its own
+	}
 	if netErr, ok := errors.AsType[net.Error](err); ok && netErr.Timeout() {
 		return PortSlow
 	}

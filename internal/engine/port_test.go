@@ -53,12 +53,15 @@ func TestCheckPort_ReplicaOnAnotherHost(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
 		},
 		"closed": func(context.Context, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED },
-		"slow":   func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded },
+		"worded": func(context.Context, string) (net.Conn, error) {
+			return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "nothing answers there", Cause: syscall.ECONNREFUSED}
+		},
+		"slow": func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded },
 	} {
 		dialer.AddHost(host, dialHost)
 	}
 	for host, want := range map[string]engine.PortState{
-		"open": engine.PortAccepted, "closed": engine.PortRefused, "slow": engine.PortSlow, "unknown": engine.PortSlow,
+		"open": engine.PortAccepted, "closed": engine.PortRefused, "worded": engine.PortRefused, "slow": engine.PortSlow, "unknown": engine.PortSlow,
 	} {
 		endpoint := dstack.Endpoint{Host: host, Address: "10.0.0.5:8000"}
 		if got := engine.CheckPort(t.Context(), &dialer, endpoint, false); got != want {
@@ -114,8 +117,12 @@ func TestNewRefusedReport(t *testing.T) {
 		{&dstack.Error{Kind: dstack.Unavailable, Message: "no network"}, "no network", false},
 		{fmt.Errorf("write x: %w", syscall.ENOSPC), "the disk of the server's folder is full; free some space there", false},
 		{errors.New("odd"), "odd", false},
+		{&dstack.Error{Kind: dstack.NoCapacity, Message: "Docker's disk is full"}, "Docker's disk is full", false},
 	} {
 		r := engine.NewRefusedReport("a", c.err, now)
+		if r.OtherMachine != (dstack.KindOf(c.err) == dstack.NoCapacity) {
+			t.Errorf("the report of %v is %+v", c.err, r)
+		}
 		if r.Error != c.message || r.Permanent != c.permanent || r.State != dstack.AttemptRefused {
 			t.Errorf("the report of %v is %+v", c.err, r)
 		}

@@ -10,7 +10,8 @@ import (
 
 // NewRefusedReport returns the report of an attempt that could not be started because
 // of err. The refusal is permanent if the kind of err says that the same attempt can
-// never start; an error of another kind, or without one, may be retried.
+// never start; an error of another kind, or without one, may be retried. An error of kind
+// NoCapacity concerns this machine: another one may start the attempt.
 func NewRefusedReport(id dstack.AttemptID, err error, at time.Time) dstack.Report {
 	r := dstack.Report{
 		Attempt: id, State: dstack.AttemptRefused, Error: err.Error(),
@@ -32,7 +33,9 @@ func NewRefusedReport(id dstack.AttemptID, err error, at time.Time) dstack.Repor
 	case dstack.Invalid, dstack.Unsupported, dstack.Unauthorized, dstack.Forbidden,
 		dstack.NotFound, dstack.Conflict, dstack.TooLarge:
 		r.Permanent = true
-	case dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal, dstack.RolledBack:
+	case dstack.NoCapacity:
+		r.OtherMachine = true
+	case dstack.Unavailable, dstack.Timeout, dstack.Internal, dstack.RolledBack:
 	}
 	return r
 }

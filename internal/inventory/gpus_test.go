@@ -31,7 +31,7 @@ func TestParseGPUs_NVIDIA(t *testing.T) {
 	for _, c := range []struct{ name, output, gpus, driver, warning string }{
 		{"two cards", toolkit + "@@ nvidia\n0, GPU-aa, NVIDIA H100 80GB HBM3, 81559, 535.216.01, 9.0, Disabled\n" +
 			"1, GPU-bb, NVIDIA TITAN V, 12288, 570.86.15, 7.0, [N/A]\n@@ exit\n0\n" + pci,
-			"GPU-aa nvidia H100 81559 9.0; GPU-bb nvidia V 12288 7.0", "570.86.15", ""},
+			"GPU-aa nvidia H100 81559 9.0; GPU-bb nvidia TITANV 12288 7.0", "570.86.15", ""},
 		{"an old driver, at the second try", toolkit + "@@ nvidia\nField \"mig.mode.current\" is not a valid field to query.\n\n@@ exit\n2\n" +
 			"@@ nvidia\n0, GPU-aa, Tesla T4, 15109, 470.182.03\n@@ exit\n0\n", "GPU-aa nvidia T4 15109", "470.182.03", ""},
 		{"no toolkit", "@@ nvidia\n0, GPU-aa, NVIDIA L4, 23034, 550.54.15, 8.9, [N/A]\n@@ exit\n0\n", "GPU-aa nvidia L4 23034 8.9", "550.54.15",

@@ -13,9 +13,53 @@ import (
 // listNothing is the handler of lists that are always empty.
 func (s *Server) listNothing(*apiCall, wire.Null) (wire.Null, error) { return wire.Null{}, nil }
 
-// listSharedMachines lists the machines that replicas share.
-func (s *Server) listSharedMachines(c *apiCall, _ wire.Null) ([]api.Instance, error) {
-	return s.listMachines(c)
+// listProjectFleets lists the fleets of a project and the server's own machines.
+func (s *Server) listProjectFleets(c *apiCall, _ wire.Null) (v022.ProjectFleets, error) {
+	machines, err := s.listOwnMachines(c)
+	if err != nil {
+		return v022.ProjectFleets{}, err
+	}
+	fleets, err := s.listFleets(c, wire.Null{})
+	return v022.ProjectFleets{Machines: machines, Fleets: fleets}, err
+}
+
+// findProjectFleet finds a fleet, which may be that of the server's own machines.
+func (s *Server) findProjectFleet(c *apiCall, in wire.FleetName) (v022.ProjectFleets, error) {
+	if v022.IsLocalFleet(in, c.project.Name) {
+		machines, err := s.listOwnMachines(c)
+		return v022.ProjectFleets{Machines: machines}, err
+	}
+	found, err := s.getFleet(c, in)
+	return v022.ProjectFleets{Fleets: []wire.FleetAnswer{found}}, err
+}
+
+// planFleet finds the fleet that applying a configuration would change.
+func (s *Server) planFleet(c *apiCall, in api.FleetRequest) (v022.FleetPlanAnswer, error) {
+	answer := v022.FleetPlanAnswer{Project: c.project.Name, User: c.user.Name}
+	f, err := s.buildFleet(c, in.Configuration)
+	if err != nil || f.Name == "" {
+		return answer, err
+	}
+	current, err := s.getFleet(c, wire.FleetName{Name: f.Name})
+	if dstack.KindOf(err) == dstack.NotFound {
+		return answer, nil
+	}
+	answer.Current = &current
+	return answer, err
+}
+
+// findInstance finds a host of a fleet of a project.
+func (s *Server) findInstance(c *apiCall, in v022.GetInstance) (v022.Instance, error) {
+	answers, err := s.listFleets(c, wire.Null{})
+	if err != nil {
+		return v022.Instance{}, err
+	}
+	for _, one := range v022.BuildInstances(v022.ListInstances{}, answers) {
+		if one.ID == in.ID {
+			return one, nil
+		}
+	}
+	return v022.Instance{}, toFleetNotFoundError(&dstack.Error{Kind: dstack.NotFound, Message: "there is no such host", Hint: "list them: dstack fleet list -v"})
 }
 
 // findEvents lists the events of the runs that the caller may see.

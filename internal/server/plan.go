@@ -10,6 +10,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/placement"
+	"dstack/internal/decide/volume"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
@@ -58,16 +59,22 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := s.findExisting(c, &p); err != nil { // after Allocations: its replicas include all that hold something there
 		return p, err
 	}
+	volumes, err := s.readMountedVolumes(c, p.spec.Configuration)
+	if err != nil {
+		return p, err
+	}
 	shared := countSharedPorts(p.spec)
 	for _, name := range p.spec.Configuration.GroupNames() {
 		group := groupPlan{name: name}
 		group.spec, _ = p.spec.ForGroup(name)
+		group.pin = volume.FindPlannedPin(group.spec.Configuration, volumes)
 		s.placeGroup(c, &group, p.existing, used)
 		group.rejectSharedPorts(shared)
 		group.notes = append(group.buildNotes(), group.failed...)
 		p.groups = append(p.groups, group)
 	}
 	p.notes = append(joinNotes(p.groups), templateNotes...)
+	p.notes = append(p.notes, volume.Notes(p.spec.Configuration, volumes)...)
 	if check, ok := job.ModelCheckOf(rs.Configuration); ok {
 		p.notes = append(p.notes, check.Describe())
 	}
@@ -194,8 +201,9 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 
 // collectOffers returns the offers of all backends of a project, and a note for
 // each backend that did not answer.
-func (s *Server) collectOffers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, notes []string) {
-	all, failed := s.backends.Offers(ctx, project, need)
+func (s *Server) collectOffers(ctx context.Context, project dstack.Project, need dstack.Requirements) (all []dstack.Offer, notes []string) {
+	need.Project = project.ID
+	all, failed := s.backends.Offers(ctx, project.Name, need)
 	for _, b := range failed {
 		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
 		notes = append(notes, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))
@@ -288,7 +296,7 @@ func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
 	for _, name := range rs.Configuration.GroupNames() {
 		group, _ := rs.ForGroup(name)
 		need := job.BuildRequirements(group)
-		offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+		offers, _ := s.collectOffers(c.ctx, c.project, need)
 		ranking := placement.Rank(need, offers, nil)
 		if ranking.Suitable() == 0 && slices.ContainsFunc(ranking.Rejections(maxPlanRejections), placement.IsForGlobalAdmins) {
 			return newProcessForbiddenError()

@@ -26,7 +26,8 @@ type groupPlan struct {
 	mustRecreate bool   // no machine has capacity for a new replica beside the existing ones
 	hasMachines  bool   // there is any machine
 	notes        []string
-	failed       []string // notes about backends that did not answer
+	failed       []string    // notes about backends that did not answer
+	pin          *dstack.Pin // the machines that have its volumes; nil: it mounts none
 }
 
 // The most offers that a plan lists. It counts them all.
@@ -39,9 +40,10 @@ const (
 // plan; nil: none.
 func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
 	need := job.BuildRequirements(g.spec)
-	need.IsGlobalAdmin = c.isGlobalAdmin()
-	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
-	g.hasMachines, g.failed = len(offers) > 0, failed
+	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
+	offers, failed := s.collectOffers(c.ctx, c.project, need)
+	unusable := s.backends.ListUnusable(c.ctx, c.project)
+	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
 	if existing != nil {
 		need.Run = existing.Run.ID
 		g.mustRecreate = placement.Rank(need, offers, used).Suitable() == 0
@@ -49,7 +51,8 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	}
 	ranking := placement.Rank(need, offers, used)
 	g.placements, g.rejections = ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections)
-	g.totals = api.Totals{Placements: ranking.Suitable(), Rejections: ranking.Rejected(), HighestPrice: ranking.HighestPrice()}
+	g.rejections = append(g.rejections, unusable...)
+	g.totals = api.Totals{Placements: ranking.Suitable(), Rejections: ranking.Rejected() + len(unusable), HighestPrice: ranking.HighestPrice()}
 	if len(g.placements) == 0 {
 		g.advice = placement.Advise(need, offers, used)
 	}

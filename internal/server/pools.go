@@ -1,8 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
@@ -34,22 +37,69 @@ func (s *Server) showPool(c *apiCall, in api.ShowPool) (api.PoolInstances, error
 	return api.PoolInstances{Name: api.DefaultPool, Instances: machines}, err
 }
 
-// listMachines lists the machines of a project that replicas share. Rented machines belong
-// to their replicas.
+// listMachines lists the machines of a project that replicas share: the server's own, and hosts of fleets. Rented machines
+// belong to their replicas.
 func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
+	machines, err := s.listOwnMachines(c)
+	if err != nil {
+		return nil, err
+	}
+	fleets, err := s.listFleets(c, wire.Null{})
+	for _, f := range fleets {
+		machines = append(machines, v018.BuildHosts(f)...)
+	}
+	return machines, err
+}
+
+// listOwnMachines lists the server's own machines.
+func (s *Server) listOwnMachines(c *apiCall) ([]api.Instance, error) {
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
 		return nil, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, dstack.Requirements{})
+	offers, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
 	machines := []api.Instance{}
 	for _, o := range offers {
-		if o.OwnedInstance != "" {
+		if o.OwnedInstance != "" && o.Fleet == "" {
 			_, isBusy := used[o.OwnedInstance]
 			machines = append(machines, v018.BuildInstance(c.project.Name, o, len(machines), isBusy, c.project.CreatedAt))
 		}
 	}
 	return machines, nil
+}
+
+// maxPoolInstances is how many machines an answer of pools/list_instances has.
+const maxPoolInstances = 1000
+
+// listPoolInstances lists the hosts of the fleets of all projects that the caller may see, newest first.
+func (s *Server) listPoolInstances(c *apiCall, in api.ListPoolInstances) ([]api.Instance, error) {
+	answers, err := s.listAllFleets(c, wire.Null{})
+	if err != nil {
+		return nil, err
+	}
+	hosts := []api.Instance{}
+	for _, a := range answers {
+		if in.ProjectName == nil || strings.EqualFold(*in.ProjectName, a.Fleet.ProjectName) {
+			hosts = append(hosts, v018.BuildHosts(a)...)
+		}
+	}
+	hosts = slices.DeleteFunc(hosts, func(h api.Instance) bool { return in.OnlyActive && strings.HasPrefix(h.Status, "terminat") })
+	slices.SortFunc(hosts, func(a, b api.Instance) int {
+		return cmp.Or(b.Created.Compare(a.Created.Time), strings.Compare(a.ID, b.ID))
+	})
+	if in.Ascending {
+		slices.Reverse(hosts)
+	}
+	if in.PrevID != nil {
+		if i := slices.IndexFunc(hosts, func(h api.Instance) bool { return h.ID == *in.PrevID }); i >= 0 {
+			hosts = hosts[i+1:]
+		}
+	}
+	limit := maxPoolInstances
+	if in.Limit != nil {
+		limit = *in.Limit
+	}
+	return hosts[:min(len(hosts), limit)], nil
 }
 
 // getOffers returns the machines that suit a profile and requirements, best first.
@@ -84,7 +134,7 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	if err != nil {
 		return wire.PlanAnswer{}, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+	offers, _ := s.collectOffers(c.ctx, c.project, need)
 	ranking := placement.Rank(need, offers, used)
 	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
 		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: ranking.Placements(maxPlanPlacements),

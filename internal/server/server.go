@@ -29,6 +29,7 @@ type Options struct {
 	Backends    *backend.Set
 	Dir         string          // the server's folder; uploads are spooled to its subfolder tmp
 	Wake        func()          // called when there is work for the passes
+	WakeHosts   func()          // called when hosts of fleets should be checked; default: nothing
 	Broadcast   *loop.Broadcast // notified on every change; waiting calls then read the store again
 	Site        route.Site      // where the server and its services are published; default http://127.0.0.1:3000, project main
 	Proxies     []netip.Prefix  // the trusted proxies in front of the server
@@ -60,6 +61,7 @@ type Server struct {
 	backends    *backend.Set
 	dir         string
 	wake        func()
+	wakeHosts   func()
 	broadcast   *loop.Broadcast
 	hub         *hub.Client
 	repos       *gitrepo.Cache
@@ -93,6 +95,9 @@ func New(o Options) *Server {
 	s.proxies = route.Proxies{Trusted: o.Proxies, Site: s.site}
 	if s.wake == nil {
 		s.wake = func() {}
+	}
+	if s.wakeHosts = o.WakeHosts; s.wakeHosts == nil {
+		s.wakeHosts = func() {}
 	}
 	if s.broadcast == nil {
 		s.broadcast = &loop.Broadcast{}

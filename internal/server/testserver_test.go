@@ -39,6 +39,7 @@ type testServer struct {
 	admin     string // the admin's token
 	backend   *fakeBackend
 	wakes     atomic.Int32
+	hostWakes atomic.Int32
 	log       *lockedBuffer
 }
 
@@ -102,7 +103,8 @@ func newTestServer(t testing.TB, change ...func(*Options)) *testServer {
 	backends := backend.NewSet()
 	backends.Add("main", "local-docker", h.backend)
 	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Broadcast: h.broadcast, Wake: func() { h.wakes.Add(1) },
-		Log: slog.New(slog.NewTextHandler(h.log, nil))}
+		WakeHosts: func() { h.hostWakes.Add(1) },
+		Log:       slog.New(slog.NewTextHandler(h.log, nil))}
 	o.BackendTypes = map[string]BackendType{"local": {Choices: map[string]any{"engines": []string{"docker"}}}}
 	for _, c := range change {
 		c(&o)

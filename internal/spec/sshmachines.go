@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,9 +42,10 @@ type SSHHost struct {
 	isMapping bool // written as a mapping
 }
 
-// MarshalJSON writes text or a mapping, depending on how the host was written.
+// MarshalJSON writes text or a mapping, depending on how the host was written. It writes a mapping for a host that was
+// given settings of its own.
 func (h SSHHost) MarshalJSON() ([]byte, error) {
-	if !h.isMapping {
+	if reflect.DeepEqual(h, SSHHost{Hostname: h.Hostname}) {
 		return marshalJSON(h.Hostname)
 	}
 	type plain SSHHost
@@ -208,6 +210,7 @@ var (
 	hostnamePattern    = newPattern(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$`)
 	fingerprintPattern = newPattern(`^SHA256:[A-Za-z0-9+/]{43}$`)
 	hostNamePattern    = newPattern(`^[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,62}[A-Za-z0-9_])?$`)
+	sshKeyShape        = shape{"nothing", schema{"type": []string{"null", "object"}}}
 	hostKeysShape      = anyOfShape("fingerprint `SHA256:…`, or list of them",
 		patternShape("", fingerprintPattern.String()), listShape("", patternShape("", fingerprintPattern.String())))
 )
@@ -232,7 +235,7 @@ func identityField[T any](about string, to func(*T) *Text) field[T] {
 func sshKeyField[T any](to func(*T) *SSHKey) field[T] {
 	return field[T]{Key: strictyaml.Key{Name: "ssh_key", Nullable: true, Unlisted: true},
 		description: "Only in requests of the API, which contain the text of the key; a file cannot. In answers it is always null.",
-		shape:       nothingShape,
+		shape:       sshKeyShape,
 		read:        func(r *reader, n *strictyaml.Node, v *T) { *to(v) = r.readSSHKey(n) }}
 }
 

@@ -140,6 +140,9 @@ func (c *Client) Pipe(ctx context.Context, text string) (net.Conn, error) {
 
 // explainPipeEnd returns what Read returns at the end of a command's output.
 func (p *command) explainPipeEnd(err error) error {
+	if !isClosed(p.ended) && errors.Is(err, errNoMarker) {
+		return p.explainNoMarker(err, nil)
+	}
 	if !isClosed(p.ended) { // it has closed its output and runs on
 		return err
 	}

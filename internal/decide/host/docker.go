@@ -2,17 +2,13 @@ package host
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"dstack/internal/dstack"
 )
 
-// The oldest API of the Docker Engine that works, and the oldest release with it.
-const (
-	minDockerAPI     = "1.40"
-	minDockerRelease = "19.03"
-)
+// minDockerRelease is the oldest release of Docker that works.
+const minDockerRelease = "19.03"
 
 // DockerAttempts is what the ways to a Docker Engine answered, when none worked.
 type DockerAttempts struct {
@@ -57,38 +53,6 @@ func ExplainDocker(a DockerAttempts) Failure {
 		f.Hint = fmt.Sprintf("see what `docker version` says there as %s", a.User)
 	}
 	return f
-}
-
-// CheckDockerVersion returns why a Docker Engine cannot be used; nil: it can.
-func CheckDockerVersion(version, api, system string) *Failure {
-	f := Failure{Step: dstack.HostStepDocker, Kind: dstack.Unsupported}
-	switch {
-	case compareVersions(api, minDockerAPI) < 0:
-		f.Message = fmt.Sprintf("Docker %s (API %s) is too old: API %s is needed", version, api, minDockerAPI)
-		f.Hint = fmt.Sprintf("update Docker on it to %s or newer; the host is checked again by itself", minDockerRelease)
-	case system != "linux":
-		f.Message = "Docker runs " + system + " containers"
-		f.Hint = "switch it to Linux containers"
-	default:
-		return nil
-	}
-	return &f
-}
-
-// compareVersions compares versions such as 1.9 and 1.40 by their numbers. A part that is no
-// number counts as 0.
-func compareVersions(a, b string) int {
-	for a != "" || b != "" {
-		var partA, partB string
-		partA, a, _ = strings.Cut(a, ".")
-		partB, b, _ = strings.Cut(b, ".")
-		numA, _ := strconv.Atoi(partA)
-		numB, _ := strconv.Atoi(partB)
-		if numA != numB {
-			return numA - numB
-		}
-	}
-	return 0
 }
 
 // shorten returns the last line of what a command printed, within limits.

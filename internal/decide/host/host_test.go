@@ -177,18 +177,6 @@ func TestExplainDocker(t *testing.T) {
 	}
 }
 
-func TestCheckDockerVersion(t *testing.T) {
-	for api, want := range map[string]string{"1.39": "Docker 18.09.9 (API 1.39) is too old: API 1.40 is needed", "1.9": "too old", "1.40": "", "1.52": "", "2.0": "", "": "too old"} {
-		got := host.CheckDockerVersion("18.09.9", api, "linux")
-		if (got == nil) != (want == "") || got != nil && !strings.Contains(got.Message, want) {
-			t.Errorf("API %q: %+v", api, got)
-		}
-	}
-	if got := host.CheckDockerVersion("28", "1.50", "windows"); got == nil || !strings.Contains(got.Message, "windows containers") {
-		t.Errorf("windows: %+v", got)
-	}
-}
-
 func TestDescribeChange(t *testing.T) {
 	ready := host.Decide(dstack.Host{}, ok, now)
 	gpu := ready

@@ -13,7 +13,22 @@ import (
 // decideCrash records an attempt that ended by itself and decides on the next.
 func decideCrash(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
+	if i := seen.Instance; rep.State == dstack.AttemptRefused && rep.OtherMachine && i != nil && isRemote(*i) {
+		return seen.leaveMachine(now)
+	}
 	return decideRetry(seen, now, DescribeExit(seen.Replica, *rep), rep.State, rep.Permanent)
+}
+
+// leaveMachine makes a replica wait for a place on another machine, because its own could
+// not start it: nothing of it runs there. Without another machine it waits like any replica
+// without a place.
+func (seen ReplicaFacts) leaveMachine(now time.Time) ReplicaStep {
+	why := DescribeExit(seen.Replica, *seen.Report)
+	step := seen.moveTo(dstack.ReplicaWaiting, why)
+	step.EndedAttempt = endAttempt(seen, now, why, seen.Report.State)
+	step.LeftOut = &seen.Instance.Offer
+	step.Due = now
+	return step
 }
 
 // DescribeExit returns how an attempt ended, for its user.

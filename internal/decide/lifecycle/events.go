@@ -36,7 +36,11 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 		add(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Rollback.ToRevision), why)
 	}
 	for _, group := range groupsOf(step.Add) {
-		add(dstack.EventReplica, "", string(dstack.ReplicaWaiting), describeAdded(numsOf(step.Add, group))).Group = shownGroup(run, group)
+		why := describeAdded(numsOf(step.Add, group))
+		if step.AddReason != "" {
+			why += ": " + step.AddReason
+		}
+		add(dstack.EventReplica, "", string(dstack.ReplicaWaiting), why).Group = shownGroup(run, group)
 	}
 	if step.Ready && run.ReadyAt.IsZero() {
 		add(dstack.EventReady, "", "", dstack.Reason(fmt.Sprintf("revision %d serves", run.Revision)))

@@ -94,6 +94,7 @@ type ReplicaStep struct {
 	Placement    *dstack.Placement // where the replica is placed; nil: it is not placed now
 	NewAttempt   bool              // a new attempt begins
 	EndedAttempt *dstack.Attempt   // the attempt that ended; nil: none did
+	LeftOut      *dstack.Offer     // the machine that could not start it, to be left out for its run for a while; nil: none
 	Crashes      int
 	FirstCrashAt time.Time
 	RetryAt      time.Time // when a back-off is over

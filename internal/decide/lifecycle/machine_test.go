@@ -34,6 +34,7 @@ type proc struct {
 	diesAt          time.Time // when it ends after it was stopped
 	stopping, ended bool
 	refused         bool
+	isDiskFull      bool // why it was refused
 	code            int
 	claim           dstack.Claim // of its replica when it was started
 }
@@ -274,7 +275,8 @@ func (w *world) sync(m *machine, seen lifecycle.InstanceFacts) []dstack.Report {
 			w.checkStart(m, *c.Placed)
 			if m.engine[c.Attempt] == nil {
 				runs := w.after(6, "pulled in")
-				m.engine[c.Attempt] = &proc{broken: cannotWork(c.Placed.Run.Spec), runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused"), claim: c.Placed.Replica.Claim}
+				isDiskFull := w.host(m.id) != nil && w.chance(20, "its disk is full")
+				m.engine[c.Attempt] = &proc{isDiskFull: isDiskFull, broken: cannotWork(c.Placed.Run.Spec), runsAt: runs, readyAt: runs.Add(2 * tick), refused: isDiskFull || w.chance(10, "refused"), claim: c.Placed.Replica.Claim}
 			}
 			has = append(has, w.report(m, c.Attempt))
 		case lifecycle.StopAttempt:
@@ -334,6 +336,7 @@ func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
 	switch {
 	case p.refused:
 		rep.State, rep.Error = dstack.AttemptRefused, "no"
+		rep.OtherMachine = p.isDiskFull
 	case p.ended:
 		rep.State, rep.ExitCode, rep.EndedAt = dstack.AttemptExited, p.code, w.now
 	case w.now.Before(p.runsAt):

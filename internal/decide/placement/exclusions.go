@@ -16,6 +16,13 @@ const ExcludeTime = 5 * time.Minute
 // replicas try the next offer. The zero value has none.
 type Exclusions struct {
 	recent map[offerKey]exclusion
+	forRun map[runMachine]exclusion
+}
+
+// runMachine is an owned machine that could not start a replica of a run.
+type runMachine struct {
+	run      dstack.RunID
+	instance dstack.InstanceID
 }
 
 // offerKey identifies the offers that one exclusion covers: those of a machine
@@ -48,6 +55,37 @@ func (e *Exclusions) Exclude(o dstack.Offer, wholeBackend bool, reason string, n
 	e.recent[key] = exclusion{now.Add(ExcludeTime), reason}
 }
 
+// ExcludeForRun leaves out an owned machine for ExcludeTime for the replicas of one run.
+func (e *Exclusions) ExcludeForRun(run dstack.RunID, o dstack.Offer, reason string, now time.Time) {
+	if e.forRun == nil {
+		e.forRun = map[runMachine]exclusion{}
+	}
+	e.forRun[runMachine{run, o.OwnedInstance}] = exclusion{now.Add(ExcludeTime), reason}
+}
+
+// SplitForRun returns the offers that are not excluded for a run, and why the others are. It
+// forgets the exclusions that are over.
+func (e *Exclusions) SplitForRun(run dstack.RunID, offers []dstack.Offer, now time.Time) (allowed []dstack.Offer, rejected []dstack.Rejection) {
+	for key, x := range e.forRun {
+		if !now.Before(x.until) {
+			delete(e.forRun, key)
+		}
+	}
+	offers, rejected = e.Split(offers, now)
+	if len(e.forRun) == 0 {
+		return offers, rejected
+	}
+	for _, o := range offers {
+		if x, isExcluded := e.forRun[runMachine{run, o.OwnedInstance}]; isExcluded {
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintFailedLately, Has: x.reason,
+				Reason: "failed lately: " + x.reason})
+		} else {
+			allowed = append(allowed, o)
+		}
+	}
+	return allowed, rejected
+}
+
 // Split returns the offers that are not excluded, and why the others are. It
 // forgets the exclusions that are over.
 func (e *Exclusions) Split(offers []dstack.Offer, now time.Time) (allowed []dstack.Offer, rejected []dstack.Rejection) {
@@ -74,22 +112,16 @@ func (e *Exclusions) Split(offers []dstack.Offer, now time.Time) (allowed []dsta
 	return allowed, rejected
 }
 
-// LeaveOut returns the offers on which a replica can be placed now, and why not on the
-// others: owned machines that are away, with the reasons why, and those that drain.
+// LeaveOut returns the offers whose machines are not away, and why the others are left out.
 func LeaveOut(offers []dstack.Offer, away map[dstack.InstanceID]dstack.Reason) (allowed []dstack.Offer, rejected []dstack.Rejection) {
 	for _, o := range offers {
 		why, isAway := away[o.OwnedInstance]
-		switch {
-		case o.OwnedInstance == "":
+		if !isAway {
 			allowed = append(allowed, o)
-		case isAway:
-			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintUsable,
-				Reason: strings.TrimPrefix(string(why), "host "+o.Type+" ")})
-		case o.IsDraining:
-			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintDraining, Reason: "it is being drained"})
-		default:
-			allowed = append(allowed, o)
+			continue
 		}
+		has := strings.TrimPrefix(string(why), "host "+o.Type+" ")
+		rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintUsable, Has: has, Reason: has})
 	}
 	return allowed, rejected
 }

@@ -40,6 +40,16 @@ func TestExclusions_Split(t *testing.T) {
 		})
 	}
 	e := &Exclusions{}
+	e.ExcludeForRun("run", owned, "the disk is full", now)
+	if allowed, rejected := e.SplitForRun("run", all, now); len(allowed) != 4 || len(rejected) != 1 || rejected[0].Reason != "failed lately: the disk is full" {
+		t.Errorf("rejected %+v", rejected)
+	}
+	if allowed, _ := e.SplitForRun("other", all, now); len(allowed) != 5 {
+		t.Errorf("a machine is left out for another run: %+v", allowed)
+	}
+	if allowed, _ := e.SplitForRun("run", all, now.Add(ExcludeTime)); len(allowed) != 5 || len(e.forRun) > 0 {
+		t.Errorf("a machine is left out for too long: %+v", allowed)
+	}
 	e.Exclude(cheap, false, "none left", now)
 	if _, rejected := e.Split(all, now); len(rejected) != 1 || rejected[0].Reason != "failed lately: none left" {
 		t.Errorf("rejected %+v", rejected)

@@ -68,6 +68,10 @@ func TestRank_OrderOfHosts(t *testing.T) {
 	for i, host := range []dstack.InstanceID{"a", "b", "c"} {
 		placement.AddGrant(outdated, "p", placement.Grant{Project: "p", Run: "r", RunName: "web", Template: 0, Num: i, Instance: host})
 	}
+	rolling := map[dstack.InstanceID]dstack.Allocation{}
+	for i, host := range []dstack.InstanceID{"b", "c", "a", "b"} { // two new ones, and those of before on a and b
+		placement.AddGrant(rolling, "p", placement.Grant{Project: "p", Run: "r", RunName: "web", Template: 1 - i/2, Num: i, Instance: host})
+	}
 	held := dstack.Claim{GPUs: gpus("L4")[:1]}
 	for _, c := range []struct {
 		name   string
@@ -83,6 +87,7 @@ func TestRank_OrderOfHosts(t *testing.T) {
 		{"the fullest host that has enough memory", memory, []dstack.Offer{large, three[0]}, nil, 3, "a large a"},
 		{"and the other once it is full", memory, []dstack.Offer{large, three[0]}, other("a", dstack.Claim{MemoryMiB: 20 << 10}), 2, "large large"},
 		{"new replicas are spread among themselves first", dstack.Requirements{Run: "r", Template: 1}, three, outdated, 3, "a b c"},
+		{"also where outdated ones are left", dstack.Requirements{Run: "r", Template: 1}, []dstack.Offer{three[2], three[0]}, rolling, 1, "a"},
 		{"GPUs one by one, spread", gpu("1"), []dstack.Offer{newHost("a", withCards("L4", "L4")), newHost("b", withCards("L4", "L4"))}, nil, 5,
 			"a:a b:a a:b b:b a: 0 of 2 GPUs free; waits for web replica 0, web replica 2"},
 		{"the host with the fewest free GPUs", gpu("1"), []dstack.Offer{newHost("a", withCards("L4", "L4")), newHost("b", withCards("L4", "L4"))},

@@ -112,7 +112,7 @@ func newUnknownError(name, project string, volumes []dstack.Volume) error {
 	} else if len(known) > 0 {
 		hint = "the project has: " + joinNames(known)
 	}
-	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no volume %s in project %s", name, project), Hint: hint}
+	return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("there is no volume %s in project %s", name, project), Hint: hint}
 }
 
 func find(volumes []dstack.Volume, name string) (dstack.Volume, bool) {

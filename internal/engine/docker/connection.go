@@ -106,7 +106,9 @@ const (
 func newRemoteClient(r Remote, maxConns int) (*client.Client, error) {
 	transport := &http.Transport{
 		MaxConnsPerHost: maxConns, MaxIdleConnsPerHost: maxIdleConns, IdleConnTimeout: idleConnTimeout,
+		Protocols: new(http.Protocols), // the default has HTTP/2, with which the client takes the transport for one of HTTPS
 	}
+	transport.Protocols.SetHTTP1(true)
 	return client.New(
 		client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}),
 		client.WithHost(client.DefaultDockerHost), // names no address, as the next option dials

@@ -54,7 +54,7 @@ var pullErrors = []errorPattern{
 	},
 	{
 		[]string{"no space left on device"},
-		dstack.Unavailable, "Docker's disk is too full for image %s",
+		dstack.NoCapacity, "Docker's disk is too full for image %s",
 		"free some space, for instance with: docker system prune",
 	},
 	{
@@ -101,7 +101,7 @@ var startErrors = []errorPattern{
 	},
 	{
 		[]string{"no space left on device"},
-		dstack.Unavailable, "Docker's disk is full",
+		dstack.NoCapacity, "Docker's disk is full",
 		"free some space, for instance with: docker system prune",
 	},
 }

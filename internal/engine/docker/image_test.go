@@ -3,6 +3,7 @@ package docker
 import (
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -40,15 +41,15 @@ func TestFetchImageSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	needsLogin = true
-	size, err := fetchImageSize(t.Context(), image, &dstack.RegistryAuth{Username: "alice", Password: "s3cret"})
+	size, err := fetchImageSize(t.Context(), image, runtime.GOARCH, &dstack.RegistryAuth{Username: "alice", Password: "s3cret"})
 	if err != nil || size < 150_000 || size > 160_000 {
 		t.Errorf("three layers of 50 kB have %d bytes, %v", size, err)
 	}
-	if size, err := fetchImageSize(t.Context(), image, nil); err == nil || size != 0 {
+	if size, err := fetchImageSize(t.Context(), image, runtime.GOARCH, nil); err == nil || size != 0 {
 		t.Errorf("without a login: %d, %v", size, err)
 	}
 	server.Close()
-	if size, err := fetchImageSize(t.Context(), image, nil); err == nil || size != 0 {
+	if size, err := fetchImageSize(t.Context(), image, runtime.GOARCH, nil); err == nil || size != 0 {
 		t.Errorf("without a registry: %d, %v", size, err)
 	}
 }

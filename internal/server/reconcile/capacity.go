@@ -18,6 +18,7 @@ type capacity struct {
 	offers      map[offersKey][]dstack.Offer
 	unanswered  []string // keys of the backends that did not answer in this pass
 	allocations map[dstack.ProjectID]allocations
+	volumes     map[dstack.ProjectID][]dstack.Volume
 	away        map[dstack.InstanceID]dstack.Reason // machines that are away, and why; nil: not read yet
 	grants      []placement.Grant
 }
@@ -36,7 +37,7 @@ type offersKey struct {
 func (r *Reconciler) newCapacity() *capacity {
 	return &capacity{
 		r: r, offers: map[offersKey][]dstack.Offer{},
-		allocations: map[dstack.ProjectID]allocations{},
+		allocations: map[dstack.ProjectID]allocations{}, volumes: map[dstack.ProjectID][]dstack.Volume{},
 	}
 }
 
@@ -50,12 +51,16 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
-	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
+	need.Project, need.IsGlobalAdmin = seen.Run.ProjectID, seen.Run.IsGlobalAdmin
+	if need.Pin, err = c.readPin(ctx, seen.Run); err != nil {
+		return err
+	}
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
-	offers, excluded, err := c.splitOffers(ctx, all)
+	offers, excluded, err := c.splitOffers(ctx, seen.Run.ID, all)
 	if err != nil {
 		return err
 	}
+	excluded = append(excluded, c.r.Backends.ListUnusable(ctx, dstack.Project{ID: seen.Run.ProjectID, Name: seen.Run.Project})...)
 	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
 	found := placement.FindPlacements(need, offers, used, seen.Siblings)
 	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
@@ -64,9 +69,9 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	return nil
 }
 
-// splitOffers returns the offers that did not fail lately and whose machines are neither
-// away nor draining, and why the others are left out.
-func (c *capacity) splitOffers(ctx context.Context, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
+// splitOffers returns the offers that did not fail lately and whose machines are not away,
+// and why the others are left out.
+func (c *capacity) splitOffers(ctx context.Context, run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
 	if c.away == nil {
 		var err error
 		if c.away, err = c.r.Store.AwayInstances(ctx); err != nil {
@@ -76,7 +81,7 @@ func (c *capacity) splitOffers(ctx context.Context, offers []dstack.Offer) ([]ds
 	offers, left := placement.LeaveOut(offers, c.away)
 	c.r.exclusionsMu.Lock()
 	defer c.r.exclusionsMu.Unlock()
-	offers, failed := c.r.exclusions.Split(offers, time.Now())
+	offers, failed := c.r.exclusions.SplitForRun(run, offers, time.Now())
 	return offers, append(left, failed...), nil
 }
 

@@ -7,12 +7,24 @@ import (
 	"dstack/internal/server/store"
 )
 
-// RunInstancePass runs one pass over the instances that are due, and returns how
-// many there were.
+// MaxListingAge is how long a list of machines is used for other instances.
+const MaxListingAge = maxListingAge
+
+// RunInstancePass makes the next steps of the instances that are due, as far as there are
+// slots, until no instance is due. It returns how many steps there were.
 func (r *Reconciler) RunInstancePass(ctx context.Context) (int, error) {
-	leases, err := r.Store.Claim(ctx, store.Instances, r.Owner, r.Host, time.Now(), leaseTime, instanceBatch)
-	if err == nil {
-		r.stepInstances(ctx, leases)
+	p := r.newInstancePass()
+	for now, n := time.Now(), 0; ; {
+		leases, err := r.Store.Claim(ctx, store.Instances, r.Owner, r.Host, now, leaseTime, p.countFree())
+		if err != nil || len(leases) == 0 {
+			return n, err
+		}
+		n += len(leases)
+		for _, l := range leases {
+			if p.begin(l) {
+				p.steps.Go(func() { p.step(ctx, l) })
+			}
+		}
+		p.steps.Wait()
 	}
-	return len(leases), err
 }

@@ -15,24 +15,20 @@ import (
 	"dstack/internal/server/store"
 )
 
-// stepInstances is one pass over some instances. They share one listing of each
-// backend's machines.
-func (r *Reconciler) stepInstances(ctx context.Context, leases []store.Lease) bool {
-	machines := newListings(r.Backends, r.ActTimeout)
-	return r.forEach(ctx, leases, maxInstances, func(l store.Lease) (bool, error) {
-		return r.stepInstance(ctx, l, machines)
-	})
-}
-
 // stepInstance decides, performs and saves the next step of an instance. Of the
 // three passes, only this one calls backends and engines to change something.
-func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *listings) (changed bool, err error) {
+func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *instancePass) (changed bool, err error) {
 	id := dstack.InstanceID(l.ID)
 	seen, err := r.Store.InstanceFacts(ctx, id)
 	if err != nil {
 		return false, err
 	}
-	b, machine, failure := machines.findMachine(ctx, seen.Instance.Backend, id)
+	key, isFailing := seen.Instance.Backend, seen.Instance.ConsecutiveFailures > 0
+	if !pass.acquire(key, isFailing) {
+		return false, r.Store.Release(ctx, l, time.Now().Add(slotInterval))
+	}
+	defer pass.release(key, isFailing)
+	b, machine, failure := pass.listings.findMachine(ctx, key, id)
 	seen.Listed, seen.Machine, seen.Unconfigured = failure == nil, machine, b == nil
 	step, err := lifecycle.DecideInstance(seen, time.Now())
 	if err != nil {
@@ -191,7 +187,7 @@ func (r *Reconciler) syncEngine(
 }
 
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
-// returns its first report. An attempt whose secret does not exist is refused.
+// returns its first report. An attempt whose secret or volume does not exist is refused.
 func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c lifecycle.EngineCommand) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
@@ -203,7 +199,15 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 	if err := checkResolvedSize(c.Placed.Run, run); err != nil {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
-	err = eng.Start(ctx, job.BuildAttemptSpec(run, c.Placed.Replica))
+	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	attempt.Mounts, err = r.buildMounts(ctx, run, c.Placed.Replica.Instance)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
+	}
+	if err != nil {
+		return dstack.Report{}, err
+	}
+	err = eng.Start(ctx, attempt)
 	return dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting}, err
 }
 

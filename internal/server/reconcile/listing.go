@@ -9,27 +9,36 @@ import (
 	"dstack/internal/dstack"
 )
 
-// listings reads the machines of each backend once, for all instances of a
-// pass. A backend that fails or does not answer in time concerns its own
-// instances alone.
+// maxListingAge is how long a list of machines is used for other instances. It is far
+// below the time that lists of clouds lag behind.
+const maxListingAge = 200 * time.Millisecond
+
+// listings reads the machines of each backend, one call at a time for each, for all
+// instances that are looked at meanwhile. A backend that fails or does not answer in time
+// concerns its own instances alone.
 type listings struct {
 	backends *backend.Set
 	timeout  time.Duration
 
-	mu        sync.Mutex
-	byBackend map[string]listMachines
+	mu     sync.Mutex
+	latest map[string]*listing // by backend
 }
 
-type listMachines func() (map[dstack.InstanceID]dstack.Machine, error)
+// listing is one call to a backend.
+type listing struct {
+	began time.Time
+	read  func() (map[dstack.InstanceID]dstack.Machine, error) // the first call asks, the others wait for its answer
+	ended chan struct{}
+}
 
 func newListings(backends *backend.Set, timeout time.Duration) *listings {
-	return &listings{backends: backends, timeout: timeout, byBackend: map[string]listMachines{}}
+	return &listings{backends: backends, timeout: timeout, latest: map[string]*listing{}}
 }
 
 // findMachine returns the backend with a key, and the machine of an instance as
-// the backend listed it in this pass; nil: the backend does not list it. If the
-// listing failed, the backend is returned together with the error: its engines
-// may answer nevertheless.
+// the backend listed it; nil: the backend does not list it. If the listing
+// failed, the backend is returned together with the error: its engines may answer
+// nevertheless.
 func (l *listings) findMachine(
 	ctx context.Context, key string, id dstack.InstanceID,
 ) (backend.Backend, *dstack.Machine, error) {
@@ -37,7 +46,7 @@ func (l *listings) findMachine(
 	if err != nil {
 		return nil, nil, err
 	}
-	machines, err := l.of(ctx, key, b)()
+	machines, err := l.listingOf(ctx, key, b).read()
 	if err != nil {
 		return b, nil, err
 	}
@@ -47,19 +56,30 @@ func (l *listings) findMachine(
 	return b, nil, nil
 }
 
-// of returns the function that lists the machines of a backend: the first call
-// asks the backend, the others wait for its answer.
-func (l *listings) of(ctx context.Context, key string, b backend.Backend) listMachines {
+// listingOf returns the call of a backend that is under way or has just begun, or a new one.
+func (l *listings) listingOf(ctx context.Context, key string, b backend.Backend) *listing {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	list := l.byBackend[key]
-	if list == nil {
-		list = sync.OnceValues(func() (map[dstack.InstanceID]dstack.Machine, error) {
-			ctx, cancel := context.WithTimeout(ctx, l.timeout)
-			defer cancel()
-			return b.Machines(ctx)
-		})
-		l.byBackend[key] = list
+	now := time.Now()
+	if last := l.latest[key]; last != nil && (now.Sub(last.began) < maxListingAge || !last.hasEnded()) {
+		return last
 	}
-	return list
+	next := &listing{began: now, ended: make(chan struct{})}
+	next.read = sync.OnceValues(func() (map[dstack.InstanceID]dstack.Machine, error) {
+		defer close(next.ended)
+		ctx, cancel := context.WithTimeout(ctx, l.timeout)
+		defer cancel()
+		return b.Machines(ctx)
+	})
+	l.latest[key] = next
+	return next
+}
+
+func (c *listing) hasEnded() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
 }

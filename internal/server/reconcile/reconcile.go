@@ -29,9 +29,7 @@ const (
 	leaseTime         = time.Minute // a pass that takes longer may be repeated by another server
 	runBatch          = 64          // runs claimed at once
 	replicaBatch      = 512         // replicas claimed at once; they are read and saved together
-	instanceBatch     = 256         // instances claimed at once; they share one listing of each backend
 	maxRuns           = 8           // worked on at the same time
-	maxInstances      = 32          // worked on at the same time; each mostly waits for its engine
 	idleInterval      = time.Second // when nothing is due: another server may have made something due
 	defaultActTimeout = 30 * time.Second
 )
@@ -51,7 +49,7 @@ type Options struct {
 	Log          *slog.Logger
 }
 
-// Reconciler runs three passes: over runs, replicas and instances. They share
+// Reconciler runs four passes: over runs, replicas, instances and volumes. They share
 // the store, and in memory only which offers failed lately.
 type Reconciler struct {
 	Options
@@ -72,7 +70,7 @@ func New(o Options) *Reconciler {
 	r := &Reconciler{
 		Options: o, wakes: map[store.Kind]loop.Wake{}, logCopier: newLogCopier(o.Logs, o.Log),
 	}
-	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
+	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes} {
 		r.wakes[kind] = loop.NewWake()
 	}
 	if r.Dialer == nil {
@@ -95,7 +93,8 @@ func (r *Reconciler) Tasks() []loop.Task {
 	return []loop.Task{
 		r.newPass("run pass", store.Runs, runBatch, r.stepRuns),
 		r.newPass("replica pass", store.Replicas, replicaBatch, r.stepReplicas),
-		r.newPass("instance pass", store.Instances, instanceBatch, r.stepInstances),
+		r.newInstancePass().task(),
+		r.newPass("volume pass", store.Volumes, volumeBatch, r.stepVolumes),
 		{Name: "log copies", Run: r.logCopier.run},
 		{Name: "probes", Run: r.prober.run},
 	}

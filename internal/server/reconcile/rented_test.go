@@ -13,6 +13,7 @@ import (
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
+	"dstack/internal/server/reconcile"
 	"dstack/internal/server/store"
 	"dstack/internal/spec"
 )
@@ -212,7 +213,7 @@ func TestPasses_AFailedListingDoesNotKeepAnEngineFromItsCommands(t *testing.T) {
 	r.until(run, "terminated", func(w store.RunDetails) bool { return w.Run.Status == dstack.RunTerminated })
 }
 
-func TestInstancePass_ListsABackendOnceForAllInstances(t *testing.T) {
+func TestInstancePass_ListsABackendForManyInstancesAtOnce(t *testing.T) {
 	const n = 200
 	r := newRig(t)
 	c := r.addCloud("cloud", backendtest.Latency{})
@@ -227,12 +228,13 @@ func TestInstancePass_ListsABackendOnceForAllInstances(t *testing.T) {
 	if err := r.store.FreeLeases(t.Context(), "here"); err != nil {
 		t.Fatal(err)
 	}
-	before := c.Calls().Machines
+	before, began := c.Calls().Machines, time.Now()
 	stepped, err := r.passes.RunInstancePass(t.Context())
 	if err != nil || stepped < n {
 		t.Fatalf("%d instances in the pass, %v", stepped, err)
 	}
-	if listed := c.Calls().Machines - before; listed != 1 {
+	most := 1 + int(time.Since(began)/reconcile.MaxListingAge)
+	if listed := c.Calls().Machines - before; listed > most || listed >= n/2 {
 		t.Errorf("%d listings for %d instances", listed, stepped)
 	}
 }

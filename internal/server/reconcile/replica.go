@@ -67,6 +67,9 @@ func (r *Reconciler) decideReplica(
 	if err != nil {
 		return err
 	}
+	if step.LeftOut != nil {
+		r.excludeForRun(seen.Run.ID, *step.LeftOut, step.Reason, now)
+	}
 	if step.EndedAttempt != nil && len(step.EndedAttempt.LastOutput) == 0 {
 		step.EndedAttempt.LastOutput = r.readLastOutput(ctx, *seen, step.EndedAttempt.ID)
 	}
@@ -75,6 +78,14 @@ func (r *Reconciler) decideReplica(
 	}
 	save.Step = step
 	return nil
+}
+
+// excludeForRun leaves out a machine for a run for a while. It is kept in memory: a
+// restarted server tries the machine once more.
+func (r *Reconciler) excludeForRun(run dstack.RunID, o dstack.Offer, why dstack.Reason, now time.Time) {
+	r.exclusionsMu.Lock()
+	defer r.exclusionsMu.Unlock()
+	r.exclusions.ExcludeForRun(run, o, string(why), now)
 }
 
 // reportStep logs a saved step, and wakes the other passes, if it changed the

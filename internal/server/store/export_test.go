@@ -37,6 +37,3 @@ func (s *Store) CountReads() *atomic.Int64 {
 	s.reader = s.reader.WithQueryHook(countingHook{count})
 	return count
 }
-
-// HostKeyFingerprint is hostKeyFingerprint.
-var HostKeyFingerprint = hostKeyFingerprint

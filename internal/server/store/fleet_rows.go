@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/uptrace/bun"
 
@@ -220,13 +219,4 @@ func (s *Store) findFleets(ctx context.Context, db bun.IDB, narrow func(*bun.Sel
 // isBefore reports whether a check began before a host was applied last.
 func isBefore(check dstack.HostCheck, applied int64) bool {
 	return !check.AppliedAt.IsZero() && toMicros(check.AppliedAt) < applied
-}
-
-// startCheck returns a check that is due at once, with what was found before.
-func startCheck(was dstack.HostCheck, now time.Time) dstack.HostCheck {
-	if was.Status == "" {
-		return dstack.HostCheck{Status: dstack.HostPending, Since: now}
-	}
-	was.NextAt = time.Time{}
-	return was
 }

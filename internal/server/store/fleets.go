@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/fleet"
 	"dstack/internal/dstack"
 )
 
@@ -105,19 +106,19 @@ func (s *Store) putFleet(ctx context.Context, tx bun.Tx, f dstack.Fleet, now tim
 }
 
 // putHosts writes the hosts of a fleet, and marks those that are missing as leaving.
-func (s *Store) putHosts(ctx context.Context, tx bun.Tx, fleet fleetRow, wanted []dstack.Host, now time.Time) error {
+func (s *Store) putHosts(ctx context.Context, tx bun.Tx, row fleetRow, wanted []dstack.Host, now time.Time) error {
 	var rows []hostWithFleet
-	if err := selectHosts(tx).Where("h.fleet_id = ?", fleet.ID).Scan(ctx, &rows); err != nil {
+	if err := selectHosts(tx).Where("h.fleet_id = ?", row.ID).Scan(ctx, &rows); err != nil {
 		return err
 	}
 	known := make([]dstack.Host, len(rows))
-	for i, row := range rows {
+	for i, one := range rows {
 		var err error
-		if known[i], err = s.openHost(row); err != nil {
+		if known[i], err = s.openHost(one); err != nil {
 			return err
 		}
 	}
-	next := mergeHosts(known, wanted, fleet.NextNum, now)
+	next := fleet.MergeHosts(known, wanted, row.NextNum, newHostID, now)
 	for _, h := range next {
 		if !h.IsLeaving && h.Login.PrivateKey == "" {
 			return &dstack.Error{Kind: dstack.Invalid, Message: "No ssh key specified for host " + h.Name, Hint: "write identity_file:"}
@@ -125,25 +126,27 @@ func (s *Store) putHosts(ctx context.Context, tx bun.Tx, fleet fleetRow, wanted 
 		if h.Jump != nil && !h.IsLeaving && h.Jump.PrivateKey == "" {
 			return &dstack.Error{Kind: dstack.Invalid, Message: "No ssh key specified for jump host " + h.Jump.Address, Hint: "write identity_file: below proxy_jump:"}
 		}
-		row, err := s.sealHost(fleet.ID, h)
+		sealed, err := s.sealHost(row.ID, h)
 		if err != nil {
 			return err
 		}
-		_, err = tx.NewInsert().Model(&row).On("CONFLICT (id) DO UPDATE").
+		_, err = tx.NewInsert().Model(&sealed).On("CONFLICT (id) DO UPDATE").
 			Set(`name = EXCLUDED.name, address = EXCLUDED.address, username = EXCLUDED.username, jump_address = EXCLUDED.jump_address,
 				jump_username = EXCLUDED.jump_username, access = EXCLUDED.access, host_key = EXCLUDED.host_key, jump_host_key = EXCLUDED.jump_host_key,
 				leaving = EXCLUDED.leaving, status = EXCLUDED.status, health = EXCLUDED.health, applied_at = EXCLUDED.applied_at`).Exec(ctx)
 		if err != nil {
 			return err
 		}
-		fleet.NextNum = max(fleet.NextNum, h.Num+1)
+		row.NextNum = max(row.NextNum, h.Num+1)
 		if err := markHostDue(ctx, tx, h.ID, now); err != nil {
 			return err
 		}
 	}
-	_, err := tx.NewRaw("UPDATE fleets SET next_num = ? WHERE id = ?", fleet.NextNum, fleet.ID).Exec(ctx)
+	_, err := tx.NewRaw("UPDATE fleets SET next_num = ? WHERE id = ?", row.NextNum, row.ID).Exec(ctx)
 	return err
 }
+
+func newHostID() dstack.InstanceID { return dstack.InstanceID(uuid.NewString()) }
 
 // DeleteFleets removes fleets of a project. Their hosts leave as soon as nothing
 // runs on them. It deletes none and fails with NotFound if one does not exist, and
@@ -161,7 +164,7 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 			if used, err := findUsedHost(ctx, tx, f.Hosts); err != nil {
 				return err
 			} else if used != nil {
-				return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s", name),
+				return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s --all", name),
 					"Failed to delete fleet %s. Fleet is in use.", name)
 			}
 			if _, err := tx.NewRaw("UPDATE fleets SET deleting = TRUE WHERE id = ?", string(f.ID)).Exec(ctx); err != nil {
@@ -176,12 +179,12 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 }
 
 // DeleteHosts removes hosts of a fleet by number, as DeleteFleets does with all.
-func (s *Store) DeleteHosts(ctx context.Context, p dstack.ProjectID, fleet string, nums []int, now time.Time) error {
+func (s *Store) DeleteHosts(ctx context.Context, p dstack.ProjectID, name string, nums []int, now time.Time) error {
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if err := s.lockProject(ctx, tx, p); err != nil {
 			return err
 		}
-		f, err := s.findFleet(ctx, tx, p, fleet)
+		f, err := s.findFleet(ctx, tx, p, name)
 		if err != nil {
 			return err
 		}
@@ -192,8 +195,8 @@ func (s *Store) DeleteHosts(ctx context.Context, p dstack.ProjectID, fleet strin
 		if used, err := findUsedHost(ctx, tx, hosts); err != nil {
 			return err
 		} else if used != nil {
-			return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s %s", fleet, used.Name),
-				"Failed to delete instance %d of fleet %s. Instance is in use.", used.Num, fleet)
+			return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s %s", name, used.Name),
+				"Failed to delete instance %d of fleet %s. Instance is in use.", used.Num, name)
 		}
 		if err := markLeaving(ctx, tx, hosts, now); err != nil {
 			return err
@@ -205,7 +208,7 @@ func (s *Store) DeleteHosts(ctx context.Context, p dstack.ProjectID, fleet strin
 // SetDraining drains hosts of a fleet by number, all if there are no numbers, or
 // uses them again. It returns the fleet. It fails with NotFound if one does not exist.
 func (s *Store) SetDraining(
-	ctx context.Context, p dstack.ProjectID, fleet string, nums []int, isDraining bool, now time.Time,
+	ctx context.Context, p dstack.ProjectID, name string, nums []int, isDraining bool, now time.Time,
 ) (dstack.Fleet, error) {
 	var f dstack.Fleet
 	err := s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -213,7 +216,7 @@ func (s *Store) SetDraining(
 			return err
 		}
 		var err error
-		if f, err = s.findFleet(ctx, tx, p, fleet); err != nil {
+		if f, err = s.findFleet(ctx, tx, p, name); err != nil {
 			return err
 		}
 		hosts := f.Hosts
@@ -230,7 +233,7 @@ func (s *Store) SetDraining(
 				return err
 			}
 		}
-		f, err = s.findFleet(ctx, tx, p, fleet)
+		f, err = s.findFleet(ctx, tx, p, name)
 		return err
 	})
 	return f, err

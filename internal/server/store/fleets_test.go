@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"dstack/internal/dstack"
-	"dstack/internal/server/store"
 	"dstack/internal/spec"
 )
 
@@ -146,10 +145,10 @@ func TestFleet_FingerprintReplacesPinnedKey(t *testing.T) {
 }
 
 func TestHostKeyFingerprint(t *testing.T) {
-	if got := store.HostKeyFingerprint(hostKeyB + " comment"); got != fingerprintB {
+	if got := dstack.HostKeyFingerprint(hostKeyB + " comment"); got != fingerprintB {
 		t.Errorf("got %s", got)
 	}
-	if got := store.HostKeyFingerprint("nonsense"); got != "" {
+	if got := dstack.HostKeyFingerprint("nonsense"); got != "" {
 		t.Errorf("got %s", got)
 	}
 }

@@ -48,7 +48,7 @@ func TestInstanceStep_KeepsSinceWhen(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		up := lifecycle.InstanceStep{To: dstack.InstanceUp, Action: lifecycle.SyncEngine}
+		up := lifecycle.InstanceStep{To: dstack.InstanceUp, Action: lifecycle.SyncEngine, AskedAt: t0.Add(sec(1))}
 		save(up, true, errors.New("no answer"), t0.Add(sec(1)))
 		save(up, true, errors.New("no answer"), t0.Add(sec(2)))
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(sec(3)))

@@ -17,6 +17,7 @@ const (
 	Runs      Kind = "runs"
 	Replicas  Kind = "replicas"
 	Instances Kind = "instances"
+	Volumes   Kind = "volumes"
 )
 
 // schedule is the part of a row that says when it is due, and which server has
@@ -39,9 +40,9 @@ type Lease struct {
 	Touches int64
 }
 
-// hostCondition selects the instances that ?host can reach.
+// hostCondition selects the instances, and the volumes on them, that ?host can reach.
 func hostCondition(kind Kind) string {
-	if kind == Instances {
+	if kind == Instances || kind == Volumes {
 		return " AND (host = '' OR host = ?host)"
 	}
 	return ""
@@ -134,7 +135,7 @@ func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time)
 func (s *Store) FreeLeases(ctx context.Context, host string) error {
 	prefix := host + "/"
 	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
-		for _, kind := range []Kind{Runs, Replicas, Instances} {
+		for _, kind := range []Kind{Runs, Replicas, Instances, Volumes} {
 			_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
 				bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
 			if err != nil {

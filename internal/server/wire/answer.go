@@ -45,3 +45,15 @@ type GroupPlan struct {
 	Total        int     // how many offers suit
 	HighestPrice float64 // of the offers that suit, in dollars per hour
 }
+
+// FleetAnswer is a fleet as handlers return it.
+type FleetAnswer struct {
+	Fleet    dstack.Fleet
+	Replicas map[dstack.InstanceID][]string // on hosts of this fleet and others, for the user: web replica 0
+}
+
+// FleetName names a fleet in one of two ways.
+type FleetName struct {
+	Name string
+	ID   string // empty: the name counts
+}

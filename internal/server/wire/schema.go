@@ -67,6 +67,8 @@ type schemaRules struct {
 var requestRules = schemaRules{isRequest: true, nameSuffix: "Request", fixed: map[reflect.Type]Schema{
 	reflect.TypeFor[spec.Service](): buildReference(configurationPrefix + "service"),
 	reflect.TypeFor[spec.Profile](): buildReference(configurationPrefix + "profile"),
+	reflect.TypeFor[spec.Fleet]():   buildReference(configurationPrefix + "fleet"),
+	reflect.TypeFor[spec.Volume]():  buildReference(configurationPrefix + "volume"),
 	reflect.TypeFor[time.Time]():    timeSchema,
 	// Decode refuses null, unless the field is optional.
 	reflect.TypeFor[json.RawMessage](): {"not": Schema{"type": "null"}},
@@ -86,8 +88,12 @@ var responseRules = schemaRules{fixed: map[reflect.Type]Schema{
 	reflect.TypeFor[spec.Retry]():   {"type": []string{"boolean", "object"}},
 	reflect.TypeFor[spec.Model]():   {"type": "object", "required": []string{"type", "name", "format"}},
 	reflect.TypeFor[spec.Mount]():   {"type": "object", "required": []string{"path"}},
+	reflect.TypeFor[spec.Fleet]():   {"type": "object", "required": []string{"type", "name", "ssh_config"}},
+	reflect.TypeFor[spec.SSHHost](): {"type": []string{"string", "object"}},
+	reflect.TypeFor[spec.SSHKey]():  {"type": "null"},
 	reflect.TypeFor[spec.Scaling](): {"type": "object", "required": []string{"metric", "target"}},
 	reflect.TypeFor[spec.GPU]():     {"type": "object"},
+	reflect.TypeFor[spec.Volume]():  {"type": "object", "required": []string{"type", "backend", "region"}},
 }}
 
 // documentSchemas are the schemas of JSON documents in requests, by the name of the Go field.

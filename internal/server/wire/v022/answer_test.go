@@ -318,17 +318,24 @@ func TestBuildEvents(t *testing.T) {
 }
 
 func TestBuildFleets(t *testing.T) {
-	if got := BuildFleets(ListFleets{}, nil); got == nil || len(got) != 0 {
+	if got := BuildFleets(ListFleets{}, ProjectFleets{}); got == nil || len(got) != 0 {
 		t.Errorf("without machines: %v", got)
 	}
-	got := BuildFleets(ListFleets{}, []api.Instance{{Backend: "local", ProjectName: "main", Status: "busy", InstanceType: api.InstanceType{Name: "vm"}}})
-	if len(got) != 1 || got[0].Name != "default" || got[0].Spec.Configuration.Nodes.Max != 1 || got[0].Instances[0].Backend != "dstack" {
-		t.Errorf("%+v", got)
+	local := []api.Instance{{Backend: "local", ProjectName: "main", Status: "busy", InstanceType: api.InstanceType{Name: "vm"}}}
+	host := dstack.Host{ID: "h", Name: "box", Check: dstack.HostCheck{Status: dstack.HostFailed, CheckedAt: time.Now(), Message: "no Docker", Hint: "install it"}}
+	fleet := dstack.Fleet{ID: "f", Name: "boxes", ProjectName: "main", Hosts: []dstack.Host{host}}
+	got := BuildFleets(ListFleets{}, ProjectFleets{local, []wire.FleetAnswer{{Fleet: fleet}}})
+	if len(got) != 2 || got[0].Name != "default" || got[0].Spec.Configuration.Nodes.Max != 1 || got[0].Instances[0].Backend != "dstack" {
+		t.Fatalf("%+v", got)
 	}
-	for name, isKnown := range map[string]bool{"default": true, "other": false} {
-		if _, err := DecodeGetFleet(GetFleet{Name: &name}); (err == nil) != isKnown {
-			t.Errorf("%s: %v", name, err)
-		}
+	if failed := got[1].Instances[0]; failed.Status != "terminated" || *failed.TerminationReason != "no Docker" || failed.Backend != "remote" || failed.InstanceType != nil {
+		t.Errorf("%+v", failed)
+	}
+	if !IsLocalFleet(wire.FleetName{Name: "default"}, "main") || !IsLocalFleet(wire.FleetName{ID: got[0].ID}, "main") || IsLocalFleet(wire.FleetName{Name: "boxes"}, "main") {
+		t.Error("the fleet of the server's own machines is not found, or another one is")
+	}
+	if _, err := DecodeGetFleet(GetFleet{}); dstack.KindOf(err) != dstack.Invalid {
+		t.Errorf("neither name nor ID: %v", err)
 	}
 }
 

@@ -1,20 +1,26 @@
 package v022
 
 import (
+	"cmp"
+	"encoding/json"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v018"
+	"dstack/internal/spec"
 )
 
-// fleetName is the name of the only fleet of a project: the machines that its replicas share. Without a fleet, clients ask
-// for one before a run could be submitted.
-const fleetName = "default"
+// localFleet is the name of the fleet of the server's own machine. Without a fleet, clients ask for one before a run
+// could be submitted.
+const localFleet = "default"
 
-// Fleet is the fleet of a project in an answer.
+// Fleet is a fleet in an answer.
 type Fleet struct {
 	ID            string        `json:"id"`
 	Name          string        `json:"name"`
@@ -28,15 +34,19 @@ type Fleet struct {
 
 // FleetSpec is what a fleet was created with.
 type FleetSpec struct {
-	Configuration FleetConfiguration `json:"configuration"`
-	Profile       FleetProfile       `json:"profile"`
+	Configuration     FleetConfiguration `json:"configuration"`
+	ConfigurationPath *string            `json:"configuration_path"`
+	Profile           FleetProfile       `json:"profile"`
 }
 
-// FleetConfiguration is the configuration of a fleet.
+// FleetConfiguration is the configuration of a fleet: of hosts, or of the server's own machine.
 type FleetConfiguration struct {
-	Type  string     `json:"type"`
-	Name  string     `json:"name"`
-	Nodes FleetNodes `json:"nodes"`
+	Type      string            `json:"type"`
+	Name      string            `json:"name"`
+	Env       *spec.Env         `json:"env,omitempty"`
+	SSH       *spec.SSHMachines `json:"ssh_config,omitempty"`
+	Nodes     *FleetNodes       `json:"nodes,omitempty"`
+	Placement *string           `json:"placement,omitempty"`
 }
 
 // FleetNodes is how many machines a fleet has.
@@ -52,19 +62,28 @@ type FleetProfile struct {
 
 // Instance is a machine of a fleet.
 type Instance struct {
-	ID           string        `json:"id"`
-	ProjectName  string        `json:"project_name"`
-	Backend      string        `json:"backend"`
-	InstanceType InstanceType  `json:"instance_type"`
-	Name         string        `json:"name"`
-	FleetID      string        `json:"fleet_id"`
-	FleetName    string        `json:"fleet_name"`
-	InstanceNum  int           `json:"instance_num"`
-	Hostname     *string       `json:"hostname"`
-	Status       string        `json:"status"`
-	Created      api.Timestamp `json:"created"`
-	Region       string        `json:"region"`
-	Price        float64       `json:"price"`
+	ID                       string        `json:"id"`
+	ProjectName              string        `json:"project_name"`
+	Backend                  string        `json:"backend"`
+	InstanceType             *InstanceType `json:"instance_type"`
+	Name                     string        `json:"name"`
+	FleetID                  string        `json:"fleet_id"`
+	FleetName                string        `json:"fleet_name"`
+	InstanceNum              int           `json:"instance_num"`
+	Hostname                 *string       `json:"hostname"`
+	Status                   string        `json:"status"`
+	Unreachable              bool          `json:"unreachable"`
+	TerminationReason        *string       `json:"termination_reason"`
+	TerminationReasonMessage *string       `json:"termination_reason_message"`
+	Created                  api.Timestamp `json:"created"`
+	Region                   string        `json:"region"`
+	Price                    float64       `json:"price"`
+	GPUDriver                *GPUDriver    `json:"gpu_driver"`
+}
+
+// GPUDriver is the driver of the GPUs of a machine.
+type GPUDriver struct {
+	Version string `json:"version"`
 }
 
 // GetFleet is the body of fleets/get: one of both.
@@ -73,13 +92,12 @@ type GetFleet struct {
 	ID   *string `json:"id"`
 }
 
-// DecodeGetFleet checks that the request names the only fleet.
-func DecodeGetFleet(in GetFleet) (wire.Null, error) {
-	if in.ID == nil && valueOr(in.Name, "") != fleetName {
-		return wire.Null{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no such fleet",
-			Hint: "all machines are in the fleet " + fleetName}
+// DecodeGetFleet returns the name or the ID of the fleet.
+func DecodeGetFleet(in GetFleet) (wire.FleetName, error) {
+	if in.ID == nil && in.Name == nil {
+		return wire.FleetName{}, &dstack.Error{Kind: dstack.Invalid, Message: "name or id must be specified"}
 	}
-	return wire.Null{}, nil
+	return wire.FleetName{Name: valueOr(in.Name, ""), ID: valueOr(in.ID, "")}, nil
 }
 
 // ListFleets is the body of fleets/list of a project. Nothing is imported.
@@ -93,31 +111,283 @@ func (ListFleets) IsOptionalBody() {}
 // DecodeListFleets returns the query, which selects nothing.
 func DecodeListFleets(ListFleets) (wire.Null, error) { return wire.Null{}, nil }
 
-// BuildFleets returns the only fleet, or none if there are no machines.
-func BuildFleets(_ ListFleets, machines []api.Instance) []Fleet {
-	if len(machines) == 0 {
-		return []Fleet{}
-	}
-	return []Fleet{BuildFleet(GetFleet{}, machines)}
+// ListAllFleets is the body of fleets/list of all projects.
+type ListAllFleets struct {
+	ProjectName     *string    `json:"project_name"`
+	OnlyActive      bool       `json:"only_active,omitempty"`
+	IncludeImported bool       `json:"include_imported,omitempty"`
+	PrevCreatedAt   *time.Time `json:"prev_created_at"`
+	PrevID          *string    `json:"prev_id"`
+	Limit           *int       `json:"limit" minimum:"0" maximum:"100"`
+	Ascending       bool       `json:"ascending,omitempty"`
 }
 
-// BuildFleet returns the only fleet.
-func BuildFleet(_ GetFleet, machines []api.Instance) Fleet {
+// IsOptionalBody implements wire.OptionalBody.
+func (ListAllFleets) IsOptionalBody() {}
+
+// DecodeListAllFleets returns the query, which BuildAllFleets applies.
+func DecodeListAllFleets(ListAllFleets) (wire.Null, error) { return wire.Null{}, nil }
+
+// ProjectFleets are the fleets of a project and the server's own machines.
+type ProjectFleets struct {
+	Machines []api.Instance
+	Fleets   []wire.FleetAnswer
+}
+
+// BuildFleets returns the fleets of a project. The server's own machines are one more; there is none without them.
+func BuildFleets(_ ListFleets, all ProjectFleets) []Fleet {
+	fleets := []Fleet{}
+	if len(all.Machines) > 0 {
+		fleets = append(fleets, buildLocalFleet(all.Machines))
+	}
+	for _, a := range all.Fleets {
+		fleets = append(fleets, BuildFleet(a))
+	}
+	return fleets
+}
+
+// BuildAllFleets returns the fleets of several projects, newest first.
+func BuildAllFleets(in ListAllFleets, answers []wire.FleetAnswer) []Fleet {
+	fleets := []Fleet{}
+	for _, a := range answers {
+		if in.ProjectName == nil || strings.EqualFold(*in.ProjectName, a.Fleet.ProjectName) {
+			fleets = append(fleets, BuildFleet(a))
+		}
+	}
+	order := func(a, b Fleet) int {
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt.Time), strings.Compare(a.ID, b.ID))
+	}
+	slices.SortFunc(fleets, order)
+	if in.Ascending {
+		slices.Reverse(fleets)
+	}
+	if in.PrevID != nil {
+		if i := slices.IndexFunc(fleets, func(f Fleet) bool { return f.ID == *in.PrevID }); i >= 0 {
+			fleets = fleets[i+1:]
+		}
+	}
+	return fleets[:min(len(fleets), valueOr(in.Limit, maxFleets))]
+}
+
+// maxFleets is how many fleets a list has.
+const maxFleets = 100
+
+// BuildNamedFleet returns the fleet that a request names.
+func BuildNamedFleet(_ GetFleet, all ProjectFleets) Fleet {
+	if len(all.Fleets) > 0 {
+		return BuildFleet(all.Fleets[0])
+	}
+	return buildLocalFleet(all.Machines)
+}
+
+// IsLocalFleet reports whether a request means the server's own machines.
+func IsLocalFleet(in wire.FleetName, project string) bool {
+	return in.ID == localFleetID(project) || in.ID == "" && in.Name == localFleet
+}
+
+func localFleetID(project string) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("dstack:fleet:"+project)).String()
+}
+
+// buildLocalFleet returns the fleet of the server's own machines.
+func buildLocalFleet(machines []api.Instance) Fleet {
 	n := len(machines)
-	fleet := Fleet{Name: fleetName, Status: "active", Instances: []Instance{}, Spec: FleetSpec{
-		FleetConfiguration{"fleet", fleetName, FleetNodes{n, n}}, FleetProfile{defaultProfileName}}}
+	fleet := Fleet{Name: localFleet, Status: "active", Instances: []Instance{}, Spec: FleetSpec{
+		Configuration: FleetConfiguration{Type: "fleet", Name: localFleet, Nodes: &FleetNodes{n, n}}, Profile: FleetProfile{defaultProfileName}}}
 	if n > 0 {
 		fleet.ProjectName = machines[0].ProjectName
 		first := slices.MinFunc(machines, func(a, b api.Instance) int { return a.Created.Compare(b.Created.Time) })
 		fleet.CreatedAt = first.Created
 	}
-	fleet.ID = uuid.NewSHA1(uuid.NameSpaceURL, []byte("dstack:fleet:"+fleet.ProjectName)).String()
+	fleet.ID = localFleetID(fleet.ProjectName)
 	for _, m := range machines {
-		fleet.Instances = append(fleet.Instances, Instance{ID: m.ID, ProjectName: m.ProjectName, Backend: encodeBackend(m.Backend),
-			InstanceType: encodeInstanceType(m.InstanceType), Name: m.Name, FleetID: fleet.ID, FleetName: fleetName, InstanceNum: m.InstanceNum,
-			Hostname: m.Hostname, Status: m.Status, Created: m.Created, Region: m.Region, Price: m.Price})
+		fleet.Instances = append(fleet.Instances, buildInstance(fleet, m))
 	}
 	return fleet
+}
+
+func buildInstance(fleet Fleet, m api.Instance) Instance {
+	return Instance{ID: m.ID, ProjectName: m.ProjectName, Backend: encodeBackend(m.Backend), InstanceType: new(encodeInstanceType(m.InstanceType)), Name: m.Name,
+		FleetID: fleet.ID, FleetName: fleet.Name, InstanceNum: m.InstanceNum, Hostname: m.Hostname, Status: m.Status, Unreachable: m.Unreachable,
+		Created: m.Created, Region: m.Region, Price: m.Price}
+}
+
+// BuildFleet returns a fleet of hosts.
+func BuildFleet(a wire.FleetAnswer) Fleet {
+	f := a.Fleet
+	fleet := Fleet{ID: string(f.ID), Name: f.Name, ProjectName: f.ProjectName, Spec: buildFleetSpec(f.Configuration), CreatedAt: api.NewTimestamp(f.CreatedAt),
+		Status: v018.FleetStatus(f), Instances: []Instance{}}
+	for i, m := range v018.BuildHosts(a) {
+		instance, h := buildInstance(fleet, m), f.Hosts[i]
+		instance.InstanceType = new(buildInstanceType(v018.HostOffer(h)))
+		if h.Check.Found.Hardware.CPUs == 0 {
+			instance.InstanceType = nil
+		}
+		if version := h.Check.Found.DriverVersion; version != "" {
+			instance.GPUDriver = &GPUDriver{version}
+		}
+		if m.Status == "terminated" { // the table of clients shows the reason
+			instance.TerminationReason, instance.TerminationReasonMessage = new(h.Check.Message), new(h.Check.Hint)
+		}
+		fleet.Instances = append(fleet.Instances, instance)
+	}
+	return fleet
+}
+
+func buildFleetSpec(f spec.Fleet) FleetSpec {
+	f = f.WithoutKeys()
+	c := FleetConfiguration{Type: "fleet", Name: string(f.Name), Env: &f.Env, SSH: f.SSH}
+	if c.Env == nil || *c.Env == nil {
+		c.Env = &spec.Env{}
+	}
+	if f.Placement != "" {
+		c.Placement = new(string(f.Placement))
+	}
+	return FleetSpec{Configuration: c, Profile: FleetProfile{defaultProfileName}}
+}
+
+// FleetRequestSpec is what a fleet is to be created with. The profile matters only to rented machines.
+type FleetRequestSpec struct {
+	Configuration     spec.Fleet   `json:"configuration"`
+	ConfigurationPath *string      `json:"configuration_path"`
+	Profile           *dstack.JSON `json:"profile"`
+	AutoCreated       bool         `json:"autocreated,omitempty"`
+}
+
+// GetFleetPlan is the body of fleets/get_plan. The answer has the specification as it was sent, with its keys: clients
+// apply what they are answered.
+type GetFleetPlan struct {
+	Spec SentFleetSpec `json:"spec"`
+}
+
+// SentFleetSpec is a FleetRequestSpec with its text.
+type SentFleetSpec struct {
+	FleetRequestSpec
+	sent json.RawMessage
+}
+
+// UnmarshalJSON reads a specification, and keeps the text.
+func (s *SentFleetSpec) UnmarshalJSON(text []byte) error {
+	s.sent = slices.Clone(text)
+	in, err := wire.Decode[FleetRequestSpec](text)
+	s.FleetRequestSpec = in
+	return err
+}
+
+// RequestSchema returns the schema of a specification.
+func (SentFleetSpec) RequestSchema() wire.Schema {
+	return wire.Schema{"type": "object", "required": []string{"configuration"}, "properties": wire.Schema{"configuration": wire.Schema{"type": "object"}}}
+}
+
+// DecodeGetFleetPlan returns the fleet to plan.
+func DecodeGetFleetPlan(in GetFleetPlan) (api.FleetRequest, error) {
+	return api.FleetRequest{Configuration: in.Spec.Configuration}, nil
+}
+
+// FleetPlanAnswer is the plan of a fleet.
+type FleetPlanAnswer struct {
+	Project, User string
+	Current       *wire.FleetAnswer // the fleet with the same name; nil: none
+}
+
+// FleetPlan answers fleets/get_plan.
+type FleetPlan struct {
+	ProjectName     string          `json:"project_name"`
+	User            string          `json:"user"`
+	Spec            json.RawMessage `json:"spec"`
+	EffectiveSpec   FleetSpec       `json:"effective_spec"`
+	CurrentResource *Fleet          `json:"current_resource"`
+	Offers          []Offer         `json:"offers"`
+	TotalOffers     int             `json:"total_offers"`
+	MaxOfferPrice   *float64        `json:"max_offer_price"`
+	Action          string          `json:"action"` // create, update
+}
+
+// BuildFleetPlan returns the plan of a fleet.
+func BuildFleetPlan(in GetFleetPlan, answer FleetPlanAnswer) FleetPlan {
+	plan := FleetPlan{ProjectName: answer.Project, User: answer.User, Spec: in.Spec.sent, EffectiveSpec: buildFleetSpec(in.Spec.Configuration), Offers: []Offer{}, Action: "create"}
+	plan.EffectiveSpec.ConfigurationPath = in.Spec.ConfigurationPath
+	if answer.Current != nil {
+		plan.Action = "update"
+		plan.CurrentResource = new(BuildFleet(*answer.Current))
+		plan.CurrentResource.Spec.ConfigurationPath = in.Spec.ConfigurationPath // clients compare both, and the path is not kept
+	}
+	return plan
+}
+
+// ApplyFleetPlan is the body of fleets/apply.
+type ApplyFleetPlan struct {
+	Plan  FleetPlanToApply `json:"plan"`
+	Force bool             `json:"force,omitempty"`
+}
+
+// FleetPlanToApply is a fleet, and the fleet that its user saw under this name.
+type FleetPlanToApply struct {
+	Spec            FleetRequestSpec `json:"spec"`
+	CurrentResource *dstack.JSON     `json:"current_resource"`
+}
+
+// DecodeApplyFleetPlan returns the fleet to apply.
+func DecodeApplyFleetPlan(in ApplyFleetPlan) (api.FleetRequest, error) {
+	return api.FleetRequest{Configuration: in.Plan.Spec.Configuration}, nil
+}
+
+// BuildAppliedFleet returns the fleet that was applied.
+func BuildAppliedFleet(_ ApplyFleetPlan, a wire.FleetAnswer) Fleet { return BuildFleet(a) }
+
+// ListInstances is the body of instances/list of all projects.
+type ListInstances struct {
+	ProjectNames    []string   `json:"project_names,omitempty"`
+	FleetIDs        []string   `json:"fleet_ids,omitempty"`
+	OnlyActive      bool       `json:"only_active,omitempty"`
+	IncludeImported bool       `json:"include_imported,omitempty"`
+	PrevCreatedAt   *time.Time `json:"prev_created_at"`
+	PrevID          *string    `json:"prev_id"`
+	Limit           *int       `json:"limit" minimum:"0" maximum:"1000"`
+	Ascending       bool       `json:"ascending,omitempty"`
+}
+
+// IsOptionalBody implements wire.OptionalBody.
+func (ListInstances) IsOptionalBody() {}
+
+// DecodeListInstances returns the query, which BuildInstances applies.
+func DecodeListInstances(ListInstances) (wire.Null, error) { return wire.Null{}, nil }
+
+// maxInstances is how many machines a list has.
+const maxInstances = 1000
+
+// BuildInstances returns the hosts of fleets, newest first.
+func BuildInstances(in ListInstances, answers []wire.FleetAnswer) []Instance {
+	list := []Instance{}
+	for _, a := range answers {
+		fleet := BuildFleet(a)
+		isNamed := slices.ContainsFunc(in.ProjectNames, func(name string) bool { return strings.EqualFold(name, fleet.ProjectName) })
+		if len(in.ProjectNames) > 0 && !isNamed || len(in.FleetIDs) > 0 && !slices.Contains(in.FleetIDs, fleet.ID) {
+			continue
+		}
+		for _, i := range fleet.Instances {
+			if !in.OnlyActive || i.Status != "terminated" && i.Status != "terminating" {
+				list = append(list, i)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Instance) int {
+		return cmp.Or(b.Created.Compare(a.Created.Time), strings.Compare(a.ID, b.ID))
+	})
+	if in.Ascending {
+		slices.Reverse(list)
+	}
+	if in.PrevID != nil {
+		if i := slices.IndexFunc(list, func(one Instance) bool { return one.ID == *in.PrevID }); i >= 0 {
+			list = list[i+1:]
+		}
+	}
+	return list[:min(len(list), valueOr(in.Limit, maxInstances))]
+}
+
+// GetInstance is the body of instances/get.
+type GetInstance struct {
+	ID string `json:"id"`
 }
 
 // encodeInstanceType returns a type from its form in 0.18.10.

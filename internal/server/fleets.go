@@ -1,0 +1,370 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/fleet"
+	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
+	"dstack/internal/spec"
+)
+
+// localFleet is the name under which later clients see the server's own machine.
+const localFleet = "default"
+
+// listFleets lists the fleets of a project.
+func (s *Server) listFleets(c *apiCall, _ wire.Null) ([]wire.FleetAnswer, error) {
+	return s.answerFleets(c, []dstack.Project{c.project})
+}
+
+// listAllFleets lists the fleets of all projects that the caller may see.
+func (s *Server) listAllFleets(c *apiCall, _ wire.Null) ([]wire.FleetAnswer, error) {
+	projects, err := s.listVisibleProjects(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.answerFleets(c, projects)
+}
+
+func (s *Server) answerFleets(c *apiCall, projects []dstack.Project) ([]wire.FleetAnswer, error) {
+	ids := make([]dstack.ProjectID, len(projects))
+	for i, p := range projects {
+		ids[i] = p.ID
+	}
+	fleets, err := s.store.ListFleets(c.ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	replicas, err := s.store.HostReplicas(c.ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]wire.FleetAnswer, len(fleets))
+	for i, f := range fleets {
+		answers[i] = wire.FleetAnswer{Fleet: f, Replicas: replicas}
+	}
+	return answers, nil
+}
+
+// answerFleet adds the replicas to a fleet of the project of a call.
+func (s *Server) answerFleet(c *apiCall, f dstack.Fleet) (wire.FleetAnswer, error) {
+	replicas, err := s.store.HostReplicas(c.ctx, []dstack.ProjectID{f.Project})
+	return wire.FleetAnswer{Fleet: f, Replicas: replicas}, err
+}
+
+func (s *Server) getFleet(c *apiCall, in wire.FleetName) (wire.FleetAnswer, error) {
+	if in.ID == "" {
+		f, err := s.store.FindFleet(c.ctx, c.project.ID, in.Name)
+		if err != nil {
+			return wire.FleetAnswer{}, toFleetNotFoundError(err)
+		}
+		return s.answerFleet(c, f)
+	}
+	answers, err := s.listFleets(c, wire.Null{})
+	if err != nil {
+		return wire.FleetAnswer{}, err
+	}
+	for _, a := range answers {
+		if string(a.Fleet.ID) == in.ID {
+			return a, nil
+		}
+	}
+	return wire.FleetAnswer{}, toFleetNotFoundError(&dstack.Error{Kind: dstack.NotFound, Message: "there is no such fleet", Hint: "list them: dstack fleet list"})
+}
+
+// toFleetNotFoundError gives an error of kind NotFound the message of 0.18.10.
+func toFleetNotFoundError(err error) error {
+	if dstack.KindOf(err) != dstack.NotFound {
+		return err
+	}
+	return wire.Error{Msg: "Resource not found", Err: err}
+}
+
+// createFleet applies a fleet that does not exist yet.
+func (s *Server) createFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error) {
+	if in.Name != "" {
+		_, err := s.store.FindFleet(c.ctx, c.project.ID, string(in.Name))
+		if err == nil {
+			return wire.FleetAnswer{}, wire.Error{Code: "resource_exists", Msg: "Resource exists", Err: &dstack.Error{Kind: dstack.Conflict,
+				Message: fmt.Sprintf("a fleet named %q exists", string(in.Name)), Hint: "delete it first: dstack fleet delete " + string(in.Name)}}
+		}
+		if dstack.KindOf(err) != dstack.NotFound {
+			return wire.FleetAnswer{}, err
+		}
+	}
+	return s.putFleet(c, in)
+}
+
+// putFleet creates a fleet, or replaces the configuration of one.
+func (s *Server) putFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error) {
+	f, err := s.buildFleet(c, in)
+	if err != nil {
+		return wire.FleetAnswer{}, err
+	}
+	if f.Name == "" {
+		s.namingMu.Lock()
+		defer s.namingMu.Unlock()
+		if err := s.nameFleet(c, &f); err != nil {
+			return wire.FleetAnswer{}, err
+		}
+	}
+	applied, err := s.store.ApplyFleet(c.ctx, f, now())
+	s.audit(c, "fleet applied", slog.String("project", c.project.Name), slog.String("fleet", f.Name), slog.Int("hosts", len(f.Hosts)))
+	if err != nil {
+		return wire.FleetAnswer{}, err
+	}
+	s.notifyHosts()
+	return s.answerFleet(c, applied)
+}
+
+// nameFleet generates the name of a fleet.
+func (s *Server) nameFleet(c *apiCall, f *dstack.Fleet) error {
+	fleets, err := s.store.ListFleets(c.ctx, []dstack.ProjectID{c.project.ID})
+	if err != nil {
+		return err
+	}
+	taken := map[string]bool{}
+	for _, other := range fleets {
+		taken[other.Name] = true
+	}
+	f.Name = generateName(taken)
+	f.Configuration.Name = spec.Text(f.Name)
+	return nil
+}
+
+// buildFleet checks a configuration, and returns the fleet that it describes,
+// without a name if it has none.
+func (s *Server) buildFleet(c *apiCall, in spec.Fleet) (dstack.Fleet, error) {
+	f := dstack.Fleet{Project: c.project.ID, ProjectName: c.project.Name, Name: string(in.Name), Configuration: in, Author: c.user.Name}
+	refuse := func(message, hint string) (dstack.Fleet, error) {
+		return dstack.Fleet{}, &dstack.Error{Kind: dstack.Invalid, Message: message, Hint: hint}
+	}
+	if problems := in.Unsupported(); len(problems) > 0 {
+		return dstack.Fleet{}, newUnsupportedError(problems)
+	}
+	if in.SSH == nil {
+		return refuse("No ssh_config or nodes specified", "add ssh_config: {user: ubuntu, hosts: [192.0.2.10]}")
+	}
+	if f.Name == localFleet {
+		return refuse("a fleet cannot be called "+localFleet, "later clients see the server's own machine under this name; choose another one")
+	}
+	env := map[string]string{}
+	for _, v := range in.Env {
+		if v.Open {
+			return refuse("this environment variable has no value: "+v.Name, "set it in the environment of dstack apply, or with -e NAME=VALUE")
+		}
+		env[v.Name] = v.Value
+	}
+	for _, login := range in.SSH.Logins() {
+		if login.User == "" {
+			return refuse("No ssh user specified for host "+login.Name, "write user: below ssh_config:")
+		}
+		if login.Jump != nil && login.Jump.User == "" {
+			return refuse("No ssh user specified for jump host "+login.Jump.Name, "write user: below proxy_jump:")
+		}
+		f.Hosts = append(f.Hosts, buildHost(login, env))
+	}
+	return f, nil
+}
+
+func buildHost(login spec.SSHLogin, env map[string]string) dstack.Host {
+	h := dstack.Host{Name: login.Name, Env: env, Login: buildLogin(login)}
+	if login.Jump != nil {
+		jump := buildLogin(*login.Jump)
+		h.Jump = &jump
+	}
+	return h
+}
+
+func buildLogin(login spec.SSHLogin) dstack.SSHLogin {
+	return dstack.SSHLogin{Address: login.Address(), User: login.User, PrivateKey: login.Key.Private(), Fingerprints: login.HostKeys}
+}
+
+func (s *Server) deleteFleets(c *apiCall, in api.DeleteFleets) (wire.Null, error) {
+	err := s.store.DeleteFleets(c.ctx, c.project.ID, in.Names, now())
+	s.audit(c, "fleets deleted", slog.String("project", c.project.Name), slog.String("fleets", strings.Join(in.Names, ",")), slog.Bool("refused", err != nil))
+	if err == nil {
+		s.notifyHosts()
+	}
+	return wire.Null{}, toFleetNotFoundError(err)
+}
+
+func (s *Server) deleteFleetInstances(c *apiCall, in api.DeleteFleetInstances) (wire.Null, error) {
+	err := s.store.DeleteHosts(c.ctx, c.project.ID, in.Name, in.InstanceNums, now())
+	s.audit(c, "fleet instances deleted", slog.String("project", c.project.Name), slog.String("fleet", in.Name), slog.Bool("refused", err != nil))
+	if err == nil {
+		s.notifyHosts()
+	}
+	return wire.Null{}, toFleetNotFoundError(err)
+}
+
+// drainFleet drains hosts of a fleet, or uses them again.
+func (s *Server) drainFleet(c *apiCall, in api.DrainRequest) (wire.FleetAnswer, error) {
+	f, err := s.store.SetDraining(c.ctx, c.project.ID, in.Name, in.InstanceNums, in.Drain, now())
+	if err != nil {
+		return wire.FleetAnswer{}, toFleetNotFoundError(err)
+	}
+	s.audit(c, "fleet drained", slog.String("project", c.project.Name), slog.String("fleet", in.Name), slog.Bool("drain", in.Drain))
+	s.notifyHosts()
+	return s.answerFleet(c, f)
+}
+
+// notifyHosts wakes whatever waits for a change, and the check of hosts.
+func (s *Server) notifyHosts() {
+	s.wakeHosts()
+	s.notifyChange()
+}
+
+// previewFleet returns what applying a fleet would do.
+func (s *Server) previewFleet(c *apiCall, in api.FleetRequest) (api.FleetPreview, error) {
+	f, err := s.buildFleet(c, in.Configuration)
+	if err != nil {
+		return api.FleetPreview{}, err
+	}
+	p := api.FleetPreview{Project: c.project.Name, User: c.user.Name, Name: f.Name, IsChanged: true, Hosts: []api.HostChange{}}
+	var answer wire.FleetAnswer
+	if f.Name != "" {
+		current, err := s.store.FindFleet(c.ctx, c.project.ID, f.Name)
+		switch {
+		case err == nil:
+			if answer, err = s.answerFleet(c, current); err != nil {
+				return p, err
+			}
+			p.Current = new(buildFleetView(answer))
+			p.IsChanged = !hasSameConfiguration(f.Configuration, current.Configuration)
+		case dstack.KindOf(err) != dstack.NotFound:
+			return p, err
+		}
+	}
+	p.Hosts = append(p.Hosts, buildHostChanges(answer, f.Hosts)...)
+	return p, nil
+}
+
+// hasSameConfiguration reports whether two configurations are equal, apart from keys.
+func hasSameConfiguration(a, b spec.Fleet) bool {
+	first, err1 := a.WithoutKeys().SourceJSON()
+	second, err2 := b.WithoutKeys().SourceJSON()
+	return err1 == nil && err2 == nil && slices.Equal(first, second)
+}
+
+// buildHostChanges compares the hosts of a fleet with those of a configuration.
+func buildHostChanges(current wire.FleetAnswer, wanted []dstack.Host) []api.HostChange {
+	var changes []api.HostChange
+	kept := map[dstack.InstanceID]bool{}
+	for i, was := range fleet.MatchHosts(current.Fleet.Hosts, wanted) {
+		change := newHostChange(api.HostAdded, wanted[i])
+		change.NeedsKey, change.NeedsJump = true, wanted[i].Jump != nil
+		if was != nil {
+			kept[was.ID] = true
+			change.Action, change.NeedsKey = api.HostKept, false
+			change.NeedsJump = wanted[i].Jump != nil && (was.Jump == nil || was.Jump.Address != wanted[i].Jump.Address || was.Jump.User != wanted[i].Jump.User)
+			if was.IsLeaving {
+				change.Action = api.HostAdded
+			}
+		}
+		changes = append(changes, change)
+	}
+	for _, h := range current.Fleet.Hosts {
+		if !kept[h.ID] && !h.IsLeaving {
+			change := newHostChange(api.HostRemoved, h)
+			change.Replicas = current.Replicas[h.ID]
+			changes = append(changes, change)
+		}
+	}
+	return changes
+}
+
+func newHostChange(action api.HostAction, h dstack.Host) api.HostChange {
+	change := api.HostChange{Action: action, Name: h.Name, Address: h.Login.Address, User: h.Login.User}
+	if h.Jump != nil {
+		change.Jump = h.Jump.Address
+	}
+	return change
+}
+
+func (s *Server) applyFleet(c *apiCall, in api.FleetRequest) (wire.FleetAnswer, error) {
+	return s.putFleet(c, in.Configuration)
+}
+
+// listFleetViews returns fleets as our command line shows them.
+func (s *Server) listFleetViews(c *apiCall, in api.FleetViewsRequest) ([]api.FleetView, error) {
+	answers, err := s.listFleets(c, wire.Null{})
+	if err != nil {
+		return nil, err
+	}
+	views := []api.FleetView{}
+	for _, a := range answers {
+		if len(in.Names) == 0 || slices.Contains(in.Names, a.Fleet.Name) {
+			views = append(views, buildFleetView(a))
+		}
+	}
+	slices.SortFunc(views, func(a, b api.FleetView) int { return strings.Compare(a.Name, b.Name) })
+	return views, nil
+}
+
+// maskedValue stands in place of the values of variables.
+const maskedValue = "•••"
+
+// buildFleetView returns a fleet as our command line shows it.
+func buildFleetView(a wire.FleetAnswer) api.FleetView {
+	f := a.Fleet
+	v := api.FleetView{ID: string(f.ID), Project: f.ProjectName, Name: f.Name, User: f.Author, CreatedAt: f.CreatedAt, AppliedAt: f.AppliedAt,
+		IsDeleting: f.IsDeleting, Hosts: []api.HostView{}}
+	shown := f.Configuration.WithoutKeys()
+	shown.Env = slices.Clone(shown.Env)
+	for i := range shown.Env {
+		shown.Env[i].Value = maskedValue
+	}
+	v.Configuration, _ = json.Marshal(shown) // what was read from JSON can be written
+	for _, h := range f.Hosts {
+		v.Hosts = append(v.Hosts, buildHostView(h, a.Replicas[h.ID]))
+	}
+	return v
+}
+
+func buildHostView(h dstack.Host, replicas []string) api.HostView {
+	check, found := h.Check, h.Check.Found
+	v := api.HostView{ID: string(h.ID), Num: h.Num, Name: h.Name, Address: h.Login.Address, User: h.Login.User,
+		HostKey: dstack.HostKeyFingerprint(h.Login.HostKey), Status: hostViewStatus(h, len(replicas)), IsDraining: h.IsDraining, IsLeaving: h.IsLeaving,
+		Since: check.Since, CheckedAt: nullIfZero(check.CheckedAt), NextCheckAt: nullIfZero(check.NextAt), IsChecked: h.IsChecked(),
+		Warnings: found.Warnings, Replicas: append([]string{}, replicas...)}
+	if check.Status == dstack.HostFailed || check.Status == dstack.HostUnreachable {
+		v.Step, v.Message, v.Hint = string(check.Step), check.Message, check.Hint
+	}
+	if h.Jump != nil {
+		v.Jump, v.JumpUser, v.JumpHostKey = h.Jump.Address, h.Jump.User, dstack.HostKeyFingerprint(h.Jump.HostKey)
+	}
+	hw := found.Hardware
+	v.Found = api.HostFound{System: found.System, DockerVersion: found.DockerVersion, DockerAPI: found.DockerAPI, DockerAccess: string(found.DockerAccess),
+		DriverVersion: found.DriverVersion, CPUs: hw.CPUs, Arch: hw.Arch, MemoryMiB: hw.MemoryMiB, DiskMiB: hw.DiskMiB}
+	for _, g := range hw.GPUs {
+		v.Found.GPUs = append(v.Found.GPUs, api.HostGPU{ID: g.ID, Vendor: g.Maker, Name: g.Name, MemoryMiB: g.MemoryMiB})
+	}
+	return v
+}
+
+// hostViewStatus returns the status of a host for the user.
+func hostViewStatus(h dstack.Host, replicas int) api.HostStatus {
+	switch {
+	case h.IsLeaving:
+		return api.HostStatusLeaving
+	case h.Check.Status == dstack.HostFailed:
+		return api.HostStatusFailed
+	case h.Check.Status == dstack.HostUnreachable:
+		return api.HostStatusUnreachable
+	case h.Check.Status == dstack.HostPending:
+		return api.HostStatusChecking
+	case h.IsDraining && replicas > 0:
+		return api.HostStatusDraining
+	case h.IsDraining:
+		return api.HostStatusDrained
+	case replicas > 0:
+		return api.HostStatusBusy
+	}
+	return api.HostStatusIdle
+}

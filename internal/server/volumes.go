@@ -1,0 +1,265 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/volume"
+	"dstack/internal/dstack"
+	"dstack/internal/human"
+	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v018"
+	"dstack/internal/spec"
+)
+
+// listProjectVolumes lists the volumes of a project by name.
+func (s *Server) listProjectVolumes(c *apiCall, _ wire.Null) ([]dstack.Volume, error) {
+	return s.store.Volumes(c.ctx, c.project.ID)
+}
+
+// listVolumes lists a page of the volumes that the caller may see, newest first.
+func (s *Server) listVolumes(c *apiCall, in api.ListVolumes) ([]dstack.Volume, error) {
+	projects, err := s.listVisibleProjects(c)
+	if err != nil {
+		return nil, err
+	}
+	var ids []dstack.ProjectID
+	for _, p := range projects {
+		if in.ProjectName == nil || strings.EqualFold(p.Name, *in.ProjectName) {
+			ids = append(ids, p.ID)
+		}
+	}
+	found, err := s.store.VolumesOf(c.ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	return selectVolumes(found, in), nil
+}
+
+// selectVolumes returns the page of volumes, the newest of which comes first, that a query asks for.
+func selectVolumes(found []dstack.Volume, in api.ListVolumes) []dstack.Volume {
+	limit := 100
+	if in.Limit != nil {
+		limit = *in.Limit
+	}
+	if in.Ascending {
+		slices.Reverse(found)
+	}
+	page := []dstack.Volume{}
+	for _, v := range found {
+		if in.OnlyActive && v.Status == dstack.VolumeFailed || !isBeyond(v, in) || len(page) == limit {
+			continue
+		}
+		page = append(page, v)
+	}
+	return page
+}
+
+// isBeyond reports whether a volume comes after the last one of the page before.
+func isBeyond(v dstack.Volume, in api.ListVolumes) bool {
+	if in.PrevCreatedAt == nil {
+		return true
+	}
+	order := v.CreatedAt.Compare(*in.PrevCreatedAt)
+	if in.Ascending {
+		return order > 0 || order == 0 && in.PrevID != nil && string(v.ID) < *in.PrevID
+	}
+	return order < 0 || order == 0 && in.PrevID != nil && string(v.ID) > *in.PrevID
+}
+
+func (s *Server) getVolume(c *apiCall, in api.VolumeName) (dstack.Volume, error) {
+	found, err := s.store.Volumes(c.ctx, c.project.ID)
+	if err != nil {
+		return dstack.Volume{}, err
+	}
+	var names []string
+	for _, v := range found {
+		if v.Name == in.Name {
+			return v, nil
+		}
+		names = append(names, v.Name)
+	}
+	hint := "list them: dstack volume list"
+	if near := human.Nearest(in.Name, names); near != "" {
+		hint = "did you mean " + near + "?"
+	}
+	return dstack.Volume{}, wire.Error{Msg: "Volume not found", Err: &dstack.Error{Kind: dstack.NotFound, Hint: hint,
+		Message: fmt.Sprintf("there is no volume %s in project %s", quote(in.Name), c.project.Name)}}
+}
+
+// createVolume creates a volume. It fails if the project has one of the name.
+func (s *Server) createVolume(c *apiCall, in api.CreateVolume) (dstack.Volume, error) {
+	v, err := s.newVolume(c, in.Configuration)
+	if err != nil {
+		return dstack.Volume{}, err
+	}
+	err = s.store.CreateVolume(c.ctx, v, now())
+	if dstack.KindOf(err) == dstack.Conflict {
+		return dstack.Volume{}, wire.Error{Code: "resource_exists", Msg: "Resource exists", Err: err}
+	}
+	if err != nil {
+		return dstack.Volume{}, err
+	}
+	s.notifyChange()
+	return s.store.Volume(c.ctx, v.ID)
+}
+
+// applyVolume creates a volume, unless it exists with the same configuration.
+func (s *Server) applyVolume(c *apiCall, in api.CreateVolume) (api.AppliedVolume, error) {
+	if name := string(in.Configuration.Name); name != "" {
+		found, err := s.getVolume(c, api.VolumeName{Name: name})
+		if err == nil {
+			return api.AppliedVolume{Volume: v018.BuildVolume(found)}, checkUnchanged(found, in.Configuration)
+		}
+		if dstack.KindOf(err) != dstack.NotFound {
+			return api.AppliedVolume{}, err
+		}
+	}
+	created, err := s.createVolume(c, in)
+	return api.AppliedVolume{Volume: v018.BuildVolume(created), Created: true}, err
+}
+
+// newVolume returns a new volume on the machine that its configuration asks for.
+func (s *Server) newVolume(c *apiCall, conf spec.Volume) (dstack.Volume, error) {
+	if problems := conf.Unsupported(); len(problems) > 0 {
+		return dstack.Volume{}, newUnsupportedError(problems)
+	}
+	if conf.Name == "" {
+		name, err := s.nameVolume(c)
+		if err != nil {
+			return dstack.Volume{}, err
+		}
+		conf.Name = spec.Text(name)
+	}
+	if err := spec.CheckName(string(conf.Name)); err != nil {
+		return dstack.Volume{}, wire.Error{Msg: formatNameError(string(conf.Name)), Err: toInvalidError(err)}
+	}
+	if conf.VolumeID != "" && conf.Backend == spec.BackendLocal && !c.isGlobalAdmin() {
+		return dstack.Volume{}, &dstack.Error{Kind: dstack.Forbidden,
+			Message: "only global admins may register folders of the server's own machine as volumes",
+			Hint:    "use size in place of volume_id, or ask a global admin to apply the volume"}
+	}
+	offers, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
+	machine, err := volume.ChooseMachine(conf, offers)
+	if err != nil && len(notes) > 0 && dstack.KindOf(err) == dstack.NotFound {
+		return dstack.Volume{}, &dstack.Error{Kind: dstack.Unavailable, Message: err.Error() + ": " + strings.Join(notes, "; "), Hint: "try again later"}
+	}
+	if err != nil {
+		return dstack.Volume{}, err
+	}
+	v := dstack.Volume{
+		ID: dstack.VolumeID(uuid.NewString()), Project: c.project.ID, Name: string(conf.Name), User: c.user.Name, Configuration: conf,
+		Backend: machine.Key, Instance: machine.OwnedInstance, Machine: machine.Type, Fleet: machine.Fleet, Host: machine.Host,
+		Region: machine.Region, Status: dstack.VolumeSubmitted,
+	}
+	if conf.VolumeID != "" {
+		v.IsExternal, v.ExternalID = true, string(conf.VolumeID)
+	} else if conf.Size != nil {
+		v.SizeMiB = int64(*conf.Size) * 1024
+	}
+	return v, nil
+}
+
+// nameVolume returns a generated name that no volume of the project has.
+func (s *Server) nameVolume(c *apiCall) (string, error) {
+	found, err := s.store.ReadVolumes(c.ctx, c.project.ID)
+	taken := map[string]bool{}
+	for _, v := range found {
+		taken[v.Name] = true
+	}
+	return generateName(taken), err
+}
+
+// checkUnchanged returns an error if a volume exists with another configuration. Nothing of a volume can be changed: its
+// data stays as it is.
+func checkUnchanged(v dstack.Volume, conf spec.Volume) error {
+	is := v.Configuration
+	var differ []string
+	compare := func(what, now, wanted string) {
+		if now != wanted {
+			differ = append(differ, fmt.Sprintf("%s is %s, not %s", what, cmp.Or(now, "none"), cmp.Or(wanted, "none")))
+		}
+	}
+	compare("backend", is.Backend, conf.Backend)
+	compare("size", formatSize(is.Size), formatSize(conf.Size))
+	compare("volume_id", string(is.VolumeID), string(conf.VolumeID))
+	if wanted := conf.Machine(); wanted != "" && wanted != is.Machine() && !isMachineOf(v, wanted) {
+		compare("host", v.Machine, wanted)
+	}
+	if v.Status == dstack.VolumeDeleting {
+		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the volume %s is being deleted: %s", v.Name, v.Reason),
+			Hint: "apply it again when it is gone: dstack volume list"}
+	}
+	if len(differ) == 0 {
+		return nil
+	}
+	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the volume %s exists with another configuration: %s", v.Name, strings.Join(differ, ", ")),
+		Hint: "a volume cannot be changed, because its data would have to move: use another name, or delete it with its data first: " +
+			"dstack volume delete " + v.Name}
+}
+
+// isMachineOf reports whether a name is one of the machine of a volume.
+func isMachineOf(v dstack.Volume, name string) bool {
+	return strings.EqualFold(name, v.Machine) || strings.EqualFold(name, v.Fleet+"/"+v.Machine) || v.Fleet == "" && strings.EqualFold(name, v.Region)
+}
+
+func formatSize(size *spec.GB) string {
+	if size == nil {
+		return ""
+	}
+	return fmt.Sprintf("%gGB", float64(*size))
+}
+
+// maxDeletionWait limits how long volumes/delete waits until the volumes are gone: clients create them again at once.
+const maxDeletionWait = 20 * time.Second
+
+// deletionPoll is how often the volumes are read meanwhile: another server may delete them.
+const deletionPoll = time.Second
+
+// deleteVolumes deletes volumes with their data, and waits until they are gone.
+func (s *Server) deleteVolumes(c *apiCall, in api.DeleteVolumes) (wire.Null, error) {
+	names := slices.Compact(slices.Sorted(slices.Values(in.Names)))
+	err := s.store.DeleteVolumes(c.ctx, c.project.ID, names, c.user.Name, now())
+	if dstack.KindOf(err) == dstack.Conflict {
+		return wire.Null{}, wire.Error{Msg: fmt.Sprintf("Failed to delete volume %s. Volume is in use.", strings.Join(names, ", ")), Err: err}
+	}
+	if err != nil {
+		return wire.Null{}, err
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, maxDeletionWait)
+	defer cancel()
+	s.notifyChange()
+	for {
+		changed := s.broadcast.Changed()
+		left, err := s.store.ReadVolumes(ctx, c.project.ID)
+		if err != nil || !slices.ContainsFunc(left, func(v dstack.Volume) bool { return slices.Contains(names, v.Name) }) {
+			return wire.Null{}, nil // it is deleted in any case
+		}
+		select {
+		case <-changed:
+		case <-time.After(deletionPoll):
+		case <-ctx.Done():
+			return wire.Null{}, nil
+		}
+	}
+}
+
+// readMountedVolumes returns the volumes of the project, if a service mounts any. It returns an error if no machine can
+// have all that the service mounts.
+func (s *Server) readMountedVolumes(c *apiCall, conf spec.Service) ([]dstack.Volume, error) {
+	if len(conf.Volumes) == 0 {
+		return nil, nil
+	}
+	volumes, err := s.store.ReadVolumes(c.ctx, c.project.ID)
+	if err != nil {
+		return nil, err
+	}
+	return volumes, volume.CheckMounts(conf, c.project.Name, volumes)
+}
