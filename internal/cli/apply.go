@@ -61,6 +61,16 @@ func (a *app) applyOther(ctx context.Context, name string, flags *applyFlags, ar
 	if err != nil {
 		return false, nil //nolint:nilerr // reported with the other problems of the command
 	}
+	fleet, err := a.readFleet(file, flags)
+	if err != nil {
+		return false, err
+	}
+	if fleet != nil {
+		if len(args) > 0 {
+			return true, invalidInput("leave them out", "arguments do not fit a fleet")
+		}
+		return true, fleet.run(ctx)
+	}
 	volume, err := a.readVolume(file, flags)
 	if volume == nil || err != nil {
 		return false, err

@@ -18,12 +18,14 @@ import (
 
 // applyManyCommand is one `dstack apply` of several files: all are checked and planned
 // together, confirmed once and then submitted in order. Their output is not followed.
-// Volumes come first, because services mount them.
+// Fleets and volumes come first, because services run on the hosts of the ones and mount the others.
 type applyManyCommand struct {
 	*app
 	flags   applyFlags
 	client  *api.Client
 	project string
+	fleets  []*applyFleetCommand
+	applied []*api.FleetView // of fleets, after they were applied
 	volumes []*applyVolumeCommand
 	created []*api.Volume // of volumes, after they were applied
 	runs    []*plannedRun // in the order of the files
@@ -52,6 +54,9 @@ func (m *applyManyCommand) run(ctx context.Context, args []string) error {
 	}
 	defer client.Close()
 	m.client, m.project = client, project
+	if yes, err := m.applyFleets(ctx); err != nil || !yes {
+		return err
+	}
 	if yes, err := m.applyVolumes(ctx); err != nil || !yes {
 		return err
 	}
@@ -92,6 +97,14 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 	flags.name = ""
 	for _, name := range names {
 		if file, err := m.readSource(name); err == nil {
+			fleet, err := m.readFleet(file, &flags)
+			problems = appendNew(problems, asFileProblems(name, err))
+			if fleet != nil {
+				m.fleets = append(m.fleets, fleet)
+			}
+			if fleet != nil || err != nil {
+				continue
+			}
 			volume, err := m.readVolume(file, &flags)
 			problems = appendNew(problems, asFileProblems(name, err))
 			if volume != nil {
@@ -122,6 +135,24 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 	return problemsError(problems)
 }
 
+// applyFleets applies the fleets of all files, and follows the checks of their hosts. A host that cannot be used is an
+// error. It returns false if the user does not want one of them.
+func (m *applyManyCommand) applyFleets(ctx context.Context) (bool, error) {
+	for _, f := range m.fleets {
+		view, err := f.apply(ctx, m.client, m.project)
+		if err != nil {
+			m.printErrors([]error{&fileError{f.file.name, err}})
+			m.printInfo("no run was submitted")
+			return false, &reportedError{err}
+		}
+		if view == nil {
+			return false, nil
+		}
+		m.applied = append(m.applied, view)
+	}
+	return true, nil
+}
+
 // applyVolumes applies the volumes of all files, and waits until they are active. It returns false if the user does not
 // want one of them.
 func (m *applyManyCommand) applyVolumes(ctx context.Context) (bool, error) {
@@ -146,6 +177,9 @@ func (m *applyManyCommand) printApplied() error {
 		return nil
 	}
 	applied := []any{}
+	for _, f := range m.applied {
+		applied = append(applied, f)
+	}
 	for _, v := range m.created {
 		applied = append(applied, v)
 	}

@@ -120,6 +120,9 @@ func TestDecideReplica_Away(t *testing.T) {
 			if err != nil || step.To != c.to || !strings.Contains(string(step.Reason), c.reason) || step.NewAttempt {
 				t.Errorf("got %+v, %v", step, err)
 			}
+			if step.To == dstack.ReplicaTerminating && c.status == dstack.ReplicaDraining && !step.Due.Equal(now) {
+				t.Error("it is not due at once")
+			}
 			if step.To == c.status && (step.Due.IsZero() || step.Due.After(now.Add(10*time.Second))) {
 				t.Errorf("due in %s", step.Due.Sub(now))
 			}
