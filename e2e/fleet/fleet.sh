@@ -25,6 +25,7 @@
 #
 # It needs root, Linux, and the packages docker.io, openssh-server, openssh-client, sudo, iproute2, iptables, tini, procps.
 set -uo pipefail
+unset "${!DOCKER_@}" # a DOCKER_HOST would be used on the hosts, too
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${FLEET_DIR:?the folder of the hosts}
 PATH=$PATH:/usr/sbin:/sbin

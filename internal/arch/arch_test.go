@@ -61,7 +61,7 @@ var packages = []entry{
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
-	{"internal/engine/enginetest", "dstack engine"},
+	{"internal/engine/enginetest", "dstack dial engine"},
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
@@ -96,7 +96,7 @@ var packages = []entry{
 
 	// The command line.
 	{"internal/gitignore", ""},
-	{"internal/cli", "human spec dstack api loop jinja chattemplate gitignore"},
+	{"internal/cli", "human spec dstack sshclient api loop jinja chattemplate gitignore"},
 	{"cmd/dstack", "*"},
 }
 

@@ -43,12 +43,42 @@ func newApplyCommand(a *app) *cobra.Command {
 			if len(job.flags.files) > 0 {
 				job.file = job.flags.files[0]
 			}
+			if done, err := a.applyOther(c.Context(), job.file, &job.flags, args); done || err != nil {
+				return err
+			}
 			return job.run(c.Context(), args)
 		},
 	}
 	job.flags.addTo(c)
 	a.addProjectFlags(c)
 	return c
+}
+
+// applyOther applies a file that is not the configuration of a service. done is false if it is one, or if it cannot be
+// read, which the command for services reports.
+func (a *app) applyOther(ctx context.Context, name string, flags *applyFlags, args []string) (done bool, err error) {
+	file, err := a.readSource(name)
+	if err != nil {
+		return false, nil //nolint:nilerr // reported with the other problems of the command
+	}
+	fleet, err := a.readFleet(file, flags)
+	if err != nil {
+		return false, err
+	}
+	if fleet != nil {
+		if len(args) > 0 {
+			return true, invalidInput("leave them out", "arguments do not fit a fleet")
+		}
+		return true, fleet.run(ctx)
+	}
+	volume, err := a.readVolume(file, flags)
+	if volume == nil || err != nil {
+		return false, err
+	}
+	if len(args) > 0 {
+		return true, invalidInput("leave them out", "arguments do not fit a volume")
+	}
+	return true, volume.run(ctx)
 }
 
 // applyCommand is one `dstack apply`, from the file to the running service.

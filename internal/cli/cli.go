@@ -43,7 +43,8 @@ type app struct {
 	env     func(string) (string, bool)
 	dir     string
 	home    string
-	project string // --project
+	project string      // --project
+	input   *sourceFile // the input, after it was read
 	verbose bool
 	noColor bool
 
@@ -84,7 +85,7 @@ func New(o Options) *cobra.Command {
 		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
-		newUserCommand(a), newProjectCommand(a), newSecretCommand(a),
+		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newFleetCommand(a), newVolumeCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {

@@ -57,7 +57,7 @@ func (s *Server) listOwnMachines(c *apiCall) ([]api.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, dstack.Requirements{})
+	offers, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
 	machines := []api.Instance{}
 	for _, o := range offers {
 		if o.OwnedInstance != "" && o.Fleet == "" {
@@ -134,7 +134,7 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	if err != nil {
 		return wire.PlanAnswer{}, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+	offers, _ := s.collectOffers(c.ctx, c.project, need)
 	ranking := placement.Rank(need, offers, used)
 	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
 		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: ranking.Placements(maxPlanPlacements),

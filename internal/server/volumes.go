@@ -146,7 +146,7 @@ func (s *Server) newVolume(c *apiCall, conf spec.Volume) (dstack.Volume, error) 
 			Message: "only global admins may register folders of the server's own machine as volumes",
 			Hint:    "use size in place of volume_id, or ask a global admin to apply the volume"}
 	}
-	offers, notes := s.collectOffers(c.ctx, c.project.Name, dstack.Requirements{Project: c.project.ID})
+	offers, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
 	machine, err := volume.ChooseMachine(conf, offers)
 	if err != nil && len(notes) > 0 && dstack.KindOf(err) == dstack.NotFound {
 		return dstack.Volume{}, &dstack.Error{Kind: dstack.Unavailable, Message: err.Error() + ": " + strings.Join(notes, "; "), Hint: "try again later"}

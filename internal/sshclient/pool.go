@@ -52,7 +52,7 @@ func (c *Client) tryAcquire(sessions int) (*link, *loginResult, error) {
 		return nil, nil, c.closedError()
 	}
 	for _, l := range c.links {
-		if l.lossReason == nil && l.channels < l.maxChannels && (sessions == 0 || l.sessions < min(sessions, l.maxSessions)) {
+		if l.lossReason == nil && !l.isLost() && l.channels < l.maxChannels && (sessions == 0 || l.sessions < min(sessions, l.maxSessions)) {
 			l.reserve(sessions > 0)
 			return l, nil, nil
 		}
@@ -114,12 +114,12 @@ const minFullChannels = 32
 func (c *Client) runLogin(result *loginResult) {
 	l, err := c.logIn(c.ctx)
 	if err == nil {
-		l.warmUp(c.ctx)
-		if !c.addLink(l) {
+		if !c.tasks.start(l.serve) { // the client is closed
 			l.close(c.closedError())
-			l.tasks.stop()
-			err = c.closedError()
+			l.serve()
 		}
+		l.warmUp(c.ctx)
+		err = c.addLink(l)
 	}
 	c.mu.Lock()
 	c.loggingIn, result.err = nil, err
@@ -134,21 +134,27 @@ func (c *Client) runLogin(result *loginResult) {
 	}
 }
 
-// addLink adds a connection, unless the client is closed.
-func (c *Client) addLink(l *link) bool {
+// addLink adds a connection, unless the client is closed, or the connection lost again.
+func (c *Client) addLink(l *link) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.isClosed || !c.tasks.start(l.serve) {
-		return false
+	switch {
+	case c.isClosed:
+		l.lossReason = c.closedError()
+		_ = l.net.Close()
+		return l.lossReason
+	case l.isLost():
+		return l.lostLocked(nil)
 	}
 	c.links = append(c.links, l)
 	c.last = lastState{answer: c.last.answer}
-	return true
+	return nil
 }
 
 // removeLink removes a connection that has ended.
 func (c *Client) removeLink(l *link) {
 	c.mu.Lock()
+	isAdded := slices.Contains(c.links, l)
 	c.links = slices.DeleteFunc(c.links, func(other *link) bool { return other == l })
 	if read := l.net.lastRead(); read.After(c.last.answer) {
 		c.last.answer = read
@@ -158,7 +164,7 @@ func (c *Client) removeLink(l *link) {
 		c.mustHold = true // UnusedConnectionTimeout looks like this
 	}
 	reason := l.lostLocked(nil)
-	isLoss := !c.isClosed && !errors.Is(reason, errIdle)
+	isLoss := isAdded && !c.isClosed && !errors.Is(reason, errIdle)
 	if isLoss && len(c.links) == 0 {
 		c.last.isLost, c.last.err = true, reason
 	}

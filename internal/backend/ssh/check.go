@@ -113,7 +113,7 @@ func (c *hostCheck) run(ctx context.Context) (r host.Result) {
 func (c *hostCheck) readLogin(ctx context.Context) (l login, warning string, failure *host.Failure) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	out, err := c.client.Run(ctx, "sh -s", strings.NewReader(loginScript))
+	out, err := c.client.Run(ctx, "sh -s", strings.NewReader(c.b.loginScript))
 	if err != nil {
 		f := failureOf(err)
 		return l, "", &f
@@ -126,6 +126,7 @@ func (c *hostCheck) readLogin(ctx context.Context) (l login, warning string, fai
 			Hint:    "give the user a shell such as /bin/bash: sudo usermod -s /bin/bash " + c.host.Login.User,
 		}
 	}
+	l.user = c.host.Login.User
 	if noise := strings.TrimSpace(out.Noise); noise != "" {
 		warning = fmt.Sprintf("the login shell prints %q before the output of commands; ~/.bashrc or ~/.ssh/rc should not", shorten(noise))
 	}

@@ -68,6 +68,11 @@ func (b *Backend) updateLinks(ctx context.Context, hosts []dstack.Host) {
 			l.replaceClient(b.shareJump(h))
 		}
 	}
+	if len(gone) > 0 {
+		for _, l := range b.links {
+			l.retryIdentity()
+		}
+	}
 	unused := b.takeUnusedJumps()
 	b.mu.Unlock()
 	for _, l := range gone {
@@ -201,6 +206,16 @@ func (l *link) update(h dstack.Host) (mustReplace bool) {
 		return true
 	}
 	return l.isStale && !l.isChecking
+}
+
+// retryIdentity makes the next check due if the host was the same machine as another entry,
+// which may be gone.
+func (l *link) retryIdentity() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.host.Check; c.Status == dstack.HostFailed && c.Step == dstack.HostStepIdentity {
+		l.isUntried = true
+	}
 }
 
 // replaceClient closes the client and makes another one with the login read last. b.mu is

@@ -40,9 +40,10 @@ type Options struct {
 // Backend is the backend for all hosts of all fleets.
 type Backend struct {
 	Options
-	limits *sshclient.LoginLimiter
-	wake   loop.Wake
-	slots  chan struct{} // holds a value for each check under way
+	limits      *sshclient.LoginLimiter
+	wake        loop.Wake
+	slots       chan struct{} // holds a value for each check under way
+	loginScript string        // tests change it
 
 	work     sync.WaitGroup // checks, and the closing of clients
 	failures loop.RepeatFilter
@@ -55,7 +56,10 @@ type Backend struct {
 	jumps    []*jump
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend   = (*Backend)(nil)
+	_ backend.Unusables = (*Backend)(nil)
+)
 
 // maxChecks is how many hosts are checked at the same time.
 const maxChecks = 32
@@ -73,7 +77,7 @@ func New(o Options) *Backend {
 		o.Changed = func() {}
 	}
 	return &Backend{
-		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(),
+		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(), loginScript: loginScript,
 		slots: make(chan struct{}, maxChecks), links: map[dstack.InstanceID]*link{},
 	}
 }
@@ -131,8 +135,8 @@ func (b *Backend) Offers(ctx context.Context, need dstack.Requirements) ([]dstac
 	return offers, nil
 }
 
-// Unusable returns the hosts of a project on which nothing can be placed now, and why.
-func (b *Backend) Unusable(ctx context.Context, project dstack.ProjectID) ([]dstack.Rejection, error) {
+// ListUnusable returns the hosts of a project on which nothing can be placed now, and why.
+func (b *Backend) ListUnusable(ctx context.Context, project dstack.ProjectID) ([]dstack.Rejection, error) {
 	hosts, err := b.listHosts(ctx)
 	if err != nil {
 		return nil, err
@@ -140,7 +144,9 @@ func (b *Backend) Unusable(ctx context.Context, project dstack.ProjectID) ([]dst
 	var rejections []dstack.Rejection
 	for _, h := range hosts {
 		if h.Project == project && !host.IsUsable(h) {
-			rejections = append(rejections, dstack.Rejection{Offer: newOffer(h), Reason: host.ExplainUnusable(h)})
+			rejections = append(rejections, dstack.Rejection{
+				Offer: newOffer(h), Constraint: dstack.ConstraintUsable, Reason: host.ExplainUnusable(h), Help: h.Check.Hint,
+			})
 		}
 	}
 	return rejections, nil

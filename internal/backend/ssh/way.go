@@ -43,7 +43,7 @@ func (w *dockerWay) remote(hostID string, dial func(ctx context.Context) (net.Co
 
 // login is what the login shell of a host says about Docker.
 type login struct {
-	user          string
+	user          string   // who logged in
 	docker        string   // path of the docker command; empty: it is not in the PATH
 	sockets       []string // sockets of Docker Engines that exist, the likeliest first
 	prefersRemote bool     // DOCKER_HOST names something else than a socket, which only the docker command reaches
@@ -52,7 +52,6 @@ type login struct {
 // loginScript prints the facts of a login, one a line.
 const loginScript = `
 PATH="$PATH:/usr/local/bin:/usr/bin:/bin:/snap/bin"
-echo "user=$(id -un)"
 docker=$(command -v docker) && echo "docker=$docker"
 case $DOCKER_HOST in ""|unix://*) ;; *) echo "remote=yes" ;; esac
 for s in "${DOCKER_HOST#unix://}" /var/run/docker.sock "$XDG_RUNTIME_DIR/docker.sock" "/run/user/$(id -u)/docker.sock" "$HOME/.docker/run/docker.sock"; do
@@ -66,8 +65,6 @@ func parseLogin(output string) (l login, isWhole bool) {
 	for line := range strings.Lines(output) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		switch name {
-		case "user":
-			l.user = value
 		case "docker":
 			l.docker = value
 		case "socket":

@@ -164,7 +164,7 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 			if used, err := findUsedHost(ctx, tx, f.Hosts); err != nil {
 				return err
 			} else if used != nil {
-				return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s", name),
+				return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s --all", name),
 					"Failed to delete fleet %s. Fleet is in use.", name)
 			}
 			if _, err := tx.NewRaw("UPDATE fleets SET deleting = TRUE WHERE id = ?", string(f.ID)).Exec(ctx); err != nil {
