@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"dstack/internal/backend"
+	"dstack/internal/backend/ssh"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
@@ -79,6 +81,7 @@ type daemon struct {
 	backends   *backend.Set
 	opened     []openedBackend // those in backends, in the order of config.yml
 	retired    []openedBackend // engines that run what they have, and get nothing new
+	hosts      *ssh.Backend    // the hosts of fleets; it is one of backends
 	dialer     *dial.Dialer    // shared by the probes, the engines and the gateway
 	hub        *hub.Client
 	repos      *gitrepo.Cache
@@ -127,7 +130,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	var endDrain context.CancelFunc
 	d.drained, endDrain = context.WithCancel(context.WithoutCancel(ctx))
 	defer endDrain()
-	tasks := append(d.reconciler.Tasks(), attachTasks...)
+	tasks := slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, attachTasks)
 	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
@@ -175,6 +178,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.openRetiredEngines(ctx)
+	if err := d.openHosts(ctx); err != nil {
+		return none, err
+	}
 	// The lock of the folder proves that no other server of this host is running, so the leases of a killed one are free.
 	if err := d.store.FreeLeases(ctx, d.hostID); err != nil {
 		return none, err
@@ -196,7 +202,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.server = server.New(server.Options{
-		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
+		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
 	})
@@ -290,6 +296,9 @@ func (d *daemon) close() error {
 	}
 	for _, b := range append(d.opened, d.retired...) {
 		errs = append(errs, b.close())
+	}
+	if d.hosts != nil {
+		errs = append(errs, d.hosts.Close())
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

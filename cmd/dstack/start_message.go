@@ -23,6 +23,9 @@ func (d *daemon) printStartMessage(ctx context.Context, out, errOut io.Writer, b
 			fmt.Fprintf(out, " %s\n", b.notice)
 		}
 	}
+	if hosts := d.describeHosts(ctx); hosts != "" {
+		fmt.Fprintf(out, " %s\n", hosts)
+	}
 	if !d.isLoopback() && !strings.HasPrefix(d.publicURL, "https://") {
 		fmt.Fprintf(errOut, "warning: %s is reachable from other machines without TLS: tokens are sent unencrypted\n"+
 			"  put a TLS proxy in front and set DSTACK_SERVER_URL=https://…, or listen on 127.0.0.1\n", d.listenAddress())

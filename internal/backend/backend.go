@@ -61,6 +61,15 @@ type Backend interface {
 	Engine(ctx context.Context, id dstack.InstanceID) (engine.Engine, error)
 }
 
+// Unusables is implemented by backends of owned machines that cannot be used at times; ask
+// with a type assertion on a Backend. The rules of Backend for goroutines, repeated calls,
+// time and kinds of errors apply.
+type Unusables interface {
+	// ListUnusable returns the machines of a project that Offers leaves out, because a check
+	// of theirs failed or they do not answer, and why.
+	ListUnusable(ctx context.Context, project dstack.ProjectID) ([]dstack.Rejection, error)
+}
+
 // CreateRequest describes a machine to create.
 type CreateRequest struct {
 	Instance dstack.InstanceID

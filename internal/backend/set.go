@@ -127,3 +127,22 @@ func (s *Set) Offers(
 	}
 	return all, unanswered
 }
+
+// ListUnusable returns the machines of a project that its backends do not offer now, and why.
+// A backend that does not say adds none.
+func (s *Set) ListUnusable(ctx context.Context, project dstack.Project) []dstack.Rejection {
+	ctx, cancel := context.WithTimeout(ctx, offersTimeout)
+	defer cancel()
+	var all []dstack.Rejection
+	for _, key := range s.Of(project.Name) {
+		b, ok := s.byKey[key].(Unusables)
+		if !ok {
+			continue
+		}
+		found, err := b.ListUnusable(ctx, project.ID)
+		if err == nil {
+			all = append(all, found...)
+		}
+	}
+	return all
+}

@@ -75,3 +75,24 @@ func TestSet_GetRefusesAnUnknownKey(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// choosyBackend has a machine that cannot be used now.
+type choosyBackend struct {
+	stubBackend
+	failure error
+}
+
+func (b choosyBackend) ListUnusable(_ context.Context, project dstack.ProjectID) ([]dstack.Rejection, error) {
+	return []dstack.Rejection{{Offer: dstack.Offer{Type: "box"}, Reason: "it does not answer to " + string(project)}}, b.failure
+}
+
+func TestSet_ListsUnusableMachines(t *testing.T) {
+	set := backend.NewSet()
+	set.Add("main", "good", stubBackend{})
+	set.Share("ssh", choosyBackend{})
+	set.Share("broken", choosyBackend{failure: errors.New("broken")})
+	got := set.ListUnusable(t.Context(), dstack.Project{ID: "p", Name: "main"})
+	if len(got) != 1 || got[0].Reason != "it does not answer to p" {
+		t.Errorf("got %+v", got)
+	}
+}

@@ -19,6 +19,8 @@ type applyFlags struct {
 	profile   string
 	maxOffers int
 
+	given []string // the names of the flags on the command line
+
 	maxPrice      string
 	backends      []string
 	regions       []string
@@ -78,6 +80,7 @@ func (f *applyFlags) addTo(c *cobra.Command) {
 func (f *applyFlags) validate(given *pflag.FlagSet) error {
 	var empty error
 	given.Visit(func(flag *pflag.Flag) {
+		f.given = append(f.given, flag.Name)
 		list, repeatable := flag.Value.(pflag.SliceValue)
 		isEmpty := flag.Value.Type() == "string" && flag.Value.String() == "" ||
 			repeatable && slices.Contains(list.GetSlice(), "")

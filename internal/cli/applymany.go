@@ -18,11 +18,16 @@ import (
 
 // applyManyCommand is one `dstack apply` of several files: all are checked and planned
 // together, confirmed once and then submitted in order. Their output is not followed.
+// Fleets and volumes come first, because services run on the hosts of the ones and mount the others.
 type applyManyCommand struct {
 	*app
 	flags   applyFlags
 	client  *api.Client
 	project string
+	fleets  []*applyFleetCommand
+	applied []*api.FleetView // of fleets, after they were applied
+	volumes []*applyVolumeCommand
+	created []*api.Volume // of volumes, after they were applied
 	runs    []*plannedRun // in the order of the files
 }
 
@@ -49,6 +54,15 @@ func (m *applyManyCommand) run(ctx context.Context, args []string) error {
 	}
 	defer client.Close()
 	m.client, m.project = client, project
+	if yes, err := m.applyFleets(ctx); err != nil || !yes {
+		return err
+	}
+	if yes, err := m.applyVolumes(ctx); err != nil || !yes {
+		return err
+	}
+	if len(m.runs) == 0 {
+		return m.printApplied()
+	}
 	if err := m.createArchive(ctx); err != nil {
 		return err
 	}
@@ -82,6 +96,24 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 	flags := m.flags
 	flags.name = ""
 	for _, name := range names {
+		if file, err := m.readSource(name); err == nil {
+			fleet, err := m.readFleet(file, &flags)
+			problems = appendNew(problems, asFileProblems(name, err))
+			if fleet != nil {
+				m.fleets = append(m.fleets, fleet)
+			}
+			if fleet != nil || err != nil {
+				continue
+			}
+			volume, err := m.readVolume(file, &flags)
+			problems = appendNew(problems, asFileProblems(name, err))
+			if volume != nil {
+				m.volumes = append(m.volumes, volume)
+			}
+			if volume != nil || err != nil {
+				continue
+			}
+		}
 		job := &applyCommand{runWatcher: runWatcher{app: m.app, waitFlags: flags.waitFlags}, flags: flags, file: name, otherFiles: names}
 		err := job.readSpec(nil)
 		problems = appendNew(problems, asFileProblems(name, err))
@@ -101,6 +133,60 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 		return nil
 	}
 	return problemsError(problems)
+}
+
+// applyFleets applies the fleets of all files, and follows the checks of their hosts. A host that cannot be used is an
+// error. It returns false if the user does not want one of them.
+func (m *applyManyCommand) applyFleets(ctx context.Context) (bool, error) {
+	for _, f := range m.fleets {
+		view, err := f.apply(ctx, m.client, m.project)
+		if err != nil {
+			m.printErrors([]error{&fileError{f.file.name, err}})
+			m.printInfo("no run was submitted")
+			return false, &reportedError{err}
+		}
+		if view == nil {
+			return false, nil
+		}
+		m.applied = append(m.applied, view)
+	}
+	return true, nil
+}
+
+// applyVolumes applies the volumes of all files, and waits until they are active. It returns false if the user does not
+// want one of them.
+func (m *applyManyCommand) applyVolumes(ctx context.Context) (bool, error) {
+	for _, v := range m.volumes {
+		created, err := v.apply(ctx, m.client, m.project)
+		if err != nil {
+			m.printErrors([]error{&fileError{v.file.name, err}})
+			m.printInfo("no run was submitted")
+			return false, &reportedError{err}
+		}
+		if created == nil {
+			return false, nil
+		}
+		m.created = append(m.created, created)
+	}
+	return true, nil
+}
+
+// printApplied prints the volumes and runs as JSON if -o asks for it.
+func (m *applyManyCommand) printApplied() error {
+	if !m.flags.json {
+		return nil
+	}
+	applied := []any{}
+	for _, f := range m.applied {
+		applied = append(applied, f)
+	}
+	for _, v := range m.created {
+		applied = append(applied, v)
+	}
+	for _, run := range m.listApplied() {
+		applied = append(applied, run)
+	}
+	return m.printJSON(applied)
 }
 
 // listFiles returns the names of all files: as given, and by name within a folder.
@@ -324,7 +410,7 @@ func (m *applyManyCommand) submitAll(ctx context.Context) error {
 			m.printErrors([]error{&fileError{r.file, err}})
 			m.printProgress(i)
 			if m.flags.json {
-				err = errors.Join(m.printJSON(m.listApplied()), err)
+				err = errors.Join(m.printApplied(), err)
 			}
 			return &reportedError{err}
 		}
@@ -374,7 +460,7 @@ func (m *applyManyCommand) finish(ctx context.Context) error {
 		failures = m.waitForAll(ctx)
 	}
 	if m.flags.json {
-		if err := m.printJSON(m.listApplied()); err != nil {
+		if err := m.printApplied(); err != nil {
 			return err
 		}
 	} else {

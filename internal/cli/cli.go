@@ -43,7 +43,8 @@ type app struct {
 	env     func(string) (string, bool)
 	dir     string
 	home    string
-	project string // --project
+	project string      // --project
+	input   *sourceFile // the input, after it was read
 	verbose bool
 	noColor bool
 
@@ -81,10 +82,10 @@ func New(o Options) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"),
 		"no colours, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
+		newApplyCommand(a), newOfferCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
-		newUserCommand(a), newProjectCommand(a), newSecretCommand(a),
+		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newFleetCommand(a), newVolumeCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {

@@ -34,9 +34,9 @@ var exitStatuses = []struct {
 		dstack.Invalid, dstack.Unsupported, dstack.TooLarge}},
 	{ExitRolledBack, "rolled back", "A new revision did not become ready; the previous one serves.",
 		[]dstack.Kind{dstack.RolledBack}},
-	{ExitNoCapacity, "no capacity", "No machine suits, or none is free.", []dstack.Kind{dstack.NoCapacity}},
+	{ExitNoCapacity, "no capacity", "No machine suits, or none is free; or a host of a fleet cannot be used.", []dstack.Kind{dstack.NoCapacity}},
 	{ExitTimeout, "timed out",
-		"The run was not ready in time, or the server did not answer in time. It may still become ready.",
+		"The run was not ready in time, the hosts of a fleet were not checked in time, or the server did not answer in time. It goes on.",
 		[]dstack.Kind{dstack.Timeout}},
 }
 

@@ -25,12 +25,16 @@ type sourceFile struct {
 // readSource reads a file. The name "-" is the input, and "" the default file of
 // the current folder.
 func (a *app) readSource(name string) (sourceFile, error) {
+	if name == "-" && a.input != nil { // it can be read only once
+		return *a.input, nil
+	}
 	if name == "-" {
 		text, err := io.ReadAll(io.LimitReader(a.in, maxSourceSize))
 		if err != nil {
 			return sourceFile{}, fmt.Errorf("read the input: %w", err)
 		}
-		return sourceFile{"(input)", text}, nil
+		a.input = &sourceFile{"(input)", text}
+		return *a.input, nil
 	}
 	if name == "" {
 		for _, candidate := range defaultFileNames {

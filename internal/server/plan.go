@@ -201,8 +201,9 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 
 // collectOffers returns the offers of all backends of a project, and a note for
 // each backend that did not answer.
-func (s *Server) collectOffers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, notes []string) {
-	all, failed := s.backends.Offers(ctx, project, need)
+func (s *Server) collectOffers(ctx context.Context, project dstack.Project, need dstack.Requirements) (all []dstack.Offer, notes []string) {
+	need.Project = project.ID
+	all, failed := s.backends.Offers(ctx, project.Name, need)
 	for _, b := range failed {
 		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
 		notes = append(notes, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))
@@ -295,7 +296,7 @@ func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
 	for _, name := range rs.Configuration.GroupNames() {
 		group, _ := rs.ForGroup(name)
 		need := job.BuildRequirements(group)
-		offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+		offers, _ := s.collectOffers(c.ctx, c.project, need)
 		ranking := placement.Rank(need, offers, nil)
 		if ranking.Suitable() == 0 && slices.ContainsFunc(ranking.Rejections(maxPlanRejections), placement.IsForGlobalAdmins) {
 			return newProcessForbiddenError()

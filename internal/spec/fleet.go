@@ -118,6 +118,11 @@ func (r *reader) readFleet(n *strictyaml.Node) *Fleet {
 	case ssh.IsNull() && len(f.Env) > 0:
 		r.Add(env, "`env` can only be used with `ssh_config`", "remove it, and set `env` in each service instead")
 	}
+	for _, v := range f.Env {
+		if len(v.SecretNames()) > 0 {
+			r.Add(n.Get("env"), "`env` of a fleet cannot refer to secrets: "+v.Name, "set the variable in each service instead")
+		}
+	}
 	f.UnsupportedNotes = r.unsupported
 	return f
 }

@@ -153,7 +153,21 @@ func joinPieces(pieces []piece) string {
 // name all variables without a value. Only values that are looked up are plain text;
 // the others are templates.
 func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, bool)) Problems {
-	env := append(Env{}, s.Env...)
+	env, problems := s.Env.resolve(overrides, lookup, EscapeReferences)
+	s.Env = env
+	return problems
+}
+
+// ResolveEnv is ResolveEnv of a fleet, whose variables refer to nothing.
+func (f *Fleet) ResolveEnv(overrides []EnvVar, lookup func(string) (string, bool)) Problems {
+	env, problems := f.Env.resolve(overrides, lookup, func(value string) string { return value })
+	f.Env = env
+	return problems
+}
+
+// resolve returns the variables with the overrides and with the values of open ones, which escape has changed.
+func (e Env) resolve(overrides []EnvVar, lookup func(string) (string, bool), escape func(string) string) (Env, Problems) {
+	env := append(Env{}, e...)
 	for _, v := range overrides {
 		env.setVar(v)
 	}
@@ -174,8 +188,7 @@ func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, boo
 			})
 			continue
 		}
-		env[i] = EnvVar{Name: v.Name, Value: EscapeReferences(value)}
+		env[i] = EnvVar{Name: v.Name, Value: escape(value)}
 	}
-	s.Env = env
-	return all
+	return env, all
 }

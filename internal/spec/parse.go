@@ -49,6 +49,15 @@ func ParseConfiguration(file string, text []byte) (Configuration, error) {
 	return nil, problems
 }
 
+// FindType returns the type of configuration that a file is meant to be, also if it has problems; "" if that is not known.
+func FindType(text []byte) string {
+	root := strictyaml.Load(text, &strictyaml.Problems{})
+	if root == nil || root.Kind != strictyaml.Mapping {
+		return ""
+	}
+	return chooseType(root.Get("type"))
+}
+
 // ParseService parses a service. For other types of configuration, the error
 // says that they are not supported yet. The error is Problems.
 func ParseService(file string, text []byte) (*Service, error) {

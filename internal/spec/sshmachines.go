@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,9 +42,10 @@ type SSHHost struct {
 	isMapping bool // written as a mapping
 }
 
-// MarshalJSON writes text or a mapping, depending on how the host was written.
+// MarshalJSON writes text or a mapping, depending on how the host was written. It writes a mapping for a host that was
+// given settings of its own.
 func (h SSHHost) MarshalJSON() ([]byte, error) {
-	if !h.isMapping {
+	if reflect.DeepEqual(h, SSHHost{Hostname: h.Hostname}) {
 		return marshalJSON(h.Hostname)
 	}
 	type plain SSHHost

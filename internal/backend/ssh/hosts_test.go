@@ -3,6 +3,7 @@ package ssh
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,10 +106,18 @@ func (m *memoryHosts) waitForStatus(t *testing.T, id dstack.InstanceID, want dst
 	return m.waitFor(t, id, string(want), func(c dstack.HostCheck) bool { return c.Status == want })
 }
 
+// racingHosts has another server that pins another key first.
+type racingHosts struct{ memoryHosts }
+
+func (r *racingHosts) PinHostKey(context.Context, dstack.InstanceID, bool, string) (string, error) {
+	return "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGqOther", nil
+}
+
 // open returns a backend whose tasks run until the test ends.
 func open(t *testing.T, hosts Hosts) *Backend {
 	t.Helper()
 	b := New(Options{Hosts: hosts, Installation: "backend-test"})
+	b.loginScript = testLoginScript
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- loop.Run(ctx, b.Tasks()...) }()
@@ -123,3 +132,9 @@ func open(t *testing.T, hosts Hosts) *Backend {
 	})
 	return b
 }
+
+// testLoginScript looks for the stand-ins of a fakeHost alone. On other hosts it is
+// loginScript.
+var testLoginScript = strings.NewReplacer(
+	"/var/run/docker.sock", "${FAKE_SOCKET:-/var/run/docker.sock}", `PATH="$PATH:/usr/local/bin:/usr/bin:/bin:/snap/bin"`, "",
+).Replace(loginScript)

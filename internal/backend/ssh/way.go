@@ -43,7 +43,7 @@ func (w *dockerWay) remote(hostID string, dial func(ctx context.Context) (net.Co
 
 // login is what the login shell of a host says about Docker.
 type login struct {
-	user          string
+	user          string   // who logged in
 	docker        string   // path of the docker command; empty: it is not in the PATH
 	sockets       []string // sockets of Docker Engines that exist, the likeliest first
 	prefersRemote bool     // DOCKER_HOST names something else than a socket, which only the docker command reaches
@@ -52,7 +52,6 @@ type login struct {
 // loginScript prints the facts of a login, one a line.
 const loginScript = `
 PATH="$PATH:/usr/local/bin:/usr/bin:/bin:/snap/bin"
-echo "user=$(id -un)"
 docker=$(command -v docker) && echo "docker=$docker"
 case $DOCKER_HOST in ""|unix://*) ;; *) echo "remote=yes" ;; esac
 for s in "${DOCKER_HOST#unix://}" /var/run/docker.sock "$XDG_RUNTIME_DIR/docker.sock" "/run/user/$(id -u)/docker.sock" "$HOME/.docker/run/docker.sock"; do
@@ -66,8 +65,6 @@ func parseLogin(output string) (l login, isWhole bool) {
 	for line := range strings.Lines(output) {
 		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		switch name {
-		case "user":
-			l.user = value
 		case "docker":
 			l.docker = value
 		case "socket":
@@ -141,10 +138,49 @@ func findDocker(ctx context.Context, client *sshclient.Client, l login, known *d
 	return nil, docker.About{}, &failure
 }
 
+// exitWait is how long pingDocker waits for what a failed command printed.
+const exitWait = 2 * time.Second
+
+// pingDocker asks the Docker Engine about itself. The error has an *sshclient.ExitError in its
+// chain if the command of the way failed: Docker's client replaces some errors by its own.
 func pingDocker(ctx context.Context, client *sshclient.Client, way dockerWay) (docker.About, error) {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	return docker.PingRemote(ctx, way.remote("", func(ctx context.Context) (net.Conn, error) { return way.dial(ctx, client) }))
+	exits := make(chan *sshclient.ExitError, 1)
+	about, err := docker.PingRemote(ctx, way.remote("", func(ctx context.Context) (net.Conn, error) {
+		conn, err := way.dial(ctx, client)
+		if err != nil || way.access == dstack.DockerSocket {
+			return conn, err
+		}
+		return exitConn{conn, exits}, nil
+	}))
+	if err == nil || way.access == dstack.DockerSocket || sshclient.StepOf(err) != "" {
+		return about, err
+	}
+	select {
+	case exit := <-exits:
+		return about, errors.Join(err, exit)
+	case <-time.After(exitWait):
+		return about, err
+	}
+}
+
+// exitConn is a connection through a command. It reports how the command failed.
+type exitConn struct {
+	net.Conn
+	exits chan *sshclient.ExitError
+}
+
+// Read reads what the command prints.
+func (c exitConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if exit, ok := errors.AsType[*sshclient.ExitError](err); ok {
+		select {
+		case c.exits <- exit:
+		default:
+		}
+	}
+	return n, err
 }
 
 // describeAttempt returns what a failed way printed, or else its error.

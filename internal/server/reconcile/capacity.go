@@ -51,7 +51,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
-	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
+	need.Project, need.IsGlobalAdmin = seen.Run.ProjectID, seen.Run.IsGlobalAdmin
 	if need.Pin, err = c.readPin(ctx, seen.Run); err != nil {
 		return err
 	}
@@ -60,6 +60,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	if err != nil {
 		return err
 	}
+	excluded = append(excluded, c.r.Backends.ListUnusable(ctx, dstack.Project{ID: seen.Run.ProjectID, Name: seen.Run.Project})...)
 	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
 	found := placement.FindPlacements(need, offers, used, seen.Siblings)
 	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
@@ -68,8 +69,8 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	return nil
 }
 
-// splitOffers returns the offers that did not fail lately and whose machines are neither
-// away nor draining, and why the others are left out.
+// splitOffers returns the offers that did not fail lately and whose machines are not away,
+// and why the others are left out.
 func (c *capacity) splitOffers(ctx context.Context, run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
 	if c.away == nil {
 		var err error

@@ -73,7 +73,7 @@ func (s *Store) ApplyFleet(ctx context.Context, f dstack.Fleet, now time.Time) (
 		if err := s.putHosts(ctx, tx, row, f.Hosts, now); err != nil {
 			return err
 		}
-		if err := removeLeft(ctx, tx); err != nil {
+		if _, err := removeLeft(ctx, tx); err != nil {
 			return err
 		}
 		applied, err = s.findFleet(ctx, tx, f.Project, f.Name)
@@ -164,7 +164,7 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 			if used, err := findUsedHost(ctx, tx, f.Hosts); err != nil {
 				return err
 			} else if used != nil {
-				return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s", name),
+				return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s --all", name),
 					"Failed to delete fleet %s. Fleet is in use.", name)
 			}
 			if _, err := tx.NewRaw("UPDATE fleets SET deleting = TRUE WHERE id = ?", string(f.ID)).Exec(ctx); err != nil {
@@ -174,7 +174,8 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 				return err
 			}
 		}
-		return removeLeft(ctx, tx)
+		_, err := removeLeft(ctx, tx)
+		return err
 	})
 }
 
@@ -201,7 +202,8 @@ func (s *Store) DeleteHosts(ctx context.Context, p dstack.ProjectID, name string
 		if err := markLeaving(ctx, tx, hosts, now); err != nil {
 			return err
 		}
-		return removeLeft(ctx, tx)
+		_, err = removeLeft(ctx, tx)
+		return err
 	})
 }
 

@@ -1,0 +1,205 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/loop"
+)
+
+// fleetChangeCommand is one `dstack fleet drain`, `resume` or `delete`.
+type fleetChangeCommand struct {
+	*app
+	yes, json, all bool
+	nums           []int // --instance
+}
+
+func newFleetDrainCommand(a *app, drain bool) *cobra.Command {
+	d := &fleetChangeCommand{app: a}
+	c := &cobra.Command{
+		Use:   "drain FLEET [HOST...]",
+		Short: "Move what runs on hosts elsewhere, and place nothing new there.",
+		Example: "dstack fleet drain basement gpu-box     # by name or number\n" +
+			"dstack fleet drain basement --all",
+	}
+	if !drain {
+		c.Use, c.Short = "resume FLEET [HOST...]", "Use drained hosts again."
+		c.Example = "dstack fleet resume basement gpu-box\n" +
+			"dstack fleet resume basement --all"
+	}
+	c.Args = expectArgs(1, -1, "the name of a fleet")
+	c.RunE = func(c *cobra.Command, args []string) error { return d.drain(c.Context(), args[0], args[1:], drain) }
+	c.ValidArgsFunction = a.completeFleets
+	c.Flags().BoolVar(&d.all, "all", false, "all hosts of the fleet")
+	addOutputFlag(c, &d.json)
+	a.addProjectFlags(c)
+	return c
+}
+
+func (d *fleetChangeCommand) drain(ctx context.Context, name string, hosts []string, drain bool) error {
+	if d.all == (len(hosts) > 0) {
+		return invalidInput("name hosts of the fleet, or all: --all", "it takes hosts or --all")
+	}
+	client, project, err := d.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	view, err := client.FleetView(ctx, project, name)
+	if err != nil {
+		return d.suggestFleet(ctx, client, project, name, err)
+	}
+	nums, err := findHosts(view, hosts)
+	if err != nil {
+		return err
+	}
+	view, err = client.DrainFleet(ctx, project, api.DrainRequest{Name: name, InstanceNums: nums, Drain: drain})
+	if err != nil {
+		return err
+	}
+	for _, h := range view.Hosts {
+		switch {
+		case len(nums) > 0 && !slices.Contains(nums, h.Num):
+		case !drain:
+			d.printInfo(" %s is used again", cleanLine(h.Name))
+		case len(h.Replicas) > 0:
+			d.printInfo(" %s is draining; these move to other hosts with room: %s", cleanLine(h.Name), strings.Join(cleanNames(h.Replicas), ", "))
+		default:
+			d.printInfo(" %s is drained", cleanLine(h.Name))
+		}
+	}
+	if d.json {
+		return d.printJSON(view)
+	}
+	return nil
+}
+
+// findHosts returns the numbers of hosts that are given by name or number.
+func findHosts(view api.FleetView, hosts []string) ([]int, error) {
+	var names []string
+	for _, h := range view.Hosts {
+		names = append(names, h.Name)
+	}
+	var nums []int
+	for _, wanted := range hosts {
+		i := slices.IndexFunc(view.Hosts, func(h api.HostView) bool { return h.Name == wanted || h.Address == wanted })
+		if i < 0 {
+			i = slices.IndexFunc(view.Hosts, func(h api.HostView) bool { return strconv.Itoa(h.Num) == wanted })
+		}
+		if i < 0 {
+			return nil, &dstack.Error{Kind: dstack.NotFound, Hint: didYouMean(wanted, names, "list them: dstack fleet get "+view.Name),
+				Message: fmt.Sprintf("fleet %s has no host `%s`", cleanLine(view.Name), cleanLine(wanted))}
+		}
+		nums = append(nums, view.Hosts[i].Num)
+	}
+	return nums, nil
+}
+
+func newFleetDeleteCommand(a *app) *cobra.Command {
+	d := &fleetChangeCommand{app: a}
+	c := &cobra.Command{
+		Use:   "delete FLEET [HOST...]",
+		Short: "Delete a fleet on which nothing runs, or only some hosts of it.",
+		Example: "dstack fleet delete basement\n" +
+			"dstack fleet delete basement gpu-box -y     # this host only, by name or number",
+		Aliases: []string{"rm"},
+		Args:    expectArgs(1, -1, "the name of a fleet"),
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, num := range d.nums {
+				args = append(args, strconv.Itoa(num))
+			}
+			return d.delete(c.Context(), args[0], args[1:])
+		},
+		ValidArgsFunction: a.completeFleets,
+	}
+	c.Flags().IntSliceVarP(&d.nums, "instance", "i", nil, "only the host with this `NUMBER`; repeatable")
+	c.Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask for confirmation")
+	addOutputFlag(c, &d.json)
+	a.addProjectFlags(c)
+	return c
+}
+
+func (d *fleetChangeCommand) delete(ctx context.Context, name string, hosts []string) error {
+	client, project, err := d.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	view, err := client.FleetView(ctx, project, name)
+	if err != nil {
+		return d.suggestFleet(ctx, client, project, name, err)
+	}
+	nums, err := findHosts(view, hosts)
+	if err != nil {
+		return err
+	}
+	if !d.yes {
+		question := "Delete the fleet " + name + "?"
+		if len(hosts) > 0 {
+			question = "Remove " + joinNames(hosts) + " from the fleet " + name + "?"
+		}
+		if agreed, err := d.confirm(ctx, question); err != nil || !agreed {
+			return err
+		}
+	}
+	if err := client.DeleteFleet(ctx, project, name, nums...); err != nil {
+		return err
+	}
+	left, err := d.waitUntilGone(ctx, client, project, name, nums)
+	if err != nil {
+		return err
+	}
+	results := []secretResult{{name, statusDeleted}}
+	if len(hosts) > 0 {
+		results = nil
+		for _, h := range hosts {
+			results = append(results, secretResult{h, statusDeleted})
+		}
+	}
+	for _, r := range results {
+		if left {
+			d.printInfo(" %s leaves as soon as nothing runs there", cleanLine(r.Name))
+		} else {
+			d.printInfo(" %s is deleted", cleanLine(r.Name))
+		}
+	}
+	if d.json {
+		return d.printJSON(results)
+	}
+	return nil
+}
+
+// maxDeleteWait is how long `dstack fleet delete` waits until the hosts are gone.
+const maxDeleteWait = 10 * time.Second
+
+// waitUntilGone waits a little until a fleet, or the hosts of it, are gone. It reports whether they are still there.
+func (d *fleetChangeCommand) waitUntilGone(ctx context.Context, client *api.Client, project, name string, nums []int) (left bool, err error) {
+	err = d.withProgress(func() string { return "deleting" }, func() error {
+		for until := time.Now().Add(maxDeleteWait); ; {
+			view, err := client.FleetView(ctx, project, name)
+			if dstack.KindOf(err) == dstack.NotFound {
+				left = false
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			left = len(nums) == 0 || slices.ContainsFunc(view.Hosts, func(h api.HostView) bool { return slices.Contains(nums, h.Num) })
+			if !left || time.Now().After(until) {
+				return nil
+			}
+			if err := loop.Sleep(ctx, fleetPoll); err != nil {
+				return err
+			}
+		}
+	})
+	return left, err
+}
