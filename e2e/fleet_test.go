@@ -86,7 +86,7 @@ func (s *hostSet) expectStreamsWhole(run string) {
 
 // checkVolume applies the volume example: the data of one run is there in the next one.
 func (s *hostSet) checkVolume() {
-	s.writeFile(s.home+"/volume.dstack.yml", "type: volume\nname: my-new-volume\nbackend: ssh\nsize: 1GB\n")
+	s.writeFile(s.home+"/volume.dstack.yml", "type: volume\nname: my-new-volume\nbackend: ssh\nhost: "+s.address(2)+"\nsize: 1GB\n")
 	s.runCLI("apply", "-f", s.home+"/volume.dstack.yml", "-y").expectExit(0)
 	config := func(name, script string) string {
 		return fmt.Sprintf("type: service\nname: %s\nimage: %s\nbackends: [ssh]\nport: 8000\nvolumes:\n- name: my-new-volume\n  path: /volume_data\n"+
