@@ -257,6 +257,18 @@ func (l *link) silentSince() time.Time {
 	}
 }
 
+// silentReason returns why the host does not answer, for the user; empty: it answers, or
+// sends nothing any more.
+func (l *link) silentReason() string {
+	l.mu.Lock()
+	client := l.client
+	l.mu.Unlock()
+	if err := client.State().Err; err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // dialTCP connects to an address in the network of the host. It is the dial.HostDialer of
 // replicas.
 func (l *link) dialTCP(ctx context.Context, address string) (net.Conn, error) {

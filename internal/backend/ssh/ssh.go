@@ -196,7 +196,7 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 			Ref: h.Name, State: dstack.MachineRunning, Hardware: h.Check.Found.Hardware, IsDraining: h.IsDraining || h.IsLeaving,
 		}
 		if l := b.findLink(h.ID); l != nil {
-			m.SilentSince = l.silentSince()
+			m.SilentSince, m.SilentReason = l.silentSince(), l.silentReason()
 		}
 		machines[h.ID] = m
 	}
