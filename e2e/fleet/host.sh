@@ -5,6 +5,7 @@
 #   host.sh start-docker CGROUP             start the Docker Engine, and wait until it answers
 #   host.sh stop-docker SIGNAL              end it, and wait until it has ended
 set -uo pipefail
+unset "${!DOCKER_@}" # a DOCKER_HOST would be used on the hosts, too
 PATH=$PATH:/usr/sbin:/sbin
 
 # start_docker leaves the engine to the host's first process, which waits for it when it ends.

@@ -33,6 +33,7 @@ type fakeServer struct {
 	events       [][]api.EventView // the events of each request
 	history      []api.RevisionView
 	explain      api.Explanation
+	offers       api.OfferList
 	secrets      fakeSecrets
 	fleets       fakeFleets
 
@@ -54,6 +55,7 @@ type fakeServer struct {
 	deleted       []string
 	logRequests   []api.FollowLogs
 	logStreams    int
+	offerRequests []api.OffersRequest
 }
 
 type refusal struct {
@@ -121,6 +123,9 @@ func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 		preview := f.preview
 		preview.Plan.RunSpec, preview.Plan.User = got.RunSpec, "admin"
 		writeAnswer(w, 200, preview)
+	case strings.HasSuffix(path, "/offers/list"):
+		f.offerRequests = append(f.offerRequests, decodeBody[api.OffersRequest](r))
+		writeAnswer(w, 200, f.offers)
 	case strings.HasSuffix(path, "/runs/apply"):
 		ask := decodeBody[api.ApplyRequest](r)
 		view := f.views[0]

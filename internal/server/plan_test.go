@@ -20,7 +20,7 @@ func TestCheckSpec(t *testing.T) {
 		{"without a name", head, "", nil, "", ""},
 		{"an invalid name", head, "Web", nil, dstack.Invalid, "Web"},
 		{"a reserved name", head, "gateway", nil, dstack.Invalid, "gateway"},
-		{"several unsupported fields", head + "volumes: [{name: v, path: /d}]\nmax_duration: 2h\n", "web", nil, dstack.Unsupported, "not supported yet: "},
+		{"several unsupported fields", head + "setup: [a]\nhome_dir: /home/me\n", "web", nil, dstack.Unsupported, "not supported yet: "},
 		{"an unknown type of repo", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{"repo_type":"svn"}`) }, dstack.Invalid, "svn"},
 		{"no repo type", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{}`) }, dstack.Invalid, "repo type"},
 		{"empty and long commands", head, "web", func(rs *dstack.RunSpec) {
@@ -45,8 +45,8 @@ func TestCheckSpec(t *testing.T) {
 			}
 		})
 	}
-	err := checkSpec(testSpec(t, head+"volumes: [{name: v, path: /d}]\nhome_dir: /home/me\n"), "web")
-	if err == nil || !strings.Contains(err.Error(), "volumes") || !strings.Contains(err.Error(), "home_dir") {
+	err := checkSpec(testSpec(t, head+"setup: [a]\nhome_dir: /home/me\n"), "web")
+	if err == nil || !strings.Contains(err.Error(), "setup") || !strings.Contains(err.Error(), "home_dir") {
 		t.Errorf("an unsupported field is missing: %v", err)
 	}
 }

@@ -65,7 +65,7 @@ func TestSubmit_ErrorsListEveryProblem(t *testing.T) {
 	gpus := plainService + "resources: {gpu: 2}\n"
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("Web", plainService), 400, dstack.Invalid, `"msg":"Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'","code":"error"`)
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("gateway", plainService), 400, dstack.Invalid, "cannot be called")
-	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", plainService+"volumes: [{name: v, path: /v}]\nmax_duration: 1h\n"), 400, dstack.Unsupported, "not supported yet: ")
+	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", plainService+"setup: [a]\nhome_dir: /home/me\n"), 400, dstack.Unsupported, "not supported yet: ")
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", gpus), 400, dstack.NoCapacity, "box: ")
 	h.mustSubmit(submit("waits", gpus+"retry: true\n"))
 

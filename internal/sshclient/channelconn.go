@@ -21,11 +21,12 @@ type channelConn struct {
 	explainEnd func(error) error // returns the error of Read at the end; called once
 	end        func()            // ends the channel after Close, and may block
 
-	readMu  sync.Mutex // one Read at a time
-	pieces  chan piece
-	rest    []byte // of the piece that is being read
-	piece   piece
-	readErr error
+	readMu sync.Mutex // one Read at a time
+	pieces chan piece
+	rest   []byte // of the piece that is being read
+	piece  piece
+	ended  chan struct{} // closed after the last piece
+	endErr error         // of Read then
 
 	writeMu  sync.Mutex // one Write at a time
 	writeErr error      // an earlier Write did not end: what arrived of it is not known
@@ -36,11 +37,10 @@ type channelConn struct {
 	closed                      chan struct{}
 }
 
-// piece is data that was read ahead, or the end.
+// piece is data that was read ahead.
 type piece struct {
-	buffer *[]byte // nil at the end
+	buffer *[]byte
 	n      int
-	err    error
 }
 
 // Buffers are small while little arrives, so that an idle connection needs little memory.
@@ -73,14 +73,19 @@ func giveBuffer(buffer *[]byte) {
 // newChannelConn returns a connection. The caller sets its other fields and calls start.
 func newChannelConn(l *link, channel ssh.Channel, source io.Reader) *channelConn {
 	return &channelConn{link: l, channel: channel, source: source, remote: &net.UnixAddr{Net: "unix"},
-		pieces: make(chan piece), closed: make(chan struct{})}
+		pieces: make(chan piece), ended: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // start begins to read ahead.
 func (c *channelConn) start() {
 	if !c.link.tasks.start(c.readAhead) {
-		c.readErr = c.link.lost(io.ErrUnexpectedEOF)
+		c.endReads(c.link.lost(io.ErrUnexpectedEOF))
 	}
+}
+
+func (c *channelConn) endReads(err error) {
+	c.endErr = err
+	close(c.ended)
 }
 
 // readAhead hands over what arrives, until the end or Close. After Close, it discards what still arrives, so that a command
@@ -99,15 +104,15 @@ func (c *channelConn) readAhead() {
 			case c.pieces <- piece{buffer: buffer, n: n}:
 			case <-c.closed:
 				giveBuffer(buffer)
+			case <-c.link.done:
+				giveBuffer(buffer)
+				err = io.ErrUnexpectedEOF
 			}
 		} else {
 			giveBuffer(buffer)
 		}
 		if err != nil {
-			select {
-			case c.pieces <- piece{err: c.explainEnd(err)}:
-			case <-c.closed:
-			}
+			c.endReads(c.explainEnd(err))
 			return
 		}
 	}
@@ -127,16 +132,11 @@ func (c *channelConn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	if len(c.rest) == 0 {
-		if c.readErr != nil {
-			return 0, c.readErr
-		}
 		select {
 		case c.piece = <-c.pieces:
-			if c.piece.buffer == nil {
-				c.readErr = c.piece.err
-				return 0, c.readErr
-			}
 			c.rest = (*c.piece.buffer)[:c.piece.n]
+		case <-c.ended:
+			return 0, c.endErr
 		case <-expired:
 			return 0, c.opError("read", os.ErrDeadlineExceeded)
 		case <-c.closed:

@@ -141,7 +141,7 @@ func (p *command) kill() {
 	_, _ = p.channel.SendRequest("signal", false, ssh.Marshal(struct{ Signal string }{"KILL"})) // some servers ignore it
 	if !p.hasEndedWithin(p.client.times.exit / 4) {
 		if group := p.processGroup(); group > 1 {
-			p.link.runUncounted(p.client.times.kill, killCommand(p.text, group))
+			p.link.runUncounted(context.WithoutCancel(p.client.ctx), p.client.times.kill, killCommand(p.text, group))
 		}
 		p.hasEndedWithin(p.client.times.kill)
 	}
@@ -180,11 +180,11 @@ func killCommand(text string, group int) string {
 }
 
 // runUncounted runs a simple command in a session beyond those that acquire gives, and waits for its end.
-func (l *link) runUncounted(limit time.Duration, text string) (stdout string, exitCode int) {
+func (l *link) runUncounted(ctx context.Context, limit time.Duration, text string) (stdout string, exitCode int) {
 	l.client.mu.Lock()
 	l.reserve(true)
 	l.client.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	channel, requests, err := l.open(ctx, sessionChannel, nil)
 	if err != nil {
@@ -195,11 +195,18 @@ func (l *link) runUncounted(limit time.Duration, text string) (stdout string, ex
 		return "", -1
 	}
 	var output tailBuffer
-	l.tasks.start(func() { _, _ = io.Copy(&output, channel) })
-	_ = channel.CloseWrite()
-	if !p.hasEndedWithin(limit) {
-		_ = channel.Close()
+	hasRead := make(chan struct{})
+	if !l.tasks.start(func() { _, _ = io.Copy(&output, channel); close(hasRead) }) {
 		return "", -1
+	}
+	_ = channel.CloseWrite()
+	for _, wait := range []chan struct{}{p.ended, hasRead} {
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			_ = channel.Close()
+			return "", -1
+		}
 	}
 	return output.String(), p.exitCode
 }
@@ -207,7 +214,7 @@ func (l *link) runUncounted(limit time.Duration, text string) (stdout string, ex
 // warmUp runs one cheap command. Before it, sshd of OpenSSH 9.2 delays streamed answers by 40 ms (it does not set
 // TCP_NODELAY). Its result does not matter; what it prints comes from the login shell.
 func (l *link) warmUp(ctx context.Context) {
-	if noise, exitCode := l.runUncounted(l.client.times.warmUp, "true"); exitCode == 0 && ctx.Err() == nil {
+	if noise, exitCode := l.runUncounted(ctx, l.client.times.warmUp, "true"); exitCode == 0 {
 		l.client.mu.Lock()
 		l.client.noise = noise
 		l.client.mu.Unlock()

@@ -35,6 +35,9 @@ type link struct {
 	ping   atomic.Int64  // when the unanswered keep-alive message was sent, in Unix nanoseconds; 0: it was answered
 	wakeUp chan struct{} // the interval of keep-alive messages changed
 
+	offers   <-chan ssh.NewChannel // of the server, which may open none
+	requests <-chan *ssh.Request   // of the server, such as its own keep-alive messages
+
 	// The client's mutex protects these.
 	channels    int       // open channels, sessions among them
 	sessions    int       // commands that have not ended, as far as is known
@@ -46,21 +49,34 @@ type link struct {
 	isHeld      bool      // a channel keeps it from being unused
 }
 
-func newLink(c *Client, conn *watchedConn, sshConn ssh.Conn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) *link {
-	l := &link{client: c, net: conn, ssh: sshConn, done: make(chan struct{}), wakeUp: make(chan struct{}, 1),
+// newLink returns a link. The caller runs serve.
+func newLink(c *Client, conn *watchedConn, sshConn ssh.Conn) *link {
+	return &link{client: c, net: conn, ssh: sshConn, done: make(chan struct{}), wakeUp: make(chan struct{}, 1),
 		maxChannels: maxChannels, maxSessions: maxSessions, idleSince: time.Now()}
-	l.tasks.start(func() { ssh.DiscardRequests(requests) }) // such as the server's own keep-alive messages
-	l.tasks.start(func() {
-		for offered := range channels {
-			_ = offered.Reject(ssh.Prohibited, "not allowed")
-		}
-	})
-	return l
 }
 
-// serve sends keep-alive messages, and returns when the connection has ended and nothing runs for it any more.
+// serve answers the server and sends keep-alive messages. It returns when the connection has ended and nothing runs for it
+// any more.
 func (l *link) serve() {
 	l.tasks.start(l.keepAlive)
+	for l.offers != nil || l.requests != nil {
+		select {
+		case offer, ok := <-l.offers:
+			if !ok {
+				l.offers = nil
+				continue
+			}
+			_ = offer.Reject(ssh.Prohibited, "not allowed")
+		case request, ok := <-l.requests:
+			if !ok {
+				l.requests = nil
+				continue
+			}
+			if request.WantReply {
+				_ = request.Reply(false, nil)
+			}
+		}
+	}
 	_ = l.ssh.Wait()
 	_ = l.net.Close()
 	l.client.removeLink(l)

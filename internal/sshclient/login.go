@@ -135,7 +135,9 @@ func (h *handshake) run(ctx context.Context, conn net.Conn) (*link, error) {
 		_ = sshConn.Close()
 		return nil, err
 	}
-	return newLink(h.client, watched, sshConn, channels, requests), nil
+	l := newLink(h.client, watched, sshConn)
+	l.offers, l.requests = channels, requests
+	return l, nil
 }
 
 func (h *handshake) config(ctx context.Context) *ssh.ClientConfig {

@@ -20,6 +20,7 @@ import (
 )
 
 func TestOpenSSH_RunsCommands(t *testing.T) {
+	t.Parallel()
 	c := startSSHD(t).client()
 	for _, test := range []struct {
 		name, command, stdin, stdout, stderr string
@@ -57,6 +58,7 @@ func TestOpenSSH_RunsCommands(t *testing.T) {
 }
 
 func TestOpenSSH_DialsAddressesAndSockets(t *testing.T) {
+	t.Parallel()
 	s := startSSHD(t)
 	c := s.client()
 	for network, address := range map[string]string{
@@ -119,6 +121,7 @@ func checkEcho(t testing.TB, conn net.Conn) {
 
 // TestOpenSSH_OpensNoChannelForAPooledRequest: an http.Transport keeps its connections.
 func TestOpenSSH_OpensNoChannelForAPooledRequest(t *testing.T) {
+	t.Parallel()
 	var conns sync.Map
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -153,6 +156,7 @@ func TestOpenSSH_OpensNoChannelForAPooledRequest(t *testing.T) {
 
 // Rule 1: a refused socket has an error of its own kind, and commands work beside it.
 func TestOpenSSH_Rule1_SocketIsRefused(t *testing.T) {
+	t.Parallel()
 	s := startSSHD(t, "AllowTcpForwarding no")
 	c := s.client()
 	socket := startEcho(t, "unix", filepath.Join(s.dir, "echo.sock"))
@@ -172,6 +176,7 @@ func TestOpenSSH_Rule1_SocketIsRefused(t *testing.T) {
 }
 
 func TestOpenSSH_DialWithoutListener(t *testing.T) {
+	t.Parallel()
 	c := startSSHD(t).client()
 	_, err := c.Dial(t.Context(), "tcp", freeAddress(t))
 	if dstack.KindOf(err) != dstack.Unavailable || !strings.Contains(err.Error(), "Connection refused") || !errors.Is(err, syscall.ECONNREFUSED) {
@@ -181,6 +186,7 @@ func TestOpenSSH_DialWithoutListener(t *testing.T) {
 
 // Rule 2: more commands than sshd allows on a connection get further connections, and the last place is left to Run.
 func TestOpenSSH_Rule2_ManySessions(t *testing.T) {
+	t.Parallel()
 	for name, limit := range map[string]int{"as usual": 10, "fewer": 2} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -211,6 +217,7 @@ func TestOpenSSH_Rule2_ManySessions(t *testing.T) {
 
 // Rule 2: without sessions, forwarding works, and commands are refused with the reason.
 func TestOpenSSH_Rule2_NoSessions(t *testing.T) {
+	t.Parallel()
 	c := startSSHD(t, "MaxSessions 0").client()
 	_, err := c.Run(t.Context(), "true", nil)
 	if dstack.KindOf(err) != dstack.Unsupported || StepOf(err) != dstack.HostStepShell || !strings.Contains(err.Error(), "allows no commands") {
@@ -226,6 +233,7 @@ func TestOpenSSH_Rule2_NoSessions(t *testing.T) {
 // Rule 3: sshd of OpenSSH 9.2 delays the second piece of a streamed answer by 40 ms until a command has run on the
 // connection, also on that to the jump host. Later versions do not; there, this test only checks that it is quick.
 func TestOpenSSH_Rule3_StreamsAreQuick(t *testing.T) {
+	t.Parallel()
 	jumpServer, s := startSSHD(t), startSSHD(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
@@ -274,6 +282,7 @@ func TestRule4_OnlyAddresses(t *testing.T) {
 
 // Rule 4: the name of a host behind a jump host is resolved there.
 func TestOpenSSH_Rule4_JumpHostResolvesNames(t *testing.T) {
+	t.Parallel()
 	s := startSSHD(t)
 	login := s.login()
 	_, port, _ := net.SplitHostPort(s.address)
@@ -298,6 +307,7 @@ func TestOpenSSH_Rule4_JumpHostResolvesNames(t *testing.T) {
 
 // Rule 14: what the login shell prints first is cut off and reported.
 func TestOpenSSH_Rule14_LoginShellPrints(t *testing.T) {
+	t.Parallel()
 	c := startSSHD(t, `ForceCommand printf 'hello from rc'; eval "$SSH_ORIGINAL_COMMAND"`).client()
 	for range 2 {
 		got, err := c.Run(t.Context(), "echo ok", nil)
@@ -317,6 +327,7 @@ func TestOpenSSH_Rule14_LoginShellPrints(t *testing.T) {
 
 // Rule 14: a login shell that runs nothing says so, and is not taken for a failed command.
 func TestOpenSSH_Rule14_NoShell(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ force, want string }{
 		"nologin":           {"echo 'This account is currently not available.'; exit 1", "This account is currently not available."},
 		"false":             {"/bin/false", "exit code 1"},
@@ -346,6 +357,7 @@ func TestOpenSSH_Rule14_NoShell(t *testing.T) {
 
 // Rules 1 and 15: a failed command of Pipe keeps its exit code and its last words.
 func TestOpenSSH_PipeFails(t *testing.T) {
+	t.Parallel()
 	c := startSSHD(t).client()
 	conn, err := c.Pipe(t.Context(), "echo begun; echo sudo: a password is required >&2; exit 1")
 	if err != nil {
@@ -362,6 +374,7 @@ func TestOpenSSH_PipeFails(t *testing.T) {
 
 // Rule 20: a command that is given up does not run on, and its session becomes free.
 func TestOpenSSH_Rule20_KillsCommands(t *testing.T) {
+	t.Parallel()
 	s := startSSHD(t)
 	c := s.client()
 	file := filepath.Join(s.dir, "pid")

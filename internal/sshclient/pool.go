@@ -3,10 +3,13 @@ package sshclient
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"dstack/internal/dstack"
 )
 
 // maxLinks bounds the connections of one client. Callers beyond their channels wait.
@@ -52,7 +55,7 @@ func (c *Client) tryAcquire(sessions int) (*link, *loginResult, error) {
 		return nil, nil, c.closedError()
 	}
 	for _, l := range c.links {
-		if l.lossReason == nil && l.channels < l.maxChannels && (sessions == 0 || l.sessions < min(sessions, l.maxSessions)) {
+		if l.lossReason == nil && !l.isLost() && l.channels < l.maxChannels && (sessions == 0 || l.sessions < min(sessions, l.maxSessions)) {
 			l.reserve(sessions > 0)
 			return l, nil, nil
 		}
@@ -114,12 +117,12 @@ const minFullChannels = 32
 func (c *Client) runLogin(result *loginResult) {
 	l, err := c.logIn(c.ctx)
 	if err == nil {
-		l.warmUp(c.ctx)
-		if !c.addLink(l) {
+		if !c.tasks.start(l.serve) { // the client is closed
 			l.close(c.closedError())
-			l.tasks.stop()
-			err = c.closedError()
+			l.serve()
 		}
+		l.warmUp(c.ctx)
+		err = c.addLink(l)
 	}
 	c.mu.Lock()
 	c.loggingIn, result.err = nil, err
@@ -130,25 +133,46 @@ func (c *Client) runLogin(result *loginResult) {
 	close(result.done)
 	c.changed.Notify()
 	if err != nil && !errors.As(err, new(*pausedError)) && c.ctx.Err() == nil {
-		c.log.Info("an SSH login failed", "host", c.name(), "user", c.options.Login.User, "err", err, "cause", errors.Unwrap(err))
+		c.logFailure(err)
 	}
 }
 
-// addLink adds a connection, unless the client is closed.
-func (c *Client) addLink(l *link) bool {
+// logFailure logs why a login failed. A changed host key is an error, the others are for the caller to judge.
+func (c *Client) logFailure(err error) {
+	skipped, ok := c.failures.Admit("login", err.Error(), time.Now())
+	if !ok {
+		return
+	}
+	level := slog.LevelInfo
+	if dstack.KindOf(err) == dstack.Forbidden {
+		level = slog.LevelError
+	}
+	c.log.Log(c.ctx, level, "an SSH login failed", "host", c.name(), "user", c.options.Login.User, "err", err,
+		"cause", errors.Unwrap(err), "not_logged", skipped)
+}
+
+// addLink adds a connection, unless the client is closed, or the connection lost again.
+func (c *Client) addLink(l *link) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.isClosed || !c.tasks.start(l.serve) {
-		return false
+	switch {
+	case c.isClosed:
+		l.lossReason = c.closedError()
+		_ = l.net.Close()
+		return l.lossReason
+	case l.isLost():
+		return l.lostLocked(nil)
 	}
+	c.failures.Forget("login")
 	c.links = append(c.links, l)
 	c.last = lastState{answer: c.last.answer}
-	return true
+	return nil
 }
 
 // removeLink removes a connection that has ended.
 func (c *Client) removeLink(l *link) {
 	c.mu.Lock()
+	isAdded := slices.Contains(c.links, l)
 	c.links = slices.DeleteFunc(c.links, func(other *link) bool { return other == l })
 	if read := l.net.lastRead(); read.After(c.last.answer) {
 		c.last.answer = read
@@ -158,7 +182,7 @@ func (c *Client) removeLink(l *link) {
 		c.mustHold = true // UnusedConnectionTimeout looks like this
 	}
 	reason := l.lostLocked(nil)
-	isLoss := !c.isClosed && !errors.Is(reason, errIdle)
+	isLoss := isAdded && !c.isClosed && !errors.Is(reason, errIdle)
 	if isLoss && len(c.links) == 0 {
 		c.last.isLost, c.last.err = true, reason
 	}

@@ -1,9 +1,12 @@
 package sshclient
 
 import (
-	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -23,16 +26,19 @@ import (
 
 // sshd is OpenSSH's server on a port of this machine, which lets the current user in.
 type sshd struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	address string
 	key     string // the private key that it accepts
-	log     *logBuffer
+	log     *logFile
 	cmd     *exec.Cmd
+	starts  int
+	// maxFiles is the limit of open files of the server's processes; 0: that of the tests.
+	maxFiles int
 }
 
 // startSSHD starts a server with further lines of configuration.
-func startSSHD(t *testing.T, lines ...string) *sshd {
+func startSSHD(t testing.TB, lines ...string) *sshd {
 	t.Helper()
 	s := newSSHD(t)
 	s.start(lines...)
@@ -40,7 +46,7 @@ func startSSHD(t *testing.T, lines ...string) *sshd {
 }
 
 // newSSHD prepares a server with a host key of each type.
-func newSSHD(t *testing.T) *sshd {
+func newSSHD(t testing.TB) *sshd {
 	t.Helper()
 	path, err := exec.LookPath("sshd")
 	if err != nil {
@@ -54,27 +60,58 @@ func newSSHD(t *testing.T) *sshd {
 			t.Fatal(err)
 		}
 	}
-	s := &sshd{t: t, dir: t.TempDir(), address: freeAddress(t), log: &logBuffer{}}
+	s := &sshd{t: t, dir: t.TempDir(), address: freeAddress(t), log: newLogFile(t)}
 	s.cmd = &exec.Cmd{Path: path}
 	private, public := newKey(t)
 	s.key = private
 	s.write("authorized_keys", public+"\n")
-	for _, kind := range []string{"ed25519", "ecdsa", "rsa"} {
-		s.makeHostKey(kind)
+	keys, err := hostKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, key := range keys {
+		s.writeHostKey(kind, key)
 	}
 	t.Cleanup(s.stop)
 	return s
 }
 
-// makeHostKey replaces the host key of a type.
-func (s *sshd) makeHostKey(kind string) {
-	s.t.Helper()
-	path := filepath.Join(s.dir, "host_"+kind)
-	_ = os.Remove(path)
-	bits := map[string]string{"ed25519": "256", "ecdsa": "256", "rsa": "2048"}[kind]
-	if out, err := exec.Command("ssh-keygen", "-q", "-N", "", "-t", kind, "-b", bits, "-f", path).CombinedOutput(); err != nil {
-		s.t.Fatalf("ssh-keygen: %v: %s", err, out)
+// hostKeys are a private key of each type, made once: RSA takes long.
+var hostKeys = sync.OnceValues(func() (map[string]crypto.PrivateKey, error) {
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
 	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	rs, err := rsa.GenerateKey(rand.Reader, 2048)
+	return map[string]crypto.PrivateKey{"ed25519": ed, "ecdsa": ec, "rsa": rs}, err
+})
+
+// changeHostKey replaces the host key of ed25519.
+func (s *sshd) changeHostKey() {
+	s.t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.writeHostKey("ed25519", key)
+}
+
+func (s *sshd) writeHostKey(kind string, key crypto.PrivateKey) {
+	s.t.Helper()
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write("host_"+kind, string(pem.EncodeToMemory(block)))
+	s.write("host_"+kind+".pub", string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
 }
 
 // fingerprint returns the SHA256 fingerprint of a host key.
@@ -116,11 +153,16 @@ func (s *sshd) start(lines ...string) {
 	}
 	config += strings.ReplaceAll(text, "HostKey ", "HostKey "+s.dir+"/") + "\n"
 	path := s.write("sshd_config", config)
-	s.cmd = &exec.Cmd{Path: s.cmd.Path, Args: []string{s.cmd.Path, "-D", "-e", "-f", path}, Stderr: s.log, Stdout: s.log}
+	s.cmd = &exec.Cmd{Path: s.cmd.Path, Args: []string{s.cmd.Path, "-D", "-e", "-f", path}, Stderr: s.log.file}
+	if s.maxFiles > 0 {
+		s.cmd.Args = []string{"sh", "-c", fmt.Sprintf("ulimit -n %d; exec %s", s.maxFiles, strings.Join(s.cmd.Args, " "))}
+		s.cmd.Path = "/bin/sh"
+	}
+	s.starts++
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	eventually(s.t, "sshd listens", func() bool { return strings.Contains(s.log.String(), "Server listening") })
+	eventually(s.t, "sshd listens", func() bool { return strings.Count(s.log.String(), "Server listening") == s.starts })
 }
 
 // stop ends the server; its connections live on until the client ends them.
@@ -197,16 +239,6 @@ func newKey(t testing.TB) (private, public string) {
 	return string(pem.EncodeToMemory(block)), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPublic)))
 }
 
-// publicLine returns the line of authorized_keys for a private key, with options.
-func publicLine(t testing.TB, private, options string) string {
-	t.Helper()
-	signer, err := ssh.ParsePrivateKey([]byte(private))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return options + " " + string(ssh.MarshalAuthorizedKey(signer.PublicKey()))
-}
-
 // freeAddress returns an address of this machine where nothing listens.
 func freeAddress(t testing.TB) string {
 	t.Helper()
@@ -227,20 +259,25 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// logBuffer collects what a process prints.
-type logBuffer struct {
-	mu   sync.Mutex
-	data bytes.Buffer
+// logFile is what a process prints. It is a file, so that nothing waits for the processes that share it.
+type logFile struct {
+	t    testing.TB
+	file *os.File
 }
 
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.Write(p)
+func newLogFile(t testing.TB) *logFile {
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	return &logFile{t, file}
 }
 
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.String()
+func (l *logFile) String() string {
+	text, err := os.ReadFile(l.file.Name())
+	if err != nil {
+		l.t.Error(err)
+	}
+	return string(text)
 }

@@ -23,21 +23,28 @@ func (c *Client) State() State {
 	nextTry := c.limits.nextTry(c.login)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := State{IsConnected: len(c.links) > 0, LastAnswer: c.last.answer, HostKey: c.hostKey, Noise: c.noise,
-		Connections: len(c.links)}
-	isSilent := c.last.isLost
+	s := State{LastAnswer: c.last.answer, HostKey: c.hostKey, Noise: c.noise}
+	isSilent, err := c.last.isLost, c.last.err
 	for _, l := range c.links {
-		s.Channels += l.channels
 		if read := l.net.lastRead(); read.After(s.LastAnswer) {
 			s.LastAnswer = read
 		}
+		if l.isLost() { // and not removed yet
+			if reason := l.lostLocked(nil); !errors.Is(reason, errIdle) {
+				isSilent, err = true, reason
+			}
+			continue
+		}
+		s.IsConnected = true
+		s.Connections++
+		s.Channels += l.channels
 		isSilent = isSilent || l.isOverdue()
 	}
 	if isSilent {
 		s.SilentSince = s.LastAnswer
 	}
 	if !s.IsConnected {
-		s.Err, s.NextTry = c.last.err, nextTry
+		s.Err, s.NextTry = err, nextTry
 		if paused, ok := errors.AsType[*pausedError](s.Err); ok {
 			s.Err = paused.err
 		}

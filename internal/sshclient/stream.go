@@ -51,7 +51,7 @@ func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, e
 	conn.remote = remote
 	conn.explainEnd = func(err error) error {
 		if l.isLost() {
-			return l.lost(errors.Join(io.ErrUnexpectedEOF, err))
+			return l.lost(io.ErrUnexpectedEOF)
 		}
 		return err
 	}

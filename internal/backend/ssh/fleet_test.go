@@ -92,3 +92,27 @@ func testContract(t *testing.T, newLogin func(t *testing.T) dstack.SSHLogin) {
 		}}
 	})
 }
+
+// Port 2222 of a real host is open to the other hosts only.
+func TestFleet_RealHostsBehindAJumpHost(t *testing.T) {
+	hosts := &memoryHosts{}
+	jump := fleetHost(t, "2", "guest")
+	for _, num := range []string{"1", "3"} {
+		login := fleetHost(t, num, "worker")
+		login.Address = strings.TrimSuffix(login.Address, ":22") + ":2222"
+		id := dstack.InstanceID("h" + num)
+		hosts.add(id, login)
+		hosts.change(id, func(h *dstack.Host) { h.Jump = new(jump) })
+	}
+	b := open(t, hosts)
+	for _, id := range []dstack.InstanceID{"h1", "h3"} {
+		hosts.waitForStatus(t, id, dstack.HostReady)
+		eng, err := b.Engine(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := eng.ListReports(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}

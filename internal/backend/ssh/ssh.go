@@ -62,7 +62,7 @@ var (
 	_ backend.Unusables = (*Backend)(nil)
 )
 
-// maxChecks is how many hosts are checked at the same time.
+// maxChecks is how many hosts that answer are checked at the same time.
 const maxChecks = 32
 
 // New returns a backend. It knows no hosts until ReadHosts is called or its Tasks run. Close it
@@ -129,7 +129,7 @@ func (b *Backend) Offers(ctx context.Context, need dstack.Requirements) ([]dstac
 	}
 	var offers []dstack.Offer
 	for _, h := range hosts {
-		if host.IsUsable(h) && (need.Project == "" || h.Project == need.Project) {
+		if (need.Project == "" || h.Project == need.Project) && b.explainUnusable(h) == "" {
 			offers = append(offers, newOffer(h))
 		}
 	}
@@ -144,13 +144,25 @@ func (b *Backend) ListUnusable(ctx context.Context, project dstack.ProjectID) ([
 	}
 	var rejections []dstack.Rejection
 	for _, h := range hosts {
-		if h.Project == project && !host.IsUsable(h) {
+		if why := b.explainUnusable(h); why != "" && h.Project == project {
 			rejections = append(rejections, dstack.Rejection{
-				Offer: newOffer(h), Constraint: dstack.ConstraintUsable, Reason: host.ExplainUnusable(h), Help: h.Check.Hint,
+				Offer: newOffer(h), Constraint: dstack.ConstraintUsable, Reason: why, Help: h.Check.Hint,
 			})
 		}
 	}
 	return rejections, nil
+}
+
+// explainUnusable returns why nothing can be placed on a host; empty: something can. A ready
+// host whose connection broke is not checked again yet.
+func (b *Backend) explainUnusable(h dstack.Host) string {
+	if why := host.ExplainUnusable(h); why != "" {
+		return why
+	}
+	if l := b.findLink(h.ID); l != nil && !l.silentSince().IsZero() {
+		return "it does not answer"
+	}
+	return ""
 }
 
 func newOffer(h dstack.Host) dstack.Offer {
@@ -184,7 +196,7 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 			Ref: h.Name, State: dstack.MachineRunning, Hardware: h.Check.Found.Hardware, IsDraining: h.IsDraining || h.IsLeaving,
 		}
 		if l := b.findLink(h.ID); l != nil {
-			m.SilentSince = l.silentSince()
+			m.SilentSince, m.SilentReason = l.silentSince(), l.silentReason()
 		}
 		machines[h.ID] = m
 	}

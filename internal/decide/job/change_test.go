@@ -123,14 +123,15 @@ func implementedFields(t *testing.T) []string {
 }
 
 // haveSameReplicas reports whether both specifications give the same AttemptSpec
-// and the same Requirements.
+// and the same Requirements. Volumes become mounts of the AttemptSpec in package volume.
 func haveSameReplicas(a, b dstack.RunSpec) bool {
 	a, _ = a.ForGroup(spec.DefaultGroup)
 	b, _ = b.ForGroup(spec.DefaultGroup)
 	attempt := func(s dstack.RunSpec) dstack.AttemptSpec {
 		return job.BuildAttemptSpec(dstack.Run{Name: "run", Spec: s}, dstack.Replica{})
 	}
-	return reflect.DeepEqual(attempt(a), attempt(b)) && reflect.DeepEqual(job.BuildRequirements(a), job.BuildRequirements(b))
+	return reflect.DeepEqual(a.Configuration.Volumes, b.Configuration.Volumes) && reflect.DeepEqual(attempt(a), attempt(b)) &&
+		reflect.DeepEqual(job.BuildRequirements(a), job.BuildRequirements(b))
 }
 
 // For every field, the strategy is Rolling exactly if a change affects containers

@@ -272,21 +272,29 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 		step := seen.moveTo(dstack.ReplicaTerminating, r.Reason)
 		step.Due = now // no report and no change of its instance may come
 		return step
-	case isLostHost(seen.Instance, now): // no request in flight can be answered
-		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
-	case load.Drained[r.ID]:
-		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
+	case load.Drained[r.ID] || isLostHost(seen.Instance, now): // of a lost host, no request in flight can be answered
+		return seen.endOnEngine(r.Reason, now)
 	case !now.Before(r.DrainDeadline) || r.DrainDeadline.Sub(now) > maxDrain: // else the clock was set back
 		why := r.Reason
 		if n := load.Replicas[r.ID]; n > 0 {
 			why += dstack.Reason(fmt.Sprintf("; %d requests in flight were not waited for any longer", n))
 		}
-		return seen.moveTo(dstack.ReplicaTerminating, why)
+		return seen.endOnEngine(why, now)
 	}
 	step := seen.stayWith("")
 	step.Due = now.Add(min(r.DrainDeadline.Sub(now), lookInterval))
 	if isAway(seen.Instance) {
 		step.Due = earliestDue(now, step.Due, lostAt(*seen.Instance, now))
+	}
+	return step
+}
+
+// endOnEngine terminates a replica that its engine may run. The next report makes it due;
+// a machine that is away sends none.
+func (seen ReplicaFacts) endOnEngine(why dstack.Reason, now time.Time) ReplicaStep {
+	step := seen.moveTo(dstack.ReplicaTerminating, why)
+	if isAway(seen.Instance) {
+		step.Due = now
 	}
 	return step
 }

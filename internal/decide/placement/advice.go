@@ -15,6 +15,7 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 	var lines []string
 	lines = append(lines, adviseFilters(need, offers)...)
 	lines = append(lines, adviseMounts(need, offers)...)
+	offers = selectPinned(need, offers) // nothing helps on other machines
 	if len(lines) > 0 || len(offers) == 0 {
 		return strings.Join(lines, "\n")
 	}
@@ -66,7 +67,7 @@ func adviseEdits(need dstack.Requirements, offers []dstack.Offer, used map[dstac
 	if nearest == nil {
 		return "ask for less: see `resources` in the configuration"
 	}
-	return fmt.Sprintf("ask for less: %s, for %s", describeHelp(nearest.Edits, nil), nearest.Offer.Type)
+	return fmt.Sprintf("to use %s: %s", nearest.Offer.Type, describeHelp(nearest.Edits, nil))
 }
 
 // AdviceForGlobalAdmins says what a user can do who may not run plain processes.

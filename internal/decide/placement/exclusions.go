@@ -77,7 +77,8 @@ func (e *Exclusions) SplitForRun(run dstack.RunID, offers []dstack.Offer, now ti
 	}
 	for _, o := range offers {
 		if x, isExcluded := e.forRun[runMachine{run, o.OwnedInstance}]; isExcluded {
-			rejected = append(rejected, dstack.Rejection{Offer: o, Reason: "failed lately: " + x.reason})
+			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintFailedLately, Has: x.reason,
+				Reason: "failed lately: " + x.reason})
 		} else {
 			allowed = append(allowed, o)
 		}
@@ -111,22 +112,16 @@ func (e *Exclusions) Split(offers []dstack.Offer, now time.Time) (allowed []dsta
 	return allowed, rejected
 }
 
-// LeaveOut returns the offers on which a replica can be placed now, and why not on the
-// others: owned machines that are away, with the reasons why, and those that drain.
+// LeaveOut returns the offers whose machines are not away, and why the others are left out.
 func LeaveOut(offers []dstack.Offer, away map[dstack.InstanceID]dstack.Reason) (allowed []dstack.Offer, rejected []dstack.Rejection) {
 	for _, o := range offers {
 		why, isAway := away[o.OwnedInstance]
-		switch {
-		case o.OwnedInstance == "":
+		if !isAway {
 			allowed = append(allowed, o)
-		case isAway:
-			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintUsable,
-				Reason: strings.TrimPrefix(string(why), "host "+o.Type+" ")})
-		case o.IsDraining:
-			rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintDraining, Reason: "it is being drained"})
-		default:
-			allowed = append(allowed, o)
+			continue
 		}
+		has := strings.TrimPrefix(string(why), "host "+o.Type+" ")
+		rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintUsable, Has: has, Reason: has})
 	}
 	return allowed, rejected
 }

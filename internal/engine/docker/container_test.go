@@ -214,3 +214,31 @@ func TestBuildEntrypoint_RunsShells(t *testing.T) {
 		})
 	}
 }
+
+// NVIDIA's runtime gets the IDs of its GPUs; GPUs of AMD are devices.
+func TestNewContainerOptions_GPUs(t *testing.T) {
+	e := &Engine{}
+	spec := dstack.AttemptSpec{Attempt: "a", Port: 8000, GPUs: []dstack.GPU{{ID: "GPU-1", Maker: "nvidia"}, {ID: "GPU-2"}}}
+	got, err := e.newContainerOptions(spec, "x", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got.HostConfig.DeviceRequests; len(r) != 1 || !slices.Equal(r[0].DeviceIDs, []string{"GPU-1", "GPU-2"}) || len(got.HostConfig.Devices) != 0 {
+		t.Errorf("two GPUs of NVIDIA: %+v, %+v", r, got.HostConfig.Devices)
+	}
+	spec.GPUs = []dstack.GPU{{ID: "renderD129", Maker: "amd"}, {ID: "renderD131", Maker: "amd"}}
+	if got, err = e.newContainerOptions(spec, "x", true); err != nil {
+		t.Fatal(err)
+	}
+	var devices []string
+	for _, d := range got.HostConfig.Devices {
+		devices = append(devices, d.PathOnHost+" "+d.PathInContainer+" "+d.CgroupPermissions)
+	}
+	want := []string{"/dev/kfd /dev/kfd rwm", "/dev/dri/renderD129 /dev/dri/renderD129 rwm", "/dev/dri/renderD131 /dev/dri/renderD131 rwm"}
+	if !slices.Equal(devices, want) || got.HostConfig.DeviceRequests != nil {
+		t.Errorf("two GPUs of AMD: %v, %+v", devices, got.HostConfig.DeviceRequests)
+	}
+	if !slices.Contains(got.Config.Env, "NVIDIA_VISIBLE_DEVICES=void") {
+		t.Errorf("an image that wants all GPUs of NVIDIA would get them: %v", got.Config.Env)
+	}
+}

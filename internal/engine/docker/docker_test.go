@@ -36,15 +36,20 @@ var findDocker = sync.OnceValue(func() (reason string) {
 	if err != nil {
 		return "busybox (package busybox-static) is not installed, and the test image contains it"
 	}
-	if err := makeImage(busybox); err != nil {
+	api, err := client.New(client.FromEnv)
+	if err == nil {
+		err = makeImage(api, busybox)
+	}
+	if err != nil {
 		return "cannot create an image with " + busybox + ": " + err.Error()
 	}
 	return ""
 })
 
-// makeImage imports an image that contains only busybox.
-func makeImage(busybox string) error {
-	if exec.Command("docker", "image", "inspect", image).Run() == nil {
+// makeImage imports an image that contains only busybox. It closes the client.
+func makeImage(api *client.Client, busybox string) error {
+	defer api.Close()
+	if _, err := api.ImageInspect(context.Background(), image); err == nil {
 		return nil
 	}
 	program, err := os.ReadFile(busybox)
@@ -74,11 +79,6 @@ func makeImage(busybox string) error {
 	if err = w.Close(); err != nil {
 		return err
 	}
-	api, err := client.New(client.FromEnv)
-	if err != nil {
-		return err
-	}
-	defer api.Close()
 	done, err := api.ImageImport(context.Background(), client.ImageImportSource{Source: &rootfs, SourceName: "-"}, image,
 		client.ImageImportOptions{Changes: []string{"ENV PATH=/bin"}})
 	if err != nil {
@@ -112,7 +112,8 @@ func listContainers(t *testing.T, labels ...string) []string {
 	return strings.Fields(string(out))
 }
 
-func newFixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
+// newFixture returns the fixture of an engine. command returns a command of the docker program for that engine.
+func newFixture(o docker.Options, command func(args ...string) *exec.Cmd) func(t *testing.T) enginetest.Fixture {
 	return func(t *testing.T) enginetest.Fixture {
 		o := o
 		o.Installation = dstack.Installation("test-" + uuid.NewString())
@@ -121,23 +122,31 @@ func newFixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
 			Capabilities: docker.Capabilities(),
 			Image:        image,
 			RemoveVolume: func(t *testing.T, name string) {
-				if out, err := exec.Command("docker", "volume", "rm", name).CombinedOutput(); err != nil {
+				if out, err := command("volume", "rm", name).CombinedOutput(); err != nil {
 					t.Errorf("docker volume rm: %s", out)
 				}
 			},
 			Serve:          "exec httpd -f -p $PORT",
 			ServeLocally:   "exec httpd -f -p 127.0.0.1:$PORT",
 			ReadsListeners: runtime.GOOS == "linux",
+			Dialer:         o.Dialer,
 			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string {
-				return listContainers(t, "dstack.installation="+string(o.Installation), "dstack.attempt="+string(id))
+				out, err := command("ps", "-aq", "--filter", "label=dstack.installation="+string(o.Installation),
+					"--filter", "label=dstack.attempt="+string(id)).Output()
+				if err != nil {
+					t.Fatalf("docker ps: %v", err)
+				}
+				return strings.Fields(string(out))
 			},
 		}
 	}
 }
 
+func dockerCommand(args ...string) *exec.Cmd { return exec.Command("docker", args...) }
+
 func TestEngine(t *testing.T) {
 	if reason := findDocker(); reason != "" {
 		t.Skip("needs docker: " + reason)
 	}
-	enginetest.Run(t, newFixture(docker.Options{}))
+	enginetest.Run(t, newFixture(docker.Options{}, dockerCommand))
 }

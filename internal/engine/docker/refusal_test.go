@@ -28,7 +28,7 @@ func TestEngine_PublishedPorts(t *testing.T) {
 	if reason := findDocker(); reason != "" {
 		t.Skip("needs docker: " + reason)
 	}
-	enginetest.Run(t, newFixture(docker.Options{PublishPorts: true}))
+	enginetest.Run(t, newFixture(docker.Options{PublishPorts: true}, dockerCommand))
 }
 
 func newSpec(image, script string) dstack.AttemptSpec {

@@ -66,7 +66,7 @@ var contractCases = []contractCase{
 func becomesReady(h *harness) {
 	id := h.startAttempt(h.newSpec("echo hello > index.html; " + h.f.Serve))
 	r := h.waitForReport(id, "ready", isReady)
-	if got := h.fetchIndex(r.Address); got != "hello" {
+	if got := h.fetchIndex(r); got != "hello" {
 		h.t.Errorf("the response is %q", got)
 	}
 	if r.StartedAt.IsZero() || time.Since(r.StartedAt) > caseTimeout || r.At.IsZero() {
@@ -362,7 +362,7 @@ func survivesRestart(h *harness) {
 	lines := h.outputSoFar(id)
 	h.reopen()
 	r := h.waitForReport(id, "ready after the restart", isReady)
-	if got := h.fetchIndex(r.Address); got != "hello" {
+	if got := h.fetchIndex(r); got != "hello" {
 		h.t.Errorf("the response is %q", got)
 	}
 	if err := h.Start(h.ctx(), spec); err != nil {
@@ -437,7 +437,7 @@ func runsTwentyAttempts(h *harness) {
 	}
 	for i, id := range ids {
 		r := h.waitForReport(id, "ready", isReady)
-		if got := h.fetchIndex(r.Address); got != fmt.Sprint(i) {
+		if got := h.fetchIndex(r); got != fmt.Sprint(i) {
 			h.t.Errorf("the response of attempt %d is %q", i, got)
 		}
 	}

@@ -45,7 +45,7 @@ func choosesPort(h *harness) {
 	spec := h.newSpec("echo hello > index.html; "+h.f.Serve, func(spec *dstack.AttemptSpec) { spec.ChoosePort = true })
 	id := h.startAttempt(spec)
 	r := h.waitForReport(id, "ready", isReady)
-	if got := h.fetchIndex(r.Address); got != "hello" {
+	if got := h.fetchIndex(r); got != "hello" {
 		h.t.Errorf("the response is %q", got)
 	}
 	_, port, _ := net.SplitHostPort(r.Address)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
@@ -44,6 +45,8 @@ type Fixture struct {
 	// RemoveVolume removes a volume at the end of a test. It is called only if
 	// Capabilities has Mounts.
 	RemoveVolume func(t *testing.T, name string)
+	// Dialer reaches the endpoints of attempts; nil: directly.
+	Dialer *dial.Dialer
 	// KillKeeper kills the keeper of an attempt; nil: the engine has no keepers.
 	KillKeeper func(t *testing.T, id dstack.AttemptID)
 }
@@ -287,15 +290,19 @@ func lineTexts(lines []dstack.LogLine) []string {
 	return out
 }
 
-func (h *harness) fetchIndex(address string) string {
+func (h *harness) fetchIndex(r dstack.Report) string {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/index.html", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+dial.URLHost(r.Endpoint)+"/index.html", nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	dialer := h.f.Dialer
+	if dialer == nil {
+		dialer = &dial.Dialer{}
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
 	resp, err := client.Do(req)
 	if err != nil {
 		h.t.Fatalf("get: %v", err)

@@ -69,8 +69,8 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	return nil
 }
 
-// splitOffers returns the offers that did not fail lately and whose machines are neither
-// away nor draining, and why the others are left out.
+// splitOffers returns the offers that did not fail lately and whose machines are not away,
+// and why the others are left out.
 func (c *capacity) splitOffers(ctx context.Context, run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
 	if c.away == nil {
 		var err error

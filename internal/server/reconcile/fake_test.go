@@ -21,7 +21,9 @@ type fakeEngine struct {
 	silent   bool               // cannot be reached
 	hangs    bool               // answers only when the context ends
 	stubborn bool               // attempts ignore SIGTERM
-	refuse   string             // attempts cannot be started, for this reason
+	kept     map[dstack.VolumeID]dstack.Volume
+	mounted  bool   // volumes cannot be deleted
+	refuse   string // attempts cannot be started, for this reason
 	// refuseAfter is how many attempts are started before refuse applies.
 	refuseAfter int
 }

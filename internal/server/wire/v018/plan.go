@@ -39,14 +39,16 @@ func BuildPlanWithPool(answer wire.PlanAnswer) api.RunPlan {
 
 // BuildJobPlan returns the plan of one replica of a group.
 func BuildJobPlan(g wire.GroupPlan) api.JobPlan {
-	job := api.JobPlan{JobSpec: BuildJobSpec(g.Spec, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: g.Total}
+	job := api.JobPlan{JobSpec: BuildJobSpec(g.Spec, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: max(g.Total, len(g.Placements))}
+	highest := g.HighestPrice
 	for i, p := range g.Placements {
 		if i < maxOffers {
 			job.Offers = append(job.Offers, BuildOffer(p))
 		}
+		highest = max(highest, p.Offer.Price)
 	}
-	if g.Total > 0 {
-		job.MaxPrice = &g.HighestPrice
+	if job.TotalOffers > 0 {
+		job.MaxPrice = &highest
 	}
 	return job
 }
