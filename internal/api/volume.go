@@ -98,7 +98,7 @@ func (c *Client) Volume(ctx context.Context, project, name string) (Volume, erro
 	return readWithRetry[Volume](ctx, c, projectPath(PathVolumes+"/get", project), VolumeName{name}, callTimeout)
 }
 
-// ApplyVolume creates a volume, unless it exists with the same configuration. It fails with Conflict if it exists with
+// ApplyVolume creates a volume, unless it exists with the same configuration; a failed one is created again. It fails with Conflict if it exists with
 // another one.
 func (c *Client) ApplyVolume(ctx context.Context, project string, configuration spec.Volume) (AppliedVolume, error) {
 	var applied AppliedVolume

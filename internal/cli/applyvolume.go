@@ -107,6 +107,8 @@ func (v *applyVolumeCommand) apply(ctx context.Context, client *api.Client, proj
 	volume := applied.Volume
 	if !applied.Created {
 		v.printInfo(" volume %s exists already and nothing changed", cleanLine(volume.Name))
+	} else if known != nil {
+		v.printInfo(" volume %s had failed, and is applied again", cleanLine(volume.Name))
 	}
 	if v.flags.detach {
 		return &volume, nil
@@ -182,7 +184,7 @@ func (v *applyVolumeCommand) waitUntilActive(ctx context.Context, client *api.Cl
 		return nil, err
 	case latest.State == dstack.VolumeFailed:
 		return nil, &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the volume %s has failed: %s", volume.Name, latest.Reason),
-			Hint: "correct it, delete the volume and apply it again: dstack volume delete " + volume.Name}
+			Hint: "when it is mended, apply the volume again; or delete it: dstack volume delete " + volume.Name}
 	}
 	v.printInfo(" volume %s is %s on %s", v.err.paint(bold, cleanLine(latest.Name)), cleanLine(string(latest.State)), cleanLine(latest.Host))
 	if latest.Warning != "" {

@@ -35,6 +35,7 @@ type fakeServer struct {
 	explain      api.Explanation
 	offers       api.OfferList
 	secrets      fakeSecrets
+	fleets       fakeFleets
 
 	// Faults.
 	refusals      map[string]refusal // last element of the path → answer
@@ -168,6 +169,8 @@ func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 		writeAnswer(w, 200, f.views[0])
 	case strings.HasSuffix(path, "/runs/explain"):
 		writeAnswer(w, 200, f.explain)
+	case strings.Contains(path, "/fleets/"):
+		f.fleets.answer(w, r)
 	case strings.Contains(path, "/secrets/"):
 		f.secrets.answer(w, r)
 	default:

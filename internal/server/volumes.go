@@ -116,7 +116,7 @@ func (s *Server) applyVolume(c *apiCall, in api.CreateVolume) (api.AppliedVolume
 	if name := string(in.Configuration.Name); name != "" {
 		found, err := s.getVolume(c, api.VolumeName{Name: name})
 		if err == nil {
-			return api.AppliedVolume{Volume: v018.BuildVolume(found)}, checkUnchanged(found, in.Configuration)
+			return s.applyExisting(c, found, in.Configuration)
 		}
 		if dstack.KindOf(err) != dstack.NotFound {
 			return api.AppliedVolume{}, err
@@ -124,6 +124,36 @@ func (s *Server) applyVolume(c *apiCall, in api.CreateVolume) (api.AppliedVolume
 	}
 	created, err := s.createVolume(c, in)
 	return api.AppliedVolume{Volume: v018.BuildVolume(created), Created: true}, err
+}
+
+// applyExisting applies the configuration of a volume that exists. A failed volume is created again, or looked for if it was
+// created before.
+func (s *Server) applyExisting(c *apiCall, v dstack.Volume, conf spec.Volume) (api.AppliedVolume, error) {
+	if err := checkUnchanged(v, conf); err != nil || v.Status != dstack.VolumeFailed {
+		return api.AppliedVolume{Volume: v018.BuildVolume(v)}, err
+	}
+	machine, err := s.chooseMachine(c, conf)
+	if err != nil {
+		return api.AppliedVolume{}, err
+	}
+	if again, ok := volume.ApplyAgain(v, machine); ok {
+		if err := s.store.ResubmitVolume(c.ctx, again, now()); err != nil {
+			return api.AppliedVolume{}, err
+		}
+		s.notifyChange()
+	}
+	v, err = s.store.Volume(c.ctx, v.ID)
+	return api.AppliedVolume{Volume: v018.BuildVolume(v), Created: true}, err
+}
+
+// chooseMachine returns the machine that a configuration asks for.
+func (s *Server) chooseMachine(c *apiCall, conf spec.Volume) (dstack.Offer, error) {
+	offers, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
+	machine, err := volume.ChooseMachine(conf, offers)
+	if err != nil && len(notes) > 0 && dstack.KindOf(err) == dstack.NotFound {
+		return machine, &dstack.Error{Kind: dstack.Unavailable, Message: err.Error() + ": " + strings.Join(notes, "; "), Hint: "try again later"}
+	}
+	return machine, err
 }
 
 // newVolume returns a new volume on the machine that its configuration asks for.

@@ -15,6 +15,7 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 	var lines []string
 	lines = append(lines, adviseFilters(need, offers)...)
 	lines = append(lines, adviseMounts(need, offers)...)
+	offers = selectPinned(need, offers) // nothing helps on other machines
 	if len(lines) > 0 || len(offers) == 0 {
 		return strings.Join(lines, "\n")
 	}

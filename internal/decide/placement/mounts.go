@@ -33,11 +33,24 @@ func mountConstraints() []constraint {
 
 // adviseMounts returns what a user can do if no machine suits because of the volumes.
 func adviseMounts(need dstack.Requirements, offers []dstack.Offer) (lines []string) {
-	if need.Pin != nil && need.Pin.Advice != "" {
+	if need.Pin != nil && len(selectPinned(need, offers)) == 0 && need.Pin.Advice != "" {
 		lines = append(lines, need.Pin.Advice)
 	}
 	if need.HostPath != "" && !need.IsGlobalAdmin && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.IsRemote }) {
 		lines = append(lines, "ask a global admin to apply the service, or use a volume in place of "+need.HostPath)
 	}
 	return lines
+}
+
+// selectPinned returns the machines that have the volumes; all, if a replica mounts none.
+func selectPinned(need dstack.Requirements, offers []dstack.Offer) (pinned []dstack.Offer) {
+	if need.Pin == nil {
+		return offers
+	}
+	for _, o := range offers {
+		if o.OwnedInstance != "" && slices.Contains(need.Pin.Machines, o.OwnedInstance) {
+			pinned = append(pinned, o)
+		}
+	}
+	return pinned
 }

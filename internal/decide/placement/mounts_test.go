@@ -49,7 +49,13 @@ func TestRankOffers_Mounts(t *testing.T) {
 			}
 		})
 	}
-	if advice := Advise(dstack.Requirements{Pin: pin, Spot: new(bool)}, offers, nil); advice != "free gpu-2" {
-		t.Errorf("the advice is %q", advice)
+	away := Advise(dstack.Requirements{Pin: pin}, offers[:2], nil)
+	if away != "free gpu-2" {
+		t.Errorf("where the machine is away, the advice is %q", away)
+	}
+	there := Advise(dstack.Requirements{Pin: pin, IsGlobalAdmin: true, Port: 80}, offers,
+		map[dstack.InstanceID]dstack.Allocation{"two": {Ports: map[int]string{80: "web"}}})
+	if there == "free gpu-2" || there == "" {
+		t.Errorf("where the machine is there, the advice is %q", there)
 	}
 }

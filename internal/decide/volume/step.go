@@ -55,9 +55,11 @@ func Decide(v dstack.Volume, now time.Time) (Step, error) {
 	case dstack.VolumeSubmitted: // the intent is saved before the first action
 		step.To, step.Reason, step.Due = dstack.VolumeProvisioning, dstack.Reason("is created on "+v.Machine), now
 	case dstack.VolumeProvisioning:
-		step.Action = Create
+		if step.Action = Create; hasOwnData(v) { // it was applied again, and must not begin without its data
+			step.Action = Check
+		}
 	case dstack.VolumeActive, dstack.VolumeFailed:
-		if canCheck(v) {
+		if hasOwnData(v) {
 			step.Action = Check
 		}
 	case dstack.VolumeDeleting:
@@ -68,9 +70,20 @@ func Decide(v dstack.Volume, now time.Time) (Step, error) {
 	return step, nil
 }
 
-// canCheck reports whether the machine of a volume can tell if it exists. An external folder is looked for when it is
-// mounted; a volume that was never created will not appear.
-func canCheck(v dstack.Volume) bool { return !v.IsExternal && v.ExternalID != "" }
+// hasOwnData reports whether a volume was created on its machine, which can tell if it still exists. An external folder
+// is looked for when it is mounted.
+func hasOwnData(v dstack.Volume) bool { return !v.IsExternal && v.ExternalID != "" }
+
+// ApplyAgain returns a failed volume as it is when its configuration is applied again: it is created, or looked for if it
+// was created before, on the machine that now has the name. ok is false if there is nothing to do.
+func ApplyAgain(v dstack.Volume, machine dstack.Offer) (again dstack.Volume, ok bool) {
+	if v.Status != dstack.VolumeFailed {
+		return v, false
+	}
+	v.Status, v.Reason, v.Failures = dstack.VolumeSubmitted, "applied again", 0
+	v.Backend, v.Instance, v.Machine, v.Fleet, v.Host, v.Region = machine.Key, machine.OwnedInstance, machine.Type, machine.Fleet, machine.Host, machine.Region
+	return v, true
+}
 
 // After returns the step with what its action found.
 func (s Step) After(v dstack.Volume, found Result, now time.Time) Step {
@@ -91,7 +104,7 @@ func (s Step) afterCreate(v dstack.Volume, found Result, now time.Time) Step {
 		return s.fail(goneReason(v))
 	case found.Err == nil:
 		s.To, s.Reason, s.Failures, s.Created = dstack.VolumeActive, "", 0, &found.Created
-		if canCheck(found.Created) {
+		if hasOwnData(found.Created) {
 			s.Due = now.Add(checkInterval)
 		}
 		return s
@@ -141,8 +154,7 @@ func (s Step) retry(v dstack.Volume, reason string, now time.Time) Step {
 }
 
 func goneReason(v dstack.Volume) string {
-	return fmt.Sprintf("%s is not among the machines of this server any more; the data stays on that machine, "+
-		"and a new volume with its path as volume_id can use it", v.Machine)
+	return fmt.Sprintf("%s is not among the machines of this server any more; the data stays on it: add it again and apply the volume again", v.Machine)
 }
 
 // isFinal reports whether a failed creation fails again whenever it is tried.

@@ -43,11 +43,15 @@ func TestDecide(t *testing.T) {
 		"still there": {status: dstack.VolumeActive, found: Result{IsListed: true}, action: Check, to: dstack.VolumeActive, due: time.Minute},
 		"lost": {status: dstack.VolumeActive, action: Check, to: dstack.VolumeFailed, reason: "gpu-1 does not have dstack-data-1 any more",
 			due: time.Minute},
+		"applied again, and found": {status: dstack.VolumeProvisioning, change: func(v *dstack.Volume) { v.ExternalID = "dstack-data-1" },
+			found: Result{IsListed: true}, action: Check, to: dstack.VolumeActive, due: time.Minute},
+		"applied again, without its data": {status: dstack.VolumeProvisioning, change: func(v *dstack.Volume) { v.ExternalID = "dstack-data-1" },
+			action: Check, to: dstack.VolumeFailed, reason: "its data is lost", due: time.Minute},
 		"found again": {status: dstack.VolumeFailed, found: Result{IsListed: true}, action: Check, to: dstack.VolumeActive, due: time.Minute},
 		"a silent host loses nothing": {status: dstack.VolumeActive, found: Result{Err: newError(dstack.Unavailable, "timeout")}, action: Check,
 			to: dstack.VolumeActive, reason: "gpu-1 does not answer: timeout", due: time.Second, hasFailure: true},
 		"its host left": {status: dstack.VolumeActive, found: Result{IsMachineGone: true}, action: Check, to: dstack.VolumeFailed,
-			reason: "the data stays on that machine", due: time.Minute},
+			reason: "the data stays on it", due: time.Minute},
 		"an external folder in use": {status: dstack.VolumeActive, change: func(v *dstack.Volume) { v.IsExternal = true }, to: dstack.VolumeActive, never: true},
 		"failed before it existed":  {status: dstack.VolumeFailed, change: func(v *dstack.Volume) { v.ExternalID = "" }, to: dstack.VolumeFailed, never: true},
 		"deleted":                   {status: dstack.VolumeDeleting, action: Delete, to: dstack.VolumeDeleting, gone: true, never: true},
@@ -59,7 +63,10 @@ func TestDecide(t *testing.T) {
 			due: time.Minute, hasFailure: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := dstack.Volume{ID: "1", Name: "data", Machine: "gpu-1", ExternalID: "dstack-data-1", Status: c.status}
+			v := dstack.Volume{ID: "1", Name: "data", Machine: "gpu-1", Status: c.status}
+			if c.status != dstack.VolumeSubmitted && c.status != dstack.VolumeProvisioning {
+				v.ExternalID = "dstack-data-1"
+			}
 			if c.change != nil {
 				c.change(&v)
 			}
@@ -81,6 +88,18 @@ func TestDecide(t *testing.T) {
 	}
 	if _, err := Decide(dstack.Volume{Status: "new"}, testTime); err == nil {
 		t.Error("an unknown status is accepted")
+	}
+}
+
+func TestApplyAgain(t *testing.T) {
+	machine := dstack.Offer{Key: "ssh", OwnedInstance: "new", Type: "gpu-1", Fleet: "lab"}
+	failed := dstack.Volume{Status: dstack.VolumeFailed, Instance: "old", ExternalID: "dstack-data-1", Failures: 3}
+	if v, ok := ApplyAgain(failed, machine); !ok || v.Status != dstack.VolumeSubmitted || v.Instance != "new" || v.Fleet != "lab" || v.Backend != "ssh" ||
+		v.ExternalID != "dstack-data-1" || v.Failures != 0 {
+		t.Errorf("%t %+v", ok, v)
+	}
+	if _, ok := ApplyAgain(dstack.Volume{Status: dstack.VolumeActive}, machine); ok {
+		t.Error("an active volume is created again")
 	}
 }
 

@@ -203,6 +203,21 @@ func (s *Store) DeleteVolumes(ctx context.Context, p dstack.ProjectID, names []s
 	})
 }
 
+// ResubmitVolume writes a volume that is applied again, which is due at now. It fails with Conflict if the volume has
+// changed since it was read.
+func (s *Store) ResubmitVolume(ctx context.Context, v dstack.Volume, now time.Time) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		n, err := rowsAffected(tx.NewRaw(`UPDATE volumes SET status = ?, reason = ?, since = ?, fails = 0, backend = ?, instance_id = ?, machine = ?,
+			fleet = ?, host = ?, region = ?, version = version + 1, touches = touches + 1, due_at = ? WHERE id = ? AND version = ?`,
+			string(v.Status), cleanText(string(v.Reason)), toMicros(now), v.Backend, string(v.Instance), v.Machine, v.Fleet, v.Host, v.Region,
+			toMicros(now), string(v.ID), v.Version).Exec(ctx))
+		if err == nil && n == 0 {
+			return conflict("apply it again", "the volume %s has changed in the meantime", v.Name)
+		}
+		return err
+	})
+}
+
 // SaveVolumeStep writes a step of a volume and gives its lease back. A volume that is gone is removed.
 func (s *Store) SaveVolumeStep(ctx context.Context, l Lease, seen dstack.Volume, step volume.Step, now time.Time) error {
 	next := seen

@@ -48,6 +48,11 @@ func TestVolumes_FromCreationToDeletion(t *testing.T) {
 		created := dstack.Volume{ExternalID: "dstack-data-1", Warning: "may grow"}
 		h.noError(h.s.SaveVolumeStep(t.Context(), lease, seen, volume.Step{To: dstack.VolumeActive, Created: &created, Due: t0.Add(time.Minute)}, t0.Add(time.Second)))
 		h.wantKind(dstack.Conflict, h.s.SaveVolumeStep(t.Context(), lease, seen, volume.Step{To: dstack.VolumeFailed}, t0))
+		seen, err = h.s.Volume(t.Context(), v.ID)
+		h.noError(err)
+		seen.Status, seen.Instance, seen.Machine = dstack.VolumeSubmitted, "there", "other"
+		h.noError(h.s.ResubmitVolume(t.Context(), seen, t0.Add(time.Second)))
+		h.wantKind(dstack.Conflict, h.s.ResubmitVolume(t.Context(), seen, t0))
 		h.restart()
 
 		rs := runSpec("web")
@@ -76,7 +81,7 @@ func TestVolumes_FromCreationToDeletion(t *testing.T) {
 		if seen.Status != dstack.VolumeDeleting || seen.Reason != "deleted by bob" {
 			t.Errorf("got %+v", seen)
 		}
-		if ids, err := h.s.VolumesOn(t.Context(), "here"); err != nil || !slices.Equal(ids, []dstack.VolumeID{v.ID}) {
+		if ids, err := h.s.VolumesOn(t.Context(), "there"); err != nil || !slices.Equal(ids, []dstack.VolumeID{v.ID}) {
 			t.Errorf("on the machine: %v, %v", ids, err)
 		}
 		h.noError(h.s.SaveVolumeStep(t.Context(), lease, seen, volume.Step{To: dstack.VolumeDeleting, IsGone: true}, t0))
