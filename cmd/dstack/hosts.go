@@ -9,7 +9,8 @@ import (
 	"dstack/internal/human"
 )
 
-// openHosts opens the backend for the hosts of fleets, which every project has. It connects to none until its tasks run.
+// openHosts opens the backend for the hosts of fleets, which every project has. It connects to a host once it is used, or its
+// tasks run.
 func (d *daemon) openHosts(ctx context.Context) error {
 	installation, err := d.store.Installation(ctx)
 	if err != nil {
@@ -20,7 +21,7 @@ func (d *daemon) openHosts(ctx context.Context) error {
 		Changed: func() { d.reconciler.Wake() }, // it is created later, and before the tasks run
 	})
 	d.backends.Share(ssh.Key, d.hosts)
-	return nil
+	return d.hosts.ReadHosts(ctx)
 }
 
 // describeHosts describes the hosts of all fleets in one line for the start message; empty: there are none.

@@ -130,7 +130,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	var endDrain context.CancelFunc
 	d.drained, endDrain = context.WithCancel(context.WithoutCancel(ctx))
 	defer endDrain()
-	tasks := slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), attachTasks)
+	tasks := slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, attachTasks)
 	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}

@@ -106,7 +106,7 @@ make_users() {
 boot_host() {
 	local h=$dir/h$1
 	is_up "$1" && return
-	nsenter --net="/run/netns/$bridge-h$1" unshare --mount --uts --ipc --pid --fork --kill-child --propagation private \
+	setsid nsenter --net="/run/netns/$bridge-h$1" unshare --mount --uts --ipc --pid --fork --kill-child --propagation private \
 		tini -s -- bash "$here/host.sh" "$1" "$h" "$network" "/$bridge-h$1" >>"$h/init.log" 2>&1 </dev/null &
 	echo $! >"$h/pid"
 }
@@ -147,6 +147,8 @@ crash_host() {
 		sleep .05
 	done
 }
+
+docker_folders() { for program in $(which -a docker); do realpath "$(dirname "$program")"; done | sort -u; }
 
 # kill_sshd names processes of the host only, because it has its own process IDs.
 kill_sshd() { on_host "$1" pkill -KILL -x sshd; }
@@ -200,11 +202,14 @@ new-key)
 	;;
 hide-docker)
 	on_host "$1" bash "$here/host.sh" stop-docker TERM
-	on_host "$1" bash -c 'rm -f /run/docker.sock; mkdir /run/bin; cp -s /usr/bin/* /run/bin 2>/dev/null; rm /run/bin/docker*
-		echo "SetEnv PATH=/run/bin" >>/run/sshd_config' && restart_sshd "$1"
+	on_host "$1" rm -f /run/docker.sock
+	for folder in $(docker_folders); do # a layer over the folder, in this host only
+		on_host "$1" bash -c 'layer=/run/hidden$0 && rm -rf $layer && mkdir -p $layer/upper $layer/work &&
+			mount -t overlay -o lowerdir=$0,upperdir=$layer/upper,workdir=$layer/work overlay $0 && rm $0/docker' "$folder"
+	done
 	;;
 show-docker)
-	on_host "$1" bash -c "rm -rf /run/bin; sed -i /SetEnv/d /run/sshd_config" && restart_sshd "$1"
+	for folder in $(docker_folders); do on_host "$1" umount -l "$folder"; done
 	on_host "$1" bash "$here/host.sh" start-docker "/$bridge-h$1"
 	;;
 run) on_host "$@" ;;

@@ -125,12 +125,16 @@ func (c *Client) Preview(ctx context.Context, project string, run dstack.RunSpec
 }
 
 // ListOffers returns where the replicas of a configuration can run.
-func (c *Client) ListOffers(ctx context.Context, project string, run dstack.RunSpec) (OfferList, error) {
-	body, err := newSourceSpec(run)
+func (c *Client) ListOffers(ctx context.Context, project string, ask OffersRequest) (OfferList, error) {
+	config, err := ask.Configuration.SourceJSON()
 	if err != nil {
-		return OfferList{}, err
+		return OfferList{}, fmt.Errorf("encode the configuration: %w", err)
 	}
-	return readWithRetry[OfferList](ctx, c, projectPath(PathOffers, project), map[string]any{"run_spec": body}, callTimeout)
+	body := map[string]any{"configuration": json.RawMessage(config)}
+	if ask.Profile != nil {
+		body["profile"] = ask.Profile
+	}
+	return readWithRetry[OfferList](ctx, c, projectPath(PathOffers, project), body, callTimeout)
 }
 
 // Apply submits a run, or a new revision of the run with the same name; see

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // Paths of calls for our own command line. All use POST; dstack 0.18.10 does
@@ -14,7 +15,7 @@ const (
 	PathApply   = ProjectPrefix + "/runs/apply"   // ApplyRequest → RunView
 	PathView    = ProjectPrefix + "/runs/view"    // RunViewRequest → RunView; can wait for a change
 	PathViews   = "/api/runs/views"               // ListRuns → []RunView
-	PathOffers  = ProjectPrefix + "/offers/list"  // RunSpecRequest → OfferList
+	PathOffers  = ProjectPrefix + "/offers/list"  // OffersRequest → OfferList
 	PathFollow  = ProjectPrefix + "/logs/follow"  // FollowLogs → one LogEntry per line, as JSON
 )
 
@@ -35,6 +36,13 @@ type Preview struct {
 	Strategy string         `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
 	URL      string         `json:"url"`
 	ModelURL string         `json:"model_url,omitempty"`
+}
+
+// OffersRequest is the body of offers/list: what should run, of which only what its
+// machines must have counts.
+type OffersRequest struct {
+	Configuration spec.Service  `json:"configuration"`
+	Profile       *spec.Profile `json:"profile,omitempty"`
 }
 
 // OfferList answers offers/list: where each group of a configuration can run.

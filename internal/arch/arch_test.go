@@ -88,7 +88,7 @@ var packages = []entry{
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},
@@ -96,7 +96,7 @@ var packages = []entry{
 
 	// The command line.
 	{"internal/gitignore", ""},
-	{"internal/cli", "human spec dstack sshclient api loop jinja chattemplate gitignore"},
+	{"internal/cli", "gpu human spec dstack sshclient api loop jinja chattemplate gitignore"},
 	{"cmd/dstack", "*"},
 }
 

@@ -216,6 +216,9 @@ func (j *applyCommand) fetchPreview(ctx context.Context) (preview api.Preview, e
 	return preview, err
 }
 
+// maxNamedRejections is how many machines that do not suit an error names.
+const maxNamedRejections = 10
+
 // checkCapacity returns an error if no machine suits a new run and its retry
 // policy does not let it wait for one.
 func (j *applyCommand) checkCapacity(preview api.Preview) error {
@@ -224,9 +227,11 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 		return nil
 	}
 	placements, rejections, advice, of := preview.Placements, preview.Rejections, preview.Advice, ""
+	totals := preview.Totals
 	for _, group := range preview.Groups {
 		if len(group.Placements) == 0 && group.Max > 0 {
 			placements, rejections, advice, of = nil, group.Rejections, group.Advice, " group "+cleanLine(group.Group)
+			totals = group.Totals
 			break
 		}
 		placements = group.Placements
@@ -237,8 +242,11 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	report := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
 		Message: fmt.Sprintf("cannot run %s: no machine suits%s", j.runTitle(preview), of),
 		Hint:    cmp.Or(advice, "ask for less: see `resources` in the configuration")}}
-	for _, m := range rejections {
+	for _, m := range rejections[:min(len(rejections), maxNamedRejections)] {
 		report.reasons = append(report.reasons, formatRejection(m))
+	}
+	if more := max(totals.Rejections, len(rejections)) - len(report.reasons); more > 0 {
+		report.reasons = append(report.reasons, fmt.Sprintf("%d more do not suit: see dstack offer -f %s", more, j.request.file.name))
 	}
 	if len(rejections) == 0 {
 		report.reasons = []string{"project " + j.project + " has no machine"}

@@ -82,7 +82,7 @@ func New(o Options) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"),
 		"no colours, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
+		newApplyCommand(a), newOfferCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
 		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newFleetCommand(a), newVolumeCommand(a),

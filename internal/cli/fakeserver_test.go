@@ -33,7 +33,9 @@ type fakeServer struct {
 	events       [][]api.EventView // the events of each request
 	history      []api.RevisionView
 	explain      api.Explanation
+	offers       api.OfferList
 	secrets      fakeSecrets
+	fleets       fakeFleets
 
 	// Faults.
 	refusals      map[string]refusal // last element of the path → answer
@@ -53,6 +55,7 @@ type fakeServer struct {
 	deleted       []string
 	logRequests   []api.FollowLogs
 	logStreams    int
+	offerRequests []api.OffersRequest
 }
 
 type refusal struct {
@@ -120,6 +123,9 @@ func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 		preview := f.preview
 		preview.Plan.RunSpec, preview.Plan.User = got.RunSpec, "admin"
 		writeAnswer(w, 200, preview)
+	case strings.HasSuffix(path, "/offers/list"):
+		f.offerRequests = append(f.offerRequests, decodeBody[api.OffersRequest](r))
+		writeAnswer(w, 200, f.offers)
 	case strings.HasSuffix(path, "/runs/apply"):
 		ask := decodeBody[api.ApplyRequest](r)
 		view := f.views[0]
@@ -163,6 +169,8 @@ func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 		writeAnswer(w, 200, f.views[0])
 	case strings.HasSuffix(path, "/runs/explain"):
 		writeAnswer(w, 200, f.explain)
+	case strings.Contains(path, "/fleets/"):
+		f.fleets.answer(w, r)
 	case strings.Contains(path, "/secrets/"):
 		f.secrets.answer(w, r)
 	default:

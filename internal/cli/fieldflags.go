@@ -76,24 +76,32 @@ func (f *applyFlags) fieldFlags() []fieldFlag {
 func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, problems spec.Problems) {
 	flags = map[string]string{}
 	for _, o := range f.fieldFlags() {
-		if !o.isSet {
-			continue
-		}
-		if o.isSetByGroups(s) {
-			problems = append(problems, flagProblem(o.flag, "change it in the groups of the configuration",
-				"the groups of the service have their own `%s`", o.field))
-			continue
-		}
-		read, err := o.parseValue()
-		for _, p := range asProblems(o.flag, err) {
-			problems = append(problems, flagProblem(o.flag, p.Hint, "%s", p.Message))
-		}
-		if err == nil {
+		isOverridden, more := o.override(s)
+		problems = append(problems, more...)
+		if isOverridden {
 			flags[o.field] = o.flag
-			o.copyField(s, read)
 		}
 	}
 	return flags, problems
+}
+
+// override overrides the field of s if the flag is set, and reports whether it did.
+func (o fieldFlag) override(s *spec.Service) (isOverridden bool, problems spec.Problems) {
+	if !o.isSet {
+		return false, nil
+	}
+	if o.isSetByGroups(s) {
+		return false, spec.Problems{flagProblem(o.flag, "change it in the groups of the configuration",
+			"the groups of the service have their own `%s`", o.field)}
+	}
+	read, err := o.parseValue()
+	for _, p := range asProblems(o.flag, err) {
+		problems = append(problems, flagProblem(o.flag, p.Hint, "%s", p.Message))
+	}
+	if err == nil {
+		o.copyField(s, read)
+	}
+	return err == nil, problems
 }
 
 // isSetByGroups reports whether groups of replicas have the field, so that the service has not.

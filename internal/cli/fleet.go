@@ -40,6 +40,7 @@ type fleetListCommand struct {
 	client      *api.Client
 	project     string
 	names       []string
+	details     bool // as with --verbose
 	watch, json bool
 }
 
@@ -67,7 +68,7 @@ func newFleetGetCommand(a *app) *cobra.Command {
 			"dstack fleet get basement -o json",
 		Args: expectArgs(1, 1, "the name of a fleet"),
 		RunE: func(c *cobra.Command, args []string) error {
-			l.names, l.verbose = args, true
+			l.names, l.details = args, true
 			return l.run(c.Context())
 		},
 		ValidArgsFunction: a.completeFleets,
@@ -136,7 +137,7 @@ func (l *fleetListCommand) printFleets(views []api.FleetView) error {
 		l.printInfo("no fleets in project %s; create one: dstack apply -f fleet.dstack.yml", cleanLine(l.project))
 		return nil
 	}
-	fleetsTable(views, l.verbose, time.Now()).writeTo(l.out)
+	fleetsTable(views, l.verbose || l.details, time.Now()).writeTo(l.out)
 	return nil
 }
 
@@ -157,7 +158,7 @@ func (l *fleetListCommand) watchFleets(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("compare the list: %w", err)
 		case l.out.terminal && !l.json:
-			lines := fleetsTable(views, l.verbose, time.Now()).lines(l.out)
+			lines := fleetsTable(views, l.verbose || l.details, time.Now()).lines(l.out)
 			region.draw(append(lines, l.out.paint(dim, " Ctrl-C to quit")))
 		case bytes.Equal(present, previous):
 		case l.json:

@@ -1,12 +1,11 @@
 package cli
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
 	"dstack/internal/api"
+	"dstack/internal/dstack"
 	"dstack/internal/human"
 )
 
@@ -31,10 +30,10 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 	j.printInfo("")
 	for _, group := range preview.Groups {
 		j.printInfo(" group %s", j.err.paint(bold, cleanLine(group.Group)))
-		j.printPlacements(group.Placements, group.Rejections)
+		j.printOffers(group.Placements, group.Rejections, group.Totals, j.flags.maxOffers)
 	}
 	if len(preview.Groups) == 0 {
-		j.printPlacements(preview.Placements, preview.Rejections)
+		j.printOffers(preview.Placements, preview.Rejections, preview.Totals, j.flags.maxOffers)
 	}
 	for _, note := range preview.Notes {
 		j.printNote(note)
@@ -46,37 +45,44 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 	j.printChanges(preview)
 }
 
-// printPlacements prints the machines that suit, up to --max-offers, and why
-// others do not.
-func (j *applyCommand) printPlacements(placements []api.Placement, rejections []api.Rejection) {
+// printOffers prints the machines of a plan that suit, up to a number, and why others do
+// not. If none suits, the error that follows says why.
+func (j *applyCommand) printOffers(placements []api.Placement, rejections []api.Rejection, totals api.Totals, limit int) {
 	if len(placements) == 0 {
 		return
 	}
-	shown := placements[:min(j.flags.maxOffers, len(placements))]
+	shown := placements[:min(limit, len(placements))]
 	if len(shown) > 0 {
 		placementsTable(shown).writeTo(j.err)
 	}
-	var summary []string
-	if hidden := placements[len(shown):]; len(hidden) > 0 {
-		dearest := slices.MaxFunc(hidden, func(x, y api.Placement) int { return cmp.Compare(x.Offer.Price, y.Offer.Price) })
-		summary = append(summary,
-			fmt.Sprintf("%s up to %s", human.Count(len(hidden), "more offer"), formatPrice(dearest.Offer.Price)))
-	}
-	switch n := len(rejections); {
-	case n == 1:
-		summary = append(summary, "1 machine does not suit: "+formatRejection(rejections[0]))
-	case n > 1:
-		summary = append(summary, fmt.Sprintf("%d machines do not suit", n))
-	}
-	if len(summary) > 0 {
-		j.printWrapped(" ", dim, strings.Join(summary, " · "))
+	if summary := summarizeOffers(len(shown), placements, rejections, totals); summary != "" {
+		j.printWrapped(" ", dim, summary)
 	}
 	if len(rejections) > 1 {
-		for _, m := range rejections[:min(j.flags.maxOffers, len(rejections))] {
+		for _, m := range rejections[:min(limit, len(rejections))] {
 			j.printWrapped("   ", dim, formatRejection(m))
 		}
 	}
 	j.printInfo("")
+}
+
+// summarizeOffers says how many offers a table does not show, and how many do not suit.
+func summarizeOffers(shown int, placements []api.Placement, rejections []api.Rejection, totals api.Totals) string {
+	var summary []string
+	if hidden := max(totals.Placements, len(placements)) - shown; hidden > 0 {
+		highest := totals.HighestPrice
+		for _, p := range placements {
+			highest = max(highest, p.Offer.Price)
+		}
+		summary = append(summary, fmt.Sprintf("%s up to %s", human.Count(hidden, "more offer"), formatPrice(highest)))
+	}
+	switch n := max(totals.Rejections, len(rejections)); {
+	case n == 1 && len(rejections) == 1:
+		summary = append(summary, "1 machine does not suit: "+formatRejection(rejections[0]))
+	case n > 0:
+		summary = append(summary, human.CountOf(n, "machine does not suit", "machines do not suit"))
+	}
+	return strings.Join(summary, " · ")
 }
 
 func placementsTable(places []api.Placement) *table {
@@ -102,6 +108,11 @@ func formatSpot(o api.Offer) string {
 	return "no"
 }
 
+// explainRejection says why a machine does not suit, and what would help.
+func explainRejection(m api.Rejection) string {
+	return dstack.Rejection{Reason: m.Reason, Help: m.Help, Edits: m.Edits, WaitsFor: m.WaitsFor}.String()
+}
+
 func formatRejection(m api.Rejection) string {
-	return cleanLine(fmt.Sprintf("%s %s: %s", m.Offer.Backend, m.Offer.Instance.Name, m.Reason))
+	return cleanLine(fmt.Sprintf("%s %s: %s", m.Offer.Backend, m.Offer.Instance.Name, explainRejection(m)))
 }

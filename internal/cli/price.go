@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dstack/internal/api"
+	"dstack/internal/gpu"
 	"dstack/internal/human"
 )
 
@@ -33,7 +34,7 @@ func formatHardware(r api.Resources) string {
 		for i+n < len(r.GPUs) && r.GPUs[i+n] == r.GPUs[i] {
 			n++
 		}
-		parts = append(parts, fmt.Sprintf("%d×%s %s", n, r.GPUs[i].Name, human.Gigabytes(r.GPUs[i].MemoryMiB)))
+		parts = append(parts, fmt.Sprintf("%d×%s %gGB", n, r.GPUs[i].Name, gpu.SizeOf(r.GPUs[i].Name, r.GPUs[i].MemoryMiB)))
 		i += n
 	}
 	return cleanLine(strings.Join(parts, ", "))

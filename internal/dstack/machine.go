@@ -13,8 +13,9 @@ type Machine struct {
 	// SilentSince is when a remote machine last answered, if its connection is broken or it
 	// has not answered since it was asked; zero: it answers, or it was not asked. A backend
 	// that knows it sooner than its engine's calls fail sets it, from its keep-alive.
-	SilentSince time.Time
-	IsDraining  bool // gets no new replicas, and its replicas are placed elsewhere
+	SilentSince  time.Time
+	SilentReason string // with SilentSince: why, for the user; may be empty
+	IsDraining   bool   // gets no new replicas, and its replicas are placed elsewhere
 }
 
 // IsAlive reports whether the machine runs, so that its engine can be asked.

@@ -192,3 +192,21 @@ func TestParseReported_RealMachines(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is written, a request names something, and what it names asks for the same
+// again.
+func FuzzParseRequest(f *testing.F) {
+	for _, text := range []string{"A100-80", "RTX PRO Server 6000", "tpu-v5litepod-8", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "-", "", "A100-MIG-", "gb"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		asked := gpu.ParseRequest(text)
+		if len(asked.Names) == 0 || asked.Known && asked.Names[0] == "" {
+			t.Fatalf("%q asks for %+v", text, asked)
+		}
+		if again := gpu.ParseRequest(asked.Names[0]); asked.Known && !slices.Equal(again.Names, asked.Names) {
+			t.Errorf("%q asks for %v, which asks for %v", text, asked.Names, again.Names)
+		}
+		_, _ = gpu.ParseReported(text)
+	})
+}

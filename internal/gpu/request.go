@@ -52,7 +52,7 @@ func parseTPU(name string) (tpu string, ok bool) {
 	lower, hasPrefix := strings.CutPrefix(strings.ToLower(name), "tpu-")
 	version, chips, hasChips := strings.Cut(lower, "-")
 	isTPU := hasChips && isDigits(chips) && len(version) > 1 && version[0] == 'v' && version[1] >= '0' && version[1] <= '9'
-	return lower, isTPU || hasPrefix
+	return lower, isTPU || hasPrefix && lower != ""
 }
 
 // readNumberSize reads a size without a unit: A100-80.

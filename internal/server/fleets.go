@@ -1,21 +1,42 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/fleet"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
+	"dstack/internal/loop"
 	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
 // localFleet is the name under which later clients see the server's own machine.
 const localFleet = "default"
+
+// maxFleetVariable is how long a variable of a fleet may be, in bytes. No process starts with much longer ones.
+const maxFleetVariable = 64 << 10
+
+// removeInterval is the time between two looks for hosts that have left.
+const removeInterval = 2 * time.Second
+
+// HostTask returns the task that removes the hosts that leave, as soon as nothing is on them any more.
+func (s *Server) HostTask() loop.Task {
+	return loop.Repeat("hosts that leave", nil, func(ctx context.Context) (time.Duration, error) {
+		hasLeft, err := s.store.RemoveLeftHosts(ctx)
+		if hasLeft {
+			s.notifyHosts()
+		}
+		return removeInterval, err
+	})
+}
 
 // listFleets lists the fleets of a project.
 func (s *Server) listFleets(c *apiCall, _ wire.Null) ([]wire.FleetAnswer, error) {
@@ -158,7 +179,9 @@ func (s *Server) buildFleet(c *apiCall, in spec.Fleet) (dstack.Fleet, error) {
 		if v.Open {
 			return refuse("this environment variable has no value: "+v.Name, "set it in the environment of dstack apply, or with -e NAME=VALUE")
 		}
-		env[v.Name] = v.Value
+		if env[v.Name] = v.Value; len(v.Value) > maxFleetVariable {
+			return refuse(fmt.Sprintf("the variable %s is larger than %s", v.Name, human.Bytes(maxFleetVariable)), "put long values into a file, and mount or upload it")
+		}
 	}
 	for _, login := range in.SSH.Logins() {
 		if login.User == "" {

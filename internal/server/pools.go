@@ -143,16 +143,20 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 
 // listOffers returns where the replicas of a configuration can run, and why not elsewhere. It needs neither the code nor
 // the secrets of a run.
-func (s *Server) listOffers(c *apiCall, in api.RunSpecRequest) (api.OfferList, error) {
+func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, error) {
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
 		return api.OfferList{}, err
 	}
+	rs := dstack.RunSpec{Configuration: in.Configuration}
+	if in.Profile != nil {
+		rs.Profile = *in.Profile
+	}
 	list := api.OfferList{User: c.user.Name, Groups: []api.GroupPreview{}, Notes: []string{}}
 	var groups []groupPlan
-	for _, name := range in.RunSpec.Configuration.GroupNames() {
+	for _, name := range rs.Configuration.GroupNames() {
 		group := groupPlan{name: name}
-		group.spec, _ = in.RunSpec.ForGroup(name)
+		group.spec, _ = rs.ForGroup(name)
 		s.placeGroup(c, &group, nil, used)
 		if group.notes = group.failed; !group.hasMachines {
 			group.notes = append(group.notes, noMachines)

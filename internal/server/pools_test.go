@@ -151,3 +151,29 @@ func TestApply_NamesLeftOutLinks(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// The offers of a configuration are the plan of its groups, without its code and its
+// secrets. What does not suit says why, and what would help.
+func TestListOffers(t *testing.T) {
+	h := newTestServer(t)
+	var list api.OfferList
+	h.mustCall(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"], "env": ["TOKEN"], "resources": {"gpu": 1}}}`, &list)
+	if len(list.Groups) != 1 || list.User != "admin" || list.Groups[0].Totals.Placements+list.Groups[0].Totals.Rejections != 1 {
+		t.Fatalf("%+v", list)
+	}
+	h.mustCall(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"], "resources": {"cpu": "640.."}},
+		"profile": {"name": "p", "max_price": 0.5}}`, &list)
+	g := list.Groups[0]
+	if len(g.Placements) != 0 || len(g.Rejections) != 1 || g.Totals.Rejections != 1 || !strings.Contains(g.Advice, "to use box: write cpu: 8..") {
+		t.Fatalf("%+v", g)
+	}
+	if r := g.Rejections[0]; r.Constraint != "resources.cpu" || r.Reason != "needs cpu: 640..; has 8" || r.Help != "write cpu: 8.." || r.Edits[0].Value != "8.." {
+		t.Errorf("%+v", r)
+	}
+	h.mustCall(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "groups": [
+		{"name": "a", "replicas": 1, "commands": ["a"]}, {"name": "b", "replicas": 1, "commands": ["b"], "resources": {"cpu": "640.."}}]}}`, &list)
+	if len(list.Groups) != 2 || list.Groups[0].Totals.Placements != 1 || list.Groups[1].Totals.Placements != 0 {
+		t.Errorf("%+v", list)
+	}
+	h.expectError(api.PathOffers, `{"configuration": {"type": "service"}}`, 422, dstack.Invalid, "port")
+}

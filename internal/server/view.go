@@ -13,6 +13,7 @@ import (
 	"dstack/internal/decide/route"
 	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
+	"dstack/internal/gpu"
 	"dstack/internal/human"
 	"dstack/internal/server/store"
 )
@@ -177,7 +178,7 @@ func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 func formatHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), human.Gigabytes(hw.MemoryMiB)}
 	if n := len(hw.GPUs); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, human.Gigabytes(hw.GPUs[0].MemoryMiB)))
+		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, fmt.Sprintf("%gGB", gpu.SizeOf(hw.GPUs[0].Name, hw.GPUs[0].MemoryMiB))))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -3,6 +3,7 @@ package sshclient
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // BenchmarkConnections200 measures 200 clients with one connection each to one sshd of this machine: the time until all are
@@ -69,42 +72,68 @@ func residentMemory(b *testing.B) int {
 	return kib << 10
 }
 
-// BenchmarkStream measures the throughput of one connection, both ways at once.
+// BenchmarkStream measures the throughput of one connection, both ways at once, beside that of x/crypto's own, which has no
+// deadlines.
 func BenchmarkStream(b *testing.B) {
-	c := startSSHD(b).client()
-	conn, err := c.Dial(b.Context(), "tcp", startEcho(b, "tcp", "127.0.0.1:0"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	const size = 1 << 20
-	piece := make([]byte, size)
-	b.SetBytes(size)
-	for b.Loop() {
-		done := make(chan error, 1)
-		go func() { _, err := conn.Write(piece); done <- err }()
-		if _, err := io.CopyN(io.Discard, conn, size); err != nil {
-			b.Fatal(err)
+	benchmarkConns(b, func(b *testing.B, conn net.Conn) {
+		const size = 1 << 20
+		piece := make([]byte, size)
+		b.SetBytes(size)
+		for b.Loop() {
+			done := make(chan error, 1)
+			go func() { _, err := conn.Write(piece); done <- err }()
+			if _, err := io.CopyN(io.Discard, conn, size); err != nil {
+				b.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
 		}
-		if err := <-done; err != nil {
-			b.Fatal(err)
-		}
-	}
+	})
 }
 
-// BenchmarkPingPong measures one small message there and back, of a connection that is open.
+// BenchmarkPingPong measures one small message there and back.
 func BenchmarkPingPong(b *testing.B) {
+	benchmarkConns(b, func(b *testing.B, conn net.Conn) {
+		buffer := make([]byte, 5)
+		for b.Loop() {
+			_, _ = fmt.Fprint(conn, "hello")
+			if _, err := io.ReadFull(conn, buffer); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// benchmarkConns runs a benchmark with a connection of this package and with one of x/crypto, on the same SSH connection.
+func benchmarkConns(b *testing.B, run func(*testing.B, net.Conn)) {
 	c := startSSHD(b).client()
-	conn, err := c.Dial(b.Context(), "tcp", startEcho(b, "tcp", "127.0.0.1:0"))
+	echo := startEcho(b, "tcp", "127.0.0.1:0")
+	conn, err := c.Dial(b.Context(), "tcp", echo)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	buffer := make([]byte, 5)
-	for b.Loop() {
-		_, _ = fmt.Fprint(conn, "hello")
-		if _, err := io.ReadFull(conn, buffer); err != nil {
-			b.Fatal(err)
-		}
+	b.Run("dstack", func(b *testing.B) { run(b, conn) })
+	_, payload, _, err := forwardRequest("tcp", echo)
+	if err != nil {
+		b.Fatal(err)
 	}
+	channel, requests, err := conn.(*channelConn).link.ssh.OpenChannel(tcpChannel, payload)
+	if err != nil {
+		b.Fatal(err)
+	}
+	go ssh.DiscardRequests(requests)
+	defer func() { _ = channel.Close() }()
+	b.Run("x-crypto", func(b *testing.B) { run(b, rawConn{Channel: channel, Conn: conn}) })
 }
+
+// rawConn is a channel of x/crypto; conn only completes the interface.
+type rawConn struct {
+	ssh.Channel
+	net.Conn
+}
+
+func (c rawConn) Read(p []byte) (int, error)  { return c.Channel.Read(p) }
+func (c rawConn) Write(p []byte) (int, error) { return c.Channel.Write(p) }
+func (c rawConn) Close() error                { return c.Channel.Close() }

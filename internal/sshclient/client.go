@@ -41,6 +41,8 @@ type Client struct {
 	cancel  context.CancelFunc
 	tasks   taskGroup      // logins and links
 	changed loop.Broadcast // of what acquire waits for
+	// failures are the logins that failed, for the log.
+	failures loop.RepeatFilter
 
 	mu         sync.Mutex
 	isClosed   bool

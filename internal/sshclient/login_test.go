@@ -106,7 +106,7 @@ func TestRule8_FewLoginsAtOnce(t *testing.T) {
 	running.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.maxOnce > maxLogins || s.maxOnce < 2 || s.opened != 30 {
+	if s.maxOnce > 8 || s.maxOnce < 2 || s.opened != 30 {
 		t.Errorf("%d logins at once, %d in all", s.maxOnce, s.opened)
 	}
 }

@@ -3,10 +3,13 @@ package sshclient
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"dstack/internal/dstack"
 )
 
 // maxLinks bounds the connections of one client. Callers beyond their channels wait.
@@ -130,8 +133,22 @@ func (c *Client) runLogin(result *loginResult) {
 	close(result.done)
 	c.changed.Notify()
 	if err != nil && !errors.As(err, new(*pausedError)) && c.ctx.Err() == nil {
-		c.log.Info("an SSH login failed", "host", c.name(), "user", c.options.Login.User, "err", err, "cause", errors.Unwrap(err))
+		c.logFailure(err)
 	}
+}
+
+// logFailure logs why a login failed. A changed host key is an error, the others are for the caller to judge.
+func (c *Client) logFailure(err error) {
+	skipped, ok := c.failures.Admit("login", err.Error(), time.Now())
+	if !ok {
+		return
+	}
+	level := slog.LevelInfo
+	if dstack.KindOf(err) == dstack.Forbidden {
+		level = slog.LevelError
+	}
+	c.log.Log(c.ctx, level, "an SSH login failed", "host", c.name(), "user", c.options.Login.User, "err", err,
+		"cause", errors.Unwrap(err), "not_logged", skipped)
 }
 
 // addLink adds a connection, unless the client is closed, or the connection lost again.
@@ -146,6 +163,7 @@ func (c *Client) addLink(l *link) error {
 	case l.isLost():
 		return l.lostLocked(nil)
 	}
+	c.failures.Forget("login")
 	c.links = append(c.links, l)
 	c.last = lastState{answer: c.last.answer}
 	return nil

@@ -239,16 +239,6 @@ func newKey(t testing.TB) (private, public string) {
 	return string(pem.EncodeToMemory(block)), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPublic)))
 }
 
-// publicLine returns the line of authorized_keys for a private key, with options.
-func publicLine(t testing.TB, private, options string) string {
-	t.Helper()
-	signer, err := ssh.ParsePrivateKey([]byte(private))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return options + " " + string(ssh.MarshalAuthorizedKey(signer.PublicKey()))
-}
-
 // freeAddress returns an address of this machine where nothing listens.
 func freeAddress(t testing.TB) string {
 	t.Helper()

@@ -115,7 +115,7 @@ func TestOpenSSH_HalfClose(t *testing.T) {
 	if err := far.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := conn.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("Read: %d, %v", n, err)
 	}
 	sent := make([]byte, 1<<20)

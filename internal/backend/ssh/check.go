@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	checkTimeout     = 2 * time.Minute  // of a check; the tools of GPU drivers may be slow
-	loginTimeout     = 30 * time.Second // of its first command, which logs in
+	loginTimeout     = 30 * time.Second // of the first command of a check, which logs in
+	checkTimeout     = 2 * time.Minute  // of all others; the tools of GPU drivers may be slow
 	saveTimeout      = 10 * time.Second
 	minCheckInterval = time.Second
 )
@@ -36,17 +36,16 @@ func (l *link) beginCheck(now time.Time) bool {
 	switch {
 	case !now.Before(check.NextAt):
 	case l.isUntried && !(isRefused && check.AppliedAt.Equal(l.host.AppliedAt)):
-	case check.Status == dstack.HostReady && isBroken:
+	case check.Status == dstack.HostReady && (isBroken || l.isSuspect):
 	case check.Status == dstack.HostUnreachable && check.Step == dstack.HostStepConnect && state.IsConnected && !isBroken:
 	default:
 		return false
 	}
-	l.isChecking, l.isUntried, l.begunAt = true, false, now
+	l.isChecking, l.isUntried, l.isSuspect, l.begunAt = true, false, false, now
 	return true
 }
 
-// runCheck checks a host and saves what follows. It waits for a slot if many hosts are being
-// checked.
+// runCheck checks a host and saves what follows.
 func (b *Backend) runCheck(ctx context.Context, l *link) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -55,19 +54,12 @@ func (b *Backend) runCheck(ctx context.Context, l *link) {
 		l.mu.Lock()
 		l.isChecking = false
 		l.mu.Unlock()
+		b.checked.Notify()
 	}()
-	select {
-	case b.slots <- struct{}{}:
-		defer func() { <-b.slots }()
-	case <-ctx.Done():
-		return
-	}
-	checked, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
 	l.mu.Lock()
 	c := &hostCheck{b: b, link: l, client: l.client, host: l.host, way: l.way}
 	l.mu.Unlock()
-	result := c.run(checked)
+	result := c.run(ctx)
 	if ctx.Err() != nil { // the server stops
 		c.closeEngine()
 		return
@@ -85,12 +77,21 @@ type hostCheck struct {
 	engine *docker.Engine
 }
 
-// run makes the steps of a check, until one fails.
+// run makes the steps of a check, until one fails. After the login, it waits for a slot if many
+// hosts are being checked; hosts that do not answer hold none.
 func (c *hostCheck) run(ctx context.Context) (r host.Result) {
 	login, warning, failure := c.readLogin(ctx)
 	if failure != nil {
 		return host.Result{Failure: failure}
 	}
+	select {
+	case c.b.slots <- struct{}{}:
+		defer func() { <-c.b.slots }()
+	case <-ctx.Done():
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
 	way, about, failure := findDocker(ctx, c.client, login, c.way)
 	c.way = way
 	if failure != nil {
@@ -247,7 +248,9 @@ func (l *link) apply(c *hostCheck, result host.Result, now time.Time) (before, n
 	}
 	next = host.Decide(l.host, result, now)
 	l.host.Check = next
-	l.way = c.way
+	if c.way != nil { // otherwise the engine keeps the one that worked last, and works again as soon as it does
+		l.way = c.way
+	}
 	l.isStale = result.Failure != nil && result.Failure.Step == dstack.HostStepDocker && result.Failure.Kind == dstack.Forbidden
 	if result.Failure == nil && c.engine != nil {
 		if old := l.engine; old != nil { // Docker was installed again

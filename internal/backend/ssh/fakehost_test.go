@@ -51,6 +51,7 @@ type fakeHost struct {
 	address  string
 	allowed  atomic.Pointer[string] // the key that may log in, as in authorized_keys
 	refuses  atomic.Bool            // forwards no sockets
+	greets   atomic.Bool            // its login shell prints a text before the output of commands
 	logins   atomic.Int32
 	engineID atomic.Pointer[string]
 	api      atomic.Pointer[string]
@@ -264,6 +265,9 @@ func (h *fakeHost) serveSession(channel cryptossh.Channel, requests <-chan *cryp
 				_, _ = io.Copy(stdin, channel)
 				_ = stdin.Close()
 			}()
+			if h.greets.Load() {
+				_, _ = io.WriteString(channel, "Welcome to this host!\n")
+			}
 			_ = command.Run()
 			status := struct{ Code uint32 }{uint32(max(command.ProcessState.ExitCode(), 0))}
 			_, _ = channel.SendRequest("exit-status", false, cryptossh.Marshal(status))

@@ -3,6 +3,7 @@ package ssh
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,49 +13,106 @@ import (
 	"dstack/internal/dstack"
 )
 
-// fleetHost returns how to log in to host n of the fleet of scripts/pieces.sh.
-func fleetHost(t *testing.T, n string) dstack.SSHLogin {
+// fleetHost returns how to log in to a host of e2e/fleet/fleet.sh.
+func fleetHost(t *testing.T, num, user string) dstack.SSHLogin {
 	t.Helper()
 	dir := os.Getenv("DSTACK_TEST_FLEET")
+	if dir == "" {
+		reason := os.Getenv("DSTACK_TEST_WITHOUT_FLEET")
+		if reason == "" {
+			reason = "run the tests with `make test`, which brings it"
+		}
+		t.Skipf("needs fleet: %s", reason)
+	}
 	key, err := os.ReadFile(filepath.Join(dir, "id"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dstack.SSHLogin{Address: "10.77.0.1" + n + ":22", User: "root", PrivateKey: string(key)}
+	network, err := os.ReadFile(filepath.Join(dir, "network"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dstack.SSHLogin{Address: strings.TrimSpace(string(network)) + ".1" + num + ":22", User: user, PrivateKey: string(key)}
 }
 
-func TestFleet_AHostBecomesReady(t *testing.T) {
+// Real hosts are used through the socket, or through sudo, and refuse users without rights.
+func TestFleet_UsersOfRealHosts(t *testing.T) {
 	hosts := &memoryHosts{}
-	hosts.add("h1", fleetHost(t, "1"))
+	hosts.add("root", fleetHost(t, "1", "root"))
+	hosts.add("sudoer", fleetHost(t, "2", "sudoer"))
+	hosts.add("guest", fleetHost(t, "3", "guest"))
+	hosts.add("worker", fleetHost(t, "3", "worker"))
 	b := open(t, hosts)
-	began := time.Now()
-	c := hosts.waitForStatus(t, "h1", dstack.HostReady)
-	t.Logf("ready after %v: %+v", time.Since(began).Round(time.Millisecond), c)
-	f := c.Found
-	if f.DockerAccess != dstack.DockerSocket || f.EngineID == "" || f.DockerAPI != "1.41" || f.Hardware.CPUs < 1 || f.Hardware.MemoryMiB < 64 || f.Hardware.DiskMiB < 1 {
-		t.Errorf("found %+v", f)
+	for id, access := range map[dstack.InstanceID]dstack.DockerAccess{
+		"root": dstack.DockerSocket, "sudoer": dstack.DockerSudoStdio, "worker": dstack.DockerSocket,
+	} {
+		c := hosts.waitForStatus(t, id, dstack.HostReady)
+		f := c.Found
+		if f.DockerAccess != access || f.EngineID == "" || f.MachineID == "" || f.DockerAPI == "" || f.Hardware.CPUs < 1 || f.Hardware.DiskMiB < 1 {
+			t.Errorf("%s: found %+v", id, f)
+		}
+		eng, err := b.Engine(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := eng.ListReports(t.Context()); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
 	}
-	if key := hosts.get("h1").Login.HostKey; !strings.HasPrefix(key, "ssh-ed25519 ") {
-		t.Errorf("pinned %q", key)
+	c := hosts.waitForStatus(t, "guest", dstack.HostFailed)
+	if c.Step != dstack.HostStepDocker || !strings.Contains(c.Hint, "usermod -aG docker guest") {
+		t.Errorf("guest: %+v", c)
 	}
-	offers, err := b.Offers(t.Context(), dstack.Requirements{Project: "p"})
-	if err != nil || len(offers) != 1 || offers[0].OwnedInstance != "h1" || offers[0].Fleet != "rack" || !offers[0].IsRemote || offers[0].Backend != "ssh" || offers[0].Region != "remote" {
-		t.Errorf("offers %+v, %v", offers, err)
-	}
-	if offers, _ := b.Offers(t.Context(), dstack.Requirements{Project: "q"}); len(offers) > 0 {
-		t.Errorf("another project is offered %+v", offers)
+	if got := offered(t, b); !slices.Equal(got, []string{"root", "sudoer", "worker"}) {
+		t.Errorf("offered %v", got)
 	}
 }
 
 func TestFleet_FollowsTheContract(t *testing.T) {
+	login := fleetHost(t, "1", "root")
+	testContract(t, func(*testing.T) dstack.SSHLogin { return login })
+}
+
+func TestBackend_FollowsTheContract(t *testing.T) {
+	testContract(t, func(t *testing.T) dstack.SSHLogin {
+		_, login := newFakeHost(t)
+		return login
+	})
+}
+
+func testContract(t *testing.T, newLogin func(t *testing.T) dstack.SSHLogin) {
 	lacks := []backendtest.Feature{backendtest.RentedMachines, backendtest.Refusals, backendtest.Volumes, backendtest.ExternalDisks}
 	backendtest.Run(t, func(t *testing.T) backendtest.Fixture {
 		hosts := &memoryHosts{}
-		hosts.add("h2", fleetHost(t, "2"))
+		hosts.add("host", newLogin(t))
 		return backendtest.Fixture{Timeout: 10 * time.Second, Lacks: lacks, Open: func(t *testing.T) backend.Backend {
 			b := open(t, hosts)
-			hosts.waitForStatus(t, "h2", dstack.HostReady)
+			hosts.waitForStatus(t, "host", dstack.HostReady)
 			return b
 		}}
 	})
+}
+
+// Port 2222 of a real host is open to the other hosts only.
+func TestFleet_RealHostsBehindAJumpHost(t *testing.T) {
+	hosts := &memoryHosts{}
+	jump := fleetHost(t, "2", "guest")
+	for _, num := range []string{"1", "3"} {
+		login := fleetHost(t, num, "worker")
+		login.Address = strings.TrimSuffix(login.Address, ":22") + ":2222"
+		id := dstack.InstanceID("h" + num)
+		hosts.add(id, login)
+		hosts.change(id, func(h *dstack.Host) { h.Jump = new(jump) })
+	}
+	b := open(t, hosts)
+	for _, id := range []dstack.InstanceID{"h1", "h3"} {
+		hosts.waitForStatus(t, id, dstack.HostReady)
+		eng, err := b.Engine(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := eng.ListReports(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 }

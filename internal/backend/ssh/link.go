@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type link struct {
 	engineID   string
 	isChecking bool
 	isUntried  bool      // the next check is due at once: this server did not check the host since it started, or was applied
+	isSuspect  bool      // its engine failed: a ready host is checked at once
 	begunAt    time.Time // when the latest check began
 	isStale    bool      // the client is replaced before the next check: a new login may have more rights
 }
@@ -255,6 +257,18 @@ func (l *link) silentSince() time.Time {
 	}
 }
 
+// silentReason returns why the host does not answer, for the user; empty: it answers, or
+// sends nothing any more.
+func (l *link) silentReason() string {
+	l.mu.Lock()
+	client := l.client
+	l.mu.Unlock()
+	if err := client.State().Err; err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // dialTCP connects to an address in the network of the host. It is the dial.HostDialer of
 // replicas.
 func (l *link) dialTCP(ctx context.Context, address string) (net.Conn, error) {
@@ -267,32 +281,34 @@ func (l *link) dialTCP(ctx context.Context, address string) (net.Conn, error) {
 // dialDocker connects to the Docker Engine.
 func (l *link) dialDocker(ctx context.Context) (net.Conn, error) {
 	l.mu.Lock()
-	client, way := l.client, l.way
+	client, way, check := l.client, l.way, l.host.Check
+	why := cmp.Or(host.ExplainUnusable(l.host), "it is being checked")
 	l.mu.Unlock()
 	if way == nil {
 		if err := client.State().Err; err != nil {
 			return nil, err
 		}
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the host is being checked"}
+		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the Docker engine is not reached: " + why, Hint: check.Hint}
 	}
 	return way.dial(ctx, client)
 }
 
 // usableEngine returns the engine, unless the host may not be used: two entries that are the
-// same machine would stop each other's replicas.
-func (l *link) usableEngine() (engine.Engine, error) {
+// same machine would stop each other's replicas. isFinal is false if a check that is about to
+// end may change the answer.
+func (l *link) usableEngine() (eng engine.Engine, isFinal bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	check := l.host.Check
+	isSameMachine := check.Status == dstack.HostFailed && check.Step == dstack.HostStepIdentity
 	switch {
-	case check.Status == dstack.HostFailed && check.Step == dstack.HostStepIdentity:
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the host " + l.host.Name + " cannot be used: " + check.Message, Hint: check.Hint}
-	case l.engine != nil:
-		return watchedEngine{l.engine, l}, nil
-	case host.IsUsable(l.host):
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the host %s was not reached yet", l.host.Name)}
+	case l.engine != nil && !isSameMachine:
+		return watchedEngine{l.engine, l}, true, nil
+	case !isSameMachine && (l.isUntried || l.isChecking) && (check.Status == dstack.HostReady || check.Status == dstack.HostUnreachable):
+		return nil, false, &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the host %s was not reached yet", l.host.Name)}
 	default:
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the host " + l.host.Name + " cannot be used: " + host.ExplainUnusable(l.host), Hint: check.Hint}
+		why := cmp.Or(host.ExplainUnusable(l.host), "its Docker engine was not reached yet")
+		return nil, true, &dstack.Error{Kind: dstack.Unavailable, Message: "the host " + l.host.Name + " cannot be used: " + why, Hint: check.Hint}
 	}
 }
 
@@ -310,7 +326,7 @@ func (l *link) close() error {
 }
 
 // watchedEngine is the engine of a host. It tells the connection whether the host has
-// replicas, so that their loss is noticed soon.
+// replicas, so that their loss is noticed soon, and causes a check when the engine fails.
 type watchedEngine struct {
 	*docker.Engine
 	link *link
@@ -321,10 +337,11 @@ var _ engine.Executor = watchedEngine{}
 // ListReports returns the reports of the engine.
 func (e watchedEngine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 	reports, err := e.Engine.ListReports(ctx)
+	e.link.mu.Lock()
+	client := e.link.client
+	e.link.isSuspect = err != nil && ctx.Err() == nil
+	e.link.mu.Unlock()
 	if err == nil {
-		e.link.mu.Lock()
-		client := e.link.client
-		e.link.mu.Unlock()
 		client.SetBusy(len(reports) > 0)
 	}
 	return reports, err

@@ -46,6 +46,7 @@ type Backend struct {
 	loginScript string        // tests change it
 
 	work     sync.WaitGroup // checks, and the closing of clients
+	checked  loop.Broadcast // notified after each check
 	failures loop.RepeatFilter
 
 	deciding sync.Mutex // held from the decision on a check until other checks see it
@@ -61,11 +62,11 @@ var (
 	_ backend.Unusables = (*Backend)(nil)
 )
 
-// maxChecks is how many hosts are checked at the same time.
+// maxChecks is how many hosts that answer are checked at the same time.
 const maxChecks = 32
 
-// New returns a backend. It reads no hosts and connects to none until its Tasks run. Close
-// it after they have ended.
+// New returns a backend. It knows no hosts until ReadHosts is called or its Tasks run. Close it
+// after they have ended.
 func New(o Options) *Backend {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -128,7 +129,7 @@ func (b *Backend) Offers(ctx context.Context, need dstack.Requirements) ([]dstac
 	}
 	var offers []dstack.Offer
 	for _, h := range hosts {
-		if host.IsUsable(h) && (need.Project == "" || h.Project == need.Project) {
+		if (need.Project == "" || h.Project == need.Project) && b.explainUnusable(h) == "" {
 			offers = append(offers, newOffer(h))
 		}
 	}
@@ -143,13 +144,25 @@ func (b *Backend) ListUnusable(ctx context.Context, project dstack.ProjectID) ([
 	}
 	var rejections []dstack.Rejection
 	for _, h := range hosts {
-		if h.Project == project && !host.IsUsable(h) {
+		if why := b.explainUnusable(h); why != "" && h.Project == project {
 			rejections = append(rejections, dstack.Rejection{
-				Offer: newOffer(h), Constraint: dstack.ConstraintUsable, Reason: host.ExplainUnusable(h), Help: h.Check.Hint,
+				Offer: newOffer(h), Constraint: dstack.ConstraintUsable, Reason: why, Help: h.Check.Hint,
 			})
 		}
 	}
 	return rejections, nil
+}
+
+// explainUnusable returns why nothing can be placed on a host; empty: something can. A ready
+// host whose connection broke is not checked again yet.
+func (b *Backend) explainUnusable(h dstack.Host) string {
+	if why := host.ExplainUnusable(h); why != "" {
+		return why
+	}
+	if l := b.findLink(h.ID); l != nil && !l.silentSince().IsZero() {
+		return "it does not answer"
+	}
+	return ""
 }
 
 func newOffer(h dstack.Host) dstack.Offer {
@@ -183,7 +196,7 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 			Ref: h.Name, State: dstack.MachineRunning, Hardware: h.Check.Found.Hardware, IsDraining: h.IsDraining || h.IsLeaving,
 		}
 		if l := b.findLink(h.ID); l != nil {
-			m.SilentSince = l.silentSince()
+			m.SilentSince, m.SilentReason = l.silentSince(), l.silentReason()
 		}
 		machines[h.ID] = m
 	}
@@ -196,19 +209,33 @@ func (b *Backend) findLink(id dstack.InstanceID) *link {
 	return b.links[id]
 }
 
+// firstCheckWait is how long Engine waits for the first check of a host since the server
+// started.
+const firstCheckWait = 3 * time.Second
+
 // Engine returns the Docker engine of a host. While a host does not answer, the engine's
 // calls fail. The error is of kind Unavailable if the host has not answered since the server
 // started, or may not be used.
 func (b *Backend) Engine(ctx context.Context, id dstack.InstanceID) (engine.Engine, error) {
-	if l := b.findLink(id); l != nil {
-		return l.usableEngine()
-	}
-	hosts, err := b.listHosts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if i := slices.IndexFunc(hosts, func(h dstack.Host) bool { return h.ID == id }); i >= 0 {
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the host %s was not reached yet", hosts[i].Name)}
+	deadline := time.NewTimer(firstCheckWait)
+	defer deadline.Stop()
+	for {
+		changed := b.checked.Changed()
+		l := b.findLink(id)
+		if l == nil {
+			break
+		}
+		eng, isFinal, err := l.usableEngine()
+		if isFinal {
+			return eng, err
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return nil, &dstack.Error{
 		Kind: dstack.NotFound, Message: fmt.Sprintf("the host %s does not belong to a fleet any more", id),
@@ -227,16 +254,23 @@ const listInterval = time.Second
 // listTimeout limits one reading of the hosts.
 const listTimeout = 10 * time.Second
 
+// ReadHosts makes the hosts known, so that they can be dialed. It connects to none.
+func (b *Backend) ReadHosts(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	hosts, err := b.Hosts.ListHosts(ctx)
+	if err == nil {
+		b.updateLinks(ctx, hosts)
+	}
+	return err
+}
+
 // visitHosts reads the hosts, opens and closes connections, and begins the checks that are
 // due. It waits for none of them.
 func (b *Backend) visitHosts(ctx context.Context) (time.Duration, error) {
-	listCtx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	hosts, err := b.Hosts.ListHosts(listCtx)
-	if err != nil {
+	if err := b.ReadHosts(ctx); err != nil {
 		return 0, err
 	}
-	b.updateLinks(ctx, hosts)
 	b.mu.Lock()
 	links := make([]*link, 0, len(b.links))
 	for _, l := range b.links {

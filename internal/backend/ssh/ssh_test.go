@@ -115,7 +115,8 @@ func TestBackend_FindsAWayToDocker(t *testing.T) {
 // Each bad host fails with one clear line and a hint, and does not keep the good one from
 // being used.
 func TestBackend_BadHosts(t *testing.T) {
-	good, login := newFakeHost(t)
+	const silentHosts = maxChecks + 8
+	_, login := newFakeHost(t)
 	hosts := &memoryHosts{}
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
 	if err != nil {
@@ -155,8 +156,11 @@ func TestBackend_BadHosts(t *testing.T) {
 		"no shell":     func(h *fakeHost) { h.stub("sh", `echo "This account is currently not available."; exit 1`) },
 		"odd hardware": func(h *fakeHost) { h.stub("nproc", "exit 1"); h.stub("grep", "exit 1") },
 	}
+	for i := range silentHosts {
+		id := dstack.InstanceID(fmt.Sprintf("silent %d", i))
+		hosts.add(id, dstack.SSHLogin{Address: silent.Addr().String(), User: "ann", PrivateKey: login.PrivateKey})
+	}
 	hosts.add("good", login)
-	hosts.add("silent", dstack.SSHLogin{Address: silent.Addr().String(), User: "ann", PrivateKey: login.PrivateKey})
 	for id, c := range cases {
 		own := login
 		if prepare[id] != nil {
@@ -190,16 +194,15 @@ func TestBackend_BadHosts(t *testing.T) {
 		t.Errorf("offered %v", got)
 	}
 	unusable, err := b.ListUnusable(t.Context(), "p")
-	if err != nil || len(unusable) != len(cases)+1 {
+	if err != nil || len(unusable) != len(cases)+silentHosts {
 		t.Errorf("unusable %+v, %v", unusable, err)
 	}
-	if machines, _ := b.Machines(t.Context()); len(machines) != len(cases)+2 {
+	if machines, _ := b.Machines(t.Context()); len(machines) != len(cases)+silentHosts+1 {
 		t.Errorf("machines %+v", machines)
 	}
 	if _, err := b.Engine(t.Context(), "wrong key"); dstack.KindOf(err) != dstack.Unavailable {
 		t.Errorf("the engine of a host that failed: %v", err)
 	}
-	_ = good
 }
 
 func pinnedElsewhere(t *testing.T) string {
@@ -280,8 +283,9 @@ func TestBackend_AHostGoesAwayAndComesBack(t *testing.T) {
 		return err == nil && machines["a"].SilentSince.IsZero()
 	})
 	h.stopEngine()
-	_, _ = eng.ListReports(t.Context())
-	hosts.change("a", func(h *dstack.Host) { h.Check.NextAt, h.Check.CheckedAt = time.Time{}, time.Now().Add(time.Hour) })
+	if _, err := eng.ListReports(t.Context()); err == nil {
+		t.Error("reports without an engine")
+	}
 	if c := hosts.waitForStatus(t, "a", dstack.HostUnreachable); c.Step != dstack.HostStepDocker {
 		t.Errorf("after Docker stopped: %+v", c)
 	}
@@ -366,5 +370,58 @@ func TestBackend_AnotherServerPinnedAnotherKey(t *testing.T) {
 	c := hosts.waitForStatus(t, "a", dstack.HostFailed)
 	if !strings.Contains(c.Message, "another server") {
 		t.Errorf("check %+v", c)
+	}
+}
+
+// A login shell that prints is no obstacle, but the user is told.
+func TestBackend_ALoginShellPrints(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	h.refuses.Store(true) // Docker's answers come through the shell
+	h.greets.Store(true)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	open(t, hosts)
+	f := hosts.waitForStatus(t, "a", dstack.HostReady).Found
+	if f.DockerAccess != dstack.DockerStdio || len(f.Warnings) != 1 || !strings.Contains(f.Warnings[0], `prints "Welcome to this host!"`) {
+		t.Errorf("found %+v", f)
+	}
+}
+
+// Servers that share a database have a connection each, and one pinned key.
+func TestBackend_TwoServersShareTheHosts(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	for _, b := range []*Backend{open(t, hosts), open(t, hosts)} {
+		eventually(t, "usable", func() bool {
+			_, err := b.Engine(t.Context(), "a")
+			return err == nil
+		})
+		if got := offered(t, b); !slices.Equal(got, []string{"a"}) {
+			t.Errorf("offered %v", got)
+		}
+	}
+	if got := h.logins.Load(); got != 2 {
+		t.Errorf("%d logins", got)
+	}
+}
+
+// A server that has just started waits for the first check of a host that was ready.
+func TestBackend_AfterARestartTheEngineIsThere(t *testing.T) {
+	t.Parallel()
+	_, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	hosts.change("a", func(h *dstack.Host) {
+		h.Check = dstack.HostCheck{Status: dstack.HostReady, NextAt: time.Now().Add(time.Hour)}
+	})
+	b := open(t, hosts)
+	if err := b.ReadHosts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Engine(t.Context(), "a"); err != nil {
+		t.Error(err)
 	}
 }

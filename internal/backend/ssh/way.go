@@ -138,10 +138,49 @@ func findDocker(ctx context.Context, client *sshclient.Client, l login, known *d
 	return nil, docker.About{}, &failure
 }
 
+// exitWait is how long pingDocker waits for what a failed command printed.
+const exitWait = 2 * time.Second
+
+// pingDocker asks the Docker Engine about itself. The error has an *sshclient.ExitError in its
+// chain if the command of the way failed: Docker's client replaces some errors by its own.
 func pingDocker(ctx context.Context, client *sshclient.Client, way dockerWay) (docker.About, error) {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	return docker.PingRemote(ctx, way.remote("", func(ctx context.Context) (net.Conn, error) { return way.dial(ctx, client) }))
+	exits := make(chan *sshclient.ExitError, 1)
+	about, err := docker.PingRemote(ctx, way.remote("", func(ctx context.Context) (net.Conn, error) {
+		conn, err := way.dial(ctx, client)
+		if err != nil || way.access == dstack.DockerSocket {
+			return conn, err
+		}
+		return exitConn{conn, exits}, nil
+	}))
+	if err == nil || way.access == dstack.DockerSocket || sshclient.StepOf(err) != "" {
+		return about, err
+	}
+	select {
+	case exit := <-exits:
+		return about, errors.Join(err, exit)
+	case <-time.After(exitWait):
+		return about, err
+	}
+}
+
+// exitConn is a connection through a command. It reports how the command failed.
+type exitConn struct {
+	net.Conn
+	exits chan *sshclient.ExitError
+}
+
+// Read reads what the command prints.
+func (c exitConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if exit, ok := errors.AsType[*sshclient.ExitError](err); ok {
+		select {
+		case c.exits <- exit:
+		default:
+		}
+	}
+	return n, err
 }
 
 // describeAttempt returns what a failed way printed, or else its error.

@@ -106,12 +106,8 @@ func joinFacts(before dstack.HostFacts, r Result) dstack.HostFacts {
 	return known
 }
 
-// IsUsable reports whether replicas can be started on a host. A draining host can still run
-// those that it has.
-func IsUsable(h dstack.Host) bool { return h.Check.Status == dstack.HostReady }
-
 // ExplainUnusable says in a few words why nothing can be placed on a host, for a plan; empty:
-// something can.
+// something can, unless it drains.
 func ExplainUnusable(h dstack.Host) string {
 	c := h.Check
 	switch c.Status {

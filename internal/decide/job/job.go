@@ -228,3 +228,12 @@ func BuildEnv(run dstack.Run, r dstack.Replica) map[string]string {
 	}
 	return env
 }
+
+// AddHostEnv adds the variables of a fleet's hosts to an attempt. Those of the configuration and of dstack come first.
+func AddHostEnv(attempt *dstack.AttemptSpec, env map[string]string) {
+	for name, value := range env {
+		if _, isSet := attempt.Env[name]; !isSet {
+			attempt.Env[name] = value
+		}
+	}
+}

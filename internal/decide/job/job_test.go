@@ -82,3 +82,12 @@ func TestBuildAttemptSpec_LimitsOnlyExplicitResources(t *testing.T) {
 		t.Errorf("got %d CPUs, %d MiB", o.CPUs, o.MemoryMiB)
 	}
 }
+
+// The variables of a fleet override neither those of the service nor those of dstack.
+func TestAddHostEnv(t *testing.T) {
+	attempt := dstack.AttemptSpec{Env: map[string]string{"A": "service", "DSTACK_RUN_NAME": "web"}}
+	job.AddHostEnv(&attempt, map[string]string{"A": "fleet", "B": "fleet", "DSTACK_RUN_NAME": "fleet"})
+	if attempt.Env["A"] != "service" || attempt.Env["B"] != "fleet" || attempt.Env["DSTACK_RUN_NAME"] != "web" {
+		t.Errorf("%v", attempt.Env)
+	}
+}

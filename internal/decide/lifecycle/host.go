@@ -43,16 +43,20 @@ func silentFor(i dstack.Instance, limit time.Duration, now time.Time) bool {
 
 // explainSilence says, for the user, which part of a remote machine does not answer.
 func explainSilence(seen InstanceFacts) dstack.Reason {
-	i := seen.Instance
-	who := "host " + i.Offer.Type
-	if m := seen.Machine; m != nil && m.SilentSince.IsZero() {
+	i, m := seen.Instance, seen.Machine
+	who, why := "host "+i.Offer.Type, i.LastError
+	switch {
+	case m == nil:
+	case m.SilentSince.IsZero():
 		who = engineName(i.Offer.Engine) + " on " + who
+	default:
+		why = m.SilentReason
 	}
-	why := fmt.Sprintf("%s has not answered for %s", who, human.RoundDuration(awayAfter))
-	if i.LastError != "" && i.LastError != NoAnswer {
-		why += ": " + i.LastError
+	text := fmt.Sprintf("%s has not answered for %s", who, human.RoundDuration(awayAfter))
+	if why != "" && why != NoAnswer {
+		text += ": " + why
 	}
-	return dstack.Reason(why)
+	return dstack.Reason(text)
 }
 
 func engineName(e dstack.EngineCapabilities) string {

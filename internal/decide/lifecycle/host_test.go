@@ -43,16 +43,16 @@ func TestDecideInstance_Away(t *testing.T) {
 		{"its Docker is silent for 10 s", remote(dstack.InstanceUp, 10*time.Second), 0, dstack.InstanceAway, lifecycle.NoAction,
 			"Docker on host gpu-1 has not answered for 10s: connection refused", 0},
 		{"all of it is silent for 10 s", remote(dstack.InstanceUp, 10*time.Second), 10 * time.Second, dstack.InstanceAway, lifecycle.NoAction,
-			"host gpu-1 has not answered for 10s: connection refused", 0},
+			"host gpu-1 has not answered for 10s: connection timed out", 0},
 		{"it is asked while it is away", remote(dstack.InstanceAway, time.Hour), time.Hour, dstack.InstanceAway, lifecycle.SyncEngine,
-			"host gpu-1 has not answered for 10s: connection refused", 10 * time.Second},
+			"host gpu-1 has not answered for 10s: connection timed out", 10 * time.Second},
 		{"the server was stopped in the meantime", unobserved, 0, dstack.InstanceUp, lifecycle.SyncEngine, "its engine does not answer: connection refused", time.Second},
 		{"the server's own machine", local, 0, dstack.InstanceUp, lifecycle.SyncEngine, "its engine does not answer: connection refused", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			seen := lifecycle.InstanceFacts{Instance: c.instance, Listed: true, Machine: &dstack.Machine{State: dstack.MachineRunning}}
 			if c.host > 0 {
-				seen.Machine.SilentSince = now.Add(-c.host)
+				seen.Machine.SilentSince, seen.Machine.SilentReason = now.Add(-c.host), "connection timed out"
 			}
 			step, err := lifecycle.DecideInstance(seen, now)
 			if err != nil || step.To != c.to || step.Action != c.action || string(step.Reason) != c.reason || step.AnswerTimeout != c.limit {

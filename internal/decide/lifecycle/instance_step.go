@@ -16,6 +16,7 @@ const saveResponseEvery = 30 * time.Second
 func NewInstance(id dstack.InstanceID, o dstack.Offer, rs dstack.RunSpec, now time.Time) dstack.Instance {
 	return dstack.Instance{
 		ID: id, Backend: o.Key, Offer: o, Host: o.Host, Status: dstack.InstanceCreating, Since: now, IdleTime: idleTime(rs),
+		IsDraining: o.IsDraining,
 	}
 }
 

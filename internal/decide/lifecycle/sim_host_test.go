@@ -175,3 +175,40 @@ func TestSim_ADrainingHostLosesItsReplicas(t *testing.T) {
 		}
 	})
 }
+
+// A run is stopped while its host is away, and another has been placed there meanwhile: on
+// the host that comes back nothing starts before what the first left has ended (checkStart).
+func TestSim_WhatIsLeftOnAHostEndsBeforeAnythingStarts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := emptyWorld(t)
+		w.faults = false
+		m := w.addHost(2, 0)
+		first := w.tenant
+		w.submit(w.specOf("good 1", 1, 0, fixed(1)))
+		for range 30 {
+			w.tick()
+		}
+		w.silenceHost(m, rapid.IntRange(60, 100).Draw(t, "silent for"))
+		w.addTenant("second")
+		second := w.tenant
+		w.submit(w.specOf("good 1", 1, 0, fixed(1)))
+		for range 10 {
+			w.tick()
+		}
+		w.tenant = first
+		w.stop(dstack.StopGraceful)
+		for range 45 {
+			w.tick()
+		}
+		left := first.run.Status.IsFinished() && len(m.engine) == 1
+		if w.tenant = second; !left || w.mine()[0].Status != dstack.ReplicaStarting {
+			t.Fatalf("the first run left nothing, or the second was not placed: %s", w.dump())
+		}
+		for range 100 {
+			w.tick()
+		}
+		if len(m.engine) != 1 || w.ready() != 1 {
+			t.Fatalf("%d attempts on the host, %d ready: %s", len(m.engine), w.ready(), w.dump())
+		}
+	})
+}

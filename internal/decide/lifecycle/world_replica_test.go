@@ -110,8 +110,11 @@ func (w *world) stepReplica(r *dstack.Replica) {
 			w.conflicts++
 			return
 		}
-		if w.instances[next.Instance] == nil {
-			w.instances[next.Instance] = new(lifecycle.NewInstance(next.Instance, p.Offer, seen.Run.Spec, w.now))
+		placed := lifecycle.NewInstance(next.Instance, p.Offer, seen.Run.Spec, w.now)
+		if i := w.instances[next.Instance]; i == nil {
+			w.instances[next.Instance] = &placed
+		} else {
+			i.Offer, i.IsDraining = placed.Offer, placed.IsDraining
 		}
 	}
 	if step.NewAttempt {

@@ -67,7 +67,7 @@ func adviseEdits(need dstack.Requirements, offers []dstack.Offer, used map[dstac
 	if nearest == nil {
 		return "ask for less: see `resources` in the configuration"
 	}
-	return fmt.Sprintf("ask for less: %s, for %s", describeHelp(nearest.Edits, nil), nearest.Offer.Type)
+	return fmt.Sprintf("to use %s: %s", nearest.Offer.Type, describeHelp(nearest.Edits, nil))
 }
 
 // AdviceForGlobalAdmins says what a user can do who may not run plain processes.

@@ -44,7 +44,7 @@ func TestAdvise(t *testing.T) {
 		{"a working directory of a container without Docker", dstack.Requirements{IsGlobalAdmin: true, OuterDir: "/app"}, []dstack.Offer{laptop}, nil,
 			"write a `working_dir` relative to the folder that you apply from, or install Docker on the server's machine"},
 		{"more than the machine has: waiting cannot help", dstack.Requirements{Resources: cpus(64)}, []dstack.Offer{docker}, nil,
-			"ask for less: write cpu: 4.., for laptop"},
+			"to use laptop: write cpu: 4.."},
 		{"others hold the CPUs: waiting can help", dstack.Requirements{Resources: cpus(4)}, []dstack.Offer{docker},
 			map[dstack.InstanceID]dstack.Allocation{"i2": {CPUs: 2}},
 			"ask for less: see `resources` in the configuration\nor let it wait until the machine is free: --retry"},
@@ -57,7 +57,7 @@ func TestAdvise(t *testing.T) {
 		{"a GPU that no machine has", dstack.Requirements{Resources: spec.Resources{GPU: &spec.GPU{}}}, []dstack.Offer{docker}, nil,
 			"no machine of this server has a GPU: remove `gpu` from `resources`, or run the server where there is one"},
 		{"another GPU than a machine has", dstack.Requirements{Resources: spec.Resources{GPU: &spec.GPU{Name: []string{"A100"}}}},
-			[]dstack.Offer{withGPU}, nil, "ask for less: write gpu: L4:1.., for laptop"},
+			[]dstack.Offer{withGPU}, nil, "to use laptop: write gpu: L4:1.."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := placement.Advise(c.need, c.offers, c.used); got != c.want {

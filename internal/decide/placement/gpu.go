@@ -38,6 +38,11 @@ type cardKind struct {
 
 func kindOf(g *dstack.GPU) cardKind { return cardKind{g.Maker, g.Name, g.MemoryMiB, g.Capability} }
 
+// isSameKind compares cards as kindOf does, without a copy.
+func isSameKind(a, b *dstack.GPU) bool {
+	return a.MemoryMiB == b.MemoryMiB && a.Capability == b.Capability && a.Name == b.Name && a.Maker == b.Maker
+}
+
 func newGPUMatcher(want *spec.GPU) *gpuMatcher {
 	if want == nil {
 		return nil
@@ -162,30 +167,22 @@ func freeGPUConstraint() constraint {
 // acceptsRented reports whether a replica can use a rented machine, all of whose GPUs it
 // gets.
 func (m *gpuMatcher) acceptsRented(cards []dstack.GPU) bool {
-	n, memory, sold := 0, int64(0), spec.GB(0)
-	var last cardKind
-	isSuitable := false
+	if len(cards) < m.least || m.most >= 0 && len(cards) > m.most {
+		return false
+	}
+	n, isSuitable := 0, false
 	for i := range cards {
-		if kind := kindOf(&cards[i]); i == 0 || kind != last {
-			last, isSuitable = kind, m.isSuitable(kind)
+		if i == 0 || !isSameKind(&cards[i], &cards[i-1]) {
+			isSuitable = m.isSuitable(kindOf(&cards[i]))
 		}
 		if isSuitable {
 			n++
-			memory += cards[i].MemoryMiB
 		}
 	}
-	if n < m.least || m.most >= 0 && len(cards) > m.most {
+	if n < m.least {
 		return false
 	}
-	if m.want.TotalMemory == nil || n == 0 {
-		return true
-	}
-	for i := range cards {
-		if m.isSuitable(kindOf(&cards[i])) {
-			sold += spec.GB(gpu.SizeOf(cards[i].Name, cards[i].MemoryMiB))
-		}
-	}
-	return isInMemoryRange(*m.want.TotalMemory, memory, sold)
+	return m.want.TotalMemory == nil || n == 0 || hasTotalMemory(*m.want.TotalMemory, m.listSuitable(cards, nil))
 }
 
 // pick returns the GPUs that a replica claims of an offer that suits it: as few as
@@ -230,7 +227,7 @@ func (m *gpuMatcher) choose(cards []dstack.GPU, held *dstack.Allocation) (chosen
 	})
 	for start := 0; start < len(free); {
 		end := start + 1
-		for end < len(free) && kindOf(&free[end]) == kindOf(&free[start]) {
+		for end < len(free) && isSameKind(&free[end], &free[start]) {
 			end++
 		}
 		if chosen, ok := m.chooseFrom(free[start:end]); ok {

@@ -39,18 +39,18 @@ type edit struct {
 
 // allConstraints is every constraint, in the order in which offers are checked: what the
 // user excludes, what the machine is, what it has, and what others leave of it.
-func allConstraints() []constraint {
+func (m *matcher) allConstraints() []constraint {
 	all := filterConstraints()
 	all = append(all, machineConstraints()...)
 	all = append(all, mountConstraints()...)
-	all = append(all, sizeConstraints()...)
+	all = append(all, m.sizeConstraints()...)
 	all = append(all, gpuConstraint())
-	return append(all, freeConstraints()...)
+	return append(all, m.freeConstraints()...)
 }
 
 func newMatcher(need dstack.Requirements) *matcher {
 	m := &matcher{need: need, gpus: newGPUMatcher(need.Resources.GPU)}
-	for _, c := range allConstraints() {
+	for _, c := range m.allConstraints() {
 		if c.applies == nil || c.applies(m) {
 			m.constraints = append(m.constraints, c)
 		}
@@ -125,14 +125,21 @@ const maxNamedHolders = 3
 
 // describeHelp says which changes make an offer suit, and for whom it has to wait.
 func describeHelp(edits []dstack.Edit, waitsFor []string) string {
-	var parts []string
+	var written, removed []string
 	for _, e := range edits {
 		field := strings.TrimPrefix(e.Field, "resources.")
 		if e.Value == "" {
-			parts = append(parts, "remove "+field)
+			removed = append(removed, field)
 		} else {
-			parts = append(parts, "write "+field+": "+e.Value)
+			written = append(written, field+": "+e.Value)
 		}
+	}
+	var parts []string
+	if len(written) > 0 {
+		parts = append(parts, "write "+strings.Join(written, " and "))
+	}
+	if len(removed) > 0 {
+		parts = append(parts, "remove "+strings.Join(removed, " and "))
 	}
 	help := strings.Join(parts, " and ")
 	if len(waitsFor) == 0 {

@@ -81,8 +81,11 @@ type rentedKey struct {
 }
 
 func compareRented(a, b rentedKey) int {
-	if a.price != b.price {
-		return cmp.Compare(a.price, b.price)
+	switch {
+	case a.price < b.price:
+		return -1
+	case a.price > b.price:
+		return 1
 	}
 	return int(a.offer) - int(b.offer)
 }

@@ -69,8 +69,9 @@ type rejected struct {
 // machines. Offers that are equal keep their order.
 func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) *Ranking {
 	r := &Ranking{matcher: newMatcher(need), offers: offers, used: used}
+	r.rejected = make([]rejected, 0, len(offers))
+	rented := make([]rentedKey, 0, len(offers))
 	var owned []ownedKey
-	var rented []rentedKey
 	for i := range offers {
 		o, held := &offers[i], r.allocationOf(&offers[i])
 		if failed := r.matcher.findFailure(o, held); failed >= 0 {

@@ -96,7 +96,7 @@ func formatGB(size spec.GB) string { return fmt.Sprintf("%.4gGB", float64(size))
 
 // sizeConstraints are the sizes of machines. On an owned machine only sizes that the
 // configuration asks for count, and only their lower bounds.
-func sizeConstraints() []constraint {
+func (m *matcher) sizeConstraints() []constraint {
 	all := []constraint{{name: dstack.ConstraintArch,
 		applies: func(m *matcher) bool { return m.need.Resources.CPUArch != "" },
 		fails: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
@@ -111,11 +111,14 @@ func sizeConstraints() []constraint {
 		},
 	}}
 	for _, d := range dimensions {
+		want, isExplicit := d.wanted(&m.need.Resources), d.isExplicit(&m.need.Resources)
+		if want == nil || *want == (spec.Range[spec.GB]{}) {
+			continue
+		}
 		all = append(all, constraint{name: d.constraint,
-			applies: func(m *matcher) bool { return d.wanted(&m.need.Resources) != nil },
-			fails: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
-				want, isOwned := d.wanted(&m.need.Resources), o.OwnedInstance != ""
-				if isOwned && !d.isExplicit(&m.need.Resources) {
+			fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
+				isOwned := o.OwnedInstance != ""
+				if isOwned && !isExplicit {
 					return false
 				}
 				total := d.total(&o.Hardware)
@@ -175,16 +178,16 @@ func floorSize(size spec.GB) spec.GB {
 }
 
 // freeConstraints are what others must leave of an owned machine.
-func freeConstraints() []constraint {
+func (m *matcher) freeConstraints() []constraint {
 	var all []constraint
 	for _, d := range dimensions {
+		want := d.wanted(&m.need.Resources)
+		if want == nil || want.Min == nil || !d.isExplicit(&m.need.Resources) {
+			continue
+		}
 		all = append(all, constraint{name: d.free,
-			applies: func(m *matcher) bool {
-				want := d.wanted(&m.need.Resources)
-				return want != nil && want.Min != nil && d.isExplicit(&m.need.Resources)
-			},
-			fails: func(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
-				return o.OwnedInstance != "" && d.total(&o.Hardware)-d.held(held) < *d.wanted(&m.need.Resources).Min
+			fails: func(_ *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
+				return o.OwnedInstance != "" && d.total(&o.Hardware)-d.held(held) < *want.Min
 			},
 			explain: d.explainFree,
 		})
@@ -198,7 +201,11 @@ func (d dimension) explainFree(m *matcher, o *dstack.Offer, held *dstack.Allocat
 	why := explanation{wanted: d.format(*want.Min), has: d.format(free),
 		reason: fmt.Sprintf("%s of its %s %s free, %s asked for", d.format(free), d.format(total), d.noun, d.format(*want.Min))}
 	for _, share := range held.Runs {
-		if share.HasSizes {
+		switch {
+		case !share.HasSizes:
+		case m.need.Run != "" && share.Run == m.need.Run:
+			why.waitsFor = appendNew(why.waitsFor, []string{"other replicas of this run"})
+		default:
 			why.waitsFor = appendNew(why.waitsFor, []string{share.Holder})
 		}
 	}

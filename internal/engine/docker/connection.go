@@ -112,8 +112,48 @@ func newRemoteClient(r Remote, maxConns int) (*client.Client, error) {
 	return client.New(
 		client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}),
 		client.WithHost(client.DefaultDockerHost), // names no address, as the next option dials
-		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return r.Dial(ctx) }),
+		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := r.Dial(ctx)
+			if err != nil {
+				return nil, hideText(err)
+			}
+			return remoteConn{conn}, nil
+		}),
 	)
+}
+
+// remoteConn is a connection to the engine of another machine.
+type remoteConn struct{ net.Conn }
+
+// Read reads from the connection.
+func (c remoteConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	return n, hideText(err)
+}
+
+// CloseWrite ends the input of a command, whose output goes on.
+func (c remoteConn) CloseWrite() error {
+	if half, ok := c.Conn.(client.CloseWriter); ok {
+		return half.CloseWrite()
+	}
+	return c.Close()
+}
+
+// hiddenText is an error that the client cannot read: it replaces errors with texts such as "dial unix" by its own, about an
+// engine of this machine.
+type hiddenText struct{ err error }
+
+// Error says nothing about the reason.
+func (e hiddenText) Error() string { return "the connection to the host failed" }
+
+// Unwrap returns the reason.
+func (e hiddenText) Unwrap() error { return e.err }
+
+func hideText(err error) error {
+	if _, ok := errors.AsType[*dstack.Error](err); ok {
+		return hiddenText{err}
+	}
+	return err
 }
 
 // findSocket returns the address of this user's Docker socket; empty means the client's

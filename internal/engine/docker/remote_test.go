@@ -234,4 +234,23 @@ func TestPingRemote_NotReached(t *testing.T) {
 	if !ok || e.Kind != dstack.Unavailable || e.Message != "host-1 refused the key" || e.Hint != "add the key there" {
 		t.Errorf("a refused key: %+v", err)
 	}
+	const said = "dial unix /var/run/docker.sock: connect: permission denied" // which Docker's client would not pass on
+	_, err = docker.PingRemote(t.Context(), docker.Remote{Dial: func(context.Context) (net.Conn, error) {
+		return failingConn{&dstack.Error{Kind: dstack.Unavailable, Message: said}}, nil
+	}})
+	if e, ok := errors.AsType[*dstack.Error](err); !ok || e.Message != said {
+		t.Errorf("a command that failed: %+v", err)
+	}
 }
+
+// failingConn is the connection to a command that failed.
+type failingConn struct{ err error }
+
+func (c failingConn) Read([]byte) (int, error)         { return 0, c.err }
+func (c failingConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (c failingConn) Close() error                     { return nil }
+func (c failingConn) LocalAddr() net.Addr              { return nil }
+func (c failingConn) RemoteAddr() net.Addr             { return nil }
+func (c failingConn) SetDeadline(time.Time) error      { return nil }
+func (c failingConn) SetReadDeadline(time.Time) error  { return nil }
+func (c failingConn) SetWriteDeadline(time.Time) error { return nil }

@@ -102,6 +102,10 @@ func (e *Engine) sendSignal(id, name string) error {
 	defer cancel()
 	_, err := e.docker.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // the container has ended
+		// With a full disk, Docker goes on to list a container as running that has ended.
+		e.mu.Lock()
+		delete(e.inspections, id)
+		e.mu.Unlock()
 		return nil
 	}
 	return err

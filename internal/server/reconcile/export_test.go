@@ -20,11 +20,7 @@ func (r *Reconciler) RunInstancePass(ctx context.Context) (int, error) {
 			return n, err
 		}
 		n += len(leases)
-		for _, l := range leases {
-			if p.begin(l) {
-				p.steps.Go(func() { p.step(ctx, l) })
-			}
-		}
+		p.begin(ctx, leases)
 		p.steps.Wait()
 	}
 }

@@ -200,6 +200,11 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
 	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	hostEnv, err := r.Store.HostEnv(ctx, c.Placed.Replica.Instance)
+	if err != nil {
+		return dstack.Report{}, err
+	}
+	job.AddHostEnv(&attempt, hostEnv)
 	attempt.Mounts, err = r.buildMounts(ctx, run, c.Placed.Replica.Instance)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil

@@ -27,8 +27,8 @@ type instancePass struct {
 	changed atomic.Bool // by a step, since the last notification
 
 	mu       sync.Mutex
-	inFlight map[string]bool // IDs of the instances that are worked on
-	slots    map[string]slots
+	inFlight int              // steps
+	slots    map[string]slots // by backend
 }
 
 // slots counts the steps in flight of a backend's instances.
@@ -36,7 +36,7 @@ type slots struct{ all, failing int }
 
 func (r *Reconciler) newInstancePass() *instancePass {
 	return &instancePass{
-		r: r, listings: newListings(r.Backends, r.ActTimeout), inFlight: map[string]bool{}, slots: map[string]slots{},
+		r: r, listings: newListings(r.Backends, r.ActTimeout), slots: map[string]slots{},
 	}
 }
 
@@ -63,42 +63,36 @@ func (p *instancePass) claim(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, l := range leases {
-		if p.begin(l) {
-			p.steps.Go(func() { p.step(ctx, l) })
-		}
-	}
+	p.begin(ctx, leases)
 	return p.r.timeUntilDue(ctx, store.Instances)
 }
 
 func (p *instancePass) countFree() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(maxInstances*max(len(p.r.Backends.All()), 1)-len(p.inFlight), 0)
+	return max(maxInstances*max(len(p.r.Backends.All()), 1)-p.inFlight, 0)
 }
 
-// begin notes that an instance is worked on. It reports false if it is already: its step
-// took longer than its lease.
-func (p *instancePass) begin(l store.Lease) bool {
+// begin begins the steps of claimed instances.
+func (p *instancePass) begin(ctx context.Context, leases []store.Lease) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.inFlight[l.ID] {
-		return false
+	p.inFlight += len(leases)
+	p.mu.Unlock()
+	for _, l := range leases {
+		p.steps.Go(func() { p.step(ctx, l) })
 	}
-	p.inFlight[l.ID] = true
-	return true
 }
 
-func (p *instancePass) end(l store.Lease) {
+func (p *instancePass) end() {
 	p.mu.Lock()
-	delete(p.inFlight, l.ID)
+	p.inFlight--
 	p.mu.Unlock()
 	p.r.wakes[store.Instances].Signal()
 }
 
 // step makes the next step of an instance. A failure concerns this instance alone.
 func (p *instancePass) step(ctx context.Context, l store.Lease) {
-	defer p.end(l)
+	defer p.end()
 	err := recoverPanic(func() error {
 		changed, err := p.r.stepInstance(ctx, l, p)
 		if changed || err != nil {

@@ -73,7 +73,7 @@ func (s *Store) ApplyFleet(ctx context.Context, f dstack.Fleet, now time.Time) (
 		if err := s.putHosts(ctx, tx, row, f.Hosts, now); err != nil {
 			return err
 		}
-		if err := removeLeft(ctx, tx); err != nil {
+		if _, err := removeLeft(ctx, tx); err != nil {
 			return err
 		}
 		applied, err = s.findFleet(ctx, tx, f.Project, f.Name)
@@ -174,7 +174,8 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 				return err
 			}
 		}
-		return removeLeft(ctx, tx)
+		_, err := removeLeft(ctx, tx)
+		return err
 	})
 }
 
@@ -201,7 +202,8 @@ func (s *Store) DeleteHosts(ctx context.Context, p dstack.ProjectID, name string
 		if err := markLeaving(ctx, tx, hosts, now); err != nil {
 			return err
 		}
-		return removeLeft(ctx, tx)
+		_, err = removeLeft(ctx, tx)
+		return err
 	})
 }
 

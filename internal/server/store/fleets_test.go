@@ -71,6 +71,12 @@ func TestFleet_KeepsHostsThatStay(t *testing.T) {
 		if a.Login.PrivateKey != canaryKey || a.Env["MODE"] != "env-canary" || a.FleetName != "boxes" || a.ProjectName != "Main" || !a.AppliedAt.Equal(t0) {
 			t.Errorf("%+v", a)
 		}
+		if env, err := h.s.HostEnv(t.Context(), a.ID); err != nil || env["MODE"] != "env-canary" {
+			t.Errorf("%v, %v", env, err)
+		}
+		if env, err := h.s.HostEnv(t.Context(), "local"); err != nil || len(env) > 0 {
+			t.Errorf("%v, %v", env, err)
+		}
 		if key, err := h.s.PinHostKey(t.Context(), a.ID, false, hostKeyA); key != hostKeyA {
 			t.Errorf("pinned %q, %v", key, err)
 		}
@@ -223,13 +229,14 @@ func TestFleet_InUse(t *testing.T) {
 		if !f.IsDeleting || len(f.Hosts) != 1 || !f.Hosts[0].IsLeaving {
 			t.Errorf("%+v", f)
 		}
-		if some, err := h.s.RemoveLeftHosts(t.Context()); !some || err != nil {
+		if some, err := h.s.RemoveLeftHosts(t.Context()); some || err != nil {
 			t.Errorf("%t, %v", some, err)
 		}
 		_, err = h.openRaw().Exec("UPDATE replicas SET live = FALSE")
 		h.noError(err)
-		_, err = h.s.RemoveLeftHosts(t.Context())
-		h.noError(err)
+		if some, err := h.s.RemoveLeftHosts(t.Context()); !some || err != nil {
+			t.Errorf("%t, %v", some, err)
+		}
 		_, err = h.s.FindFleet(t.Context(), h.project.ID, "boxes")
 		h.wantKind(dstack.NotFound, err)
 		if some, err := h.s.RemoveLeftHosts(t.Context()); some || err != nil {

@@ -27,6 +27,20 @@ func (s *Store) ListHosts(ctx context.Context) ([]dstack.Host, error) {
 	return hosts, nil
 }
 
+// HostEnv returns the environment variables of every run on a host; none if the
+// instance is no host of a fleet.
+func (s *Store) HostEnv(ctx context.Context, id dstack.InstanceID) (map[string]string, error) {
+	var rows []hostWithFleet
+	if err := selectHosts(s.reader).Where("h.id = ?", string(id)).Scan(ctx, &rows); err != nil {
+		return nil, wrapError(err)
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	h, err := s.openHost(rows[0])
+	return h.Env, err
+}
+
 // PinHostKey records the first key that a host, or its jump host, showed, and
 // returns the pinned one: that of another caller if it was faster. The key of a
 // jump host is that of all hosts of the fleet behind it. It fails with NotFound
@@ -77,26 +91,32 @@ func (s *Store) SaveHostCheck(ctx context.Context, id dstack.InstanceID, check d
 }
 
 // RemoveLeftHosts removes the hosts that leave and on which nothing is left, and
-// the fleets that are deleted and have no hosts. It reports whether there were any.
+// the fleets that are deleted and have no hosts. It reports whether it removed any.
 func (s *Store) RemoveLeftHosts(ctx context.Context) (bool, error) {
-	var leaving bool
-	err := s.reader.NewRaw("SELECT EXISTS (SELECT 1 FROM hosts WHERE leaving) OR EXISTS (SELECT 1 FROM fleets WHERE deleting)").Scan(ctx, &leaving)
-	if err != nil || !leaving {
+	var leaving int
+	err := s.reader.NewRaw("SELECT (SELECT COUNT(*) FROM hosts WHERE leaving) + (SELECT COUNT(*) FROM fleets WHERE deleting)").Scan(ctx, &leaving)
+	if err != nil || leaving == 0 {
 		return false, wrapError(err)
 	}
-	return true, s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error { return removeLeft(ctx, tx) })
+	var removed int64
+	err = s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) (err error) {
+		removed, err = removeLeft(ctx, tx)
+		return err
+	})
+	return removed > 0, err
 }
 
 // removeLeft removes hosts that leave, once no unfinished replica is on them and
 // what its engine reported is forgotten. A host that does not answer reports
 // nothing any more, so its replicas alone count.
-func removeLeft(ctx context.Context, tx bun.Tx) error {
-	_, err := tx.NewRaw(`DELETE FROM hosts WHERE leaving
+func removeLeft(ctx context.Context, tx bun.Tx) (removed int64, err error) {
+	hosts, err := rowsAffected(tx.NewRaw(`DELETE FROM hosts WHERE leaving
 		AND NOT EXISTS (SELECT 1 FROM replicas AS r WHERE r.live AND r.instance_id = hosts.id)
-		AND (status <> ? OR NOT EXISTS (SELECT 1 FROM reports AS p WHERE p.instance_id = hosts.id))`, string(dstack.HostReady)).Exec(ctx)
+		AND (status <> ? OR NOT EXISTS (SELECT 1 FROM reports AS p WHERE p.instance_id = hosts.id))`, string(dstack.HostReady)).Exec(ctx))
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = tx.NewRaw("DELETE FROM fleets WHERE deleting AND NOT EXISTS (SELECT 1 FROM hosts AS h WHERE h.fleet_id = fleets.id)").Exec(ctx)
-	return err
+	fleets, err := rowsAffected(tx.NewRaw(`DELETE FROM fleets WHERE deleting
+		AND NOT EXISTS (SELECT 1 FROM hosts AS h WHERE h.fleet_id = fleets.id)`).Exec(ctx))
+	return hosts + fleets, err
 }

@@ -43,18 +43,18 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 	}
 	row := instanceRow{
 		ID: string(i.ID), Backend: i.Backend, Offer: string(offer), Status: string(i.Status), Since: toMicros(i.Since), Host: i.Host,
-		IdleTime: i.IdleTime.Microseconds(), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
+		IsDraining: i.IsDraining, IdleTime: i.IdleTime.Microseconds(), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
 	}
 	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err != nil || n == 1 {
 		return err
 	}
-	n, err = rowsAffected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ? WHERE id = ? AND live",
-		row.Backend, row.Offer, row.Host, row.ID).Exec(ctx))
+	n, err = rowsAffected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ?, draining = ? WHERE id = ? AND live",
+		row.Backend, row.Offer, row.Host, row.IsDraining, row.ID).Exec(ctx))
 	if err == nil && n == 0 && i.Offer.OwnedInstance != "" { // retired, and offered again
-		n, err = rowsAffected(tx.NewRaw(`UPDATE instances SET backend = ?, offer = ?, host = ?, status = ?, reason = '', since = ?,
+		n, err = rowsAffected(tx.NewRaw(`UPDATE instances SET backend = ?, offer = ?, host = ?, draining = ?, status = ?, reason = '', since = ?,
 			unlisted_since = 0, silent_since = 0, fails = 0, version = version + 1, live = ?, due_at = ? WHERE id = ?`,
-			row.Backend, row.Offer, row.Host, row.Status, row.Since, true, row.DueAt, row.ID).Exec(ctx))
+			row.Backend, row.Offer, row.Host, row.IsDraining, row.Status, row.Since, true, row.DueAt, row.ID).Exec(ctx))
 	}
 	if err == nil && n == 0 {
 		return conflict(retryHint, "cannot place anything on instance %s: it is deleted", i.ID)

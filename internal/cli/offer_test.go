@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// testRejection is a machine whose GPU is too small.
+func testRejection() api.Rejection {
+	return api.Rejection{Offer: testPlacement().Offer, Constraint: "resources.gpu", Wanted: "40GB..", Has: "1×L4 24GB",
+		Reason: "needs gpu: 40GB..; has 1×L4 24GB", Edits: []dstack.Edit{{Field: "resources.gpu", Value: "24GB.."}}, Help: "write gpu: 24GB.."}
+}
+
+func newOfferTest(t *testing.T, groups ...api.GroupPreview) (*fakeServer, *testUser) {
+	f := newFakeServer(t)
+	f.offers = api.OfferList{User: "admin", Groups: groups, Notes: []string{}}
+	return f, newTestUser(t, f)
+}
+
+// The flags, or a configuration with them, are what is asked for; a file needs none of
+// its variables.
+func TestOffer_Asks(t *testing.T) {
+	f, u := newOfferTest(t)
+	u.writeFile("service.dstack.yml", "type: service\nport: 8000\ncommands: [serve]\nenv: [TOKEN]\nfleets: [attic]\nresources: {gpu: 24GB, memory: 8GB..}\n")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "cpu 0.. · memory 0GB.."},
+		{[]string{"--gpu", "A100:2", "--cpu", "arm:4..", "--memory", "16GB..", "--disk", "50GB.."}, "gpu 2×A100 · cpu arm:4.. · memory 16GB.. · disk 50GB.."},
+		{[]string{"-f", "service.dstack.yml", "--cpu", "8.."}, "gpu 24GB · cpu 8.. · memory 8GB.. · disk 100GB.."},
+	} {
+		u.run(append([]string{"offer"}, c.args...)...).check(t, ExitDone, nil, nil)
+		asked := f.offerRequests[len(f.offerRequests)-1].Configuration
+		if got := asked.Resources.String(); got != c.want {
+			t.Errorf("%v asks for %s, want %s", c.args, got, c.want)
+		}
+	}
+	u.run("offer", "-b", "ssh", "-b", "aws", "--fleet", "lab", "--region", "eu", "--max-price", "1.5", "--spot", "--instance", "box", "--reuse").check(t, ExitDone, nil, nil)
+	p := f.offerRequests[len(f.offerRequests)-1].Configuration.Params
+	if strings.Join(p.Backends, " ") != "remote aws" || p.Fleets[0] != "lab" || p.Regions[0] != "eu" || *p.MaxPrice != 1.5 || p.SpotPolicy != "spot" ||
+		p.InstanceName != "box" || p.CreationPolicy != "reuse" {
+		t.Errorf("asked for %+v", p)
+	}
+}
+
+func TestOffer_RefusesFlags(t *testing.T) {
+	f, u := newOfferTest(t)
+	u.run("offer", "--gpu", "16G", "--memory", "much", "--cpu", "x").check(t, ExitInvalid, nil, []string{"--gpu: ", "--memory: ", "--cpu: ", "3 problems"})
+	u.run("offer", "--spot", "--on-demand").check(t, ExitInvalid, nil, []string{"do not go together"})
+	u.run("offer", "box").check(t, ExitInvalid, nil, []string{"box"})
+	u.run("offer", "--gpu", "H1O0").check(t, ExitDone, nil, []string{"note: this version knows no GPU called `H1O0`; did you mean H100?"})
+	if len(f.offerRequests) != 1 {
+		t.Errorf("%d requests", len(f.offerRequests))
+	}
+}
+
+func TestOffer_Lists(t *testing.T) {
+	suits := api.GroupPreview{Group: "0", Resources: "gpu 24GB · cpu 0.. · memory 0GB..", Placements: []api.Placement{testPlacement()},
+		Rejections: []api.Rejection{testRejection()}, Totals: api.Totals{Placements: 4, Rejections: 7, HighestPrice: 2.5}}
+	_, u := newOfferTest(t, suits)
+	u.run("offer", "--gpu", "24GB").check(t, ExitDone, []string{"BACKEND", "box", "1×L4 24GB", "1 of 2 GPUs free"},
+		[]string{"project main · gpu 24GB\n", "3 more offers up to $2.50 · 7 machines do not suit: see --why"})
+	u.run("offer", "--gpu", "24GB", "--why").check(t, ExitDone, []string{"1 of 2 GPUs free", "WHY NOT", "needs gpu: 40GB..; has 1×L4 24GB: write gpu: 24GB.."}, nil)
+	var list api.OfferList
+	if err := json.Unmarshal([]byte(u.run("offer", "-o", "json").out), &list); err != nil || list.Groups[0].Totals.Placements != 4 ||
+		list.Groups[0].Rejections[0].Edits[0].Value != "24GB.." || list.Groups[0].Rejections[0].Constraint != "resources.gpu" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if err := json.Unmarshal([]byte(u.run("offer", "-o", "json", "--max-offers", "0").out), &list); err != nil || len(list.Groups[0].Placements) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// Where nothing suits, the reasons are shown without being asked for.
+func TestOffer_NothingSuits(t *testing.T) {
+	none := api.GroupPreview{Group: "0", Rejections: []api.Rejection{testRejection()}, Totals: api.Totals{Rejections: 1},
+		Advice: "to use box: write gpu: 24GB..\nor let it wait"}
+	f, u := newOfferTest(t, none)
+	u.run("offer", "--gpu", "40GB..").check(t, ExitDone, []string{"WHY NOT", "needs gpu: 40GB.."}, []string{"no machine suits", "to use box: write gpu: 24GB..", "or let it wait"})
+	large := none
+	large.Group = "large"
+	f.offers.Groups, f.offers.Notes = []api.GroupPreview{none, large}, []string{"the backend aws did not answer: timeout"}
+	u.run("offer").check(t, ExitDone, nil, []string{"group 0", "group large", "the backend aws did not answer: timeout"})
+}
