@@ -19,7 +19,7 @@ import (
 type fleetChangeCommand struct {
 	*app
 	yes, json, all bool
-	nums           []int // --instance
+	instances      []string // --instance
 }
 
 func newFleetDrainCommand(a *app, drain bool) *cobra.Command {
@@ -113,14 +113,11 @@ func newFleetDeleteCommand(a *app) *cobra.Command {
 		Aliases: []string{"rm"},
 		Args:    expectArgs(1, -1, "the name of a fleet"),
 		RunE: func(c *cobra.Command, args []string) error {
-			for _, num := range d.nums {
-				args = append(args, strconv.Itoa(num))
-			}
-			return d.delete(c.Context(), args[0], args[1:])
+			return d.delete(c.Context(), args[0], append(args[1:], d.instances...))
 		},
 		ValidArgsFunction: a.completeFleets,
 	}
-	c.Flags().IntSliceVarP(&d.nums, "instance", "i", nil, "only the host with this `NUMBER`; repeatable")
+	c.Flags().StringArrayVarP(&d.instances, "instance", "i", nil, "only the host with this `NUMBER`, as in published clients; repeatable")
 	c.Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask for confirmation")
 	addOutputFlag(c, &d.json)
 	a.addProjectFlags(c)
