@@ -108,6 +108,7 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 			volume, err := m.readVolume(file, &flags)
 			problems = appendNew(problems, asFileProblems(name, err))
 			if volume != nil {
+				problems = append(problems, volume.findSameName(m.volumes)...)
 				m.volumes = append(m.volumes, volume)
 			}
 			if volume != nil || err != nil {

@@ -67,6 +67,17 @@ func isVolumeFile(file sourceFile) bool {
 	return spec.FindType(file.text) == "volume"
 }
 
+// findSameName returns a problem if a volume of another file has the same name.
+func (v *applyVolumeCommand) findSameName(others []*applyVolumeCommand) spec.Problems {
+	for _, other := range others {
+		if name := v.configuration.Name; name != "" && name == other.configuration.Name {
+			return spec.Locate(v.file.name, v.file.text, spec.Problems{{Path: "name",
+				Message: fmt.Sprintf("`%s` is also the name in %s", name, other.file.name), Hint: "give each volume a name of its own"}})
+		}
+	}
+	return nil
+}
+
 func (v *applyVolumeCommand) run(ctx context.Context) error {
 	client, project, err := v.connect(ctx)
 	if err != nil {
@@ -110,7 +121,7 @@ func (v *applyVolumeCommand) apply(ctx context.Context, client *api.Client, proj
 	} else if known != nil {
 		v.printInfo(" volume %s had failed, and is applied again", cleanLine(volume.Name))
 	}
-	if v.flags.detach {
+	if v.flags.detach || !applied.Created && volume.State == dstack.VolumeActive {
 		return &volume, nil
 	}
 	return v.waitUntilActive(ctx, client, project, volume)

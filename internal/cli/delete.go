@@ -21,6 +21,9 @@ func newDeleteCommand(a *app) *cobra.Command {
 		Example: "dstack delete llama31\n" +
 			"dstack delete -f service.dstack.yml -y",
 		RunE: func(c *cobra.Command, args []string) error {
+			if name, ok := a.findVolumeToDelete(file); ok && len(args) == 0 {
+				return (&volumeDeleteCommand{app: a, yes: yes, json: asJSON}).run(c.Context(), []string{name})
+			}
 			names, err := a.namesToDelete(file, args)
 			if err != nil {
 				return err
@@ -29,11 +32,28 @@ func newDeleteCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "the run of this configuration `FILE`")
+	c.Flags().StringVarP(&file, "file", "f", "", "the run, or the volume with its data, of this configuration `FILE`")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	addOutputFlag(c, &asJSON)
 	a.addProjectFlags(c)
 	return c
+}
+
+// findVolumeToDelete returns the name of the volume in a file; ok is false if the file has none.
+func (a *app) findVolumeToDelete(file string) (name string, ok bool) {
+	if file == "" {
+		return "", false
+	}
+	source, err := a.readSource(file)
+	if err != nil || !isVolumeFile(source) {
+		return "", false
+	}
+	conf, err := spec.ParseConfiguration(source.name, source.text)
+	volume, isVolume := conf.(*spec.Volume)
+	if err != nil || !isVolume || volume.Name == "" {
+		return "", false
+	}
+	return string(volume.Name), true
 }
 
 func (a *app) namesToDelete(file string, args []string) ([]string, error) {

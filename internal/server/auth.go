@@ -59,7 +59,7 @@ func newAccessDeniedError() error {
 }
 
 // authenticate finds the user of the token in the request and the project that the
-// path names, and sets c.user and c.project. project is the caller's role in it; it is
+// path names, and sets c.user, c.project and c.role. project is the caller's role in it; it is
 // zero if the path names no project or the project does not exist. known is false if
 // the request has no token. The error says that the token is not valid, or that the
 // store fails.
@@ -89,6 +89,7 @@ func (s *Server) authenticate(c *apiCall) (known bool, project access.Project, e
 	if caller.Project != nil {
 		c.project = *caller.Project
 		project = access.Project{Exists: true, Member: caller.IsMember, Role: caller.Role}
+		c.role = project
 	}
 	return true, project, nil
 }

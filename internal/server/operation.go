@@ -53,10 +53,16 @@ type apiCall struct {
 	operation *apiOperation
 	user      dstack.User    // zero if the operation needs no token
 	project   dstack.Project // zero if the path names no project
+	role      access.Project // the caller's role in the project
 }
 
 // isGlobalAdmin reports whether the caller may see everything.
 func (c *apiCall) isGlobalAdmin() bool { return c.user.GlobalRole == dstack.RoleAdmin }
+
+// isProjectAdmin reports whether the caller may change the project.
+func (c *apiCall) isProjectAdmin() bool {
+	return access.Allow(access.LevelProjectAdmin, access.Caller{Known: true, Role: c.user.GlobalRole}, c.role) == access.Allowed
+}
 
 // newOperation returns an operation whose body is an In and whose response is
 // an Out, both as JSON.

@@ -171,16 +171,10 @@ func (s *Server) newVolume(c *apiCall, conf spec.Volume) (dstack.Volume, error) 
 	if err := spec.CheckName(string(conf.Name)); err != nil {
 		return dstack.Volume{}, wire.Error{Msg: formatNameError(string(conf.Name)), Err: toInvalidError(err)}
 	}
-	if conf.VolumeID != "" && conf.Backend == spec.BackendLocal && !c.isGlobalAdmin() {
-		return dstack.Volume{}, &dstack.Error{Kind: dstack.Forbidden,
-			Message: "only global admins may register folders of the server's own machine as volumes",
-			Hint:    "use size in place of volume_id, or ask a global admin to apply the volume"}
+	if err := checkMayRegister(c, conf); err != nil {
+		return dstack.Volume{}, err
 	}
-	offers, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
-	machine, err := volume.ChooseMachine(conf, offers)
-	if err != nil && len(notes) > 0 && dstack.KindOf(err) == dstack.NotFound {
-		return dstack.Volume{}, &dstack.Error{Kind: dstack.Unavailable, Message: err.Error() + ": " + strings.Join(notes, "; "), Hint: "try again later"}
-	}
+	machine, err := s.chooseMachine(c, conf)
 	if err != nil {
 		return dstack.Volume{}, err
 	}
@@ -195,6 +189,35 @@ func (s *Server) newVolume(c *apiCall, conf spec.Volume) (dstack.Volume, error) 
 		v.SizeMiB = int64(*conf.Size) * 1024
 	}
 	return v, nil
+}
+
+// checkMayRegister returns an error if the caller may not make an existing folder a volume: whoever can mount folders of a
+// machine can read and change everything on it.
+func checkMayRegister(c *apiCall, conf spec.Volume) error {
+	const hint = "use size in place of volume_id, or ask one of them to apply the volume"
+	switch {
+	case conf.VolumeID == "":
+		return nil
+	case conf.Backend == spec.BackendLocal && !c.isGlobalAdmin():
+		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint,
+			Message: "only global admins may register folders of the server's own machine as volumes"}
+	case !c.isProjectAdmin():
+		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint,
+			Message: "only admins of the project may register folders of its hosts as volumes"}
+	}
+	return nil
+}
+
+// checkMayMount returns an error if the caller may not mount folders of hosts; see checkMayRegister. Folders of the
+// server's own machine are a question of placement.
+func checkMayMount(c *apiCall, conf spec.Service) error {
+	for _, m := range conf.Volumes {
+		if m.InstancePath != "" && !c.isProjectAdmin() {
+			return &dstack.Error{Kind: dstack.Forbidden, Message: "only admins of the project may mount folders of its machines, such as " + m.InstancePath,
+				Hint: "use a volume: type: volume; or ask one of them to apply the service"}
+		}
+	}
+	return nil
 }
 
 // nameVolume returns a generated name that no volume of the project has.
@@ -286,6 +309,9 @@ func (s *Server) deleteVolumes(c *apiCall, in api.DeleteVolumes) (wire.Null, err
 func (s *Server) readMountedVolumes(c *apiCall, conf spec.Service) ([]dstack.Volume, error) {
 	if len(conf.Volumes) == 0 {
 		return nil, nil
+	}
+	if err := checkMayMount(c, conf); err != nil {
+		return nil, err
 	}
 	volumes, err := s.store.ReadVolumes(c.ctx, c.project.ID)
 	if err != nil {

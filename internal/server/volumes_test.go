@@ -149,6 +149,15 @@ func TestVolumes_Refused(t *testing.T) {
 	if a := h.callAs(user, api.ProjectPrefix+"/runs/submit", folder); a.status != 400 || !strings.Contains(a.text, "only global admins may mount folders such as /etc") {
 		t.Errorf("%+v", a)
 	}
+	member := h.createUser("bob", dstack.RoleUser)
+	h.mustCall(api.PathAddMembers, `{"members": [{"username": "bob", "project_role": "user"}]}`, nil)
+	if a := h.callAs(member, api.ProjectPrefix+"/runs/submit", folder); a.status != 403 || !strings.Contains(a.text, "only admins of the project may mount folders") {
+		t.Errorf("%+v", a)
+	}
+	onHost := strings.Replace(external, "local", "ssh", 1)
+	if a := h.callAs(member, api.PathVolumes+"/create", onHost); a.status != 403 || !strings.Contains(a.text, "only admins of the project may register folders") {
+		t.Errorf("%+v", a)
+	}
 }
 
 func TestSelectVolumes(t *testing.T) {
