@@ -212,12 +212,23 @@ func (s *hostSet) installationName() string {
 	return s.installation
 }
 
-// expectNoContainers checks that the server has left nothing on the hosts.
+// expectNoContainers stops the runs and checks that nothing of the server is left on the hosts.
 func (s *hostSet) expectNoContainers(t *testing.T) {
-	for i := 1; i <= fleetHosts; i++ {
-		if left := s.listContainersOn(i); len(left) > 0 {
-			t.Errorf("containers are left on host %d: %v", i, left)
+	if s.isRunning() {
+		for _, v := range s.listActiveRuns() {
+			s.runCLI("stop", v.Name, "-y", "--abort")
 		}
+	}
+	err := retryFor(20*time.Second, func() error {
+		for i := 1; i <= fleetHosts; i++ {
+			if left := s.listContainersOn(i); len(left) > 0 {
+				return fmt.Errorf("containers are left on host %d: %v", i, left)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

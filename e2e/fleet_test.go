@@ -25,6 +25,8 @@ func TestFleet(t *testing.T) {
 	t.Run("a service has a replica on each host", func(t *testing.T) { s.with(t).checkSpread() })
 	t.Run("a volume keeps its data", func(t *testing.T) { s.with(t).checkVolume() })
 	t.Run("an image of a private registry is pulled", func(t *testing.T) { s.with(t).checkRegistry() })
+	t.Run("a drained host gives its replica away", func(t *testing.T) { s.with(t).checkDrain() })
+	t.Run("a host leaves, and its volume is out of reach", func(t *testing.T) { s.with(t).checkLeaving() })
 }
 
 // with returns the same hosts for a part of the test.
@@ -86,7 +88,7 @@ func (s *hostSet) expectStreamsWhole(run string) {
 
 // checkVolume applies the volume example: the data of one run is there in the next one.
 func (s *hostSet) checkVolume() {
-	s.writeFile(s.home+"/volume.dstack.yml", "type: volume\nname: my-new-volume\nbackend: ssh\nsize: 1GB\n")
+	s.writeFile(s.home+"/volume.dstack.yml", "type: volume\nname: my-new-volume\nbackend: ssh\nhost: "+s.address(2)+"\nsize: 1GB\n")
 	s.runCLI("apply", "-f", s.home+"/volume.dstack.yml", "-y").expectExit(0)
 	config := func(name, script string) string {
 		return fmt.Sprintf("type: service\nname: %s\nimage: %s\nbackends: [ssh]\nport: 8000\nvolumes:\n- name: my-new-volume\n  path: /volume_data\n"+
@@ -100,6 +102,45 @@ func (s *hostSet) checkVolume() {
 	s.runCLI("volume", "delete", "my-new-volume", "-y").expectError(1, "my-new-volume", "reader")
 	s.stopRun("reader")
 	s.runCLI("volume", "delete", "my-new-volume", "-y").expectExit(0)
+}
+
+// checkDrain drains the host of a replica, which moves without a failed request.
+func (s *hostSet) checkDrain() {
+	s.applyAndWait(s.newFolder(s.serviceConfig("moves", 1)))
+	from := s.listInstances("moves")[0]
+	requests := s.startTraffic(20, s.serviceURL("moves", "/who"))
+	s.runCLI("fleet", "drain", "boxes", from).expectExit(0)
+	s.waitUntil(30*time.Second, "the replica is on another host", func() error {
+		if all := s.listInstances("moves"); len(all) != 1 || all[0] == from {
+			return fmt.Errorf("it is on %v", all)
+		}
+		return nil
+	})
+	s.waitForHost(30*time.Second, "boxes", from, api.HostStatusDrained)
+	requests.expectNoFailure("requests while a host is drained")
+	s.runCLI("fleet", "resume", "boxes", from).expectExit(0)
+	s.waitForHost(10*time.Second, "boxes", from, api.HostStatusIdle)
+	s.stopRun("moves")
+}
+
+// checkLeaving removes a host from the fleet by applying it again.
+func (s *hostSet) checkLeaving() {
+	s.writeFile(s.home+"/volume.dstack.yml", "type: volume\nname: left-behind\nbackend: ssh\nhost: "+s.address(2)+"\nsize: 1GB\n")
+	s.runCLI("apply", "-f", s.home+"/volume.dstack.yml", "-y").expectExit(0)
+	s.applyFleet("boxes", s.host(1)).expectExit(0)
+	s.waitUntil(20*time.Second, "one host is left", func() error {
+		if all := s.fetchHosts("boxes"); len(all) != 1 {
+			return fmt.Errorf("there are %d", len(all))
+		}
+		return nil
+	})
+	config := s.serviceConfig("stuck", 1, "volumes:", "- name: left-behind", "  path: /data")
+	r := s.runCLIIn(s.newFolder(config), "apply", "-f", "service.dstack.yml", "-y", "-d")
+	s.t.Logf("exit %d: %s%s", r.code, r.out, r.err)
+	if r.code == 0 {
+		s.t.Error("a service was applied whose volume is on a host that left")
+	}
+	r.expectText("left-behind", s.address(2))
 }
 
 // checkRegistry runs an image that only the private registry has, on a host that has no login for it.

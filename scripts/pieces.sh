@@ -349,9 +349,10 @@ curl_piece() {
 	export DSTACK_TEST_CURL
 }
 
-# OpenSSH's client, to attach to runs.
+# OpenSSH's client, to attach to runs, and its server, to connect to as to a host.
 ssh_piece() {
-	need ssh openssh-client || { mark_missing SSH "$why" && return; }
+	PATH=$PATH:/usr/sbin
+	need ssh openssh-client && need sshd openssh-server || { mark_missing SSH "$why" && return; }
 	DSTACK_TEST_SSH=$(command -v ssh)
 	export DSTACK_TEST_SSH
 }

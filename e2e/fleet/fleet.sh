@@ -10,6 +10,7 @@
 #   fleet.sh kill-docker HOST    kill its Docker Engine; the containers run on
 #   fleet.sh new-key HOST        give its sshd another host key
 #   fleet.sh hide-docker HOST    take the docker command away, and the engine with it; `show-docker` undoes it
+#   fleet.sh bind HOST FOLDER TARGET    show a folder at another path, on this host only; `unbind HOST TARGET` undoes it
 #   fleet.sh run HOST COMMAND... run a command on the host, without SSH
 #   fleet.sh ssh HOST [COMMAND]  the same through SSH, as root
 #   fleet.sh down                kill all hosts and remove their networks; nothing is left but the folder
@@ -212,6 +213,8 @@ show-docker)
 	for folder in $(docker_folders); do on_host "$1" umount -l "$folder"; done
 	on_host "$1" bash "$here/host.sh" start-docker "/$bridge-h$1"
 	;;
+bind) on_host "$1" mount --bind "$2" "$3" ;;
+unbind) on_host "$1" umount -l "$2" ;;
 run) on_host "$@" ;;
 ssh) i=$1 && shift && ssh -F "$dir/ssh_config" "$(address_of "$i")" "$@" ;;
 down) remove_all ;;

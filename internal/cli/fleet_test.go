@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -303,8 +304,37 @@ func TestFleetDrainAndDelete(t *testing.T) {
 	if d := f.fleets.drained; len(d) != 2 || len(d[0].InstanceNums) != 2 || !d[0].Drain || d[1].Drain || len(d[1].InstanceNums) != 0 {
 		t.Errorf("%+v", d)
 	}
+	u.run("fleet", "drain", "other").check(t, 0, nil, []string{" other is drained"})
+	if d := f.fleets.drained; len(d) != 3 || d[2].Name != "boxes" || !slices.Equal(d[2].InstanceNums, []int{3}) {
+		t.Errorf("%+v", d)
+	}
+	u.run("fleet", "drain", "othr").check(t, ExitFailed, nil, []string{"there is no fleet and no host `othr`", "did you mean `other`"})
 	u.run("fleet", "delete", "boxes", "other", "-y").check(t, 0, nil, []string{" other is deleted"})
 	if d := f.fleets.deleted; len(d) != 1 || !strings.Contains(d[0], `delete_instances {"name":"boxes","instance_nums":[3]}`) {
 		t.Errorf("%q", d)
+	}
+}
+
+// A host can be named without its fleet, unless several fleets have it.
+func TestFindFleetOfHosts(t *testing.T) {
+	fleets := []api.FleetView{
+		{Name: "boxes", Hosts: []api.HostView{hostView(0, "gpu-box", api.HostStatusBusy), hostView(3, "other", api.HostStatusIdle)}},
+		{Name: "more", Hosts: []api.HostView{hostView(0, "other", api.HostStatusIdle)}},
+	}
+	for _, c := range []struct {
+		names             []string
+		fleet, hosts, err string
+	}{
+		{[]string{"gpu-box"}, "boxes", "gpu-box", ""},
+		{[]string{"gpu-box", "other"}, "boxes", "gpu-box other", ""},
+		{[]string{"more", "other"}, "more", "other", ""},
+		{[]string{"more"}, "more", "", ""},
+		{[]string{"other"}, "", "", "several fleets have a host `other`"},
+		{[]string{"othr"}, "", "", "there is no fleet and no host `othr`"},
+	} {
+		fleet, hosts, err := findFleetOfHosts(fleets, c.names)
+		if fleet.Name != c.fleet || strings.Join(hosts, " ") != c.hosts || (c.err == "") != (err == nil) || err != nil && err.Error() != c.err {
+			t.Errorf("%q: fleet %q, hosts %q, error %v", c.names, fleet.Name, hosts, err)
+		}
 	}
 }

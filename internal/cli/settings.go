@@ -117,7 +117,7 @@ func paramSettings(p spec.Params) []param {
 		retry = strings.Join(events, ", ") + " for " + window.String()
 	}
 	return []param{
-		{"backends", "backends", joinOrAny(p.Backends)},
+		{"backends", "backends", joinOrAny(spec.TitleBackends(p.Backends))},
 		{"regions", "regions", joinOrAny(p.Regions)},
 		{"instance_types", "instances", joinOrAny(p.InstanceTypes)},
 		{"spot_policy", "spot", string(p.SpotPolicy)},

@@ -157,11 +157,13 @@ func (g *groupPlan) preview() api.GroupPreview {
 	preview := api.GroupPreview{Group: g.name, Min: conf.Replicas.Min, Max: conf.Replicas.Max, Resources: conf.Resources.String(),
 		Placements: []api.Placement{}, Rejections: []api.Rejection{}, Advice: g.advice, Totals: g.totals}
 	for _, one := range g.placements {
-		preview.Placements = append(preview.Placements, api.Placement{Offer: v018.BuildOffer(one), Free: one.Free})
+		offer := v018.BuildOffer(one)
+		offer.Backend = one.Offer.Backend // published clients call ssh remote
+		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free})
 	}
 	for _, one := range g.rejections {
 		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})
-		offer.Availability = "not_available"
+		offer.Backend, offer.Availability = one.Offer.Backend, "not_available"
 		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason, Constraint: string(one.Constraint),
 			Wanted: one.Wanted, Has: one.Has, Edits: one.Edits, WaitsFor: one.WaitsFor, Help: one.Help})
 	}

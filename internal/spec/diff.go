@@ -254,7 +254,7 @@ func (l *configValues) addResources(prefix string, r Resources) {
 }
 
 func (l *configValues) addParams(p Params) {
-	l.add("backends", strings.Join(p.Backends, ", "))
+	l.add("backends", strings.Join(TitleBackends(p.Backends), ", "))
 	l.add("regions", strings.Join(p.Regions, ", "))
 	l.add("instance_types", strings.Join(p.InstanceTypes, ", "))
 	l.add("fleets", strings.Join(p.Fleets, ", "))

@@ -95,9 +95,20 @@ func (r *reader) readBackends(n *strictyaml.Node) []string {
 func (r *reader) readBackend(n *strictyaml.Node) string {
 	name, _ := r.ReadOneOf(n, acceptedBackends...)
 	if name == "ssh" {
-		return "remote"
+		return BackendSSH
 	}
 	return name
+}
+
+// TitleBackends returns names of backends as people write them: BackendSSH is ssh.
+func TitleBackends(names []string) []string {
+	titles := slices.Clone(names)
+	for i, name := range titles {
+		if name == BackendSSH {
+			titles[i] = "ssh"
+		}
+	}
+	return titles
 }
 
 // readRetry reads a boolean, or a mapping of events and duration.

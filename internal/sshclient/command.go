@@ -168,15 +168,16 @@ func (p *command) hasEndedWithin(limit time.Duration) bool {
 	}
 }
 
-// killCommand returns the command that kills a process group. A command under sudo needs sudo to be killed. Only this form
+// killCommand returns the command that kills a process group. A command under sudo needs sudo to be killed; where sudo allows
+// only docker, killing the rest of the group at least closes its input and output. Only this form
 // is safe, and only as a builtin of sh: dash refuses -KILL before --, and without --, the program kill of procps 4.0.2 takes a
 // group such as 1234 for 1, and kills every process of the machine.
 func killCommand(text string, group int) string {
-	kill := "sh -c " + quoteWord(fmt.Sprintf("kill -s KILL -- -%d", group))
+	kill := fmt.Sprintf("kill -s KILL -- -%d", group)
 	if strings.HasPrefix(text, "sudo -n ") {
-		kill = "sudo -n " + kill
+		kill = "sudo -n sh -c \"" + kill + "\" 2>/dev/null || " + kill
 	}
-	return kill
+	return "sh -c " + quoteWord(kill)
 }
 
 // runUncounted runs a simple command in a session beyond those that acquire gives, and waits for its end.

@@ -216,7 +216,7 @@ func (s *fakeServer) serveChannel(offered ssh.NewChannel) {
 		_ = r.Reply(true, nil)
 		s.tasks.Go(func() {
 			cmd := exec.CommandContext(ctx, "sh", "-c", command.Text) // killed when the channel ends
-			cmd.WaitDelay = 2 * time.Second
+			cmd.WaitDelay = 500 * time.Millisecond
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = channel, channel, channel.Stderr()
 			_ = cmd.Run()
 			_, _ = channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(cmd.ProcessState.ExitCode())}))

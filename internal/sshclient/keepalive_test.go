@@ -120,22 +120,24 @@ func TestRule6_BulkDataCounts(t *testing.T) {
 // Rule 7: sshd asks on an open channel whether the client is alive; it closes the connection if nobody answers there.
 func TestOpenSSH_Rule7_AnswersTheServer(t *testing.T) {
 	t.Parallel()
-	for name, open := range map[string]func(c *Client, echo string) (net.Conn, error){
-		"on a forwarded connection": func(c *Client, echo string) (net.Conn, error) { return c.Dial(context.Background(), "tcp", echo) },
-		"on a command":              func(c *Client, _ string) (net.Conn, error) { return c.Pipe(context.Background(), "cat; printf bye") },
+	s := startSSHD(t, "ClientAliveInterval 1", "ClientAliveCountMax 1")
+	echo := startEcho(t, "tcp", "127.0.0.1:0")
+	var conns []net.Conn
+	for _, open := range []func(c *Client) (net.Conn, error){
+		func(c *Client) (net.Conn, error) { return c.Dial(t.Context(), "tcp", echo) },
+		func(c *Client) (net.Conn, error) { return c.Pipe(t.Context(), "cat; printf bye") },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := startSSHD(t, "ClientAliveInterval 1", "ClientAliveCountMax 1")
-			c := s.client()
-			c.times.idleInterval = time.Minute // ours would count as an answer
-			conn, err := open(c, startEcho(t, "tcp", "127.0.0.1:0"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(5 * time.Second) // sshd closes after 4
-			checkEcho(t, conn)
-		})
+		c := s.client()                    // sshd asks on one channel of a connection
+		c.times.idleInterval = time.Minute // ours would count as an answer
+		conn, err := open(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	time.Sleep(5 * time.Second) // sshd closes after 4
+	for _, conn := range conns {
+		checkEcho(t, conn)
 	}
 }
 

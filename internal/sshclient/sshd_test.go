@@ -146,7 +146,8 @@ func (s *sshd) start(lines ...string) {
 	s.t.Helper()
 	host, port, _ := net.SplitHostPort(s.address)
 	config := fmt.Sprintf("ListenAddress %s\nPort %s\nPidFile none\nUsePAM no\nStrictModes no\nPrintMotd no\nLogLevel VERBOSE\n"+
-		"AuthorizedKeysFile %s/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n", host, port, s.dir)
+		"AuthorizedKeysFile %[3]s/authorized_keys\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"+
+		"SetEnv HOME=%[3]s\n", host, port, s.dir) // without what the user's own login shell does
 	text := strings.Join(lines, "\n")
 	if !strings.Contains(text, "HostKey ") {
 		text += "\nHostKey host_ed25519\nHostKey host_ecdsa\nHostKey host_rsa"

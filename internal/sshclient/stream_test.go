@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -291,4 +292,29 @@ func FuzzFramedReader(f *testing.F) {
 			t.Errorf("got %q, group %d, noise %q", got, reader.processGroup(), reader.noise())
 		}
 	})
+}
+
+// A process group is killed by sh itself, also where sudo does not allow that. The program kill of procps 4.0.2 reads some
+// groups as "every process", so the exact words matter.
+func TestKillCommand(t *testing.T) {
+	if got, want := killCommand("docker ps", 1234), "sh -c 'kill -s KILL -- -1234'"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := killCommand("sudo -n docker ps", 1234),
+		`sh -c 'sudo -n sh -c "kill -s KILL -- -1234" 2>/dev/null || kill -s KILL -- -1234'`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	sleep := exec.Command("sleep", "60")
+	sleep.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	command := strings.Replace(killCommand("sudo -n sleep 60", sleep.Process.Pid), "sudo -n", "no-such-sudo -n", 1)
+	if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+		_ = sleep.Process.Kill()
+	}
+	if err := sleep.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("the command ended with %v", err)
+	}
 }

@@ -332,7 +332,10 @@ type watchedEngine struct {
 	link *link
 }
 
-var _ engine.Executor = watchedEngine{}
+var (
+	_ engine.Executor = watchedEngine{}
+	_ engine.Volumes  = watchedEngine{}
+)
 
 // ListReports returns the reports of the engine.
 func (e watchedEngine) ListReports(ctx context.Context) ([]dstack.Report, error) {

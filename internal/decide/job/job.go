@@ -69,7 +69,7 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		OuterDir:      findOuterDir(s),
 		OuterPath:     findOuterPath(s),
 		HostPath:      findHostPath(s),
-		Backends:      p.Backends,
+		Backends:      spec.TitleBackends(p.Backends),
 		Regions:       p.Regions,
 		InstanceTypes: p.InstanceTypes,
 		Fleets:        p.Fleets,

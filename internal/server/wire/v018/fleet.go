@@ -90,6 +90,14 @@ func BuildHosts(a wire.FleetAnswer) []api.Instance {
 // remoteBackend is the name that clients have for hosts of fleets, as backend and as region.
 const remoteBackend = "remote"
 
+// encodeBackend returns the name that clients have for a backend.
+func encodeBackend(name string) string {
+	if name == "ssh" {
+		return remoteBackend
+	}
+	return name
+}
+
 // HostOffer returns what is known of a host as an offer.
 func HostOffer(h dstack.Host) dstack.Offer {
 	return dstack.Offer{Backend: remoteBackend, Region: remoteBackend, Type: h.Name, Hardware: h.Check.Found.Hardware}

@@ -18,7 +18,7 @@ func BuildInstance(project string, o dstack.Offer, num int, isBusy bool, since t
 	if isBusy {
 		status = "busy"
 	}
-	return api.Instance{ID: buildUUID(string(o.OwnedInstance)), ProjectName: project, Backend: o.Backend,
+	return api.Instance{ID: buildUUID(string(o.OwnedInstance)), ProjectName: project, Backend: encodeBackend(o.Backend),
 		InstanceType: buildInstanceType(o), Name: o.Type, InstanceNum: num, PoolName: api.DefaultPool, Status: status,
 		Created: api.NewTimestamp(since), Region: o.Region, Price: o.Price}
 }

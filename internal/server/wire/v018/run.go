@@ -319,7 +319,7 @@ func buildProvisioningData(details store.RunDetails, r dstack.Replica, attempt d
 	}
 	host, _, _ := net.SplitHostPort(details.Reports[attempt].Address) // empty if the address is not known yet
 	return &api.JobProvisioningData{
-		Backend: instance.Offer.Backend, InstanceType: buildInstanceType(instance.Offer), InstanceID: string(instance.ID),
+		Backend: encodeBackend(instance.Offer.Backend), InstanceType: buildInstanceType(instance.Offer), InstanceID: string(instance.ID),
 		Hostname: host, Region: instance.Offer.Region, Price: instance.Offer.Price, PublicIPEnabled: true,
 		Username: "root", SSHPort: 22, Dockerized: instance.Offer.Engine.Containers,
 	}
@@ -351,7 +351,7 @@ func BuildOffer(p dstack.Placement) api.Offer {
 	if p.Offer.Engine.Containers {
 		runtime = "shim"
 	}
-	return api.Offer{Backend: p.Offer.Backend, Instance: buildInstanceType(p.Offer), Region: p.Offer.Region,
+	return api.Offer{Backend: encodeBackend(p.Offer.Backend), Instance: buildInstanceType(p.Offer), Region: p.Offer.Region,
 		Price: p.Offer.Price, Availability: "available", InstanceRuntime: runtime}
 }
 

@@ -1,6 +1,8 @@
 package v018
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,4 +134,23 @@ func valueOf(s *string) string {
 		return ""
 	}
 	return *s
+}
+
+// Clients know the backend of hosts by another name, and no fleets of runs.
+func TestBuildPlan_HidesWhatClientsDoNotKnow(t *testing.T) {
+	answer := wire.PlanAnswer{Groups: []wire.GroupPlan{{Total: 1200, HighestPrice: 3,
+		Placements: []dstack.Placement{{Offer: dstack.Offer{Backend: "ssh", Type: "gpu-1", OwnedInstance: "i"}}}}}}
+	answer.Spec.Configuration.Fleets, answer.Spec.Profile.Fleets = []string{"lab"}, []string{"lab"}
+	text, err := json.Marshal(BuildPlan(answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"backend":"remote"`, `"total_offers":1200`, `"max_price":3`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s is missing in %s", want, text)
+		}
+	}
+	if strings.Contains(string(text), "fleets") {
+		t.Errorf("fleets are in %s", text)
+	}
 }

@@ -349,3 +349,20 @@ func TestBuildRun_StatusMessageBeforeTheFirstReplica(t *testing.T) {
 		}
 	}
 }
+
+// Fleets stay in the plan, which clients submit; the backend of hosts has the name that
+// they know.
+func TestBuildPlan_FleetsAndHosts(t *testing.T) {
+	answer := wire.PlanAnswer{Groups: []wire.GroupPlan{{Total: 1200, HighestPrice: 3,
+		Placements: []dstack.Placement{{Offer: dstack.Offer{Backend: "ssh", Type: "gpu-1", OwnedInstance: "i"}}}}}}
+	answer.Spec.Configuration.Fleets = []string{"lab"}
+	text, err := json.Marshal(BuildPlan(GetPlan{}, answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"fleets":["lab"]`, `"backend":"remote"`, `"total_offers":1200`, `"max_price":3`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s is missing in %s", want, text)
+		}
+	}
+}

@@ -276,6 +276,9 @@ var knownBackends = []string{
 
 // encodeBackend returns the name of a backend that clients accept.
 func encodeBackend(name string) string {
+	if name == "ssh" {
+		return "remote"
+	}
 	if slices.Contains(knownBackends, name) {
 		return name
 	}

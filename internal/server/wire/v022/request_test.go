@@ -79,6 +79,9 @@ func TestDecodeGetPlan_Values(t *testing.T) {
 		{"a backend that clients show", `{"backends":["dstack","aws"]}`, func(rs dstack.RunSpec) bool {
 			return strings.Join(rs.Configuration.Backends, " ") == "local aws"
 		}},
+		{"fleets by name", `{"fleets":["lab",{"project":null,"name":"attic"}]}`, func(rs dstack.RunSpec) bool {
+			return strings.Join(rs.Configuration.Fleets, " ") == "lab attic"
+		}},
 		{"processors with a type", `{"resources":{"cpu":{"arch":"x86","count":{"min":4,"max":4}}}}`, func(rs dstack.RunSpec) bool {
 			r := rs.Configuration.Resources
 			return r.CPUArch == "x86" && *r.CPU.Max == 4 && r.Explicit.CPU

@@ -62,6 +62,7 @@ type Params struct {
 	MaxPrice       *float64      `json:"max_price,omitempty"`
 	CreationPolicy spec.Text     `json:"creation_policy,omitempty"`
 	IdleDuration   *spec.Seconds `json:"idle_duration,omitempty"` // -1: off
+	Fleets         []string      `json:"fleets,omitempty"`
 }
 
 // Profile is a profile in an answer.
@@ -179,7 +180,7 @@ func buildProfile(p spec.Profile) Profile {
 
 func buildParams(p spec.Params) Params {
 	out := Params{Regions: p.Regions, InstanceTypes: p.InstanceTypes, SpotPolicy: p.SpotPolicy, MaxPrice: p.MaxPrice,
-		CreationPolicy: p.CreationPolicy, IdleDuration: p.TerminationIdleTime}
+		CreationPolicy: p.CreationPolicy, IdleDuration: p.TerminationIdleTime, Fleets: p.Fleets}
 	for _, name := range p.Backends {
 		out.Backends = append(out.Backends, encodeBackend(name))
 	}
