@@ -19,24 +19,24 @@ import (
 type fleetChangeCommand struct {
 	*app
 	yes, json, all bool
-	instances      []string // --instance
+	nums           []string // --instance
 }
 
 func newFleetDrainCommand(a *app, drain bool) *cobra.Command {
 	d := &fleetChangeCommand{app: a}
 	c := &cobra.Command{
-		Use:   "drain FLEET [HOST...]",
+		Use:   "drain [FLEET] HOST...",
 		Short: "Move what runs on hosts elsewhere, and place nothing new there.",
-		Example: "dstack fleet drain basement gpu-box     # by name or number\n" +
+		Example: "dstack fleet drain gpu-box     # or hosts of a fleet, by name or number: basement gpu-box 2\n" +
 			"dstack fleet drain basement --all",
 	}
 	if !drain {
-		c.Use, c.Short = "resume FLEET [HOST...]", "Use drained hosts again."
-		c.Example = "dstack fleet resume basement gpu-box\n" +
+		c.Use, c.Short = "resume [FLEET] HOST...", "Use drained hosts again."
+		c.Example = "dstack fleet resume gpu-box\n" +
 			"dstack fleet resume basement --all"
 	}
-	c.Args = expectArgs(1, -1, "the name of a fleet")
-	c.RunE = func(c *cobra.Command, args []string) error { return d.drain(c.Context(), args[0], args[1:], drain) }
+	c.Args = expectArgs(1, -1, "the name of a host, or of a fleet and its hosts")
+	c.RunE = func(c *cobra.Command, args []string) error { return d.drain(c.Context(), args, drain) }
 	c.ValidArgsFunction = a.completeFleets
 	c.Flags().BoolVar(&d.all, "all", false, "all hosts of the fleet")
 	addOutputFlag(c, &d.json)
@@ -44,24 +44,28 @@ func newFleetDrainCommand(a *app, drain bool) *cobra.Command {
 	return c
 }
 
-func (d *fleetChangeCommand) drain(ctx context.Context, name string, hosts []string, drain bool) error {
-	if d.all == (len(hosts) > 0) {
-		return invalidInput("name hosts of the fleet, or all: --all", "it takes hosts or --all")
-	}
+func (d *fleetChangeCommand) drain(ctx context.Context, names []string, drain bool) error {
 	client, project, err := d.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	view, err := client.FleetView(ctx, project, name)
+	fleets, err := client.FleetViews(ctx, project)
 	if err != nil {
-		return d.suggestFleet(ctx, client, project, name, err)
+		return err
+	}
+	view, hosts, err := findFleetOfHosts(fleets, names)
+	if err != nil {
+		return err
+	}
+	if d.all == (len(hosts) > 0) {
+		return invalidInput("name hosts of the fleet, or all: --all", "it takes hosts or --all")
 	}
 	nums, err := findHosts(view, hosts)
 	if err != nil {
 		return err
 	}
-	view, err = client.DrainFleet(ctx, project, api.DrainRequest{Name: name, InstanceNums: nums, Drain: drain})
+	view, err = client.DrainFleet(ctx, project, api.DrainRequest{Name: view.Name, InstanceNums: nums, Drain: drain})
 	if err != nil {
 		return err
 	}
@@ -80,6 +84,36 @@ func (d *fleetChangeCommand) drain(ctx context.Context, name string, hosts []str
 		return d.printJSON(view)
 	}
 	return nil
+}
+
+// findFleetOfHosts returns the fleet that names mean, and the hosts among them: the first name may be that of a fleet.
+// Without one, all are hosts of the same fleet.
+func findFleetOfHosts(fleets []api.FleetView, names []string) (fleet api.FleetView, hosts []string, err error) {
+	var known []string
+	var having []api.FleetView
+	for _, f := range fleets {
+		if f.Name == names[0] {
+			return f, names[1:], nil
+		}
+		known = append(known, f.Name)
+		for _, h := range f.Hosts {
+			known = append(known, h.Name)
+			if h.Name == names[0] || h.Address == names[0] {
+				having = append(having, f)
+			}
+		}
+	}
+	shown := cleanLine(names[0])
+	switch len(having) {
+	case 1:
+		return having[0], names, nil
+	case 0:
+		return fleet, nil, &dstack.Error{Kind: dstack.NotFound, Hint: didYouMean(names[0], known, "list them: dstack fleet list"),
+			Message: fmt.Sprintf("there is no fleet and no host `%s`", shown)}
+	default:
+		return fleet, nil, invalidInput(fmt.Sprintf("name the fleet, too: %s %s", cleanLine(having[0].Name), shown),
+			"several fleets have a host `%s`", shown)
+	}
 }
 
 // findHosts returns the numbers of hosts that are given by name or number.
@@ -113,11 +147,11 @@ func newFleetDeleteCommand(a *app) *cobra.Command {
 		Aliases: []string{"rm"},
 		Args:    expectArgs(1, -1, "the name of a fleet"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return d.delete(c.Context(), args[0], append(args[1:], d.instances...))
+			return d.delete(c.Context(), args[0], slices.Concat(args[1:], d.nums))
 		},
 		ValidArgsFunction: a.completeFleets,
 	}
-	c.Flags().StringArrayVarP(&d.instances, "instance", "i", nil, "only the host with this `NUMBER`, as in published clients; repeatable")
+	c.Flags().StringArrayVarP(&d.nums, "instance", "i", nil, "only the host with this `NUMBER`; repeatable")
 	c.Flags().BoolVarP(&d.yes, "yes", "y", false, "do not ask for confirmation")
 	addOutputFlag(c, &d.json)
 	a.addProjectFlags(c)
