@@ -74,7 +74,7 @@ var faults = []fault{
 	{"a replica restarts while its last attempt runs", "lifecycle/replica.go", "case seen.Report != nil && !seen.Report.State.IsOver():", "case false:"},
 	{"nothing looks at a replica that drains without a machine", "lifecycle/replica.go", "step.Due = now // no report", "_ = now // no report"},
 	{"draining has no deadline", "lifecycle/replica.go", "!now.Before(r.DrainDeadline) ||", ""},
-	{"draining waits for nothing", "lifecycle/replica.go", "case load.Drained[r.ID]:", "case true:"},
+	{"draining waits for nothing", "lifecycle/replica.go", "case load.Drained[r.ID] ||", "case true ||"},
 	{"nothing looks for another machine for a replica", "lifecycle/replica.go", "step.Due = now\n\treturn step", "return step"},
 	{"nothing looks at a replica after its back-off", "lifecycle/replica.go", "step.Due = r.RetryAt", "_ = r"},
 	{"nothing looks again for a place", "lifecycle/replica.go", "step := seen.stayWith(why)\n\tstep.Due = now.Add(placeInterval)", "step := seen.stayWith(why)"},
@@ -86,7 +86,7 @@ var faults = []fault{
 
 	// The instance.
 	{"a silent owned machine is deleted", "lifecycle/instance.go", "!isRented(i) || !seen.Listed", "!seen.Listed"},
-	{"a silent rented machine stays", "lifecycle/instance.go", "if isSilent(i, now) {", "if false {"},
+	{"a silent rented machine stays", "lifecycle/instance.go", "if silentFor(i, maxSilence, now) {", "if false {"},
 	{"silence counts while the engine is not asked", "lifecycle/instance.go", "gap <= maxCheckGap", "true"},
 	{"an empty machine stays", "lifecycle/instance.go", "now.Sub(empty) >= i.IdleTime {", "false {"},
 	{"an unlimited idle time ends at once", "lifecycle/instance.go", "i.IdleTime >= 0 && now.Sub(empty)", "now.Sub(empty)"},
@@ -97,13 +97,25 @@ var faults = []fault{
 	{"a failed owned machine is deleted", "lifecycle/instance.go", "m.State != dstack.MachineFailed || !isRented(seen.Instance):", "m.State != dstack.MachineFailed:"},
 	{"a refused creation is repeated", "lifecycle/instance_step.go", "case dstack.NoCapacity, dstack.Unauthorized, dstack.Forbidden:", "case \"\":"},
 	{"consecutive failures are not counted", "lifecycle/instance_step.go", "i.ConsecutiveFailures+1", "1"},
-	{"nothing looks for a machine for a replica that lost its own", "lifecycle/replica.go", "step.Due = now\n", "_ = now\n"},
+	{"nothing looks for a machine for a replica that lost its own", "lifecycle/replica.go", "is gone\")\n\tstep.Due = now\n", "is gone\")\n"},
 	{"a machine is created twice", "lifecycle/instance.go", "case !seen.Listed:\n\t\treturn InstanceStep{To: dstack.InstanceCreating", "case false:\n\t\treturn InstanceStep{To: dstack.InstanceCreating"},
 	{"a report that was asked for too early is an answer", "lifecycle/report.go", "!f.SinceAtSync.Equal(f.Since)", "false"},
 	{"an absent report is never saved again", "lifecycle/report.go", "f.Since.After(f.Saved.At)", "false"},
 	{"a wanted attempt is stopped", "lifecycle/sync.go", "case p != nil && isWanted(p.Replica):", "case false:"},
 	{"a ready attempt that the engine lost is started again", "lifecycle/sync.go", "r.Status != dstack.ReplicaStarting || r.Attempt", "!isWanted(r) || r.Attempt"},
 	{"an attempt starts beside an earlier one of its replica", "lifecycle/sync.go", "return runs[past.ID]", "return false"},
+
+	// Hosts that go away or drain.
+	{"a host is away late", "lifecycle/host.go", "awayAfter      = 10 *", "awayAfter      = 20 *"},
+	{"a host that answers stays away", "lifecycle/host.go", "step.To == dstack.InstanceAway && step.Action", "false && step.Action"},
+	{"a lost replica is not replaced", "lifecycle/host.go", "silentFor(*i, lostAfter, now)", "silentFor(*i, time.Hour, now)"},
+	{"displaced replicas leave before others are ready", "lifecycle/rollout.go", "len(c.displaced)-max(desired-c.steadyReady, 0)", "len(c.displaced)"},
+	{"something starts beside what is left on a host", "lifecycle/sync.go", "case left > 0:", "case left > 99:"},
+	{"a run that is stopped waits for a lost host", "lifecycle/replica.go", "if isLostHost(seen.Instance, now) {", "if false {"},
+	{"nothing looks at a replica that ends on a lost host", "lifecycle/replica.go", "\tif isAway(seen.Instance) {\n\t\tstep.Due = now\n", "\tif false {\n\t\tstep.Due = now\n"},
+	{"a replica is placed on a host that is away", "placement/exclusions.go", "if !isAway {", "if !isAway || true {"},
+	{"a machine that is away is a target", "route/availability.go", "r.IsAway ||", "false ||"},
+	{"a full disk is tried again", "lifecycle/crash.go", "rep.OtherMachine && i != nil", "false && i != nil"},
 
 	// Placement.
 	{"claimed CPUs count as free", "placement/allocation.go", "held.CPUs += claim.CPUs", "_ = claim.CPUs"},
@@ -127,7 +139,7 @@ var faults = []fault{
 
 	// The rest.
 	{"a failed call to a backend is repeated without a back-off", "lifecycle/instance.go", "backoffAfter(i.ConsecutiveFailures + 1)", "syncCalm"},
-	{"a refused offer is tried again at once", "placement/exclusions.go", "now.Add(ExcludeTime)", "now"},
+	{"a refused offer is tried again at once", "placement/exclusions.go", "e.recent[key] = exclusion{now.Add(ExcludeTime)", "e.recent[key] = exclusion{now"},
 	{"wrong credentials exclude one offer only", "lifecycle/instance_step.go", "failure.Error(), WholeBackend: true", "failure.Error()"},
 	{"a creation is waited for without limit", "lifecycle/instance.go", "now.Sub(i.Since) >= createTimeout", "seen.Listed && now.Sub(i.Since) >= createTimeout"},
 	{"a stranger is let into a project", "access/access.go", "allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)", "allowIf(p.Exists, Hidden)"},

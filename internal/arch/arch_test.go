@@ -51,7 +51,7 @@ var packages = []entry{
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
-	{"internal/decide/host", "human dstack"},
+	{"internal/decide/host", "human spec dstack decide/placement"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // offered returns the IDs of the hosts that are offered.
@@ -145,6 +146,10 @@ func TestBackend_BadHosts(t *testing.T) {
 		"stopped":      {nil, dstack.HostStepDocker, "its engine does not run", "systemctl"},
 		"no shell":     {nil, dstack.HostStepShell, "does not run commands", "shell"},
 		"odd hardware": {nil, dstack.HostStepHardware, "its hardware is not known", "Linux"},
+		"too small": {func(h *dstack.Host) {
+			h.Resources = spec.Resources{CPU: spec.Range[int]{Min: new(4096)}}
+			h.Resources.Explicit.CPU = true
+		}, dstack.HostStepResources, "needs cpu: 4096..; has ", "remove the host from the fleet"},
 	}
 	prepare := map[dstack.InstanceID]func(h *fakeHost){
 		"old engine": func(h *fakeHost) { h.setEngine("old", "1.39") },
@@ -155,6 +160,7 @@ func TestBackend_BadHosts(t *testing.T) {
 		"stopped":      func(h *fakeHost) { h.stopEngine() },
 		"no shell":     func(h *fakeHost) { h.stub("sh", `echo "This account is currently not available."; exit 1`) },
 		"odd hardware": func(h *fakeHost) { h.stub("nproc", "exit 1"); h.stub("grep", "exit 1") },
+		"too small":    func(*fakeHost) {},
 	}
 	for i := range silentHosts {
 		id := dstack.InstanceID(fmt.Sprintf("silent %d", i))
