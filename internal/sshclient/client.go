@@ -126,6 +126,16 @@ func (c *Client) SetBusy(busy bool) {
 	}
 }
 
+// TryAgain ends the pause after failed logins, of this machine and its jump hosts: the user says that they are mended. The
+// next use logs in at once, or within 5 seconds where TryAgain ended a pause at the same address shortly before. Repeating it
+// does no harm.
+func (c *Client) TryAgain() {
+	c.limits.forgive(c.login)
+	if c.options.Jump != nil {
+		c.options.Jump.TryAgain()
+	}
+}
+
 // addDependents notes that a client behind this jump host became busy, or ended to be.
 func (c *Client) addDependents(busy bool) {
 	c.mu.Lock()

@@ -227,6 +227,9 @@ func (l *link) replaceClient(j *jump) {
 	defer l.mu.Unlock()
 	old := l.client
 	l.client, l.jump = l.b.newClient(l.host, j), j
+	if l.isUntried {
+		l.client.TryAgain()
+	}
 	l.way, l.isStale = nil, false
 	l.b.work.Go(func() { l.b.logClosing(l.id, old.Close()) })
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	cryptossh "golang.org/x/crypto/ssh"
+
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -235,23 +237,36 @@ func TestBackend_AMendedHostBecomesReady(t *testing.T) {
 	}
 }
 
-// After a refused key, applying the fleet with the right one is tried at once.
+// After a refused key, applying the fleet again is tried at once: with the right key, and with
+// the same one, which the host accepts now. The pause would be 30 seconds.
 func TestBackend_AnAppliedHostIsCheckedAtOnce(t *testing.T) {
 	t.Parallel()
-	_, login := newFakeHost(t)
-	right := login.PrivateKey
-	login.PrivateKey, _ = newKey(t)
-	hosts := &memoryHosts{}
-	hosts.add("a", login)
-	open(t, hosts)
-	hosts.waitForStatus(t, "a", dstack.HostFailed)
-	hosts.change("a", func(h *dstack.Host) {
-		h.Login.PrivateKey, h.AppliedAt, h.Check.NextAt = right, time.Now(), time.Time{}
-	})
-	began := time.Now()
-	hosts.waitForStatus(t, "a", dstack.HostReady)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("ready after %v", took)
+	for _, name := range []string{"another key", "the same key"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host, login := newFakeHost(t)
+			right := login.PrivateKey
+			var public string
+			login.PrivateKey, public = newKey(t)
+			login.HostKey = string(cryptossh.MarshalAuthorizedKey(host.hostKey.PublicKey()))
+			hosts := &memoryHosts{}
+			hosts.add("a", login)
+			open(t, hosts)
+			hosts.waitForStatus(t, "a", dstack.HostFailed)
+			hosts.change("a", func(h *dstack.Host) {
+				h.AppliedAt, h.Check.NextAt = time.Now(), time.Time{}
+				if name == "another key" {
+					h.Login.PrivateKey = right
+				} else {
+					host.allowed.Store(&public)
+				}
+			})
+			began := time.Now()
+			hosts.waitForStatus(t, "a", dstack.HostReady)
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("ready after %v", took)
+			}
+		})
 	}
 }
 
