@@ -62,6 +62,8 @@ type lastState struct {
 	answer time.Time
 	isLost bool  // there was a connection, and it was lost
 	err    error // of the latest login, or why the latest connection was lost
+	// hasFailed is whether the latest login failed, or the latest connection was lost because the machine did not answer.
+	hasFailed bool
 }
 
 // New returns a client. It connects on the first use; nothing happens before.

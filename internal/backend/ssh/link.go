@@ -273,12 +273,12 @@ func (l *link) silentReason() string {
 }
 
 // dialTCP connects to an address in the network of the host. It is the dial.HostDialer of
-// replicas.
+// replicas. It fails soon if the host does not answer, so that a request goes to another one.
 func (l *link) dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	l.mu.Lock()
 	client := l.client
 	l.mu.Unlock()
-	return client.Dial(ctx, "tcp", address)
+	return client.DialNow(ctx, address)
 }
 
 // dialDocker connects to the Docker Engine.
