@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -312,6 +313,54 @@ func TestBackend_AHostGoesAwayAndComesBack(t *testing.T) {
 	}
 	h.startEngine()
 	hosts.waitForStatus(t, "a", dstack.HostReady)
+}
+
+// Docker that stops on a host without replicas is noticed long before the next check, so that
+// nothing is placed there.
+func TestBackend_DockerStopsOnAnIdleHost(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	b := open(t, hosts)
+	hosts.waitForStatus(t, "a", dstack.HostReady)
+	h.stopEngine()
+	began := time.Now()
+	if c := hosts.waitForStatus(t, "a", dstack.HostUnreachable); c.Step != dstack.HostStepDocker || time.Since(began) > 15*time.Second {
+		t.Errorf("after %v: %+v", time.Since(began), c)
+	}
+	if got := offered(t, b); len(got) > 0 {
+		t.Errorf("offered %v", got)
+	}
+	h.startEngine()
+	hosts.waitForStatus(t, "a", dstack.HostReady)
+}
+
+// Uploads and logs have a connection of their own, so that replicas' streams do not wait for them.
+func TestBackend_BulkDataIsApart(t *testing.T) {
+	t.Parallel()
+	for _, refuses := range []bool{false, true} { // forwarded sockets
+		h, login := newFakeHost(t)
+		h.refuses.Store(refuses)
+		hosts := &memoryHosts{}
+		hosts.add("a", login)
+		b := open(t, hosts)
+		hosts.waitForStatus(t, "a", dstack.HostReady)
+		l := b.findLink("a")
+		for want, dial := range []func(context.Context) (net.Conn, error){1: l.dialDocker, 2: l.dialStreams} {
+			if dial == nil {
+				continue
+			}
+			conn, err := dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if got := int(h.logins.Load()); got != want {
+				t.Errorf("%d logins, want %d", got, want)
+			}
+		}
+	}
 }
 
 // Two entries that are the same machine would stop each other's replicas.
