@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"dstack/internal/backend/local"
 	"dstack/internal/backend/ssh"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -18,10 +20,22 @@ func (d *daemon) openHosts(ctx context.Context) error {
 	}
 	d.hosts = ssh.New(ssh.Options{
 		Hosts: d.store, Installation: installation, Code: d.openCode, Files: d.openFile, Dialer: d.dialer, Log: d.log,
-		Changed: func() { d.reconciler.Wake() }, // it is created later, and before the tasks run
+		Changed:    func() { d.reconciler.Wake() }, // it is created later, and before the tasks run
+		OwnMachine: d.listOwnEngines,
 	})
 	d.backends.Share(ssh.Key, d.hosts)
 	return d.hosts.ReadHosts(ctx)
+}
+
+// listOwnEngines returns the IDs of the Docker Engines of the server's own machine that replicas run on without SSH, and the
+// ID of the machine's last boot.
+func (d *daemon) listOwnEngines() (engines []string, bootID string) {
+	for _, opened := range slices.Concat(d.opened, d.retired) {
+		if l, ok := opened.Backend.(*local.Local); ok && l.DockerID() != "" {
+			engines = append(engines, l.DockerID())
+		}
+	}
+	return engines, local.BootID()
 }
 
 // describeHosts describes the hosts of all fleets in one line for the start message; empty: there are none.

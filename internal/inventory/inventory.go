@@ -26,9 +26,12 @@ type GPUReport struct {
 // minFreeDiskMiB is the free space below which images are unlikely to fit.
 const minFreeDiskMiB = 5 << 10
 
-// Parse reads the output of Script. It fails if the output ends early, or has no CPUs or
-// memory. The disk of the result is what is free of it.
+// Parse reads the output of Script. It fails if the output ends early or is too long, or has
+// no CPUs or memory. The disk of the result is what is free of it.
 func Parse(output string) (Report, error) {
+	if len(output) > maxOutput {
+		return Report{}, fmt.Errorf("the output is longer than %d KiB", maxOutput>>10)
+	}
 	sections := splitSections(output)
 	if _, isWhole := sections.first("end"); !isWhole {
 		return Report{}, fmt.Errorf("the output ends early: %q", lastLine(output))
@@ -36,7 +39,7 @@ func Parse(output string) (Report, error) {
 	r := Report{GPUReport: readGPUs(sections)}
 	var err error
 	cpus, _ := sections.first("cpus")
-	if r.Hardware.CPUs, err = strconv.Atoi(strings.TrimSpace(cpus)); err != nil || r.Hardware.CPUs < 1 {
+	if r.Hardware.CPUs, err = strconv.Atoi(strings.TrimSpace(cpus)); err != nil || r.Hardware.CPUs < 1 || r.Hardware.CPUs > maxCPUs {
 		return Report{}, fmt.Errorf("the number of CPUs is not a number: %q", lastLine(cpus))
 	}
 	memory, _ := sections.first("memory")
@@ -44,16 +47,16 @@ func Parse(output string) (Report, error) {
 		return Report{}, fmt.Errorf("/proc/meminfo has no MemTotal")
 	}
 	arch, _ := sections.first("arch")
-	r.Hardware.Arch = nameArch(strings.TrimSpace(arch))
+	r.Hardware.Arch = limitText(nameArch(strings.TrimSpace(arch)))
 	system, _ := sections.first("system")
-	r.System = parseSystem(system)
+	r.System = limitText(parseSystem(system))
 	machine, _ := sections.first("machine")
 	r.MachineID = parseMachineID(machine)
 	disk, _ := sections.first("disk")
 	free, folder := parseDisk(disk)
 	r.Hardware.DiskMiB = free
 	if folder != "" && free < minFreeDiskMiB {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("only %.1fGB of the disk %s is free, too little for most images", float64(free)/1024, folder))
+		r.Warnings = append(r.Warnings, limitText(fmt.Sprintf("only %.1fGB of the disk %s is free, too little for most images", float64(free)/1024, folder)))
 	}
 	r.Hardware.GPUs = r.GPUs
 	shareMemory(r.Hardware)
@@ -61,7 +64,9 @@ func Parse(output string) (Report, error) {
 }
 
 // ParseGPUs reads the output of GPUScript.
-func ParseGPUs(output string) GPUReport { return readGPUs(splitSections(output)) }
+func ParseGPUs(output string) GPUReport {
+	return readGPUs(splitSections(output[:min(len(output), maxOutput)]))
+}
 
 func readGPUs(s sections) GPUReport {
 	r := readNVIDIA(s)
@@ -71,7 +76,7 @@ func readGPUs(s sections) GPUReport {
 	if r.DriverVersion == "" {
 		r.DriverVersion = amd.DriverVersion
 	}
-	return r
+	return limitGPUs(r)
 }
 
 // section is a part of the output of a script.
@@ -82,12 +87,19 @@ type sections []section
 // splitSections splits the output of a script at its lines "@@ name".
 func splitSections(output string) sections {
 	var all sections
+	at, begin := 0, 0 // of the line, and of the text of the last section
 	for line := range strings.Lines(output) {
 		if name, ok := strings.CutPrefix(line, "@@ "); ok {
+			if len(all) > 0 {
+				all[len(all)-1].text = output[begin:at]
+			}
 			all = append(all, section{name: strings.TrimSpace(name)})
-		} else if len(all) > 0 {
-			all[len(all)-1].text += line
+			begin = at + len(line)
 		}
+		at += len(line)
+	}
+	if len(all) > 0 {
+		all[len(all)-1].text = output[begin:]
 	}
 	return all
 }
@@ -126,7 +138,7 @@ func parseMemory(meminfo string) int64 {
 		f := strings.Fields(line)
 		if len(f) >= 2 && f[0] == "MemTotal:" {
 			kib, _ := strconv.ParseInt(f[1], 10, 64)
-			return kib >> 10
+			return min(max(kib, 0)>>10, maxSizeMiB)
 		}
 	}
 	return 0
@@ -181,7 +193,7 @@ func parseDisk(df string) (freeMiB int64, folder string) {
 				continue
 			}
 			if kib, err := strconv.ParseInt(f[i-1], 10, 64); err == nil {
-				return max(kib, 0) >> 10, strings.Join(f[i+1:], " ")
+				return min(max(kib, 0)>>10, maxSizeMiB), strings.Join(f[i+1:], " ")
 			}
 		}
 	}

@@ -132,6 +132,9 @@ func (s *Server) applyExisting(c *apiCall, v dstack.Volume, conf spec.Volume) (a
 	if err := checkUnchanged(v, conf); err != nil || v.Status != dstack.VolumeFailed {
 		return api.AppliedVolume{Volume: v018.BuildVolume(v)}, err
 	}
+	if err := checkMayRegister(c, conf); err != nil { // the machine may be another one than before
+		return api.AppliedVolume{}, err
+	}
 	machine, err := s.chooseMachine(c, conf)
 	if err != nil {
 		return api.AppliedVolume{}, err

@@ -160,6 +160,23 @@ func TestVolumes_Refused(t *testing.T) {
 	}
 }
 
+// Applying a failed volume again may choose another machine, so it needs the same rights as registering its folder.
+func TestVolumes_FailedFolderAppliedByMember(t *testing.T) {
+	h := newTestServer(t)
+	external := strings.Replace(volumeConfiguration, `"size": "10GB"`, `"volume_id": "/etc"`, 1)
+	h.mustCall(api.PathVolumes+"/create", external, nil)
+	h.stepVolume("data", volume.Step{To: dstack.VolumeFailed, Reason: "its machine is gone"})
+	member := h.createUser("bob", dstack.RoleUser)
+	h.mustCall(api.PathAddMembers, `{"members": [{"username": "bob", "project_role": "user"}]}`, nil)
+	if a := h.callAs(member, api.PathApplyVolume, external); a.status != 403 || !strings.Contains(a.text, "may register folders") {
+		t.Errorf("%+v", a)
+	}
+	var applied api.AppliedVolume
+	if h.mustCall(api.PathApplyVolume, external, &applied); applied.State != dstack.VolumeSubmitted {
+		t.Errorf("%+v", applied)
+	}
+}
+
 func TestSelectVolumes(t *testing.T) {
 	found := func() []dstack.Volume {
 		return []dstack.Volume{{ID: "c", CreatedAt: testTime(2)}, {ID: "a", CreatedAt: testTime(1)}, {ID: "b", CreatedAt: testTime(1), Status: dstack.VolumeFailed}}

@@ -149,6 +149,18 @@ func (l *Local) Describe() string {
 	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.engineTitle, gpus)
 }
 
+// DockerID returns the ID of the Docker Engine that this backend uses; empty: it uses none.
+func (l *Local) DockerID() string { return l.dockerAbout.ID }
+
+// BootID returns what identifies the last boot of this machine; empty: it is not known.
+func BootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
 // Notice returns what the user should know about the engine that New chose, or "".
 func (l *Local) Notice() string { return l.notice }
 

@@ -200,9 +200,13 @@ func (c *hostCheck) closeEngine() {
 	}
 }
 
-// findSameMachine returns why the host may not be used because another one is the same
-// machine; nil: none is.
+// findSameMachine returns why the host may not be used because another one, or the server's, is
+// the same machine; nil: none is.
 func (b *Backend) findSameMachine(l *link, found dstack.HostFacts) *host.Failure {
+	engines, bootID := b.OwnMachine()
+	if failure := host.FindOwnMachine(found, engines, bootID); failure != nil {
+		return failure
+	}
 	b.mu.Lock()
 	hosts := make([]dstack.Host, 0, len(b.links))
 	for _, other := range b.links {

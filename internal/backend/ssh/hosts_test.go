@@ -114,9 +114,13 @@ func (r *racingHosts) PinHostKey(context.Context, dstack.InstanceID, bool, strin
 }
 
 // open returns a backend whose tasks run until the test ends.
-func open(t *testing.T, hosts Hosts) *Backend {
+func open(t *testing.T, hosts Hosts, change ...func(o *Options)) *Backend {
 	t.Helper()
-	b := New(Options{Hosts: hosts, Installation: "backend-test"})
+	o := Options{Hosts: hosts, Installation: "backend-test"}
+	for _, c := range change {
+		c(&o)
+	}
+	b := New(o)
 	b.loginScript, b.pingInterval = testLoginScript, 100*time.Millisecond
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

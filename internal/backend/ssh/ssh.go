@@ -35,6 +35,10 @@ type Options struct {
 	Dialer       *dial.Dialer // gets an entry for each host, by its ID
 	Changed      func()       // called after the status of a host changed; nil: nothing
 	Log          *slog.Logger // nil: no log
+
+	// OwnMachine returns the IDs of the Docker Engines of the server's own machine that another
+	// backend uses, and the ID of that machine's last boot. nil: there are none.
+	OwnMachine func() (engines []string, bootID string)
 }
 
 // Backend is the backend for all hosts of all fleets.
@@ -78,6 +82,9 @@ func New(o Options) *Backend {
 	}
 	if o.Changed == nil {
 		o.Changed = func() {}
+	}
+	if o.OwnMachine == nil {
+		o.OwnMachine = func() ([]string, string) { return nil, "" }
 	}
 	return &Backend{
 		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(), loginScript: loginScript, pingInterval: enginePingInterval,

@@ -401,6 +401,30 @@ func TestBackend_TwoEntriesAreTheSameMachine(t *testing.T) {
 	}
 }
 
+// The local backend and a host with the same Docker Engine would stop each other's replicas.
+func TestBackend_AHostIsTheServersOwnMachine(t *testing.T) {
+	t.Parallel()
+	own, ownLogin := newFakeHost(t)
+	_, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("own", ownLogin)
+	hosts.add("other", login)
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, hosts, func(o *Options) {
+		o.OwnMachine = func() ([]string, string) { return []string{*own.engineID.Load()}, strings.TrimSpace(string(boot)) }
+	})
+	if c := hosts.waitForStatus(t, "own", dstack.HostFailed); c.Step != dstack.HostStepIdentity || !strings.Contains(c.Message, "the server's own machine") {
+		t.Errorf("check %+v", c)
+	}
+	if _, err := b.Engine(t.Context(), "own"); dstack.KindOf(err) != dstack.Unavailable {
+		t.Errorf("its engine: %v", err)
+	}
+	hosts.waitForStatus(t, "other", dstack.HostReady)
+}
+
 func TestBackend_HostsBehindAJumpHostShareItsConnection(t *testing.T) {
 	t.Parallel()
 	jump, jumpLogin := newFakeHost(t)

@@ -209,3 +209,26 @@ func TestDescribeChange(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestFindOwnMachine(t *testing.T) {
+	found := dstack.HostFacts{EngineID: "E", MachineID: "m/boot"}
+	for name, c := range map[string]struct {
+		found   dstack.HostFacts
+		engines []string
+		boot    string
+		isOwn   bool
+	}{
+		"the same":                  {found, []string{"X", "E"}, "boot", true},
+		"a server in a container":   {dstack.HostFacts{EngineID: "E", MachineID: "other/boot"}, []string{"E"}, "boot", true},
+		"a copy of its disk":        {found, []string{"E"}, "another", false},
+		"another engine of it":      {found, []string{"X"}, "boot", false},
+		"no engine":                 {found, nil, "boot", false},
+		"the server's boot unknown": {dstack.HostFacts{EngineID: "E", MachineID: "m/"}, []string{"E"}, "", false},
+		"the host's boot unknown":   {dstack.HostFacts{EngineID: "E"}, []string{"E"}, "boot", false},
+	} {
+		f := host.FindOwnMachine(c.found, c.engines, c.boot)
+		if (f != nil) != c.isOwn {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+}

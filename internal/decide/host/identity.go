@@ -2,6 +2,8 @@ package host
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"dstack/internal/dstack"
 )
@@ -31,6 +33,20 @@ func FindSameMachine(h dstack.Host, found dstack.HostFacts, all []dstack.Host) *
 		}
 	}
 	return nil
+}
+
+// FindOwnMachine returns why a host may not be used because it is the machine of the server,
+// whose containers the server starts without SSH; nil: it is another one. engines are the IDs
+// of the Docker Engines that it does so with, and bootID is that of its machine's last boot.
+func FindOwnMachine(found dstack.HostFacts, engines []string, bootID string) *Failure {
+	if found.EngineID == "" || bootID == "" || !slices.Contains(engines, found.EngineID) || !strings.HasSuffix(found.MachineID, "/"+bootID) {
+		return nil
+	}
+	return &Failure{
+		Step: dstack.HostStepIdentity, Kind: dstack.Conflict,
+		Message: "it is the server's own machine, which runs containers without SSH already",
+		Hint:    "remove it from the fleet; or remove the local backend from the server's config.yml, and restart the server",
+	}
 }
 
 // inUse reports whether replicas may be on a host. A host that has less than its fleet asks

@@ -152,6 +152,7 @@ func newHostID() dstack.InstanceID { return dstack.InstanceID(uuid.NewString()) 
 // runs on them. It deletes none and fails with NotFound if one does not exist, and
 // with Conflict if replicas run on hosts that are not drained.
 func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []string, now time.Time) error {
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if err := s.lockProject(ctx, tx, p); err != nil {
 			return err
@@ -241,17 +242,23 @@ func (s *Store) SetDraining(
 	return f, err
 }
 
-// selectByNum returns the hosts of a fleet that have these numbers; NotFound.
+// maxMissingHosts is how many numbers of hosts that do not exist an error names.
+const maxMissingHosts = 10
+
+// selectByNum returns the hosts of a fleet that have these numbers, each once; NotFound.
 func selectByNum(f dstack.Fleet, nums []int) ([]dstack.Host, error) {
 	var hosts []dstack.Host
 	var missing []string
-	for _, num := range nums {
+	for _, num := range slices.Compact(slices.Sorted(slices.Values(nums))) {
 		i := slices.IndexFunc(f.Hosts, func(h dstack.Host) bool { return h.Num == num })
 		if i < 0 {
 			missing = append(missing, fmt.Sprint(num))
 			continue
 		}
 		hosts = append(hosts, f.Hosts[i])
+	}
+	if n := len(missing) - maxMissingHosts; n > 0 {
+		missing = append(missing[:maxMissingHosts], fmt.Sprintf("and %d more", n))
 	}
 	if len(missing) > 0 {
 		return nil, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("fleet %s has no host %s", f.Name, strings.Join(missing, ", ")),

@@ -248,6 +248,34 @@ func TestFleet_InUse(t *testing.T) {
 	})
 }
 
+// A name or a number that is given again and again is looked at once: the store is locked meanwhile.
+func TestFleet_Repeated(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		h.applyFleet(h.fleet("a", "b", "c"), t0)
+		names, nums := slices.Repeat([]string{"boxes"}, 100_000), slices.Repeat([]int{1, 2}, 100_000)
+		began := time.Now()
+		f, err := h.s.SetDraining(t.Context(), h.project.ID, "boxes", nums, true, t0)
+		h.noError(err)
+		if f.Hosts[0].IsDraining || !f.Hosts[1].IsDraining || !f.Hosts[2].IsDraining {
+			t.Errorf("%+v", f.Hosts)
+		}
+		h.noError(h.s.DeleteHosts(t.Context(), h.project.ID, "boxes", nums, t0))
+		missing := make([]int, 100_000)
+		for i := range missing {
+			missing[i] = 10 + i
+		}
+		err = h.s.DeleteHosts(t.Context(), h.project.ID, "boxes", missing, t0)
+		h.wantKind(dstack.NotFound, err)
+		if len(err.Error()) > 200 || !strings.HasSuffix(err.Error(), "19, and 99990 more") {
+			t.Errorf("%.300s", err)
+		}
+		h.noError(h.s.DeleteFleets(t.Context(), h.project.ID, names, t0))
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
 // placeReplica puts a replica of a new run on an instance.
 func (h *fixture) placeReplica(id dstack.InstanceID) {
 	h.t.Helper()
