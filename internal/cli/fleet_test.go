@@ -99,10 +99,10 @@ func hostView(num int, name string, status api.HostStatus) api.HostView {
 	if h.IsChecked {
 		h.CheckedAt = new(time.Now())
 	}
-	switch status {
-	case api.HostStatusFailed:
+	if status == api.HostStatusFailed {
 		h.Step, h.Message, h.Hint = "docker", "permission denied", "add ubuntu to the group docker"
-	case api.HostStatusIdle, api.HostStatusBusy:
+	}
+	if status == api.HostStatusIdle || status == api.HostStatusBusy {
 		h.Found = api.HostFound{DockerVersion: "28.2.2", DockerAccess: "sudo stdio", DriverVersion: "570.1", CPUs: 16, MemoryMiB: 64 << 10, DiskMiB: 200 << 10,
 			GPUs: []api.HostGPU{{Name: "L4", MemoryMiB: 24 << 10}, {Name: "L4", MemoryMiB: 24 << 10}}}
 	}
@@ -168,7 +168,8 @@ func TestApplyFleet_Unchanged(t *testing.T) {
 	u := newTestUser(t, f)
 	u.env["MODE"] = "x"
 	u.writeFile("fleet.dstack.yml", fleetFile) // without the key, which the server has
-	u.run("apply", "-f", "fleet.dstack.yml").check(t, ExitDone, nil, []string{" boxes exists and nothing changed; check its hosts again with --force"})
+	u.run("apply", "-f", "fleet.dstack.yml").check(t, ExitDone, nil, []string{" boxes exists and nothing changed; check its hosts again with --force",
+		"note key: cannot be read: no such file or directory; the server uses the key that it has"})
 	if len(f.fleets.applied) != 0 {
 		t.Errorf("%s", f.fleets.applied)
 	}

@@ -224,7 +224,7 @@ func (l *link) warmUp(ctx context.Context) {
 
 // explainSession returns the error for a command whose channel the server refused.
 func (c *Client) explainSession(err error) error {
-	if _, ok := errors.AsType[*ssh.OpenChannelError](err); !ok {
+	if _, ok := refusedChannel(err); !ok {
 		return err
 	}
 	return stepFailure(dstack.Unsupported, dstack.HostStepShell, err, fmt.Sprintf("the SSH server of %s allows no commands", c.name()),

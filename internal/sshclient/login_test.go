@@ -34,14 +34,17 @@ func expectError(t testing.TB, c *Client, kind dstack.Kind, step dstack.HostStep
 func TestLogin_AddressDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	private, _ := newKey(t)
-	for name, test := range map[string]struct{ address, want string }{
-		"nothing listens": {freeAddress(t), "cannot be reached: connection refused"},
-		"no such name":    {"no-such-host.invalid:22", "its name cannot be resolved"},
-		"no port":         {"127.0.0.1", "cannot be reached"},
+	for name, test := range map[string]struct{ address, want, wantHint string }{
+		"nothing listens": {freeAddress(t), "cannot be reached: connection refused", "a firewall lets SSH through"},
+		"no such name":    {"no-such-host.invalid:22", "its name cannot be resolved", "check the name"},
+		"no port":         {"127.0.0.1", "cannot be reached", "check the address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newTestClient(t, Options{Login: dstack.SSHLogin{Address: test.address, PrivateKey: private}})
 			expectError(t, c, dstack.Unavailable, dstack.HostStepConnect, test.want)
+			if hint := hintOf(c.State().Err); !strings.Contains(hint, test.wantHint) {
+				t.Errorf("the hint is %q", hint)
+			}
 			if s := c.State(); s.IsConnected || s.Err == nil || !s.SilentSince.IsZero() {
 				t.Errorf("got %+v", s)
 			}

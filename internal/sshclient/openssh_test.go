@@ -241,6 +241,24 @@ func TestRule4_OnlyAddresses(t *testing.T) {
 	}
 }
 
+// A host whose port is closed behind a jump host is not reached; its SSH server has not refused anything.
+func TestOpenSSH_ClosedPortBehindJumpHost(t *testing.T) {
+	t.Parallel()
+	s := startSSHD(t)
+	login := s.login()
+	login.Address = freeAddress(t)
+	c := newTestClient(t, Options{Login: login, Jump: s.client()})
+	_, runErr := c.Run(t.Context(), "true", nil)
+	_, dialErr := c.Dial(t.Context(), "tcp", "127.0.0.1:80")
+	_, socketErr := c.Dial(t.Context(), "unix", "/run/docker.sock")
+	for _, err := range []error{runErr, dialErr, socketErr} {
+		if dstack.KindOf(err) != dstack.Unavailable || StepOf(err) != dstack.HostStepConnect ||
+			!strings.Contains(err.Error(), "cannot be reached through its jump host") || !strings.Contains(err.Error(), "Connection refused") {
+			t.Errorf("got %v, step %q", err, StepOf(err))
+		}
+	}
+}
+
 // Rule 4: the name of a host behind a jump host is resolved there.
 func TestOpenSSH_Rule4_JumpHostResolvesNames(t *testing.T) {
 	t.Parallel()

@@ -138,9 +138,18 @@ var systemErrors = map[string]error{
 	"Network is unreachable": syscall.ENETUNREACH,
 }
 
+// refusedChannel returns the answer of a server that did not open a channel. An error that is explained already is another
+// server's: the jump host did not open the connection to this one.
+func refusedChannel(err error) (*ssh.OpenChannelError, bool) {
+	if _, isExplained := errors.AsType[*dstack.Error](err); isExplained {
+		return nil, false
+	}
+	return errors.AsType[*ssh.OpenChannelError](err)
+}
+
 // explainForward returns the error for a connection that the server did not open.
 func (c *Client) explainForward(address, kind string, err error) error {
-	refused, ok := errors.AsType[*ssh.OpenChannelError](err)
+	refused, ok := refusedChannel(err)
 	switch {
 	case !ok:
 		return err
