@@ -108,6 +108,9 @@ func (f *applyFleetCommand) apply(ctx context.Context, client *api.Client, proje
 		return nil, problemsError(spec.Locate(f.file.name, f.file.text, problems))
 	}
 	f.printPlan(preview)
+	for _, note := range keys.notes {
+		f.printNote(note)
+	}
 	if isFleetUnchanged(preview) && !f.flags.force {
 		f.printInfo(" %s exists and nothing changed; check its hosts again with --force", cleanLine(preview.Name))
 		return f.finish(*preview.Current)
