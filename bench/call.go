@@ -33,7 +33,11 @@ type connection struct {
 const callLimit = 2 * time.Minute
 
 func openConnection(w requestPath) (*connection, error) {
-	conn, err := net.DialTimeout("tcp", w.address, callLimit)
+	dial := w.dial
+	if dial == nil {
+		dial = func() (net.Conn, error) { return net.DialTimeout("tcp", w.address, callLimit) }
+	}
+	conn, err := dial()
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,9 +25,10 @@ type requestPath struct {
 	name    string
 	address string
 	path    string
-	pid     int    // of the process in between, or of the server; 0: none
-	token   string // empty: the token of our servers
-	version string // in the header X-API-VERSION; empty: no header
+	pid     int                      // of the process in between, or of the server; 0: none
+	token   string                   // empty: the token of our servers
+	dial    func() (net.Conn, error) // nil: to address
+	version string                   // in the header X-API-VERSION; empty: no header
 }
 
 const modelName = "chat"

@@ -47,6 +47,9 @@ func TestFleet_HostGoesAway(t *testing.T) {
 		}
 		t.Run(fault.name, func(t *testing.T) { s.with(t).checkFault(fault) })
 	}
+	if !isLongRun() {
+		return
+	}
 	t.Run("disk full", func(t *testing.T) { s.with(t).checkFullDisk() })
 }
 

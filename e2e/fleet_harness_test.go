@@ -74,7 +74,8 @@ func buildRootfs(t *testing.T) []byte {
 	w := tar.NewWriter(&archive)
 	add := func(h tar.Header, body []byte) {
 		h.Size = int64(len(body))
-		if err := w.WriteHeader(&h); err == nil {
+		err := w.WriteHeader(&h)
+		if err == nil {
 			_, err = w.Write(body)
 		}
 		if err != nil {

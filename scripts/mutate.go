@@ -51,8 +51,8 @@ var faults = []fault{
 	{"the whole update starts at once", "lifecycle/rollout.go", "max(1, wanted/4)", "max(1, wanted)"},
 	{"outdated replicas leave before new ones are ready", "lifecycle/rollout.go", "max(seen.DesiredReplicas-c.ready, 0)", "0"},
 	{"a blocked replica frees no place", "lifecycle/rollout.go", "surplus = max(surplus, blocked-c.terminating-len(leave))", "_ = blocked"},
-	{"a number is given twice", "lifecycle/rollout.go", "if !c.takenNums[num] {", "if true {"},
-	{"an update has taken over with one ready replica", "lifecycle/rollout.go", "c.ready >= seen.DesiredReplicas", "c.ready >= 1"},
+	{"a number is given twice", "lifecycle/rollout.go", "if !taken[num] {", "if true {"},
+	{"an update has taken over with one ready replica", "lifecycle/rollout.go", "c.ready >= desired ||", "c.ready >= 1 ||"},
 	{"failed replicas are replaced without end", "lifecycle/rollout.go", "missing -= len(c.failed)", "_ = missing"},
 	{"the busiest replica leaves first", "lifecycle/rollout.go", "cmp.Compare(c.inFlight[a.ID], c.inFlight[b.ID])", "cmp.Compare(c.inFlight[b.ID], c.inFlight[a.ID])"},
 
@@ -60,7 +60,7 @@ var faults = []fault{
 	{"what has served is not remembered", "lifecycle/revision.go", "run.StableRevision = run.Revision", "_ = served"},
 	{"a replica that is ready since a moment ago does not count", "lifecycle/revision.go", "return seen.HasReadyReplica", "return false"},
 	{"a rollout keeps the template", "lifecycle/revision.go", "run.TemplateRevision, run.ReadyAt = num, time.Time{}", "run.ReadyAt = time.Time{}"},
-	{"a rollback leaves the range", "lifecycle/revision.go", "run.DesiredReplicas = clampReplicas(to.Spec", "_ = clampReplicas(to.Spec"},
+	{"a rollback leaves the range", "lifecycle/revision.go", "to.TemplateRevision, 0, now\n\treturn limitReplicas(run, now)", "to.TemplateRevision, 0, now\n\treturn run"},
 	{"a revision that another user changed is overwritten", "lifecycle/revision.go", "run.Revision != present", "false"},
 
 	// The replica.
@@ -74,7 +74,7 @@ var faults = []fault{
 	{"a replica restarts while its last attempt runs", "lifecycle/replica.go", "case seen.Report != nil && !seen.Report.State.IsOver():", "case false:"},
 	{"nothing looks at a replica that drains without a machine", "lifecycle/replica.go", "step.Due = now // no report", "_ = now // no report"},
 	{"draining has no deadline", "lifecycle/replica.go", "!now.Before(r.DrainDeadline) ||", ""},
-	{"draining waits for nothing", "lifecycle/replica.go", "case load.Drained[r.ID]:", "case true:"},
+	{"draining waits for nothing", "lifecycle/replica.go", "case load.Drained[r.ID] ||", "case true ||"},
 	{"nothing looks for another machine for a replica", "lifecycle/replica.go", "step.Due = now\n\treturn step", "return step"},
 	{"nothing looks at a replica after its back-off", "lifecycle/replica.go", "step.Due = r.RetryAt", "_ = r"},
 	{"nothing looks again for a place", "lifecycle/replica.go", "step := seen.stayWith(why)\n\tstep.Due = now.Add(placeInterval)", "step := seen.stayWith(why)"},
@@ -86,7 +86,7 @@ var faults = []fault{
 
 	// The instance.
 	{"a silent owned machine is deleted", "lifecycle/instance.go", "!isRented(i) || !seen.Listed", "!seen.Listed"},
-	{"a silent rented machine stays", "lifecycle/instance.go", "if isSilent(i, now) {", "if false {"},
+	{"a silent rented machine stays", "lifecycle/instance.go", "if silentFor(i, maxSilence, now) {", "if false {"},
 	{"silence counts while the engine is not asked", "lifecycle/instance.go", "gap <= maxCheckGap", "true"},
 	{"an empty machine stays", "lifecycle/instance.go", "now.Sub(empty) >= i.IdleTime {", "false {"},
 	{"an unlimited idle time ends at once", "lifecycle/instance.go", "i.IdleTime >= 0 && now.Sub(empty)", "now.Sub(empty)"},
@@ -97,7 +97,7 @@ var faults = []fault{
 	{"a failed owned machine is deleted", "lifecycle/instance.go", "m.State != dstack.MachineFailed || !isRented(seen.Instance):", "m.State != dstack.MachineFailed:"},
 	{"a refused creation is repeated", "lifecycle/instance_step.go", "case dstack.NoCapacity, dstack.Unauthorized, dstack.Forbidden:", "case \"\":"},
 	{"consecutive failures are not counted", "lifecycle/instance_step.go", "i.ConsecutiveFailures+1", "1"},
-	{"nothing looks for a machine for a replica that lost its own", "lifecycle/replica.go", "step.Due = now\n", "_ = now\n"},
+	{"nothing looks for a machine for a replica that lost its own", "lifecycle/replica.go", "is gone\")\n\tstep.Due = now\n", "is gone\")\n"},
 	{"a machine is created twice", "lifecycle/instance.go", "case !seen.Listed:\n\t\treturn InstanceStep{To: dstack.InstanceCreating", "case false:\n\t\treturn InstanceStep{To: dstack.InstanceCreating"},
 	{"a report that was asked for too early is an answer", "lifecycle/report.go", "!f.SinceAtSync.Equal(f.Since)", "false"},
 	{"an absent report is never saved again", "lifecycle/report.go", "f.Since.After(f.Saved.At)", "false"},
@@ -105,13 +105,25 @@ var faults = []fault{
 	{"a ready attempt that the engine lost is started again", "lifecycle/sync.go", "r.Status != dstack.ReplicaStarting || r.Attempt", "!isWanted(r) || r.Attempt"},
 	{"an attempt starts beside an earlier one of its replica", "lifecycle/sync.go", "return runs[past.ID]", "return false"},
 
+	// Hosts that go away or drain.
+	{"a host is away late", "lifecycle/host.go", "awayAfter      = 10 *", "awayAfter      = 20 *"},
+	{"a host that answers stays away", "lifecycle/host.go", "step.To == dstack.InstanceAway && step.Action", "false && step.Action"},
+	{"a lost replica is not replaced", "lifecycle/host.go", "silentFor(*i, lostAfter, now)", "silentFor(*i, time.Hour, now)"},
+	{"displaced replicas leave before others are ready", "lifecycle/rollout.go", "len(c.displaced)-max(desired-c.steadyReady, 0)", "len(c.displaced)"},
+	{"something starts beside what is left on a host", "lifecycle/sync.go", "case left > 0:", "case left > 99:"},
+	{"a run that is stopped waits for a lost host", "lifecycle/replica.go", "if isLostHost(seen.Instance, now) {", "if false {"},
+	{"nothing looks at a replica that ends on a lost host", "lifecycle/replica.go", "\tif isAway(seen.Instance) {\n\t\tstep.Due = now\n", "\tif false {\n\t\tstep.Due = now\n"},
+	{"a replica is placed on a host that is away", "placement/exclusions.go", "if !isAway {", "if !isAway || true {"},
+	{"a machine that is away is a target", "route/availability.go", "r.IsAway ||", "false ||"},
+	{"a full disk is tried again", "lifecycle/crash.go", "rep.OtherMachine && i != nil", "false && i != nil"},
+
 	// Placement.
 	{"claimed CPUs count as free", "placement/allocation.go", "held.CPUs += claim.CPUs", "_ = claim.CPUs"},
 	{"released memory stays held", "placement/allocation.go", "held.MemoryMiB -= claim.MemoryMiB", "_ = claim.MemoryMiB"},
 	{"a released GPU stays held", "placement/allocation.go", "delete(held.GPUs, g.ID)", "_ = g"},
 	{"runs of other projects are named", "placement/allocation.go", "if g.Project == viewer {", "if true {"},
 	{"memory is never exceeded", "placement/allocation.go", "claim.MemoryMiB > 0 && total", "false && total"},
-	{"a replica is never blocked", "placement/placement.go", "len(freed) > 0", "len(freed) > 99"},
+	{"a replica is never blocked", "placement/placement.go", "outdated)).Suitable() > 0", "outdated)).Suitable() > 99"},
 	{"a taken GPU is given again", "placement/gpu.go", "; !held {", "; !held || true {"},
 	{"a taken port is given again", "placement/placement.go", "; held {", "; held && false {"},
 
@@ -127,13 +139,13 @@ var faults = []fault{
 
 	// The rest.
 	{"a failed call to a backend is repeated without a back-off", "lifecycle/instance.go", "backoffAfter(i.ConsecutiveFailures + 1)", "syncCalm"},
-	{"a refused offer is tried again at once", "placement/exclusions.go", "now.Add(ExcludeTime)", "now"},
+	{"a refused offer is tried again at once", "placement/exclusions.go", "e.recent[key] = exclusion{now.Add(ExcludeTime)", "e.recent[key] = exclusion{now"},
 	{"wrong credentials exclude one offer only", "lifecycle/instance_step.go", "failure.Error(), WholeBackend: true", "failure.Error()"},
 	{"a creation is waited for without limit", "lifecycle/instance.go", "now.Sub(i.Since) >= createTimeout", "seen.Listed && now.Sub(i.Since) >= createTimeout"},
 	{"a stranger is let into a project", "access/access.go", "allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)", "allowIf(p.Exists, Hidden)"},
 	{"a member is let in as an admin", "access/access.go", "p.Member && p.Role == dstack.RoleAdmin", "p.Member"},
 	{"a replica is taken away while one starts", "autoscale/decide.go", "case f.Starting > 0:", "case false:"},
-	{"a sleeping service waits for its delay", "autoscale/decide.go", "case f.DesiredReplicas == 0:", "case false:"},
+	{"a sleeping service waits for its delay", "autoscale/decide.go", "case f.DesiredReplicas == 0 && f.Others == 0:", "case false:"},
 	{"code changes without new containers", "job/change.go", "oldCode != newCode {", "false && oldCode != newCode {"},
 	{"a user's variable does not win", "job/job.go", "env[v.Name] = v.Value", "_ = v"},
 }

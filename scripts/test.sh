@@ -8,6 +8,7 @@
 #   scripts/test.sh properties [FLAGS] only the API's description, with many requests
 #   scripts/test.sh clients [FLAGS] only the clients of the model endpoint, with those in Java and Rust
 #                                   and the load generators
+#   scripts/test.sh fleet [FLAGS]   only hosts over SSH, with all that can happen to them
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
@@ -105,8 +106,9 @@ unit) start_pieces postgres docker registry images ssh fleet mount jinja given &
 e2e) start_pieces postgres docker registry images python published newest schemathesis node clients nginx caddy curl ssh fleet mount systemd given && run_e2e "$@" ;;
 clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
+fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
 bench)
-	start_pieces docker images nginx jinja published newest_server given
+	start_pieces docker images nginx jinja fleet published newest_server given
 	print_title "measurements"
 	go run ./bench "$@" || failed=1
 	;;

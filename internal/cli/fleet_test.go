@@ -99,10 +99,10 @@ func hostView(num int, name string, status api.HostStatus) api.HostView {
 	if h.IsChecked {
 		h.CheckedAt = new(time.Now())
 	}
-	switch status {
-	case api.HostStatusFailed:
+	if status == api.HostStatusFailed {
 		h.Step, h.Message, h.Hint = "docker", "permission denied", "add ubuntu to the group docker"
-	case api.HostStatusIdle, api.HostStatusBusy:
+	}
+	if status == api.HostStatusIdle || status == api.HostStatusBusy {
 		h.Found = api.HostFound{DockerVersion: "28.2.2", DockerAccess: "sudo stdio", DriverVersion: "570.1", CPUs: 16, MemoryMiB: 64 << 10, DiskMiB: 200 << 10,
 			GPUs: []api.HostGPU{{Name: "L4", MemoryMiB: 24 << 10}, {Name: "L4", MemoryMiB: 24 << 10}}}
 	}

@@ -292,11 +292,11 @@ func (a *app) printNormalised(results []fileResult) error {
 
 // describeMeaning returns what a configuration means, as JSON.
 func describeMeaning(c spec.Configuration) (any, error) {
-	service, ok := c.(*spec.Service)
+	meaning, ok := c.(interface{ MeaningJSON() ([]byte, error) })
 	if !ok {
 		return c, nil
 	}
-	text, err := service.MeaningJSON()
+	text, err := meaning.MeaningJSON()
 	return json.RawMessage(text), err
 }
 

@@ -38,6 +38,7 @@ type Host struct {
 	Login       SSHLogin
 	Jump        *SSHLogin         // the SSH server through which the host is reached; nil: directly
 	Env         map[string]string // of every run on the host
+	Resources   spec.Resources    // what its fleet asks every host for; only what is explicit counts
 	IsDraining  bool              // gets no new replicas, and its replicas are placed elsewhere
 	IsLeaving   bool              // not in the configuration any more: drained, and then removed
 	CreatedAt   time.Time         // when it was added to the fleet

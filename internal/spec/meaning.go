@@ -39,6 +39,16 @@ func (s Service) MeaningJSON() ([]byte, error) {
 	return append(append(bytes.TrimSuffix(wire, []byte("}")), ','), more[1:]...), nil
 }
 
+// MeaningJSON returns everything that a fleet means: the wire form, and the makers of GPUs
+// and processors, which 0.18.10 cannot express.
+func (f Fleet) MeaningJSON() ([]byte, error) {
+	wire, err := f.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return replaceValues(wire, map[string]any{"resources": f.Resources.newMeaning()})
+}
+
 // meaning is the fields of a service that the wire form does not have.
 type meaning struct {
 	Groups       []meaningGroup `json:"groups"` // null: none

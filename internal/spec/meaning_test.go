@@ -52,3 +52,27 @@ func TestMeaningJSON(t *testing.T) {
 		}
 	}
 }
+
+// The maker of a fleet's GPUs is in its meaning, which parses to the same.
+func TestMeaningJSON_OfFleet(t *testing.T) {
+	text := "type: fleet\nname: lab\nssh_config: {hosts: [a], user: u, identity_file: k}\nresources: {gpu: 'amd:MI300X:8', cpu: 'arm:4..'}\n"
+	c, err := spec.ParseConfiguration("f", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet, ok := c.(*spec.Fleet)
+	if !ok {
+		t.Fatalf("%T", c)
+	}
+	meaning, err := fleet.MeaningJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := spec.ParseConfiguration("f", meaning)
+	if err != nil {
+		t.Fatalf("%s: %v", meaning, err)
+	}
+	if got := again.(*spec.Fleet).Resources.String(); got != fleet.Resources.String() || fleet.Resources.GPU.Vendor != "amd" {
+		t.Errorf("%s means %s, want %s", meaning, got, fleet.Resources)
+	}
+}

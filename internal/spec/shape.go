@@ -124,8 +124,6 @@ var boolShape = defineShape("bool", shape{"`true` or `false`", schema{"anyOf": [
 
 var textsShape = defineShape("texts", listShape("list of text", textShape))
 
-var nothingShape = shape{"nothing", schema{"type": "null"}}
-
 // Regular expressions of values. Blanks are allowed where the parsers remove
 // them.
 const (

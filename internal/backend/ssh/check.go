@@ -110,6 +110,9 @@ func (c *hostCheck) run(ctx context.Context) (r host.Result) {
 	if r.Failure = c.b.findSameMachine(c.link, r.Found); r.Failure == nil {
 		r.Failure = c.openEngine(ctx, about)
 	}
+	if r.Failure == nil { // last: what runs on the host needs its engine whatever is asked of the host
+		r.Failure = host.FindMissing(c.host, r.Found)
+	}
 	return r
 }
 
@@ -187,7 +190,7 @@ func (c *hostCheck) openEngine(ctx context.Context, about docker.About) *host.Fa
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	remote := c.way.remote(string(c.link.id), c.link.dialDocker)
+	remote := c.way.remote(string(c.link.id), c.link.dialDocker, c.link.dialStreams)
 	c.link.mu.Lock()
 	if c.link.client == c.client {
 		c.link.way = c.way // dialDocker uses it
@@ -266,7 +269,7 @@ func (l *link) apply(c *hostCheck, result host.Result, now time.Time) (before, n
 		l.way = c.way
 	}
 	l.isStale = result.Failure != nil && result.Failure.Step == dstack.HostStepDocker && result.Failure.Kind == dstack.Forbidden
-	if result.Failure == nil && c.engine != nil {
+	if hasEngine := result.Failure == nil || result.Failure.Step == dstack.HostStepResources; hasEngine && c.engine != nil {
 		if old := l.engine; old != nil { // Docker was installed again
 			l.b.work.Go(func() { l.b.logClosing(l.id, old.Close()) })
 		}

@@ -117,7 +117,7 @@ func (r *racingHosts) PinHostKey(context.Context, dstack.InstanceID, bool, strin
 func open(t *testing.T, hosts Hosts) *Backend {
 	t.Helper()
 	b := New(Options{Hosts: hosts, Installation: "backend-test"})
-	b.loginScript = testLoginScript
+	b.loginScript, b.pingInterval = testLoginScript, 100*time.Millisecond
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- loop.Run(ctx, b.Tasks()...) }()

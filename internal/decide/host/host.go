@@ -57,7 +57,7 @@ func Decide(h dstack.Host, r Result, now time.Time) dstack.HostCheck {
 
 // failedStatus returns the status of a host whose check failed.
 func failedStatus(before dstack.HostCheck, f Failure, failures int) dstack.HostStatus {
-	wasReady := before.Status == dstack.HostReady || before.Status == dstack.HostUnreachable
+	wasReady := isAccepted(dstack.Host{Check: before})
 	switch {
 	case before.Status == dstack.HostReady && f.Step == dstack.HostStepHardware && failures < maxHardwareFailures:
 		return dstack.HostReady

@@ -33,8 +33,15 @@ func FindSameMachine(h dstack.Host, found dstack.HostFacts, all []dstack.Host) *
 	return nil
 }
 
-// inUse reports whether replicas may be on a host.
+// inUse reports whether replicas may be on a host. A host that has less than its fleet asks
+// for now may have some of before.
 func inUse(h dstack.Host) bool {
+	return isAccepted(h) || h.Check.Status == dstack.HostFailed && h.Check.Step == dstack.HostStepResources
+}
+
+// isAccepted reports whether every step of a check succeeded, and the host was not found unfit
+// since.
+func isAccepted(h dstack.Host) bool {
 	return h.Check.Status == dstack.HostReady || h.Check.Status == dstack.HostUnreachable
 }
 

@@ -55,3 +55,11 @@ func TestExclusions_Split(t *testing.T) {
 		t.Errorf("rejected %+v", rejected)
 	}
 }
+
+func TestLeaveOut(t *testing.T) {
+	rented, here, away := dstack.Offer{Type: "l4"}, dstack.Offer{Type: "box", OwnedInstance: "i1"}, dstack.Offer{Type: "gpu-1", OwnedInstance: "i2"}
+	allowed, rejected := LeaveOut([]dstack.Offer{rented, here, away}, map[dstack.InstanceID]dstack.Reason{"i2": "host gpu-1 has not answered for 10s"})
+	if len(allowed) != 2 || len(rejected) != 1 || rejected[0].Offer.Type != "gpu-1" || rejected[0].Reason != "has not answered for 10s" {
+		t.Errorf("allowed %+v, rejected %+v", allowed, rejected)
+	}
+}

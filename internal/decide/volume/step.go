@@ -94,6 +94,8 @@ func (s Step) After(v dstack.Volume, found Result, now time.Time) Step {
 		return s.afterCheck(v, found, now)
 	case Delete:
 		return s.afterDelete(v, found, now)
+	case NoAction:
+		return s
 	}
 	return s
 }

@@ -68,11 +68,16 @@ func (c *logCopier) finish(id dstack.AttemptID, done chan struct{}) {
 
 // copyOutput copies the output of an attempt until the attempt ends. It logs a
 // warning for output that the engine lost, or that could not be written; the log
-// store counts the latter.
+// store counts the latter. Where only the connection to the engine was lost, the next
+// start continues.
 func (c *logCopier) copyOutput(ctx context.Context, eng engine.Engine, key logs.Key) {
 	for line, err := range eng.Logs(ctx, key.Attempt, c.logs.Last(key)) {
 		if err != nil {
-			if ctx.Err() == nil {
+			switch {
+			case ctx.Err() != nil:
+			case dstack.KindOf(err) == dstack.Unavailable:
+				c.log.Info("output is read again later", "run", key.RunName, "attempt", key.Attempt, "err", err)
+			default:
 				c.log.Warn("output was lost", "run", key.RunName, "attempt", key.Attempt, "err", err)
 			}
 			return

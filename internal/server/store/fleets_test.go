@@ -27,7 +27,7 @@ const (
 // address@jump address.
 func (h *fixture) fleet(hosts ...string) dstack.Fleet {
 	f := dstack.Fleet{Project: h.project.ID, Name: "boxes", Author: "admin"}
-	text := fmt.Sprintf(`{"type": "fleet", "name": "boxes", "env": {"MODE": "env-canary"}, "ssh_config": {"user": "ubuntu",
+	text := fmt.Sprintf(`{"type": "fleet", "name": "boxes", "env": {"MODE": "env-canary"}, "resources": {"cpu": "16.."}, "ssh_config": {"user": "ubuntu",
 		"ssh_key": {"public": "", "private": %q}, "hosts": ["192.0.2.1"]}}`, canaryKey)
 	h.noError(json.Unmarshal([]byte(text), &f.Configuration))
 	for _, name := range hosts {
@@ -70,6 +70,9 @@ func TestFleet_KeepsHostsThatStay(t *testing.T) {
 		a := h.host("a")
 		if a.Login.PrivateKey != canaryKey || a.Env["MODE"] != "env-canary" || a.FleetName != "boxes" || a.ProjectName != "Main" || !a.AppliedAt.Equal(t0) {
 			t.Errorf("%+v", a)
+		}
+		if min := a.Resources.CPU.Min; !a.Resources.Explicit.CPU || min == nil || *min != 16 || a.Resources.Explicit.Memory {
+			t.Errorf("resources %+v", a.Resources)
 		}
 		if env, err := h.s.HostEnv(t.Context(), a.ID); err != nil || env["MODE"] != "env-canary" {
 			t.Errorf("%v, %v", env, err)

@@ -2,29 +2,58 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/uptrace/bun"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
-// ListHosts returns the hosts of all fleets, with their keys. A host whose keys
-// cannot be opened has none.
+// ListHosts returns the hosts of all fleets, with their keys and what their fleets
+// ask of them. A host of which that cannot be opened has no key.
 func (s *Store) ListHosts(ctx context.Context) ([]dstack.Host, error) {
 	var rows []hostWithFleet
 	if err := selectHosts(s.reader).Scan(ctx, &rows); err != nil {
 		return nil, wrapError(err)
 	}
+	resources, err := s.listFleetResources(ctx)
+	if err != nil {
+		return nil, wrapError(err)
+	}
 	hosts := make([]dstack.Host, 0, len(rows))
 	for _, row := range rows {
 		h, err := s.openHost(row)
-		if err != nil {
+		wanted, isKnown := resources[row.FleetID]
+		if err != nil || !isKnown {
 			h.Login.PrivateKey = ""
 		}
+		h.Resources = wanted
 		hosts = append(hosts, h)
 	}
 	return hosts, nil
+}
+
+// listFleetResources returns what each fleet asks its hosts for, by the ID of the
+// fleet. A fleet whose configuration cannot be opened is missing.
+func (s *Store) listFleetResources(ctx context.Context) (map[string]spec.Resources, error) {
+	var rows []fleetRow
+	if err := s.reader.NewSelect().Model(&rows).Column("id", "configuration").Scan(ctx); err != nil {
+		return nil, err
+	}
+	of := make(map[string]spec.Resources, len(rows))
+	for _, row := range rows {
+		var configuration struct{ Resources spec.Resources }
+		text, err := s.sealer.open(row.Configuration, row.sealName())
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &configuration)
+		}
+		if err == nil {
+			of[row.ID] = configuration.Resources
+		}
+	}
+	return of, nil
 }
 
 // HostEnv returns the environment variables of every run on a host; none if the
