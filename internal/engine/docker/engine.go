@@ -86,8 +86,8 @@ func (e *Engine) connect(ctx context.Context) (err error) {
 		e.docker, err = newClient(e.opts.Host)
 		e.streams = e.docker
 	} else {
-		if e.docker, err = newRemoteClient(*r, r.MaxConns); err == nil {
-			e.streams, err = newRemoteClient(*r, 0)
+		if e.docker, err = newRemoteClient(*r, r.MaxConns, maxAnswer); err == nil {
+			e.streams, err = newRemoteClient(*r, 0, 0)
 		}
 	}
 	if err != nil {
