@@ -51,8 +51,8 @@ var faults = []fault{
 	{"the whole update starts at once", "lifecycle/rollout.go", "max(1, wanted/4)", "max(1, wanted)"},
 	{"outdated replicas leave before new ones are ready", "lifecycle/rollout.go", "max(seen.DesiredReplicas-c.ready, 0)", "0"},
 	{"a blocked replica frees no place", "lifecycle/rollout.go", "surplus = max(surplus, blocked-c.terminating-len(leave))", "_ = blocked"},
-	{"a number is given twice", "lifecycle/rollout.go", "if !c.takenNums[num] {", "if true {"},
-	{"an update has taken over with one ready replica", "lifecycle/rollout.go", "c.ready >= seen.DesiredReplicas", "c.ready >= 1"},
+	{"a number is given twice", "lifecycle/rollout.go", "if !taken[num] {", "if true {"},
+	{"an update has taken over with one ready replica", "lifecycle/rollout.go", "c.ready >= desired ||", "c.ready >= 1 ||"},
 	{"failed replicas are replaced without end", "lifecycle/rollout.go", "missing -= len(c.failed)", "_ = missing"},
 	{"the busiest replica leaves first", "lifecycle/rollout.go", "cmp.Compare(c.inFlight[a.ID], c.inFlight[b.ID])", "cmp.Compare(c.inFlight[b.ID], c.inFlight[a.ID])"},
 
@@ -60,7 +60,7 @@ var faults = []fault{
 	{"what has served is not remembered", "lifecycle/revision.go", "run.StableRevision = run.Revision", "_ = served"},
 	{"a replica that is ready since a moment ago does not count", "lifecycle/revision.go", "return seen.HasReadyReplica", "return false"},
 	{"a rollout keeps the template", "lifecycle/revision.go", "run.TemplateRevision, run.ReadyAt = num, time.Time{}", "run.ReadyAt = time.Time{}"},
-	{"a rollback leaves the range", "lifecycle/revision.go", "run.DesiredReplicas = clampReplicas(to.Spec", "_ = clampReplicas(to.Spec"},
+	{"a rollback leaves the range", "lifecycle/revision.go", "to.TemplateRevision, 0, now\n\treturn limitReplicas(run, now)", "to.TemplateRevision, 0, now\n\treturn run"},
 	{"a revision that another user changed is overwritten", "lifecycle/revision.go", "run.Revision != present", "false"},
 
 	// The replica.
@@ -123,7 +123,7 @@ var faults = []fault{
 	{"a released GPU stays held", "placement/allocation.go", "delete(held.GPUs, g.ID)", "_ = g"},
 	{"runs of other projects are named", "placement/allocation.go", "if g.Project == viewer {", "if true {"},
 	{"memory is never exceeded", "placement/allocation.go", "claim.MemoryMiB > 0 && total", "false && total"},
-	{"a replica is never blocked", "placement/placement.go", "len(freed) > 0", "len(freed) > 99"},
+	{"a replica is never blocked", "placement/placement.go", "outdated)).Suitable() > 0", "outdated)).Suitable() > 99"},
 	{"a taken GPU is given again", "placement/gpu.go", "; !held {", "; !held || true {"},
 	{"a taken port is given again", "placement/placement.go", "; held {", "; held && false {"},
 
@@ -145,7 +145,7 @@ var faults = []fault{
 	{"a stranger is let into a project", "access/access.go", "allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)", "allowIf(p.Exists, Hidden)"},
 	{"a member is let in as an admin", "access/access.go", "p.Member && p.Role == dstack.RoleAdmin", "p.Member"},
 	{"a replica is taken away while one starts", "autoscale/decide.go", "case f.Starting > 0:", "case false:"},
-	{"a sleeping service waits for its delay", "autoscale/decide.go", "case f.DesiredReplicas == 0:", "case false:"},
+	{"a sleeping service waits for its delay", "autoscale/decide.go", "case f.DesiredReplicas == 0 && f.Others == 0:", "case false:"},
 	{"code changes without new containers", "job/change.go", "oldCode != newCode {", "false && oldCode != newCode {"},
 	{"a user's variable does not win", "job/job.go", "env[v.Name] = v.Value", "_ = v"},
 }

@@ -56,8 +56,16 @@ make_network() {
 		" GlobalKnownHostsFile /dev/null" " BatchMode yes" " ConnectTimeout 5" " LogLevel ERROR" >"$dir/ssh_config"
 }
 
+# add_known_host writes the key of a host for the ssh command.
+add_known_host() {
+	local name
+	for name in "$(address_of "$1")" "$network.$((110 + $1))" "[$(address_of "$1")]:2222"; do
+		grep -qsF "$name " "$dir/known_hosts" || echo "$name $(cut -d' ' -f1,2 "$dir/h$1/etc/fleet_host_key.pub")" >>"$dir/known_hosts"
+	done
+}
+
 make_host() {
-	local i=$1 h=$dir/h$1 ns=$bridge-h$1 name
+	local i=$1 h=$dir/h$1 ns=$bridge-h$1
 	mkdir -p "$h/root" "$h/home" "$h/docker"
 	if [ ! -e "$h/etc" ]; then
 		cp -a /etc "$h/etc"
@@ -68,9 +76,7 @@ make_host() {
 		rm -rf "$h/etc/docker" && mkdir "$h/etc/docker" # a copied key.json would give all engines the same ID
 		printf '127.0.0.1 localhost h%s\n' "$i" >"$h/etc/hosts"
 	fi
-	for name in "$(address_of "$i")" "$network.$((110 + i))" "[$(address_of "$i")]:2222"; do
-		grep -qsF "$name " "$dir/known_hosts" || echo "$name $(cut -d' ' -f1,2 "$h/etc/fleet_host_key.pub")" >>"$dir/known_hosts"
-	done
+	add_known_host "$i"
 	# In memory, so that it is quick and small: a test can fill it. It outlives the host, as a disk does.
 	mountpoint -q "$h/docker" || mount -t tmpfs -o "size=${FLEET_DISK:-600m}" tmpfs "$h/docker"
 	[ -e "/run/netns/$ns" ] && return
@@ -200,6 +206,7 @@ kill-docker) on_host "$1" bash "$here/host.sh" stop-docker KILL ;;
 start-docker) on_host "$1" bash "$here/host.sh" start-docker "/$bridge-h$1" ;;
 new-key)
 	on_host "$1" bash -c "rm /etc/fleet_host_key* && ssh-keygen -q -t ed25519 -N '' -f /etc/fleet_host_key" && restart_sshd "$1"
+	sed -i "/^\[\?$network\.$((10 + $1))[] ]/d; /^$network\.$((110 + $1)) /d" "$dir/known_hosts" && add_known_host "$1"
 	;;
 hide-docker)
 	on_host "$1" bash "$here/host.sh" stop-docker TERM

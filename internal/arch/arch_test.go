@@ -43,7 +43,7 @@ var packages = []entry{
 	// Decisions: pure functions (pure_test.go).
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "gpu spec dstack"},
+	{"internal/decide/placement", "gpu human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
 	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
@@ -66,7 +66,7 @@ var packages = []entry{
 	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
-	{"internal/backend/local", "human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
+	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
 
 	// The model hub.
@@ -86,7 +86,7 @@ var packages = []entry{
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},
-	{"internal/server/wire/v018", "spec dstack decide/job decide/status api server/store server/wire"},
+	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
 	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 

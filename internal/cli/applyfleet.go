@@ -11,6 +11,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/gpu"
 	"dstack/internal/human"
 	"dstack/internal/loop"
 	"dstack/internal/spec"
@@ -105,6 +106,9 @@ func (f *applyFleetCommand) apply(ctx context.Context, client *api.Client, proje
 		return nil, problemsError(spec.Locate(f.file.name, f.file.text, problems))
 	}
 	f.printPlan(preview)
+	for _, note := range keys.notes {
+		f.printNote(note)
+	}
 	if isFleetUnchanged(preview) && !f.flags.force {
 		f.printInfo(" %s exists and nothing changed; check its hosts again with --force", cleanLine(preview.Name))
 		return f.finish(*preview.Current)
@@ -299,16 +303,11 @@ func describeGPUs(f api.HostFound) string {
 	if len(f.GPUs) == 0 {
 		return "no GPU"
 	}
-	var parts []string
-	for i := 0; i < len(f.GPUs); {
-		n := i + 1
-		for n < len(f.GPUs) && f.GPUs[n].Name == f.GPUs[i].Name && f.GPUs[n].MemoryMiB == f.GPUs[i].MemoryMiB {
-			n++
-		}
-		parts = append(parts, fmt.Sprintf("%d×%s %s", n-i, cleanLine(f.GPUs[i].Name), human.Gigabytes(f.GPUs[i].MemoryMiB)))
-		i = n
+	names := make([]string, len(f.GPUs))
+	for i, g := range f.GPUs {
+		names[i] = gpu.Title(cleanLine(g.Name), g.MemoryMiB)
 	}
-	text := strings.Join(parts, " + ")
+	text := human.CountEach(names, "×")
 	if f.DriverVersion != "" {
 		text += " (driver " + cleanLine(f.DriverVersion) + ")"
 	}

@@ -156,7 +156,7 @@ func (v *applyVolumeCommand) printVolumePlan(project string) {
 	}
 	v.printInfo("   host   %s", cleanLine(place))
 	if conf.VolumeID != "" {
-		v.printInfo("   folder %s, which exists there and is left as it is", cleanLine(string(conf.VolumeID)))
+		v.printInfo("   folder %s, which must exist there and is left as it is", cleanLine(string(conf.VolumeID)))
 	} else if conf.Size != nil {
 		v.printInfo("   size   %gGB", float64(*conf.Size))
 	}

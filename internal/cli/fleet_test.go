@@ -168,7 +168,8 @@ func TestApplyFleet_Unchanged(t *testing.T) {
 	u := newTestUser(t, f)
 	u.env["MODE"] = "x"
 	u.writeFile("fleet.dstack.yml", fleetFile) // without the key, which the server has
-	u.run("apply", "-f", "fleet.dstack.yml").check(t, ExitDone, nil, []string{" boxes exists and nothing changed; check its hosts again with --force"})
+	u.run("apply", "-f", "fleet.dstack.yml").check(t, ExitDone, nil, []string{" boxes exists and nothing changed; check its hosts again with --force",
+		"note key: cannot be read: no such file or directory; the server uses the key that it has"})
 	if len(f.fleets.applied) != 0 {
 		t.Errorf("%s", f.fleets.applied)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -19,6 +20,7 @@ const maxPassphraseTries = 3
 type identities struct {
 	*app
 	known map[string]readIdentity
+	notes []string // about keys that are not sent, because the server has others
 }
 
 // readIdentity is a private key without a passphrase, or why there is none.
@@ -55,8 +57,15 @@ func (i *identities) addKeys(ctx context.Context, machines *spec.SSHMachines, ch
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if read.err != nil && needs[string(file)] {
+		switch {
+		case read.err == nil:
+		case needs[string(file)]:
 			problems = append(problems, newIdentityProblem(path, string(file), read.err))
+		default:
+			note := fmt.Sprintf("%s: %v; the server uses the key that it has", file, read.err)
+			if !slices.Contains(i.notes, note) {
+				i.notes = append(i.notes, note)
+			}
 		}
 		if read.key != "" {
 			*to = spec.NewSentSSHKey(read.key)

@@ -111,8 +111,8 @@ func (o *offerCommand) run(ctx context.Context) error {
 // the defaults, which would be held against machines to rent.
 const anyService = `{"type": "service", "port": "auto", "commands": ["true"], "resources": {"cpu": "0..", "memory": "0..", "disk": null}}`
 
-// noSizes is how the sizes of anyService are written.
-const noSizes = "cpu 0.. · memory 0GB.."
+// isNoSize reports whether a part of the text of resources asks for nothing, as the sizes of anyService do.
+func isNoSize(part string) bool { return part == "cpu 0.." || part == "memory 0GB.." }
 
 // readRequest returns the service whose machines are listed: the configuration with the
 // values of the flags, or one that the flags describe alone.
@@ -182,7 +182,7 @@ func (o *offerCommand) trimList(list api.OfferList) api.OfferList {
 // printList prints the tables of all groups.
 func (o *offerCommand) printList(list api.OfferList, project string) {
 	for _, g := range list.Groups {
-		resources := strings.TrimSuffix(strings.TrimSuffix(g.Resources, noSizes), " · ")
+		resources := strings.Join(slices.DeleteFunc(strings.Split(g.Resources, " · "), isNoSize), " · ")
 		if resources == "" {
 			resources = "any machine"
 		}

@@ -59,6 +59,11 @@ func TestOffer_RefusesFlags(t *testing.T) {
 	}
 }
 
+func TestOffer_TitleLeavesOutNoSizes(t *testing.T) {
+	_, u := newOfferTest(t, api.GroupPreview{Group: "0", Resources: "cpu 64.. · memory 0GB..", Placements: []api.Placement{testPlacement()}})
+	u.run("offer", "--cpu", "64..").check(t, ExitDone, nil, []string{"project main · cpu 64..\n"})
+}
+
 func TestOffer_Lists(t *testing.T) {
 	suits := api.GroupPreview{Group: "0", Resources: "gpu 24GB · cpu 0.. · memory 0GB..", Placements: []api.Placement{testPlacement()},
 		Rejections: []api.Rejection{testRejection()}, Totals: api.Totals{Placements: 4, Rejections: 7, HighestPrice: 2.5}}

@@ -70,6 +70,7 @@ func TestFormats(t *testing.T) {
 		{shellQuote("http://a.b/c"), "http://a.b/c"}, {shellQuote(`it's`), `'it'\''s'`},
 		{truncate("abcdef", 4), "abc…"}, {truncate("日本語", 5), "日本…"}, {truncate("abc", 0), "abc"},
 		{formatHardware(api.Resources{CPUs: 1, MemoryMiB: 1024, GPUs: []api.GPU{{Name: "A", MemoryMiB: 1024}, {Name: "A", MemoryMiB: 1024}, {Name: "B", MemoryMiB: 2048}}}), "1 cpu, 1GB, 2×A 1GB, 1×B 2GB"},
+		{formatHardware(api.Resources{}), "-"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)

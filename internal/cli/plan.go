@@ -62,6 +62,9 @@ func (j *applyCommand) printOffers(placements []api.Placement, rejections []api.
 		for _, m := range rejections[:min(limit, len(rejections))] {
 			j.printWrapped("   ", dim, formatRejection(m))
 		}
+		if more := max(totals.Rejections, len(rejections)) - limit; more > 0 {
+			j.printWrapped("   ", dim, fmt.Sprintf("%d more: see dstack offer -f %s --why", more, shellQuote(j.request.file.name)))
+		}
 	}
 	j.printInfo("")
 }

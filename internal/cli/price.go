@@ -26,8 +26,12 @@ func priceDecimals(price float64) int {
 	return 2
 }
 
-// formatHardware returns the hardware of a machine: 16 cpu, 64GB, 1×L4 24GB.
+// formatHardware returns the hardware of a machine: 16 cpu, 64GB, 1×L4 24GB. That of a host that was never reached is
+// not known.
 func formatHardware(r api.Resources) string {
+	if r.CPUs == 0 && r.MemoryMiB == 0 && len(r.GPUs) == 0 {
+		return "-"
+	}
 	parts := []string{fmt.Sprintf("%d cpu", r.CPUs), human.Gigabytes(r.MemoryMiB)}
 	for i := 0; i < len(r.GPUs); {
 		n := 1

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"fmt"
 	"math"
 	"strings"
 
@@ -87,6 +88,11 @@ func SizeOf(name string, reportedMiB int64) float64 {
 		return math.Round(reported)
 	}
 	return reported
+}
+
+// Title names a card with its size for the user: A100 80GB.
+func Title(name string, reportedMiB int64) string {
+	return fmt.Sprintf("%s %gGB", name, SizeOf(name, reportedMiB))
 }
 
 // Names returns the names of all known models.

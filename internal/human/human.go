@@ -5,6 +5,7 @@ package human
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Count returns a number and its noun: 1 replica, 3 replicas. The plural of
@@ -20,6 +21,22 @@ func CountOf(n int, one, many string) string {
 		return "1 " + one
 	}
 	return strconv.Itoa(n) + " " + many
+}
+
+// CountEach counts equal names, in the order in which they first occur. times stands
+// between a number and its name: 2×L4, 1×A10G.
+func CountEach(names []string, times string) string {
+	counts, order := map[string]int{}, []string{}
+	for _, name := range names {
+		if counts[name] == 0 {
+			order = append(order, name)
+		}
+		counts[name]++
+	}
+	for i, name := range order {
+		order[i] = strconv.Itoa(counts[name]) + times + name
+	}
+	return strings.Join(order, ", ")
 }
 
 // ShortNumber abbreviates a number: 950, 1.2k, 12k, 3.4M.

@@ -23,6 +23,8 @@ func TestFormats(t *testing.T) {
 		{human.ExactDuration(10 * time.Minute), "10m"}, {human.ExactDuration(2 * time.Hour), "2h"},
 		{human.Latency(210 * time.Millisecond), "210ms"}, {human.Latency(1440 * time.Millisecond), "1.4s"},
 
+		{human.CountEach(nil, "×"), ""}, {human.CountEach([]string{"L4"}, "×"), "1×L4"}, {human.CountEach([]string{"H100", "L4", "L4", "H100", "L4"}, "x"), "2xH100, 3xL4"},
+
 		{human.Bytes(812), "812B"}, {human.Bytes(3 << 10), "3KB"}, {human.Bytes(3 << 19), "1.5MB"}, {human.Bytes(8 << 20), "8MB"}, {human.Bytes(10<<20 - 1), "9.9MB"}, {human.Bytes(64 << 20), "64MB"},
 		{human.ImageBytes(0), "1kB"}, {human.ImageBytes(120_000), "120kB"}, {human.ImageBytes(999_000_000), "999MB"}, {human.ImageBytes(12_300_000), "12MB"}, {human.ImageBytes(8_100_000_000), "8.1GB"},
 		{human.Gigabytes(24 << 10), "24GB"}, {human.Gigabytes(512), "0.5GB"}, {human.Gigabytes(15974), "16GB"}, {human.Gigabytes(1536), "1.5GB"},

@@ -177,8 +177,12 @@ func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 // formatHardware formats hardware as plans do: 4 cpu, 16GB, 1×L4 24GB.
 func formatHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), human.Gigabytes(hw.MemoryMiB)}
-	if n := len(hw.GPUs); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, fmt.Sprintf("%gGB", gpu.SizeOf(hw.GPUs[0].Name, hw.GPUs[0].MemoryMiB))))
+	names := make([]string, len(hw.GPUs))
+	for i, g := range hw.GPUs {
+		names[i] = gpu.Title(g.Name, g.MemoryMiB)
+	}
+	if len(names) > 0 {
+		parts = append(parts, human.CountEach(names, "×"))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -62,6 +62,8 @@ type lastState struct {
 	answer time.Time
 	isLost bool  // there was a connection, and it was lost
 	err    error // of the latest login, or why the latest connection was lost
+	// hasFailed is whether the latest login failed, or the latest connection was lost because the machine did not answer.
+	hasFailed bool
 }
 
 // New returns a client. It connects on the first use; nothing happens before.
@@ -123,6 +125,16 @@ func (c *Client) SetBusy(busy bool) {
 	c.mu.Unlock()
 	if jump := c.options.Jump; isChanged && jump != nil {
 		jump.addDependents(busy)
+	}
+}
+
+// TryAgain ends the pause after failed logins, of this machine and its jump hosts: the user says that they are mended. The
+// next use logs in at once, or within 5 seconds where TryAgain ended a pause at the same address shortly before. Repeating it
+// does no harm.
+func (c *Client) TryAgain() {
+	c.limits.forgive(c.login)
+	if c.options.Jump != nil {
+		c.options.Jump.TryAgain()
 	}
 }
 

@@ -53,7 +53,7 @@ type command struct {
 func (c *Client) startCommand(ctx context.Context, text string, sessions int) (*command, error) {
 	marker := "dstack-" + rand.Text()
 	for try := 1; ; try++ {
-		l, channel, requests, err := c.openChannel(ctx, sessionChannel, nil, sessions)
+		l, channel, requests, err := c.openChannel(ctx, sessionChannel, nil, wish{sessions: sessions})
 		if err != nil {
 			return nil, c.explainSession(err)
 		}

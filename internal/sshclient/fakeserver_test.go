@@ -43,6 +43,7 @@ type faults struct {
 	isSilent    bool          // it accepts connections and says nothing
 	refuse      bool          // it accepts no key
 	loginDelay  time.Duration // before a key is accepted
+	openDelay   time.Duration // before a forwarded connection is opened
 	unusedLimit time.Duration // connections without channels for so long are closed
 }
 
@@ -180,6 +181,10 @@ func (s *fakeServer) serve(conn net.Conn) {
 
 func (s *fakeServer) serveChannel(offered ssh.NewChannel) {
 	if offered.ChannelType() == tcpChannel {
+		s.mu.Lock()
+		delay := s.faults.openDelay
+		s.mu.Unlock()
+		time.Sleep(delay)
 		var target struct {
 			Host       string
 			Port       uint32

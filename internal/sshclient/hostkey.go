@@ -87,12 +87,12 @@ func (r hostKeyRules) refuse(key ssh.PublicKey) error {
 	if len(r.fingerprints) > 0 {
 		return hostKeyError(fmt.Sprintf("the host key of %s is %s, and none of the configured fingerprints: %s",
 			r.address, shown, strings.Join(r.fingerprints, ", ")),
-			"compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine itself", nil)
+			"compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine itself, and correct host_key", nil)
 	}
 	return hostKeyError(fmt.Sprintf("THE HOST KEY OF %s HAS CHANGED: it was %s, and is %s now. Either the machine was set up "+
 		"again, or something pretends to be it. dstack does not log in.", r.address, ssh.FingerprintSHA256(r.pinned), shown),
 		"if the machine was set up again, compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the machine "+
-			"itself, and give the new fingerprint in the fleet's configuration", nil)
+			"itself, and write the new fingerprint as host_key of the host", nil)
 }
 
 // listOffered lists the algorithms that a server offers, within the bounds of a message. Before its host key is known,

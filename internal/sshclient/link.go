@@ -34,6 +34,7 @@ type link struct {
 	tasks  taskGroup     // everything that runs for the link, except serve
 	ping   atomic.Int64  // when the unanswered keep-alive message was sent, in Unix nanoseconds; 0: it was answered
 	wakeUp chan struct{} // the interval of keep-alive messages changed
+	ask    chan struct{} // the next keep-alive message is due at once
 
 	offers   <-chan ssh.NewChannel // of the server, which may open none
 	requests <-chan *ssh.Request   // of the server, such as its own keep-alive messages
@@ -47,11 +48,12 @@ type link struct {
 	idleSince   time.Time // valid without open channels
 	lossReason  error     // why the client closed it; nil: the server did, or the network
 	isHeld      bool      // a channel keeps it from being unused
+	isMute      bool      // it was closed because the server did not answer
 }
 
 // newLink returns a link. The caller runs serve.
 func newLink(c *Client, conn *watchedConn, sshConn ssh.Conn) *link {
-	return &link{client: c, net: conn, ssh: sshConn, done: make(chan struct{}), wakeUp: make(chan struct{}, 1),
+	return &link{client: c, net: conn, ssh: sshConn, done: make(chan struct{}), wakeUp: make(chan struct{}, 1), ask: make(chan struct{}, 1),
 		maxChannels: maxChannels, maxSessions: maxSessions, idleSince: time.Now()}
 }
 
@@ -132,6 +134,9 @@ func (l *link) keepAlive() {
 				return
 			}
 			l.sendKeepAlive()
+		case <-l.ask:
+			timer.Stop()
+			l.sendKeepAlive()
 		case <-l.wakeUp:
 			timer.Stop()
 		case <-l.done:
@@ -171,6 +176,9 @@ func (l *link) sendKeepAlive() {
 			wait = limit - now.Sub(latest)
 		}
 	}
+	l.client.mu.Lock()
+	l.isMute = true
+	l.client.mu.Unlock()
 	l.close(stepFailure(dstack.Unavailable, dstack.HostStepConnect, nil,
 		fmt.Sprintf("%s has not answered for %s over SSH", l.client.name(), limit), ""))
 }

@@ -204,11 +204,14 @@ func (h *handshake) describeKeys() string {
 // explainConnect returns the error for an address that cannot be connected to.
 func (c *Client) explainConnect(ctx context.Context, err error) error {
 	message := fmt.Sprintf("%s cannot be reached: %s", c.name(), describeNetError(err))
+	hint := "check the address, that the machine runs, and that a firewall lets SSH through"
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		hint = "check the name, and that the server's machine can resolve it; or write the address of the host"
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		message = fmt.Sprintf("%s does not answer within %s", c.name(), c.times.connect)
 	}
-	return stepFailure(dstack.Unavailable, dstack.HostStepConnect, err, message,
-		"check the address, that the machine runs, and that a firewall lets SSH through")
+	return stepFailure(dstack.Unavailable, dstack.HostStepConnect, err, message, hint)
 }
 
 // describeNetError returns the innermost reason of an error of package net, such as "connection refused".

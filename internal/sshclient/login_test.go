@@ -34,14 +34,17 @@ func expectError(t testing.TB, c *Client, kind dstack.Kind, step dstack.HostStep
 func TestLogin_AddressDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	private, _ := newKey(t)
-	for name, test := range map[string]struct{ address, want string }{
-		"nothing listens": {freeAddress(t), "cannot be reached: connection refused"},
-		"no such name":    {"no-such-host.invalid:22", "its name cannot be resolved"},
-		"no port":         {"127.0.0.1", "cannot be reached"},
+	for name, test := range map[string]struct{ address, want, wantHint string }{
+		"nothing listens": {freeAddress(t), "cannot be reached: connection refused", "a firewall lets SSH through"},
+		"no such name":    {"no-such-host.invalid:22", "its name cannot be resolved", "check the name"},
+		"no port":         {"127.0.0.1", "cannot be reached", "check the address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newTestClient(t, Options{Login: dstack.SSHLogin{Address: test.address, PrivateKey: private}})
 			expectError(t, c, dstack.Unavailable, dstack.HostStepConnect, test.want)
+			if hint := hintOf(c.State().Err); !strings.Contains(hint, test.wantHint) {
+				t.Errorf("the hint is %q", hint)
+			}
 			if s := c.State(); s.IsConnected || s.Err == nil || !s.SilentSince.IsZero() {
 				t.Errorf("got %+v", s)
 			}
@@ -191,6 +194,53 @@ func TestRule9_TrueReasonStays(t *testing.T) {
 	if err := c.State().Err; err != nil {
 		t.Errorf("state: %v", err)
 	}
+}
+
+// Rule 9: a user who mended something does not wait for the pause, but tries at most every five seconds at an address.
+func TestRule9_TryAgain(t *testing.T) {
+	t.Parallel()
+	s := newFakeServer(t)
+	s.set(faults{refuse: true})
+	limits := newTestLimiter()
+	limits.pauses.refused, limits.pauses.maxRefused, limits.pauses.forgiven = time.Minute, time.Hour, 50*time.Millisecond
+	login := s.login()
+	login.User = "bob"
+	clients := []*Client{s.client(t), newTestClient(t, Options{Login: s.login(), Limits: limits}), newTestClient(t, Options{Login: login, Limits: limits})}
+	clients[0].limits = limits
+	for _, c := range clients[1:] {
+		expectError(t, c, dstack.Unauthorized, dstack.HostStepLogin, "refuses the key")
+	}
+	begin := time.Now()
+	for range 5 { // users who try again and again
+		for _, c := range clients {
+			c.TryAgain()
+			expectError(t, c, dstack.Unauthorized, dstack.HostStepLogin, "refuses the key")
+		}
+	}
+	if accepted, _ := s.counts(); accepted < 4 || accepted > 3+int(time.Since(begin)/limits.pauses.forgiven) {
+		t.Errorf("%d connections in %s", accepted, time.Since(begin))
+	}
+	s.set(faults{})
+	clients[0].TryAgain()
+	run(t, clients[0])
+	if limits := defaultPauses(); limits.forgiven != 5*time.Second {
+		t.Errorf("the default is %s", limits.forgiven)
+	}
+}
+
+// A pause of the address itself, such as after sshd locked it out, ends as well.
+func TestRule9_TryAgainAfterALockout(t *testing.T) {
+	t.Parallel()
+	s := newFakeServer(t)
+	limits := newTestLimiter()
+	limits.pauses.lockedOut, limits.pauses.maxRefused = time.Minute, time.Minute
+	c := newTestClient(t, Options{Login: s.login(), Limits: limits})
+	s.set(faults{drop: 1000})
+	expectError(t, c, dstack.Unavailable, dstack.HostStepConnect, "closes connections before the login")
+	s.set(faults{})
+	expectError(t, c, dstack.Unavailable, dstack.HostStepConnect, "closes connections before the login")
+	c.TryAgain()
+	run(t, c)
 }
 
 // Rule 9: pauses begin at 30 seconds and end at 10 minutes.

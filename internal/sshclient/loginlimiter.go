@@ -26,12 +26,13 @@ type pauses struct {
 	lockedOut   time.Duration // ... and when it goes on: as sshd does with an address that it penalizes
 	refused     time.Duration // after a refused key or another host key; doubled each time ...
 	maxRefused  time.Duration // ... up to this; also the bound of lockedOut
+	forgiven    time.Duration // between two pauses at one address that TryAgain ends
 }
 
 func defaultPauses() pauses {
 	return pauses{
 		jitter: 100 * time.Millisecond, unreachable: 2 * time.Second, minDropped: time.Second, maxDropped: 5 * time.Second,
-		lockedOut: 30 * time.Second, refused: 30 * time.Second, maxRefused: 10 * time.Minute,
+		lockedOut: 30 * time.Second, refused: 30 * time.Second, maxRefused: 10 * time.Minute, forgiven: 5 * time.Second,
 	}
 }
 
@@ -52,13 +53,16 @@ type addressLogins struct {
 	dropped   int           // connections that the server dropped, in a row; those of one pause count as one
 	pausedTo  time.Time
 	pausedFor error
+	// nextForgiven is when the next pause of the address, or of a login there, may end early.
+	nextForgiven time.Time
 }
 
 // refusal is a login that the server refused, or that the host key prevented.
 type refusal struct {
-	count    int // in a row
-	pausedTo time.Time
-	err      error
+	count      int // in a row
+	pausedTo   time.Time
+	isForgiven bool // the pause is a short one, after which the login is tried
+	err        error
 }
 
 // NewLoginLimiter returns a LoginLimiter that knows no addresses yet.
@@ -137,7 +141,7 @@ func (l *LoginLimiter) leave(a *addressLogins) {
 func (l *LoginLimiter) prune(now time.Time) {
 	if len(l.addresses) > maxLimiterEntries {
 		for address, a := range l.addresses {
-			if a.users == 0 && now.After(a.pausedTo) {
+			if a.users == 0 && now.After(a.pausedTo) && now.After(a.nextForgiven) {
 				delete(l.addresses, address)
 			}
 		}
@@ -157,6 +161,9 @@ func (l *LoginLimiter) checkPause(a *addressLogins, who login) (time.Duration, e
 	defer l.mu.Unlock()
 	now := time.Now()
 	if r := l.refusals[who.digest]; r != nil && now.Before(r.pausedTo) {
+		if wait := r.pausedTo.Sub(now); r.isForgiven && wait <= l.pauses.forgiven {
+			return wait, nil
+		}
 		return 0, &pausedError{err: r.err, until: r.pausedTo}
 	}
 	wait := a.pausedTo.Sub(now)
@@ -230,7 +237,32 @@ func (l *LoginLimiter) noteRefusal(who login, err error, now time.Time) {
 		l.refusals[who.digest] = r
 	}
 	r.count++
+	r.isForgiven = false
 	r.err, r.pausedTo = err, now.Add(doublePause(l.pauses.refused, r.count, l.pauses.maxRefused))
+}
+
+// forgive ends the pause of a login early, because a user has mended what it was for. At one address that happens at most
+// once in pauses.forgiven, so that users who try again and again do not make the server lock the address out: later ones
+// wait for their turn.
+func (l *LoginLimiter) forgive(who login) {
+	a := l.enter(who.address)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a.users--
+	turn := time.Now()
+	if a.nextForgiven.After(turn) {
+		turn = a.nextForgiven
+	}
+	isPaused := a.pausedTo.After(turn)
+	if isPaused {
+		a.pausedTo = turn
+	}
+	if r := l.refusals[who.digest]; r != nil && r.pausedTo.After(turn) {
+		r.pausedTo, r.isForgiven, isPaused = turn, true, true
+	}
+	if isPaused {
+		a.nextForgiven = turn.Add(l.pauses.forgiven)
+	}
 }
 
 // doublePause returns the pause after a number of failures in a row.

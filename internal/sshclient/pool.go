@@ -17,16 +17,16 @@ const maxLinks = 8
 
 // loginResult is a login that callers wait for. err is valid once done is closed.
 type loginResult struct {
-	done chan struct{}
-	err  error
+	begun time.Time
+	done  chan struct{}
+	err   error
 }
 
 // acquire returns a connection with a place for one more channel, which release gives back. It logs in if there is none.
-// sessions is the most sessions that the connection may have then; 0: the channel is no session.
-func (c *Client) acquire(ctx context.Context, sessions int) (*link, error) {
+func (c *Client) acquire(ctx context.Context, w wish) (*link, error) {
 	for {
 		changed := c.changed.Changed()
-		l, login, err := c.tryAcquire(sessions)
+		l, login, err := c.tryAcquire(w.sessions)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -40,6 +40,8 @@ func (c *Client) acquire(ctx context.Context, sessions int) (*link, error) {
 				return nil, login.err
 			}
 		case <-changed:
+		case <-c.waitQuickly(login, w.isQuick):
+			return nil, c.noLogin()
 		case <-ctx.Done():
 			return nil, stopped(ctx, c.name(), c.lastError())
 		}
@@ -61,7 +63,7 @@ func (c *Client) tryAcquire(sessions int) (*link, *loginResult, error) {
 		}
 	}
 	if c.loggingIn == nil && len(c.links) < maxLinks {
-		result := &loginResult{done: make(chan struct{})}
+		result := &loginResult{begun: time.Now(), done: make(chan struct{})}
 		c.loggingIn = result
 		c.tasks.start(func() { c.runLogin(result) })
 	}
@@ -127,7 +129,7 @@ func (c *Client) runLogin(result *loginResult) {
 	c.mu.Lock()
 	c.loggingIn, result.err = nil, err
 	if err != nil {
-		c.last.err = err
+		c.last.err, c.last.hasFailed = err, true
 	}
 	c.mu.Unlock()
 	close(result.done)
@@ -184,7 +186,7 @@ func (c *Client) removeLink(l *link) {
 	reason := l.lostLocked(nil)
 	isLoss := isAdded && !c.isClosed && !errors.Is(reason, errIdle)
 	if isLoss && len(c.links) == 0 {
-		c.last.isLost, c.last.err = true, reason
+		c.last.isLost, c.last.err, c.last.hasFailed = true, reason, l.isMute
 	}
 	channels := l.channels
 	c.mu.Unlock()

@@ -203,7 +203,7 @@ func newTestClient(t testing.TB, o Options) *Client {
 // testTimes are for a busy machine: what succeeds has long limits, what is watched for has short intervals.
 func testTimes() times {
 	return times{connect: 10 * time.Second, handshake: 20 * time.Second, warmUp: 3 * time.Second, busyInterval: 30 * time.Millisecond,
-		idleInterval: 100 * time.Millisecond, answer: 500 * time.Millisecond, overdue: 50 * time.Millisecond, idle: 300 * time.Millisecond,
+		idleInterval: 100 * time.Millisecond, answer: 500 * time.Millisecond, overdue: 50 * time.Millisecond, quick: 5 * time.Second, idle: 300 * time.Millisecond,
 		exit: 300 * time.Millisecond, kill: 3 * time.Second}
 }
 

@@ -31,11 +31,15 @@ const maxOpenTries = 4
 // has deadlines and CloseWrite. A Read after the SSH connection was lost fails with Unavailable, and never with io.EOF; but
 // some servers end idle connections (ChannelTimeout) with io.EOF.
 func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return c.dial(ctx, network, address, false)
+}
+
+func (c *Client) dial(ctx context.Context, network, address string, isQuick bool) (net.Conn, error) {
 	kind, payload, remote, err := forwardRequest(network, address)
 	if err != nil {
 		return nil, err
 	}
-	l, channel, requests, err := c.openChannel(ctx, kind, payload, 0)
+	l, channel, requests, err := c.openChannel(ctx, kind, payload, wish{isQuick: isQuick})
 	if err != nil {
 		return nil, c.explainForward(address, kind, err)
 	}
@@ -85,22 +89,28 @@ func forwardRequest(network, address string) (kind string, payload []byte, remot
 	}
 }
 
-// openChannel opens a channel on a connection that has a place for it. sessions is as for acquire.
-func (c *Client) openChannel(ctx context.Context, kind string, payload []byte, sessions int) (*link, ssh.Channel, <-chan *ssh.Request, error) {
+// openChannel opens a channel on a connection that has a place for it.
+func (c *Client) openChannel(ctx context.Context, kind string, payload []byte, w wish) (*link, ssh.Channel, <-chan *ssh.Request, error) {
 	for try := 1; ; try++ {
-		l, err := c.acquire(ctx, sessions)
+		l, err := c.acquire(ctx, w)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		channel, requests, err := l.open(ctx, kind, payload)
+		open := l.open
+		if w.isQuick {
+			open = l.openQuickly
+		}
+		channel, requests, err := open(ctx, kind, payload)
 		var refused *ssh.OpenChannelError
 		switch {
 		case err == nil:
 			return l, channel, requests, nil
+		case errors.Is(err, errSilent):
+			return nil, nil, nil, err
 		case ctx.Err() != nil:
 			return nil, nil, nil, stopped(ctx, c.name(), nil)
 		case errors.As(err, &refused):
-			if refused.Message != openFailed || !c.isRefusedAsFull(l, sessions > 0) || try == maxOpenTries {
+			if refused.Message != openFailed || !c.isRefusedAsFull(l, w.sessions > 0) || try == maxOpenTries {
 				return nil, nil, nil, err
 			}
 		default: // the connection was lost

@@ -3,6 +3,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"dstack/internal/engine"
 	"dstack/internal/engine/docker"
 	"dstack/internal/engine/process"
+	"dstack/internal/gpu"
 	"dstack/internal/human"
 )
 
@@ -139,10 +141,11 @@ func (l *Local) Close() error {
 // (containers), no GPU".
 func (l *Local) Describe() string {
 	h := l.detectHardware(context.Background())
-	gpus := "no GPU"
-	if n := len(h.GPUs); n > 0 {
-		gpus = fmt.Sprintf("%d×%s %s", n, h.GPUs[0].Name, human.Gigabytes(h.GPUs[0].MemoryMiB))
+	names := make([]string, len(h.GPUs))
+	for i, g := range h.GPUs {
+		names[i] = gpu.Title(g.Name, g.MemoryMiB)
 	}
+	gpus := cmp.Or(human.CountEach(names, "×"), "no GPU")
 	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.engineTitle, gpus)
 }
 

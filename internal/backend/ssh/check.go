@@ -177,7 +177,7 @@ func (c *hostCheck) openEngine(ctx context.Context, about docker.About) *host.Fa
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	remote := c.way.remote(string(c.link.id), c.link.dialDocker)
+	remote := c.way.remote(string(c.link.id), c.link.dialDocker, c.link.dialStreams)
 	c.link.mu.Lock()
 	if c.link.client == c.client {
 		c.link.way = c.way // dialDocker uses it

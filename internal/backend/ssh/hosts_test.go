@@ -121,7 +121,7 @@ func open(t *testing.T, hosts Hosts, change ...func(o *Options)) *Backend {
 		c(&o)
 	}
 	b := New(o)
-	b.loginScript = testLoginScript
+	b.loginScript, b.pingInterval = testLoginScript, 100*time.Millisecond
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- loop.Run(ctx, b.Tasks()...) }()

@@ -1,18 +1,14 @@
 package ssh
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"sync"
 	"time"
 
-	"dstack/internal/decide/host"
 	"dstack/internal/dstack"
-	"dstack/internal/engine"
 	"dstack/internal/engine/docker"
 	"dstack/internal/sshclient"
 )
@@ -35,7 +31,9 @@ type link struct {
 	isUntried  bool      // the next check is due at once: this server did not check the host since it started, or was applied
 	isSuspect  bool      // its engine failed: a ready host is checked at once
 	begunAt    time.Time // when the latest check began
-	isStale    bool      // the client is replaced before the next check: a new login may have more rights
+	answeredAt time.Time // when its engine answered last
+	isPinging  bool
+	isStale    bool // the client is replaced before the next check: a new login may have more rights
 }
 
 // jump is the connection to a jump host, which all hosts behind it share.
@@ -227,6 +225,9 @@ func (l *link) replaceClient(j *jump) {
 	defer l.mu.Unlock()
 	old := l.client
 	l.client, l.jump = l.b.newClient(l.host, j), j
+	if l.isUntried {
+		l.client.TryAgain()
+	}
 	l.way, l.isStale = nil, false
 	l.b.work.Go(func() { l.b.logClosing(l.id, old.Close()) })
 }
@@ -270,46 +271,12 @@ func (l *link) silentReason() string {
 }
 
 // dialTCP connects to an address in the network of the host. It is the dial.HostDialer of
-// replicas.
+// replicas. It fails soon if the host does not answer, so that a request goes to another one.
 func (l *link) dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	l.mu.Lock()
 	client := l.client
 	l.mu.Unlock()
-	return client.Dial(ctx, "tcp", address)
-}
-
-// dialDocker connects to the Docker Engine.
-func (l *link) dialDocker(ctx context.Context) (net.Conn, error) {
-	l.mu.Lock()
-	client, way, check := l.client, l.way, l.host.Check
-	why := cmp.Or(host.ExplainUnusable(l.host), "it is being checked")
-	l.mu.Unlock()
-	if way == nil {
-		if err := client.State().Err; err != nil {
-			return nil, err
-		}
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the Docker engine is not reached: " + why, Hint: check.Hint}
-	}
-	return way.dial(ctx, client)
-}
-
-// usableEngine returns the engine, unless the host may not be used: two entries that are the
-// same machine would stop each other's replicas. isFinal is false if a check that is about to
-// end may change the answer.
-func (l *link) usableEngine() (eng engine.Engine, isFinal bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	check := l.host.Check
-	isSameMachine := check.Status == dstack.HostFailed && check.Step == dstack.HostStepIdentity
-	switch {
-	case l.engine != nil && !isSameMachine:
-		return watchedEngine{l.engine, l}, true, nil
-	case !isSameMachine && (l.isUntried || l.isChecking) && (check.Status == dstack.HostReady || check.Status == dstack.HostUnreachable):
-		return nil, false, &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the host %s was not reached yet", l.host.Name)}
-	default:
-		why := cmp.Or(host.ExplainUnusable(l.host), "its Docker engine was not reached yet")
-		return nil, true, &dstack.Error{Kind: dstack.Unavailable, Message: "the host " + l.host.Name + " cannot be used: " + why, Hint: check.Hint}
-	}
+	return client.DialNow(ctx, address)
 }
 
 // close closes the engine and the client.
@@ -323,29 +290,4 @@ func (l *link) close() error {
 		err = engine.Close()
 	}
 	return errors.Join(err, client.Close())
-}
-
-// watchedEngine is the engine of a host. It tells the connection whether the host has
-// replicas, so that their loss is noticed soon, and causes a check when the engine fails.
-type watchedEngine struct {
-	*docker.Engine
-	link *link
-}
-
-var (
-	_ engine.Executor = watchedEngine{}
-	_ engine.Volumes  = watchedEngine{}
-)
-
-// ListReports returns the reports of the engine.
-func (e watchedEngine) ListReports(ctx context.Context) ([]dstack.Report, error) {
-	reports, err := e.Engine.ListReports(ctx)
-	e.link.mu.Lock()
-	client := e.link.client
-	e.link.isSuspect = err != nil && ctx.Err() == nil
-	e.link.mu.Unlock()
-	if err == nil {
-		client.SetBusy(len(reports) > 0)
-	}
-	return reports, err
 }

@@ -48,6 +48,8 @@ type Backend struct {
 	wake        loop.Wake
 	slots       chan struct{} // holds a value for each check under way
 	loginScript string        // tests change it
+	// pingInterval is enginePingInterval. Tests shorten it.
+	pingInterval time.Duration
 
 	work     sync.WaitGroup // checks, and the closing of clients
 	checked  loop.Broadcast // notified after each check
@@ -85,7 +87,7 @@ func New(o Options) *Backend {
 		o.OwnMachine = func() ([]string, string) { return nil, "" }
 	}
 	return &Backend{
-		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(), loginScript: loginScript,
+		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(), loginScript: loginScript, pingInterval: enginePingInterval,
 		slots: make(chan struct{}, maxChecks), links: map[dstack.InstanceID]*link{},
 	}
 }
@@ -287,6 +289,8 @@ func (b *Backend) visitHosts(ctx context.Context) (time.Duration, error) {
 	for _, l := range links {
 		if l.beginCheck(time.Now()) {
 			b.work.Go(func() { b.runCheck(ctx, l) })
+		} else if eng, ok := l.beginPing(time.Now()); ok {
+			b.work.Go(func() { b.runPing(ctx, l, eng) })
 		}
 	}
 	return listInterval, nil

@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	cryptossh "golang.org/x/crypto/ssh"
 
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
@@ -235,23 +238,36 @@ func TestBackend_AMendedHostBecomesReady(t *testing.T) {
 	}
 }
 
-// After a refused key, applying the fleet with the right one is tried at once.
+// After a refused key, applying the fleet again is tried at once: with the right key, and with
+// the same one, which the host accepts now. The pause would be 30 seconds.
 func TestBackend_AnAppliedHostIsCheckedAtOnce(t *testing.T) {
 	t.Parallel()
-	_, login := newFakeHost(t)
-	right := login.PrivateKey
-	login.PrivateKey, _ = newKey(t)
-	hosts := &memoryHosts{}
-	hosts.add("a", login)
-	open(t, hosts)
-	hosts.waitForStatus(t, "a", dstack.HostFailed)
-	hosts.change("a", func(h *dstack.Host) {
-		h.Login.PrivateKey, h.AppliedAt, h.Check.NextAt = right, time.Now(), time.Time{}
-	})
-	began := time.Now()
-	hosts.waitForStatus(t, "a", dstack.HostReady)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("ready after %v", took)
+	for _, name := range []string{"another key", "the same key"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host, login := newFakeHost(t)
+			right := login.PrivateKey
+			var public string
+			login.PrivateKey, public = newKey(t)
+			login.HostKey = string(cryptossh.MarshalAuthorizedKey(host.hostKey.PublicKey()))
+			hosts := &memoryHosts{}
+			hosts.add("a", login)
+			open(t, hosts)
+			hosts.waitForStatus(t, "a", dstack.HostFailed)
+			hosts.change("a", func(h *dstack.Host) {
+				h.AppliedAt, h.Check.NextAt = time.Now(), time.Time{}
+				if name == "another key" {
+					h.Login.PrivateKey = right
+				} else {
+					host.allowed.Store(&public)
+				}
+			})
+			began := time.Now()
+			hosts.waitForStatus(t, "a", dstack.HostReady)
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("ready after %v", took)
+			}
+		})
 	}
 }
 
@@ -297,6 +313,54 @@ func TestBackend_AHostGoesAwayAndComesBack(t *testing.T) {
 	}
 	h.startEngine()
 	hosts.waitForStatus(t, "a", dstack.HostReady)
+}
+
+// Docker that stops on a host without replicas is noticed long before the next check, so that
+// nothing is placed there.
+func TestBackend_DockerStopsOnAnIdleHost(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	b := open(t, hosts)
+	hosts.waitForStatus(t, "a", dstack.HostReady)
+	h.stopEngine()
+	began := time.Now()
+	if c := hosts.waitForStatus(t, "a", dstack.HostUnreachable); c.Step != dstack.HostStepDocker || time.Since(began) > 15*time.Second {
+		t.Errorf("after %v: %+v", time.Since(began), c)
+	}
+	if got := offered(t, b); len(got) > 0 {
+		t.Errorf("offered %v", got)
+	}
+	h.startEngine()
+	hosts.waitForStatus(t, "a", dstack.HostReady)
+}
+
+// Uploads and logs have a connection of their own, so that replicas' streams do not wait for them.
+func TestBackend_BulkDataIsApart(t *testing.T) {
+	t.Parallel()
+	for _, refuses := range []bool{false, true} { // forwarded sockets
+		h, login := newFakeHost(t)
+		h.refuses.Store(refuses)
+		hosts := &memoryHosts{}
+		hosts.add("a", login)
+		b := open(t, hosts)
+		hosts.waitForStatus(t, "a", dstack.HostReady)
+		l := b.findLink("a")
+		for want, dial := range []func(context.Context) (net.Conn, error){1: l.dialDocker, 2: l.dialStreams} {
+			if dial == nil {
+				continue
+			}
+			conn, err := dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if got := int(h.logins.Load()); got != want {
+				t.Errorf("%d logins, want %d", got, want)
+			}
+		}
+	}
 }
 
 // Two entries that are the same machine would stop each other's replicas.

@@ -33,8 +33,8 @@ func (w *dockerWay) dial(ctx context.Context, client *sshclient.Client) (net.Con
 const maxStdioConns = 4
 
 // remote returns the engine of a host as package docker opens it.
-func (w *dockerWay) remote(hostID string, dial func(ctx context.Context) (net.Conn, error)) docker.Remote {
-	r := docker.Remote{HostID: hostID, Dial: dial}
+func (w *dockerWay) remote(hostID string, dial, dialStreams func(ctx context.Context) (net.Conn, error)) docker.Remote {
+	r := docker.Remote{HostID: hostID, Dial: dial, DialStreams: dialStreams}
 	if w.access != dstack.DockerSocket {
 		r.MaxConns = maxStdioConns
 	}
@@ -153,7 +153,7 @@ func pingDocker(ctx context.Context, client *sshclient.Client, way dockerWay) (d
 			return conn, err
 		}
 		return exitConn{conn, exits}, nil
-	}))
+	}, nil))
 	if err == nil || way.access == dstack.DockerSocket || sshclient.StepOf(err) != "" {
 		return about, err
 	}

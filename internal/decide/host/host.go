@@ -3,6 +3,7 @@
 package host
 
 import (
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -119,6 +120,6 @@ func ExplainUnusable(h dstack.Host) string {
 	case dstack.HostUnreachable:
 		return "it does not answer: " + c.Message
 	default:
-		return "its check failed (" + string(c.Step) + "): " + c.Message
+		return "its check failed (" + string(c.Step) + "): " + strings.TrimSuffix(c.Message, ".") // help follows
 	}
 }

@@ -204,6 +204,7 @@ func TestDescribeChange(t *testing.T) {
 	if got := host.ExplainUnusable(dstack.Host{Check: gone}); got != "it does not answer: m" {
 		t.Error(got)
 	}
+	failed.Message = "m."
 	if got := host.ExplainUnusable(dstack.Host{Check: failed}); got != "its check failed (login): m" {
 		t.Error(got)
 	}

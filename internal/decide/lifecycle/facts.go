@@ -18,7 +18,7 @@ type RunFacts struct {
 	ScaleReason     dstack.Reason                         // why autoscale wants that many
 	ScaleDue        time.Time                             // when the number may change though the load stays; zero: never
 	InFlight        map[dstack.ReplicaID]int              // requests in flight; without zeros
-	Instances       map[dstack.InstanceID]dstack.Instance // of its replicas, those that are away, draining or not listed
+	Instances       map[dstack.InstanceID]dstack.Instance // of its replicas: those that are away, draining or not listed; all, while it has more replicas than desired
 	Groups          []GroupScale                          // the parts of DesiredReplicas, in the order of the configuration; nil: the service has no groups
 
 	displaced map[dstack.ReplicaID]displacement // set by DecideRun

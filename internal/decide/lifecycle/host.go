@@ -184,6 +184,36 @@ func (seen RunFacts) findDisplaced(now time.Time) (displaced map[dstack.ReplicaI
 	return displaced, next
 }
 
+// explainSpare says why replicas of a group leave, if the reason is that replicas which
+// others replaced are back: the desired number has not changed since the others were
+// added. It returns "" for any other reason.
+func (seen groupFacts) explainSpare(steady, leave []dstack.Replica) dstack.Reason {
+	run, ok := seen.Run.ForGroup(seen.name)
+	if !ok || run.DesiredReplicas != seen.DesiredReplicas {
+		return ""
+	}
+	var added time.Time // when the last of the others was added
+	for _, r := range steady {
+		if r.SubmittedAt.After(run.ScaledAt) && r.SubmittedAt.After(added) {
+			added = r.SubmittedAt
+		}
+	}
+	if added.IsZero() {
+		return ""
+	}
+	for _, r := range steady {
+		i, ok := seen.Instances[r.Instance]
+		if !ok || !isRemote(i) || i.Status != dstack.InstanceUp || !r.SubmittedAt.Before(added) || !i.Since.After(added) {
+			continue
+		}
+		if r.ID == leave[0].ID {
+			return dstack.Reason("not needed any more: another replica took its place while host " + i.Offer.Type + " did not answer")
+		}
+		return dstack.Reason("not needed any more: host " + i.Offer.Type + " answers again")
+	}
+	return "not needed any more: the replica that it replaced is back"
+}
+
 // describeDisplaced says, for the user, which replicas are placed elsewhere and why.
 func describeDisplaced(displaced map[dstack.ReplicaID]displacement, rs []dstack.Replica) dstack.Reason {
 	count, first := 0, dstack.Reason("")

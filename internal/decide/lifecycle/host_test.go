@@ -236,3 +236,37 @@ func TestDecideRun_AForsakenHost(t *testing.T) {
 		})
 	}
 }
+
+// A replica that is not needed any more because the host of the one that it replaced answers
+// again says so, and is not scaled down.
+func TestDecideRun_ASpareReplica(t *testing.T) {
+	const scaled = "scaled down: the configuration asks for 1 replica"
+	for _, c := range []struct {
+		name   string
+		change func(*lifecycle.RunFacts)
+		want   string
+	}{
+		{"the host answers again", func(*lifecycle.RunFacts) {}, "not needed any more: host gpu-1 answers again"},
+		{"the replica on the host is not ready", func(f *lifecycle.RunFacts) { f.Replicas[0].Status = dstack.ReplicaUnhealthy },
+			"not needed any more: another replica took its place while host gpu-1 did not answer"},
+		{"the host was draining", func(f *lifecycle.RunFacts) { f.Instances = nil }, "not needed any more: the replica that it replaced is back"},
+		{"the number falls now", func(f *lifecycle.RunFacts) { f.Run.DesiredReplicas = 2 }, scaled},
+		{"the number fell after both had started", func(f *lifecycle.RunFacts) { f.Run.ScaledAt = now.Add(-time.Second) }, scaled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run := aRun(1)
+			run.Status, run.ReadyAt, run.TemplateRevision, run.ScaledAt = dstack.RunActive, now.Add(-time.Hour), 1, now.Add(-time.Hour)
+			back, spare := rep(0, 1, dstack.ReplicaReady), rep(1, 1, dstack.ReplicaReady)
+			back.Instance, back.SubmittedAt, spare.SubmittedAt = "i", now.Add(-time.Hour), now.Add(-time.Minute)
+			host := remote(dstack.InstanceUp, 0)
+			host.Since = now.Add(-10 * time.Second)
+			seen := lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{back, spare}, DesiredReplicas: 1,
+				ScaleReason: "the configuration asks for 1 replica", Instances: map[dstack.InstanceID]dstack.Instance{"i": host}}
+			c.change(&seen)
+			step, err := lifecycle.DecideRun(seen, now)
+			if err != nil || len(step.Drain) != 1 || string(step.StopReason) != c.want {
+				t.Errorf("got %q for %v, %v", step.StopReason, step.Drain, err)
+			}
+		})
+	}
+}

@@ -108,13 +108,17 @@ func (seen groupFacts) selectLeaving() ([]dstack.Replica, dstack.Reason) {
 		return leave, "replaced: " + seen.displaced[leave[0].ID].reason
 	}
 	more := len(c.steady) - seen.DesiredReplicas
-	switch {
-	case more <= 0:
+	if more <= 0 {
 		return nil, ""
-	case seen.ScaleReason != "":
-		return c.pickRemovals(c.steady, more), "scaled down: " + seen.ScaleReason
 	}
-	return c.pickRemovals(c.steady, more), "not wanted any more"
+	leave := c.pickRemovals(c.steady, more)
+	if why := seen.explainSpare(c.steady, leave); why != "" {
+		return leave, why
+	}
+	if seen.ScaleReason != "" {
+		return leave, "scaled down: " + seen.ScaleReason
+	}
+	return leave, "not wanted any more"
 }
 
 // stableRevision returns the revision that the run rolls back to when its

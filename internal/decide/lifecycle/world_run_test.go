@@ -66,11 +66,12 @@ func (w *world) stepRun() {
 }
 
 // unsettled returns the instances of the run's replicas that are away, draining or not
-// listed.
+// listed; all, while there are more replicas than desired.
 func (w *world) unsettled() map[dstack.InstanceID]dstack.Instance {
 	all := map[dstack.InstanceID]dstack.Instance{}
+	hasMore := w.unfinished() > w.run.DesiredReplicas
 	for _, r := range w.mine() {
-		if i := w.instances[r.Instance]; i != nil && (i.Status == dstack.InstanceAway || i.IsDraining || !i.UnlistedSince.IsZero()) {
+		if i := w.instances[r.Instance]; i != nil && (hasMore || i.Status == dstack.InstanceAway || i.IsDraining || !i.UnlistedSince.IsZero()) {
 			all[i.ID] = *i
 		}
 	}

@@ -33,7 +33,7 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 		return fmt.Sprintf("write a path inside of the working directory for %s, or install Docker on the server's machine", need.OuterPath)
 	}
 	if lacksGPUs(need, offers) {
-		return "no machine of this server has a GPU: remove `gpu` from `resources`, or run the server where there is one"
+		return "no machine of this server has a GPU: remove `gpu` from `resources`, or add a host that has one to a fleet"
 	}
 	freed := Rank(need, offers, nil)
 	for _, p := range freed.Placements(maxFoundPlacements) {

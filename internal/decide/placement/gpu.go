@@ -2,12 +2,11 @@ package placement
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	"dstack/internal/dstack"
 	"dstack/internal/gpu"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -268,16 +267,9 @@ func describeGPUs(cards []dstack.GPU) string {
 	if len(cards) == 0 {
 		return "no GPU"
 	}
-	counts, order := map[string]int{}, []string{}
+	names := make([]string, len(cards))
 	for i := range cards {
-		name := fmt.Sprintf("%s %gGB", cards[i].Name, gpu.SizeOf(cards[i].Name, cards[i].MemoryMiB))
-		if counts[name] == 0 {
-			order = append(order, name)
-		}
-		counts[name]++
+		names[i] = gpu.Title(cards[i].Name, cards[i].MemoryMiB)
 	}
-	for i, name := range order {
-		order[i] = fmt.Sprintf("%d×%s", counts[name], name)
-	}
-	return strings.Join(order, ", ")
+	return human.CountEach(names, "×")
 }

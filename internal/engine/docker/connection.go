@@ -32,6 +32,9 @@ type Remote struct {
 	// Dial opens a connection to the engine's API, such as one to its socket that SSH forwards. Several goroutines call it at
 	// once. An error of type *dstack.Error is shown to the user as it is.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// DialStreams is Dial for what may carry much data or stay open for long: uploads, logs, pulls, and the ends of containers
+	// that are being stopped. Nil: Dial.
+	DialStreams func(ctx context.Context) (net.Conn, error)
 	// MaxConns limits the connections of short calls, for a way to the engine that has a process for each of them; 0: no
 	// limit. Streams have further ones: of logs, pulls, the ends of containers that are being stopped, and commands.
 	MaxConns int
@@ -71,6 +74,14 @@ func PingRemote(ctx context.Context, r Remote) (About, error) {
 	}
 	defer docker.Close()
 	return fetchAbout(ctx, docker, newLostHostError)
+}
+
+// Ping reports whether the engine answers, by the cheapest call that it has.
+func (e *Engine) Ping(ctx context.Context) error {
+	if _, err := e.docker.Ping(ctx, client.PingOptions{}); err != nil {
+		return e.newUnreachableError(err)
+	}
+	return nil
 }
 
 func newClient(host string) (*client.Client, error) {

@@ -130,6 +130,7 @@ func newFixture(o docker.Options, command func(args ...string) *exec.Cmd) func(t
 			ServeLocally:   "exec httpd -f -p 127.0.0.1:$PORT",
 			ReadsListeners: runtime.GOOS == "linux",
 			Dialer:         o.Dialer,
+			IsParallel:     o.Remote != nil, // they mostly wait
 			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string {
 				out, err := command("ps", "-aq", "--filter", "label=dstack.installation="+string(o.Installation),
 					"--filter", "label=dstack.attempt="+string(id)).Output()

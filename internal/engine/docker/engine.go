@@ -87,7 +87,11 @@ func (e *Engine) connect(ctx context.Context) (err error) {
 		e.streams = e.docker
 	} else {
 		if e.docker, err = newRemoteClient(*r, r.MaxConns, maxAnswer); err == nil {
-			e.streams, err = newRemoteClient(*r, 0, 0)
+			streams := *r
+			if r.DialStreams != nil {
+				streams.Dial = r.DialStreams
+			}
+			e.streams, err = newRemoteClient(streams, 0, 0)
 		}
 	}
 	if err != nil {

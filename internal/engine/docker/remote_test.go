@@ -54,6 +54,9 @@ func openHost(t *testing.T, num int) *sshHost {
 		t.Fatal(err)
 	}
 	h := &sshHost{num: num, folder: folder, dialer: &dial.Dialer{}}
+	if out, err := h.control("up").CombinedOutput(); err != nil { // it may run already
+		t.Fatalf("up: %v: %s", err, out)
+	}
 	h.ssh = sshclient.New(sshclient.Options{Login: dstack.SSHLogin{
 		Address: fmt.Sprintf("%s.%d:22", strings.TrimSpace(string(network)), 10+num), User: "root", PrivateKey: string(key),
 	}})
@@ -172,11 +175,11 @@ func TestPingRemote_EndlessAnswer(t *testing.T) {
 	}
 }
 
-// The cable is pulled while an attempt writes: calls fail soon with Unavailable, and after the cable is back, its log
+// The cable of a host that no other test uses is pulled while an attempt writes: calls fail soon with Unavailable, and after the cable is back, its log
 // continues without loss or repetition.
 func TestEngine_HostUnplugged(t *testing.T) {
 	t.Parallel()
-	h := openHost(t, 2)
+	h := openHost(t, 4)
 	h.ssh.SetBusy(true)
 	e := openEngine(t, docker.Options{
 		Installation: dstack.Installation("test-" + uuid.NewString()),

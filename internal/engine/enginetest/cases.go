@@ -3,6 +3,7 @@ package enginetest
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -75,7 +76,10 @@ func becomesReady(h *harness) {
 }
 
 func seesEnvironment(h *harness) {
-	h.t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-of-the-server")
+	// It stays, so that engines may be tested beside each other. No test reads it.
+	if err := os.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-of-the-server"); err != nil {
+		h.t.Fatal(err)
+	}
 	h.reopen() // the engine reads the server's environment when it opens
 	id := h.startAttempt(h.newSpec("env", func(spec *dstack.AttemptSpec) {
 		maps.Copy(spec.Env, map[string]string{"SPACED": "a b  c", "QUOTED": `"$HOME"'`, "EMPTY": ""})

@@ -47,6 +47,8 @@ type Fixture struct {
 	RemoveVolume func(t *testing.T, name string)
 	// Dialer reaches the endpoints of attempts; nil: directly.
 	Dialer *dial.Dialer
+	// IsParallel says that the cases run beside each other.
+	IsParallel bool
 	// KillKeeper kills the keeper of an attempt; nil: the engine has no keepers.
 	KillKeeper func(t *testing.T, id dstack.AttemptID)
 }
@@ -88,6 +90,9 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 	for _, c := range slices.Concat(contractCases, commandCases) {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t)
+			if f.IsParallel {
+				t.Parallel()
+			}
 			h := &harness{t: t, f: f, Engine: f.Open(t)}
 			t.Cleanup(h.cleanUp)
 			c.run(h)

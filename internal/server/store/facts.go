@@ -28,7 +28,7 @@ func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFac
 		if err != nil {
 			return err
 		}
-		if seen.Instances, err = findUnsettled(ctx, tx, id); err != nil {
+		if seen.Instances, err = findUnsettled(ctx, tx, id, countLive(seen.Replicas) > seen.DesiredReplicas); err != nil {
 			return err
 		}
 		seen.Load, err = s.loadOf(ctx, tx, seen.Run)
@@ -38,12 +38,21 @@ func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFac
 	return seen, err
 }
 
+func countLive(rs []dstack.Replica) (n int) {
+	for i := range rs {
+		if !rs[i].Status.IsFinished() {
+			n++
+		}
+	}
+	return n
+}
+
 // findUnsettled returns the instances of a run's replicas that are away, draining or not
-// listed: usually none.
-func findUnsettled(ctx context.Context, tx bun.Tx, run dstack.RunID) (map[dstack.InstanceID]dstack.Instance, error) {
+// listed: usually none. With all, it returns the others, too.
+func findUnsettled(ctx context.Context, tx bun.Tx, run dstack.RunID, all bool) (map[dstack.InstanceID]dstack.Instance, error) {
 	var ids []string
-	err := tx.NewRaw(`SELECT id FROM instances WHERE live AND (status = ? OR draining OR unlisted_since > 0)
-		AND id IN (SELECT instance_id FROM replicas WHERE live AND run_id = ?)`, string(dstack.InstanceAway), string(run)).Scan(ctx, &ids)
+	err := tx.NewRaw(`SELECT id FROM instances WHERE live AND (? OR status = ? OR draining OR unlisted_since > 0)
+		AND id IN (SELECT instance_id FROM replicas WHERE live AND run_id = ?)`, all, string(dstack.InstanceAway), string(run)).Scan(ctx, &ids)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
@@ -77,14 +78,22 @@ func TestPlacement_CreatesTheInstanceOnce(t *testing.T) {
 		h.noError(err)
 		held := map[dstack.InstanceID]dstack.Allocation{"local-box": {
 			CPUs: 2, GPUs: map[string]string{"GPU-a": "a replica 0"}, Ports: map[int]string{8000: "a replica 0"},
+			Runs: []dstack.RunShare{
+				{Run: run.ID, Template: 1, Replicas: 1, Holder: "a", HasSizes: true},
+				{Run: b.Run, Template: 1, Replicas: 1, Holder: "b", HasSizes: true},
+			},
 		}}
-		if diff := cmp.Diff(held, used); diff != "" {
+		inOrder := cmpopts.SortSlices(func(a, b dstack.RunShare) bool { return a.Run < b.Run })
+		if diff := cmp.Diff(held, used, inOrder); diff != "" {
 			t.Error(diff)
 		}
 		used, err = h.s.Allocations(t.Context(), "another project")
 		h.noError(err)
 		held["local-box"].GPUs["GPU-a"], held["local-box"].Ports[8000] = "a run of another project", "a run of another project"
-		if diff := cmp.Diff(held, used); diff != "" {
+		for i := range held["local-box"].Runs {
+			held["local-box"].Runs[i].Holder = "a run of another project"
+		}
+		if diff := cmp.Diff(held, used, inOrder); diff != "" {
 			t.Error(diff)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
 	"dstack/internal/spec"
@@ -339,8 +340,12 @@ func buildInstanceType(o dstack.Offer) api.InstanceType {
 // (24GB), 100.0GB (disk).
 func describeHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%dxCPU, %.0fGB", hw.CPUs, float64(hw.MemoryMiB)/1024)}
-	if n := len(hw.GPUs); n > 0 {
-		parts = append(parts, fmt.Sprintf("%dx%s (%.0fGB)", n, hw.GPUs[0].Name, float64(hw.GPUs[0].MemoryMiB)/1024))
+	if len(hw.GPUs) > 0 {
+		names := make([]string, len(hw.GPUs))
+		for i, g := range hw.GPUs {
+			names[i] = fmt.Sprintf("%s (%.0fGB)", g.Name, float64(g.MemoryMiB)/1024)
+		}
+		parts = append(parts, human.CountEach(names, "x"))
 	}
 	return strings.Join(append(parts, fmt.Sprintf("%.1fGB (disk)", float64(hw.DiskMiB)/1024)), ", ")
 }
