@@ -21,6 +21,7 @@ const (
 	saveTimeout      = 10 * time.Second
 	minCheckInterval = time.Second
 	maxPauseWait     = 5 * time.Second // how long the check of an applied host waits for a pause between logins
+	maxClockSkew     = 10 * time.Minute // between servers that share a database
 )
 
 // beginCheck reports whether the host is to be checked now, and if so, marks the check as
@@ -36,7 +37,7 @@ func (l *link) beginCheck(now time.Time) bool {
 	isBroken := state.Err != nil || !state.SilentSince.IsZero()
 	isRefused := check.Status == dstack.HostFailed && (check.Step == dstack.HostStepLogin || check.Step == dstack.HostStepHostKey)
 	switch {
-	case !now.Before(check.NextAt):
+	case !now.Before(check.NextAt), check.CheckedAt.Sub(now) > maxClockSkew: // the clock was set back since
 	case l.isUntried && !(isRefused && check.AppliedAt.Equal(l.host.AppliedAt)):
 	case check.Status == dstack.HostReady && (isBroken || l.isSuspect):
 	case check.Status == dstack.HostUnreachable && check.Step == dstack.HostStepConnect && state.IsConnected && !isBroken:

@@ -447,6 +447,23 @@ func TestBackend_AHostIsTheServersOwnMachine(t *testing.T) {
 	hosts.waitForStatus(t, "other", dstack.HostReady)
 }
 
+// A host that failed is checked again although the clock was set back by an hour after its check.
+func TestBackend_TheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	later := now.Add(time.Hour)
+	l := &link{b: &Backend{}, host: dstack.Host{Check: dstack.HostCheck{Status: dstack.HostFailed, CheckedAt: later, NextAt: later.Add(time.Minute)}}}
+	l.client = (&Backend{}).newClient(l.host, nil)
+	if !l.beginCheck(now) {
+		t.Error("it waits for an hour")
+	}
+	other := now.Add(5 * time.Minute) // by the clock of another server
+	l.isChecking, l.begunAt, l.host.Check = false, time.Time{}, dstack.HostCheck{Status: dstack.HostFailed, CheckedAt: other, NextAt: other.Add(time.Minute)}
+	if l.beginCheck(now) {
+		t.Error("it is checked again and again beside another server")
+	}
+}
+
 func TestBackend_HostsBehindAJumpHostShareItsConnection(t *testing.T) {
 	t.Parallel()
 	jump, jumpLogin := newFakeHost(t)
