@@ -124,8 +124,8 @@ var faults = []fault{
 	{"runs of other projects are named", "placement/allocation.go", "if g.Project == viewer {", "if true {"},
 	{"memory is never exceeded", "placement/allocation.go", "claim.MemoryMiB > 0 && total", "false && total"},
 	{"a replica is never blocked", "placement/placement.go", "outdated)).Suitable() > 0", "outdated)).Suitable() > 99"},
-	{"a taken GPU is given again", "placement/gpu.go", "; !held {", "; !held || true {"},
-	{"a taken port is given again", "placement/placement.go", "; held {", "; held && false {"},
+	{"a taken GPU is given again", "placement/gpu.go", "return found\n", "return found && false\n"},
+	{"a taken port is given again", "placement/sizes.go", "return o.Engine.SharesPorts && held.Ports", "return false && held.Ports"},
 
 	// Routes and load.
 	{"a closed port is a target", "route/availability.go", "!r.Report.Ready ||", "false ||"},

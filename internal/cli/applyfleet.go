@@ -28,6 +28,7 @@ type applyFleetCommand struct {
 	flags   *applyFlags
 	file    sourceFile
 	fleet   *spec.Fleet
+	notes   spec.Problems
 	client  *api.Client
 	project string
 }
@@ -68,7 +69,8 @@ func (a *app) readFleet(file sourceFile, flags *applyFlags) (*applyFleetCommand,
 	if len(problems) > 0 {
 		return nil, problemsError(problems)
 	}
-	return &applyFleetCommand{app: a, flags: flags, file: file, fleet: fleet}, nil
+	notes := spec.Locate(file.name, file.text, append(fleet.FindNotes(spec.WrittenFields(file.text)), spec.FindDialect(file.text).Notes()...))
+	return &applyFleetCommand{app: a, flags: flags, file: file, fleet: fleet, notes: notes}, nil
 }
 
 func (f *applyFleetCommand) run(ctx context.Context) error {
@@ -161,6 +163,10 @@ func (f *applyFleetCommand) printPlan(preview api.FleetPreview) {
 	}
 	t.writeTo(f.err)
 	f.printInfo("")
+	if len(f.notes) > 0 {
+		f.printNotes(f.notes)
+		f.printInfo("")
+	}
 }
 
 // followChecks shows what the check of each host finds, until all are checked.

@@ -173,14 +173,16 @@ func (v *applyVolumeCommand) waitUntilActive(ctx context.Context, client *api.Cl
 	defer cancel()
 	latest := volume
 	describe := func() string { return fmt.Sprintf("volume %s: %s", volume.Name, describeVolume(volume)) }
-	err := v.withProgress(describe, func() (err error) {
+	err := v.withProgress(describe, func() error {
 		for latest.State == dstack.VolumeSubmitted || latest.State == dstack.VolumeProvisioning {
 			if err := loop.Sleep(limited, volumePoll); err != nil {
 				return err
 			}
-			if latest, err = client.Volume(limited, project, volume.Name); err != nil {
-				return err
+			next, err := client.Volume(limited, project, volume.Name)
+			if err != nil {
+				return err // with what was seen last
 			}
+			latest = next
 		}
 		return nil
 	})

@@ -149,6 +149,21 @@ func TestApplyFleet_FollowsChecks(t *testing.T) {
 	}
 }
 
+// What is written for rented machines has no effect, and is not silently ignored.
+func TestApplyFleet_RentedFields(t *testing.T) {
+	f := newFleetServer(t, api.HostStatusIdle)
+	u := newTestUser(t, f)
+	u.env["MODE"] = "fast"
+	u.writeFile("fleet.dstack.yml", fleetFile+"regions: [eu]\nmax_price: null\n")
+	u.writeFile("key", newTestKey(t, ""))
+	note := "note: `regions` has no effect with `ssh_config`: it is about rented machines; remove it, or set it in the service"
+	u.run("apply", "-f", "fleet.dstack.yml", "-y").check(t, ExitDone, nil, []string{"fleet.dstack.yml:11:1: " + note})
+	result := u.run("validate", "fleet.dstack.yml")
+	if all := result.out + result.err; !strings.Contains(all, note) || strings.Contains(all, "max_price") {
+		t.Error(all)
+	}
+}
+
 func TestApplyFleet_Ready(t *testing.T) {
 	f := newFleetServer(t, api.HostStatusIdle)
 	u := newTestUser(t, f)

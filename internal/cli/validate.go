@@ -126,8 +126,12 @@ func (a *app) checkFile(name string) fileResult {
 // meant otherwise.
 func findNotes(source sourceFile, c spec.Configuration) spec.Problems {
 	notes := c.Unsupported()
-	if service, ok := c.(*spec.Service); ok {
-		notes = append(notes, service.FindNotes()...)
+	switch c := c.(type) {
+	case *spec.Service:
+		notes = append(notes, c.FindNotes()...)
+	case *spec.Fleet:
+		notes = append(notes, c.FindNotes(spec.WrittenFields(source.text))...)
+	case *spec.Volume, *spec.Gateway:
 	}
 	notes = append(notes, spec.FindDialect(source.text).Notes()...)
 	return spec.Locate(source.name, source.text, notes)

@@ -122,6 +122,9 @@ func checkFile(name string, text []byte) error {
 	}
 	problems := append(c.Unsupported(), spec.FindBadReferences(name, text)...)
 	problems = append(problems, spec.FindDialect(text).Notes()...)
+	if f, ok := c.(*spec.Fleet); ok {
+		problems = append(problems, f.FindNotes(spec.WrittenFields(text))...)
+	}
 	if s, ok := c.(*spec.Service); ok {
 		none := func(string) (string, bool) { return "", false }
 		problems = append(problems, s.FindNotes()...)

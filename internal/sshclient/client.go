@@ -85,9 +85,19 @@ func (c *Client) Bulk() *Client {
 	if c.isBulk {
 		return c
 	}
+	bulk, mustBeBusy := c.shareBulk()
+	if mustBeBusy {
+		bulk.SetBusy(true)
+	}
+	return bulk
+}
+
+// shareBulk returns the client for bulk data. It reports whether it is a new one, and the host has replicas.
+func (c *Client) shareBulk() (bulk *Client, mustBeBusy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.bulk == nil {
+		mustBeBusy = c.isBusy
 		o := c.options
 		o.Limits, o.Login.HostKey = c.limits, c.hostKey
 		o.Pin = c.pinForBulk
@@ -100,7 +110,7 @@ func (c *Client) Bulk() *Client {
 			c.bulk.isClosed = true
 		}
 	}
-	return c.bulk
+	return c.bulk, mustBeBusy
 }
 
 // pinForBulk pins the key that the connection for bulk data has seen first.
@@ -119,10 +129,13 @@ func (c *Client) pinForBulk(ctx context.Context, hostKey string) error {
 // SetBusy sets whether the host has replicas: silence is then noticed within 8 seconds, otherwise within 15.
 func (c *Client) SetBusy(busy bool) {
 	c.mu.Lock()
-	isChanged := c.isBusy != busy
+	isChanged, bulk := c.isBusy != busy, c.bulk
 	c.isBusy = busy
 	c.wakeLinks()
 	c.mu.Unlock()
+	if bulk != nil {
+		bulk.SetBusy(busy)
+	}
 	if jump := c.options.Jump; isChanged && jump != nil {
 		jump.addDependents(busy)
 	}

@@ -79,10 +79,16 @@ func TestRule6_BusyInterval(t *testing.T) {
 		}
 	}
 	check("new", false, false, false)
+	if c.Bulk().keepAliveInterval() != c.times.idleInterval {
+		t.Error("bulk is busy")
+	}
 	c.SetBusy(true)
 	c.SetBusy(true)
 	other.SetBusy(true)
 	check("both busy", true, true, true)
+	if c.Bulk().keepAliveInterval() != c.times.busyInterval || other.Bulk().keepAliveInterval() != c.times.busyInterval {
+		t.Error("bulk is not busy")
+	}
 	c.SetBusy(false)
 	check("one busy", false, true, true)
 	_ = other.Close()

@@ -271,6 +271,28 @@ func TestBackend_AnAppliedHostIsCheckedAtOnce(t *testing.T) {
 	}
 }
 
+// A host that answers again is ready at the first check after it was applied, also during the pause after the last try.
+func TestBackend_AnAppliedHostIsTriedAfterThePause(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	h.stop()
+	open(t, hosts)
+	hosts.waitForStatus(t, "a", dstack.HostFailed)
+	h.start()
+	applied := time.Now()
+	hosts.change("a", func(h *dstack.Host) { h.AppliedAt, h.Check.NextAt = applied, time.Time{} })
+	var first dstack.HostCheck
+	eventually(t, "checked after it was applied", func() bool {
+		first = hosts.get("a").Check
+		return first.AppliedAt.Equal(applied)
+	})
+	if first.Status != dstack.HostReady {
+		t.Errorf("the first check found %s: %s", first.Status, first.Message)
+	}
+}
+
 func TestBackend_AHostGoesAwayAndComesBack(t *testing.T) {
 	t.Parallel()
 	h, login := newFakeHost(t)

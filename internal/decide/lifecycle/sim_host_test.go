@@ -21,7 +21,7 @@ func (w *world) silenceHost(m *machine, n int) {
 // room; no run fails; and what is left on a host that comes back is stopped before anything
 // starts there (checkStart).
 func TestSim_HostsGoAwayAndComeBack(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 25, func(t *rapid.T) {
 		w := emptyWorld(t)
 		w.faults = false
 		gpus := rapid.IntRange(0, 1).Draw(t, "GPUs each")
@@ -70,7 +70,7 @@ func TestSim_HostsGoAwayAndComeBack(t *testing.T) {
 // replicas again within 15 seconds and the time that a start takes, and at most the requests
 // of the first seconds fail. The host comes back without its replica.
 func TestSim_ALostReplicaIsReplaced(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 10, func(t *rapid.T) {
 		w := emptyWorld(t)
 		w.faults = false
 		for range 3 {
@@ -109,7 +109,7 @@ func TestSim_ALostReplicaIsReplaced(t *testing.T) {
 // Where no other machine suits, the replica stays, its run does not fail, and it serves
 // again when its host answers.
 func TestSim_ALostReplicaWithoutRoomElsewhereComesBack(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 8, func(t *rapid.T) {
 		w := emptyWorld(t)
 		w.faults = false
 		m := w.addHost(1, 0)
@@ -140,7 +140,7 @@ func TestSim_ALostReplicaWithoutRoomElsewhereComesBack(t *testing.T) {
 // A host that drains loses its replicas without a failed request, where there is room; where
 // there is none, they stay.
 func TestSim_ADrainingHostLosesItsReplicas(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 15, func(t *rapid.T) {
 		w := emptyWorld(t)
 		w.faults = false
 		hasRoom := rapid.Bool().Draw(t, "has room")
@@ -179,7 +179,7 @@ func TestSim_ADrainingHostLosesItsReplicas(t *testing.T) {
 // A run is stopped while its host is away, and another has been placed there meanwhile: on
 // the host that comes back nothing starts before what the first left has ended (checkStart).
 func TestSim_WhatIsLeftOnAHostEndsBeforeAnythingStarts(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 20, func(t *rapid.T) {
 		w := emptyWorld(t)
 		w.faults = false
 		m := w.addHost(2, 0)

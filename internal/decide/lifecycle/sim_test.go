@@ -111,7 +111,7 @@ func (w *world) hasConverged() bool {
 // changes it, scales it and causes faults at random. `make sim` runs this test
 // for a long time.
 func TestSim_ConvergesAndCleansUp(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 50, func(t *rapid.T) {
 		w := newWorld(t)
 		conf := &w.run.Spec.Configuration
 		conf.TerminationIdleTime = new(rapid.SampledFrom([]spec.Seconds{0, 30, 300}).Draw(t, "idle time"))
@@ -158,7 +158,7 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 // A run that can never become ready fails within a limited time, with a reason,
 // and leaves nothing behind.
 func TestSim_BrokenIsGivenUp(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 50, func(t *rapid.T) {
 		w := newWorld(t)
 		rs := w.drawSpec(true)
 		if rs.Configuration.Groups == nil {
@@ -183,7 +183,7 @@ func TestSim_BrokenIsGivenUp(t *testing.T) {
 // Without faults, no change lowers the number of serving replicas or fails a
 // request: good revisions are rolled out, broken revisions are rolled back.
 func TestSim_UpdatesLowerNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 25, func(t *rapid.T) {
 		w := emptyWorld(t)
 		w.faults = false
 		long, most := 300, 8
@@ -231,7 +231,7 @@ func TestSim_UpdatesLowerNothing(t *testing.T) {
 // request, and ends no replica of another group. Good updates are rolled out, broken ones are
 // rolled back, and groups are added, removed and renamed.
 func TestSim_UpdatesOfOneGroupLeaveTheOthersAlone(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	simulate(t, 40, func(t *rapid.T) {
 		w := emptyWorld(t)
 		w.faults = false
 		w.addOwned(24, 0, false)

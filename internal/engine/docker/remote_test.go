@@ -61,7 +61,7 @@ func openHost(t *testing.T, num int) *sshHost {
 		Address: fmt.Sprintf("%s.%d:22", strings.TrimSpace(string(network)), 10+num), User: "root", PrivateKey: string(key),
 	}})
 	t.Cleanup(func() { _ = h.ssh.Close() })
-	h.dialer.AddHost("host", func(ctx context.Context, address string) (net.Conn, error) { return h.ssh.Dial(ctx, "tcp", address) })
+	h.dialer.AddHost("host", func(ctx context.Context, address string) (net.Conn, error) { return h.ssh.DialNow(ctx, address) })
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Skip("needs docker: busybox is not installed")
@@ -82,6 +82,10 @@ func (h *sshHost) dialSocket(ctx context.Context) (net.Conn, error) {
 
 func (h *sshHost) dialStdio(ctx context.Context) (net.Conn, error) {
 	return h.ssh.Pipe(ctx, "docker system dial-stdio")
+}
+
+func (h *sshHost) dialStreams(ctx context.Context) (net.Conn, error) {
+	return h.ssh.Bulk().Dial(ctx, "unix", "/var/run/docker.sock")
 }
 
 // dockerCommand returns a command of the docker program on the host.
@@ -109,7 +113,7 @@ func TestEngine_OnHost(t *testing.T) {
 	t.Parallel()
 	h := openHost(t, 1)
 	enginetest.Run(t, newFixture(docker.Options{
-		Remote: &docker.Remote{HostID: "host", Dial: h.dialSocket}, Dialer: h.dialer,
+		Remote: &docker.Remote{HostID: "host", Dial: h.dialSocket, DialStreams: h.dialStreams}, Dialer: h.dialer,
 	}, h.dockerCommand))
 }
 
@@ -183,7 +187,7 @@ func TestEngine_HostUnplugged(t *testing.T) {
 	h.ssh.SetBusy(true)
 	e := openEngine(t, docker.Options{
 		Installation: dstack.Installation("test-" + uuid.NewString()),
-		Remote:       &docker.Remote{HostID: "host", Dial: h.dialSocket}, Dialer: h.dialer,
+		Remote:       &docker.Remote{HostID: "host", Dial: h.dialSocket, DialStreams: h.dialStreams}, Dialer: h.dialer,
 	})
 	t.Cleanup(func() { _ = e.Close() })
 	t.Cleanup(func() { h.unplug(t, false) })

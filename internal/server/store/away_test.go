@@ -65,11 +65,15 @@ func TestInstanceStep_AwayAndDraining(t *testing.T) {
 		if away, err = h.s.AwayInstances(h.ctx()); err != nil || len(away) > 0 || !seen.Instances["local-box"].IsDraining {
 			t.Errorf("away: %v, %v, the run sees %+v", away, err, seen.Instances)
 		}
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive}, t0.Add(sec(200)))
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1}, t0.Add(sec(200)))
 		save(lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0.Add(sec(201))}, false, t0.Add(sec(201)))
 		wantDue("not draining any more", t0.Add(sec(201)))
 		if seen, err = h.s.RunFacts(h.ctx(), run.ID); err != nil || len(seen.Instances) > 0 {
 			t.Errorf("the run sees %+v, %v", seen.Instances, err)
+		}
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive}, t0.Add(sec(300)))
+		if seen, err = h.s.RunFacts(h.ctx(), run.ID); err != nil || seen.Instances["local-box"].Status != dstack.InstanceUp {
+			t.Errorf("a run with more replicas than desired sees %+v, %v", seen.Instances, err)
 		}
 	})
 }
