@@ -74,7 +74,7 @@ func (l *link) openQuickly(ctx context.Context, kind string, payload []byte) (ss
 	defer cancel(nil)
 	l.tasks.start(func() { l.watchSilence(ctx, cancel) })
 	channel, requests, err := l.open(ctx, kind, payload)
-	if err != nil && context.Cause(ctx) == errSilent {
+	if err != nil && errors.Is(context.Cause(ctx), errSilent) {
 		err = l.silence()
 	}
 	return channel, requests, err
