@@ -29,6 +29,7 @@ func TestDialNow_DeadMachine(t *testing.T) {
 	login.Address = p.address
 	c := newTestClient(t, Options{Login: login})
 	c.times.idleInterval, c.times.answer, c.times.quick, c.times.overdue = time.Minute, 3*time.Second, 600*time.Millisecond, 200*time.Millisecond
+	c.times.handshake = 3 * time.Second // what is lost of a login while the cut is healed does not come again
 	run(t, c)
 	echo := startEcho(t, "tcp", "127.0.0.1:0")
 	conn, err := c.DialNow(t.Context(), echo)
