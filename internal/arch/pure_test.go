@@ -30,6 +30,7 @@ var pureImports = []string{
 	"strconv",
 	"strings",
 	"time",
+	"unicode",
 }
 
 // impureNames are the identifiers of pureImports that a pure package may not use.

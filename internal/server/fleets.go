@@ -21,8 +21,11 @@ import (
 // localFleet is the name under which later clients see the server's own machine.
 const localFleet = "default"
 
-// maxFleetVariable is how long a variable of a fleet may be, in bytes. No process starts with much longer ones.
-const maxFleetVariable = 64 << 10
+// Bounds of a fleet in bytes. Every host has its own copy of the variables and keys, which each server reads every second.
+const (
+	maxFleetEnv      = 64 << 10 // the names and values of all variables
+	maxFleetKeyBytes = 64 << 10 // the private keys of one login
+)
 
 // removeInterval is the time between two looks for hosts that have left.
 const removeInterval = 2 * time.Second
@@ -174,13 +177,15 @@ func (s *Server) buildFleet(c *apiCall, in spec.Fleet) (dstack.Fleet, error) {
 	if f.Name == localFleet {
 		return refuse("a fleet cannot be called "+localFleet, "later clients see the server's own machine under this name; choose another one")
 	}
-	env := map[string]string{}
+	env, size := map[string]string{}, 0
 	for _, v := range in.Env {
 		if v.Open {
 			return refuse("this environment variable has no value: "+v.Name, "set it in the environment of dstack apply, or with -e NAME=VALUE")
 		}
-		if env[v.Name] = v.Value; len(v.Value) > maxFleetVariable {
-			return refuse(fmt.Sprintf("the variable %s is larger than %s", v.Name, human.Bytes(maxFleetVariable)), "put long values into a file, and mount or upload it")
+		env[v.Name] = v.Value
+		if size += len(v.Name) + len(v.Value); size > maxFleetEnv {
+			return refuse(fmt.Sprintf("the variables of the fleet are larger than %s in all, with %s", human.Bytes(maxFleetEnv), v.Name),
+				"put long values into a file, and mount or upload it")
 		}
 	}
 	for _, login := range in.SSH.Logins() {
@@ -189,6 +194,10 @@ func (s *Server) buildFleet(c *apiCall, in spec.Fleet) (dstack.Fleet, error) {
 		}
 		if login.Jump != nil && login.Jump.User == "" {
 			return refuse("No ssh user specified for jump host "+login.Jump.Name, "write user: below proxy_jump:")
+		}
+		if len(login.Key.Private()) > maxFleetKeyBytes || login.Jump != nil && len(login.Jump.Key.Private()) > maxFleetKeyBytes {
+			return refuse(fmt.Sprintf("the private key of host %s is larger than %s", login.Name, human.Bytes(maxFleetKeyBytes)),
+				"give a file that ssh-keygen wrote, such as ~/.ssh/id_ed25519")
 		}
 		f.Hosts = append(f.Hosts, buildHost(login, env))
 	}

@@ -182,6 +182,15 @@ func TestFleets_BadInput(t *testing.T) {
 			t.Errorf("%s: %d %s", part, a.status, a.text)
 		}
 	}
+	long := strings.Repeat("x", 40<<10)
+	large := strings.Replace(newFleetText(`["a"]`), `"MODE": "env-canary"`, `"A": "`+long+`", "B": "`+long+`"`, 1)
+	if a := h.callAs(h.admin, api.PathFleetApply, `{"configuration": `+large+`}`); a.status != 400 || !strings.Contains(a.text, "larger than 64KB in all, with B") {
+		t.Errorf("many variables: %d %.300s", a.status, a.text)
+	}
+	large = strings.Replace(newFleetText(`["a"]`), fleetKey, long+long, 1)
+	if a := h.callAs(h.admin, api.PathFleetApply, `{"configuration": `+large+`}`); a.status != 400 || !strings.Contains(a.text, "the private key of host a is larger than 64KB") {
+		t.Errorf("a large key: %d %.300s", a.status, a.text)
+	}
 	if fleets, err := h.store.ListHosts(t.Context()); len(fleets) != 0 || err != nil {
 		t.Errorf("%+v, %v", fleets, err)
 	}

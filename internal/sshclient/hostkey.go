@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -94,15 +95,30 @@ func (r hostKeyRules) refuse(key ssh.PublicKey) error {
 			"itself, and write the new fingerprint as host_key of the host", nil)
 }
 
+// listOffered lists the algorithms that a server offers, within the bounds of a message. Before its host key is known,
+// anything may be the server.
+func listOffered(names []string) string {
+	for i, name := range names {
+		if !isPrintable(name) {
+			names[i] = strconv.Quote(name)
+		}
+	}
+	return cutText(strings.Join(names, ", "))
+}
+
+func isPrintable(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c > '~' })
+}
+
 // refuseTypes returns the error for a server that has no key of the types that were asked for.
 func (r hostKeyRules) refuseTypes(offered []string) error {
 	if r.pinned == nil || len(r.fingerprints) > 0 {
 		return hostKeyError(fmt.Sprintf("%s has no host key that dstack accepts: it offers %s", r.address,
-			strings.Join(offered, ", ")), "let sshd there have an ed25519 key: ssh-keygen -A", nil)
+			listOffered(offered)), "let sshd there have an ed25519 key: ssh-keygen -A", nil)
 	}
 	return hostKeyError(fmt.Sprintf("%s has no host key of the pinned type %s any more: it offers %s. Either the machine was "+
 		"set up again, or something pretends to be it. dstack does not log in.", r.address, r.pinned.Type(),
-		strings.Join(offered, ", ")), "if the keys were changed on purpose, give the fingerprint of the new one in the "+
+		listOffered(offered)), "if the keys were changed on purpose, give the fingerprint of the new one in the "+
 		"fleet's configuration", nil)
 }
 

@@ -163,3 +163,11 @@ func TestHostKeyAlgorithms(t *testing.T) {
 		}
 	}
 }
+
+// Whatever answers at an address may offer algorithms with any names, up to 256 KiB of them.
+func TestListOffered(t *testing.T) {
+	got := listOffered([]string{"rsa-sha2-512", "\x1b[2Jevil\n", strings.Repeat("x", 100_000)})
+	if !strings.HasPrefix(got, `rsa-sha2-512, "\x1b[2Jevil\n", xxx`) || len(got) > 310 {
+		t.Errorf("%d bytes: %.100s", len(got), got)
+	}
+}

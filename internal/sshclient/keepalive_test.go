@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -180,8 +182,9 @@ func TestOpenSSH_Rule19_LossIsNoEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	result := make(chan error, 1)
-	go func() { _, err := c.Run(t.Context(), "sleep 5", nil); result <- err }()
-	eventually(t, "the command runs", func() bool { return c.State().Channels == 3 })
+	started := filepath.Join(s.dir, "started")
+	go func() { _, err := c.Run(t.Context(), "touch "+started+"; sleep 100", nil); result <- err }()
+	eventually(t, "the command runs", func() bool { _, err := os.Stat(started); return err == nil })
 	p.heal() // closes the connections
 	for _, conn := range []net.Conn{conn, pipe} {
 		_, err := conn.Read(make([]byte, 1))

@@ -14,6 +14,10 @@ import (
 // maxKeys is how many private keys a login may have: sshd ends a login after six tries (MaxAuthTries).
 const maxKeys = 5
 
+// MaxKeyBytes is how long the private keys of a login may be together. The largest common ones, of RSA with 16384 bits, have
+// 13 KB.
+const MaxKeyBytes = 64 << 10
+
 // ErrPassphrase is in the chain of the errors for private keys that need a passphrase, or another one.
 var ErrPassphrase = errors.New("a passphrase is needed")
 
@@ -110,6 +114,9 @@ func isSecurityKey(block *pem.Block) bool {
 
 // parseKeys reads the private keys of a login: PEM blocks one after the other.
 func parseKeys(text string) ([]ssh.Signer, error) {
+	if len(text) > MaxKeyBytes {
+		return nil, keyError("the private key is too large", "give a file that ssh-keygen wrote, such as ~/.ssh/id_ed25519", nil)
+	}
 	var signers []ssh.Signer
 	rest := []byte(text)
 	for len(bytes.TrimSpace(rest)) > 0 || len(signers) == 0 {
@@ -124,10 +131,9 @@ func parseKeys(text string) ([]ssh.Signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		signers, rest = append(signers, signer), after
-	}
-	if len(signers) > maxKeys {
-		return nil, keyError("there are more than five private keys", "give the one that the host accepts", nil)
+		if signers, rest = append(signers, signer), after; len(signers) > maxKeys {
+			return nil, keyError("there are more than five private keys", "give the one that the host accepts", nil)
+		}
 	}
 	return signers, nil
 }

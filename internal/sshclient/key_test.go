@@ -155,3 +155,15 @@ func securityKeyBlock(public ssh.PublicKey) string {
 	}{"none", "none", "", 1, string(blob), string(secret)})...)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: data}))
 }
+
+// Reading a file that is no key, or has very many, costs nothing.
+func TestParseKeys_Bounds(t *testing.T) {
+	private, _ := newKey(t)
+	many := strings.Repeat(private, MaxKeyBytes/len(private))
+	if _, err := parseKeys(many); err == nil || !strings.Contains(err.Error(), "more than five private keys") {
+		t.Errorf("%v", err)
+	}
+	if _, err := parseKeys(many + private); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("%v", err)
+	}
+}

@@ -171,7 +171,7 @@ func (h *handshake) explain(err error) error {
 		return h.rules.refuseTypes(mismatch.RequestedAlgorithms)
 	case isMismatch:
 		return stepFailure(dstack.Unsupported, dstack.HostStepConnect, err, fmt.Sprintf("%s and dstack have no secure "+
-			"algorithm in common: %s offers %q", name, mismatch.What, mismatch.RequestedAlgorithms), "update OpenSSH there")
+			"algorithm in common: %s offers %s", name, mismatch.What, listOffered(mismatch.RequestedAlgorithms)), "update OpenSSH there")
 	case isNetErr && netErr.Timeout():
 		return stepFailure(dstack.Unavailable, dstack.HostStepConnect, err, fmt.Sprintf("%s accepts connections, but the "+
 			"login did not end within %s", name, h.client.times.handshake), "check that an SSH server listens there, and its load")

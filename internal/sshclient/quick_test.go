@@ -28,7 +28,8 @@ func TestDialNow_DeadMachine(t *testing.T) {
 	login := s.login()
 	login.Address = p.address
 	c := newTestClient(t, Options{Login: login})
-	c.times.idleInterval, c.times.answer, c.times.quick, c.times.overdue = time.Minute, 2*time.Second, 600*time.Millisecond, 200*time.Millisecond
+	c.times.idleInterval, c.times.answer, c.times.quick, c.times.overdue = time.Minute, 3*time.Second, 600*time.Millisecond, 200*time.Millisecond
+	run(t, c)
 	echo := startEcho(t, "tcp", "127.0.0.1:0")
 	conn, err := c.DialNow(t.Context(), echo)
 	if err != nil {
@@ -37,14 +38,14 @@ func TestDialNow_DeadMachine(t *testing.T) {
 	checkEcho(t, conn)
 	p.isCut.Store(true)
 	cut := time.Now()
-	expectQuickly(t, c, "the first after the cut", 300*time.Millisecond, 1500*time.Millisecond)
-	expectQuickly(t, c, "the next one", 0, 150*time.Millisecond)
+	expectQuickly(t, c, "the first after the cut", 300*time.Millisecond, 2500*time.Millisecond)
+	expectQuickly(t, c, "the next one", 0, 500*time.Millisecond)
 	if s := c.State(); !s.IsConnected || s.SilentSince.IsZero() {
 		t.Errorf("state %+v after %s", s, time.Since(cut))
 	}
 	eventually(t, "the connection is lost", func() bool { return !c.State().IsConnected })
 	for range 3 { // the login hangs
-		expectQuickly(t, c, "without a connection", 0, 150*time.Millisecond)
+		expectQuickly(t, c, "without a connection", 0, 500*time.Millisecond)
 	}
 	p.heal()
 	eventually(t, "a login went on", func() bool {
@@ -61,7 +62,7 @@ func TestDialNow_Login(t *testing.T) {
 	t.Parallel()
 	s := newFakeServer(t)
 	c := s.client(t)
-	c.times.quick = 500 * time.Millisecond
+	c.times.quick = 1500 * time.Millisecond
 	echo := startEcho(t, "tcp", "127.0.0.1:0")
 	s.set(faults{loginDelay: 50 * time.Millisecond})
 	for range 3 {
@@ -74,8 +75,8 @@ func TestDialNow_Login(t *testing.T) {
 		eventually(t, "the connection is lost", func() bool { return !c.State().IsConnected })
 	}
 	s.set(faults{isSilent: true})
-	expectQuickly(t, c, "a long login", 400*time.Millisecond, 1500*time.Millisecond)
-	expectQuickly(t, c, "the same login", 0, 200*time.Millisecond)
+	expectQuickly(t, c, "a long login", 1200*time.Millisecond, 4*time.Second)
+	expectQuickly(t, c, "the same login", 0, 700*time.Millisecond)
 }
 
 // A replica that does not answer says nothing about the machine.
@@ -85,6 +86,7 @@ func TestDialNow_SlowReplica(t *testing.T) {
 	s.set(faults{openDelay: 600 * time.Millisecond})
 	c := s.client(t)
 	c.times.idleInterval, c.times.quick, c.times.overdue = time.Minute, 300*time.Millisecond, 100*time.Millisecond
+	run(t, c)
 	conn, err := c.DialNow(t.Context(), startEcho(t, "tcp", "127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)

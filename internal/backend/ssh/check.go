@@ -11,6 +11,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/engine/docker"
 	"dstack/internal/inventory"
+	"dstack/internal/loop"
 	"dstack/internal/sshclient"
 )
 
@@ -19,6 +20,8 @@ const (
 	checkTimeout     = 2 * time.Minute  // of all others; the tools of GPU drivers may be slow
 	saveTimeout      = 10 * time.Second
 	minCheckInterval = time.Second
+	maxPauseWait     = 5 * time.Second // how long the check of an applied host waits for a pause between logins
+	maxClockSkew     = 10 * time.Minute // between servers that share a database
 )
 
 // beginCheck reports whether the host is to be checked now, and if so, marks the check as
@@ -34,7 +37,7 @@ func (l *link) beginCheck(now time.Time) bool {
 	isBroken := state.Err != nil || !state.SilentSince.IsZero()
 	isRefused := check.Status == dstack.HostFailed && (check.Step == dstack.HostStepLogin || check.Step == dstack.HostStepHostKey)
 	switch {
-	case !now.Before(check.NextAt):
+	case !now.Before(check.NextAt), check.CheckedAt.Sub(now) > maxClockSkew: // the clock was set back since
 	case l.isUntried && !(isRefused && check.AppliedAt.Equal(l.host.AppliedAt)):
 	case check.Status == dstack.HostReady && (isBroken || l.isSuspect):
 	case check.Status == dstack.HostUnreachable && check.Step == dstack.HostStepConnect && state.IsConnected && !isBroken:
@@ -80,6 +83,7 @@ type hostCheck struct {
 // run makes the steps of a check, until one fails. After the login, it waits for a slot if many
 // hosts are being checked; hosts that do not answer hold none.
 func (c *hostCheck) run(ctx context.Context) (r host.Result) {
+	c.awaitPause(ctx)
 	login, warning, failure := c.readLogin(ctx)
 	if failure != nil {
 		return host.Result{Failure: failure}
@@ -111,6 +115,17 @@ func (c *hostCheck) run(ctx context.Context) (r host.Result) {
 		r.Failure = host.FindMissing(c.host, r.Found)
 	}
 	return r
+}
+
+// awaitPause waits for the short pause after a host was not reached. Otherwise the check of a host that was mended and then
+// applied would find the failure from before. Checks of hosts that were not applied do not wait.
+func (c *hostCheck) awaitPause(ctx context.Context) {
+	if c.host.Check.AppliedAt.Equal(c.host.AppliedAt) {
+		return
+	}
+	if pause := time.Until(c.client.State().NextTry); pause > 0 && pause <= maxPauseWait {
+		_ = loop.Sleep(ctx, pause)
+	}
 }
 
 // readLogin runs the first command of a check.

@@ -271,6 +271,28 @@ func TestBackend_AnAppliedHostIsCheckedAtOnce(t *testing.T) {
 	}
 }
 
+// A host that answers again is ready at the first check after it was applied, also during the pause after the last try.
+func TestBackend_AnAppliedHostIsTriedAfterThePause(t *testing.T) {
+	t.Parallel()
+	h, login := newFakeHost(t)
+	hosts := &memoryHosts{}
+	hosts.add("a", login)
+	h.stop()
+	open(t, hosts)
+	hosts.waitForStatus(t, "a", dstack.HostFailed)
+	h.start()
+	applied := time.Now()
+	hosts.change("a", func(h *dstack.Host) { h.AppliedAt, h.Check.NextAt = applied, time.Time{} })
+	var first dstack.HostCheck
+	eventually(t, "checked after it was applied", func() bool {
+		first = hosts.get("a").Check
+		return first.AppliedAt.Equal(applied)
+	})
+	if first.Status != dstack.HostReady {
+		t.Errorf("the first check found %s: %s", first.Status, first.Message)
+	}
+}
+
 func TestBackend_AHostGoesAwayAndComesBack(t *testing.T) {
 	t.Parallel()
 	h, login := newFakeHost(t)
@@ -423,6 +445,23 @@ func TestBackend_AHostIsTheServersOwnMachine(t *testing.T) {
 		t.Errorf("its engine: %v", err)
 	}
 	hosts.waitForStatus(t, "other", dstack.HostReady)
+}
+
+// A host that failed is checked again although the clock was set back by an hour after its check.
+func TestBackend_TheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	later := now.Add(time.Hour)
+	l := &link{b: &Backend{}, host: dstack.Host{Check: dstack.HostCheck{Status: dstack.HostFailed, CheckedAt: later, NextAt: later.Add(time.Minute)}}}
+	l.client = (&Backend{}).newClient(l.host, nil)
+	if !l.beginCheck(now) {
+		t.Error("it waits for an hour")
+	}
+	other := now.Add(5 * time.Minute) // by the clock of another server
+	l.isChecking, l.begunAt, l.host.Check = false, time.Time{}, dstack.HostCheck{Status: dstack.HostFailed, CheckedAt: other, NextAt: other.Add(time.Minute)}
+	if l.beginCheck(now) {
+		t.Error("it is checked again and again beside another server")
+	}
 }
 
 func TestBackend_HostsBehindAJumpHostShareItsConnection(t *testing.T) {

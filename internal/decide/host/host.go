@@ -45,7 +45,7 @@ func Decide(h dstack.Host, r Result, now time.Time) dstack.HostCheck {
 		next.Status = failedStatus(h.Check, *r.Failure, next.Failures)
 		next.Step = r.Failure.Step
 		if next.Status != dstack.HostReady {
-			next.Message, next.Hint = r.Failure.Message, r.Failure.Hint
+			next.Message, next.Hint = limitMessage(r.Failure.Message), limitMessage(r.Failure.Hint)
 		}
 	}
 	next.Since = h.Check.Since
@@ -92,6 +92,7 @@ func retryDelay(f Failure, n int) time.Duration {
 // joinFacts returns what is known of a host: what the check found, and for the steps that it
 // did not reach, what earlier ones found.
 func joinFacts(before dstack.HostFacts, r Result) dstack.HostFacts {
+	r.Found = limitFacts(r.Found)
 	if r.Failure == nil {
 		return r.Found
 	}

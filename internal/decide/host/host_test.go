@@ -232,3 +232,17 @@ func TestFindOwnMachine(t *testing.T) {
 		}
 	}
 }
+
+// A host may say anything about itself, in any length.
+func TestDecide_Hostile(t *testing.T) {
+	long := "\x1b]0;evil\a\u202e\n" + strings.Repeat("é", 100_000)
+	for _, f := range []*host.Failure{nil, {Step: dstack.HostStepShell, Kind: dstack.Unsupported, Message: long, Hint: long}} {
+		got := host.Decide(dstack.Host{}, host.Result{Failure: f, Found: dstack.HostFacts{DockerVersion: long, DockerAPI: long, EngineID: long, MachineID: long,
+			System: long, DriverVersion: long, Warnings: []string{long}, Hardware: dstack.Hardware{CPUs: 1}}}, now)
+		all := got.Message + got.Hint + got.Found.DockerVersion + got.Found.DockerAPI + got.Found.EngineID + got.Found.MachineID + got.Found.System +
+			got.Found.DriverVersion + strings.Join(got.Found.Warnings, "")
+		if len(all) > 5000 || len(all) < 1000 || strings.ContainsAny(all, "\x1b\a\n\u202e") {
+			t.Errorf("%d bytes: %.100q", len(all), all)
+		}
+	}
+}

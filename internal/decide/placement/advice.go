@@ -3,6 +3,7 @@ package placement
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -30,7 +31,8 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 		return "write a `working_dir` relative to the folder that you apply from, or install Docker on the server's machine"
 	}
 	if need.OuterPath != "" && !hasContainers {
-		return fmt.Sprintf("write a path inside of the working directory for %s, or install Docker on the server's machine", need.OuterPath)
+		return fmt.Sprintf("write a path inside of the working directory for %s, such as %s, or install Docker on the server's machine",
+			need.OuterPath, path.Join(dstack.CodeFolder, need.OuterPath))
 	}
 	if lacksGPUs(need, offers) {
 		return "no machine of this server has a GPU: remove `gpu` from `resources`, or add a host that has one to a fleet"

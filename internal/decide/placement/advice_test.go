@@ -43,6 +43,8 @@ func TestAdvise(t *testing.T) {
 			"install Docker on the server's machine, or remove `image` to run plain processes"},
 		{"a working directory of a container without Docker", dstack.Requirements{IsGlobalAdmin: true, OuterDir: "/app"}, []dstack.Offer{laptop}, nil,
 			"write a `working_dir` relative to the folder that you apply from, or install Docker on the server's machine"},
+		{"a path of a container without Docker", dstack.Requirements{IsGlobalAdmin: true, OuterPath: "/data"}, []dstack.Offer{laptop}, nil,
+			"write a path inside of the working directory for /data, such as /workflow/data, or install Docker on the server's machine"},
 		{"more than the machine has: waiting cannot help", dstack.Requirements{Resources: cpus(64)}, []dstack.Offer{docker}, nil,
 			"to use laptop: write cpu: 4.."},
 		{"others hold the CPUs: waiting can help", dstack.Requirements{Resources: cpus(4)}, []dstack.Offer{docker},

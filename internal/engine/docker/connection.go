@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -67,7 +68,7 @@ func Ping(ctx context.Context, host string) (About, error) {
 // PingRemote returns what the Docker Engine of another machine reports about itself. An error means that no usable engine
 // answers: of kind Unsupported if it does, and is too old.
 func PingRemote(ctx context.Context, r Remote) (About, error) {
-	docker, err := newRemoteClient(r, r.MaxConns)
+	docker, err := newRemoteClient(r, r.MaxConns, maxAnswer)
 	if err != nil {
 		return About{}, err
 	}
@@ -113,8 +114,12 @@ const (
 	idleConnTimeout = 30 * time.Second
 )
 
-// newRemoteClient returns a client without anything of this process's environment.
-func newRemoteClient(r Remote, maxConns int) (*client.Client, error) {
+// maxAnswer limits the answer to a short call, in bytes: a host may belong to anyone, and answer without end.
+const maxAnswer = 64 << 20
+
+// newRemoteClient returns a client without anything of this process's environment. maxConns and maxAnswer are 0 without a
+// limit.
+func newRemoteClient(r Remote, maxConns int, maxAnswer int64) (*client.Client, error) {
 	transport := &http.Transport{
 		MaxConnsPerHost: maxConns, MaxIdleConnsPerHost: maxIdleConns, IdleConnTimeout: idleConnTimeout,
 		Protocols: new(http.Protocols), // the default has HTTP/2, with which the client takes the transport for one of HTTPS
@@ -128,22 +133,38 @@ func newRemoteClient(r Remote, maxConns int) (*client.Client, error) {
 			if err != nil {
 				return nil, hideText(err)
 			}
-			return remoteConn{conn}, nil
+			return &remoteConn{Conn: conn, maxAnswer: maxAnswer}, nil
 		}),
 	)
 }
 
 // remoteConn is a connection to the engine of another machine.
-type remoteConn struct{ net.Conn }
+type remoteConn struct {
+	net.Conn
+	maxAnswer int64        // that may be read after a request; 0: no limit
+	answer    atomic.Int64 // read since the last Write
+}
 
-// Read reads from the connection.
-func (c remoteConn) Read(p []byte) (int, error) {
+// Read reads from the connection. It fails when the answer is too long.
+func (c *remoteConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if read := c.answer.Add(int64(n)); c.maxAnswer > 0 && read > c.maxAnswer {
+		return 0, hideText(&dstack.Error{
+			Kind: dstack.TooLarge, Message: fmt.Sprintf("the Docker engine of the host answers with more than %d MiB", c.maxAnswer>>20),
+			Hint: "see what runs on the host, and that it is the one that you mean",
+		})
+	}
 	return n, hideText(err)
 }
 
+// Write writes to the connection. A request begins with it.
+func (c *remoteConn) Write(p []byte) (int, error) {
+	c.answer.Store(0)
+	return c.Conn.Write(p)
+}
+
 // CloseWrite ends the input of a command, whose output goes on.
-func (c remoteConn) CloseWrite() error {
+func (c *remoteConn) CloseWrite() error {
 	if half, ok := c.Conn.(client.CloseWriter); ok {
 		return half.CloseWrite()
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -76,7 +77,12 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 		return nil, err
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.work.Go(e.endLeftoverCommands)
+	e.work.Go(func() {
+		_ = e.recoverPanic(func() error {
+			e.endLeftoverCommands()
+			return nil
+		})
+	})
 	return e, nil
 }
 
@@ -86,12 +92,12 @@ func (e *Engine) connect(ctx context.Context) (err error) {
 		e.docker, err = newClient(e.opts.Host)
 		e.streams = e.docker
 	} else {
-		if e.docker, err = newRemoteClient(*r, r.MaxConns); err == nil {
+		if e.docker, err = newRemoteClient(*r, r.MaxConns, maxAnswer); err == nil {
 			streams := *r
 			if r.DialStreams != nil {
 				streams.Dial = r.DialStreams
 			}
-			e.streams, err = newRemoteClient(streams, 0)
+			e.streams, err = newRemoteClient(streams, 0, 0)
 		}
 	}
 	if err != nil {
@@ -129,6 +135,18 @@ func (e *Engine) Close() error {
 	e.work.Wait()
 	e.closeClients()
 	return nil
+}
+
+// recoverPanic runs a function, and returns its panic as an error. A panic in the background would end the whole server, and
+// the answers of another machine's engine may be anything.
+func (e *Engine) recoverPanic(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.opts.Log.Error("work on a container panicked", "panic", p, "stack", string(debug.Stack()))
+			err = &dstack.Error{Kind: dstack.Internal, Message: "dstack failed on an answer of Docker; its log has more about it"}
+		}
+	}()
+	return do()
 }
 
 // callTimeout limits a call to Docker that is expected to return at once.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,6 +150,32 @@ func TestEngine_OnHostByCommand(t *testing.T) {
 		if got := <-lines; got != "hello" {
 			t.Errorf("the log has %q", got)
 		}
+	}
+}
+
+// A host may answer without end. That costs a bounded amount of memory, and other hosts nothing.
+func TestPingRemote_EndlessAnswer(t *testing.T) {
+	var sent atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.47")
+		if !strings.HasSuffix(r.URL.Path, "/info") {
+			return
+		}
+		_, _ = w.Write([]byte(`{"Name":"`))
+		for chunk := []byte(strings.Repeat("x", 1<<20)); ; {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+			sent.Add(int64(len(chunk)))
+		}
+	}))
+	defer server.Close()
+	_, err := docker.PingRemote(t.Context(), docker.Remote{Dial: func(ctx context.Context) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "tcp", server.Listener.Addr().String())
+	}})
+	if mib := sent.Load() >> 20; dstack.KindOf(err) != dstack.Unavailable || mib < 60 || mib > 100 {
+		t.Errorf("%v after %d MiB", err, mib)
 	}
 }
 

@@ -205,10 +205,10 @@ func (e *Engine) findEndpoint(c container.InspectResponse) dstack.Endpoint {
 
 // findAddress returns the host:port of a running container's port, as seen from its machine.
 func findAddress(c container.InspectResponse) string {
-	port := c.Config.Labels[labelPort]
-	if c.NetworkSettings == nil {
+	if c.Config == nil || c.NetworkSettings == nil {
 		return ""
 	}
+	port := c.Config.Labels[labelPort]
 	for exposed, bindings := range c.NetworkSettings.Ports {
 		if exposed.Port() == port && len(bindings) > 0 && bindings[0].HostPort != "" {
 			return net.JoinHostPort("127.0.0.1", bindings[0].HostPort)

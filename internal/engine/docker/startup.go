@@ -92,7 +92,7 @@ func (e *Engine) findStartup(id dstack.AttemptID) *startup {
 // runStartup pulls the image, creates the container and starts it. If that fails, it
 // removes the container and keeps the error for ListReports to report.
 func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.AttemptSpec) {
-	err := e.startOnceReachable(ctx, s, spec)
+	err := e.recoverPanic(func() error { return e.startOnceReachable(ctx, s, spec) })
 	if err != nil && e.ctx.Err() == nil {
 		e.removeFailedContainer(spec.Attempt)
 	}

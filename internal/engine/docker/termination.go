@@ -41,7 +41,10 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	s := &termination{deadline: time.Now().Add(grace), advanced: make(chan struct{}, 1)}
 	e.terminations[id] = s
 	e.work.Go(func() {
-		e.terminate(s, found.ID, grace > 0)
+		_ = e.recoverPanic(func() error {
+			e.terminate(s, found.ID, grace > 0)
+			return nil
+		})
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.terminations, id)

@@ -26,6 +26,9 @@ func (e *Engine) copyUploads(ctx context.Context, id string, spec dstack.Attempt
 	if err != nil {
 		return err
 	}
+	if found.Container.Config == nil {
+		return &dstack.Error{Kind: dstack.Unavailable, Message: "Docker does not say in which folder the container starts"}
+	}
 	workingDir := path.Join("/", found.Container.Config.WorkingDir) // also the image's own
 	if err := e.copyCodeToPath(ctx, id, spec, workingDir); err != nil {
 		return err

@@ -1,0 +1,84 @@
+package docker_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine/docker"
+)
+
+// openHostile opens the engine of a machine that answers every call, except those about itself, with the result of answer.
+func openHostile(t *testing.T, answer func(r *http.Request) string) *docker.Engine {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.47")
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.Copy(io.Discard, r.Body)
+		if strings.HasSuffix(r.URL.Path, "/info") {
+			_, _ = io.WriteString(w, `{"ID": "E", "OSType": "linux", "Architecture": "x86_64"}`)
+			return
+		}
+		_, _ = io.WriteString(w, answer(r))
+	}))
+	t.Cleanup(server.Close)
+	e := openEngine(t, docker.Options{
+		Installation: "i", Remote: &docker.Remote{HostID: "host", Dial: func(ctx context.Context) (net.Conn, error) {
+			var dialer net.Dialer
+			return dialer.DialContext(ctx, "tcp", server.Listener.Addr().String())
+		}},
+		Files: func(context.Context, dstack.FileArchive) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader("")), nil
+		},
+	})
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// The engine of a host may be a fake one, and leave out whatever Docker never leaves out. Nothing of it ends the server.
+func TestEngine_HostileAnswers(t *testing.T) {
+	const attempt = "7e0e7a52-13c8-4a6c-9d6b-0d9d3e1c5a11"
+	listed := `[{"Id": "c", "State": "running", "Labels": {"dstack.attempt": "` + attempt + `", "dstack.installation": "i"}}]`
+	for _, inspected := range []string{`{}`, `null`, `[]`, `"x"`, ``, `{"State": {}}`, `{"State": {"Running": true}}`,
+		`{"State": {"Running": true}, "NetworkSettings": {"Networks": {"a": null}}}`, `{"Id": "c", "ExecIDs": ["a"], "Config": null}`} {
+		t.Run(inspected, func(t *testing.T) {
+			t.Parallel()
+			e := openHostile(t, func(r *http.Request) string {
+				if strings.HasSuffix(r.URL.Path, "/containers/json") && !strings.Contains(r.URL.RawQuery, "dstack.attempt") {
+					return listed
+				}
+				return inspected
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			_, _ = e.ListReports(ctx)
+			spec := newSpec("local/x:1", "true")
+			spec.Files = []dstack.FileArchive{{Path: "a"}}
+			_ = e.Start(ctx, spec)
+			for range 20 {
+				if reports, err := e.ListReports(ctx); err != nil || len(reports) == 0 || reports[0].State.IsOver() {
+					break
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			for _, err := range e.Logs(ctx, attempt, time.Time{}) {
+				if err != nil {
+					break
+				}
+			}
+			_ = e.Stop(ctx, attempt, 0)
+			_ = e.Remove(ctx, attempt)
+			_ = e.Remove(ctx, spec.Attempt)
+			_, _ = e.ListVolumes(ctx)
+			_, _ = e.CreateVolume(ctx, dstack.Volume{ID: attempt, Name: "data"})
+			_, _ = e.CreateVolume(ctx, dstack.Volume{ID: attempt, Name: "data", IsExternal: true, ExternalID: "/data"})
+			_ = e.DeleteVolume(ctx, dstack.Volume{ID: attempt, Name: "data"})
+		})
+	}
+}
