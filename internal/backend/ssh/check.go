@@ -20,7 +20,7 @@ const (
 	checkTimeout     = 2 * time.Minute  // of all others; the tools of GPU drivers may be slow
 	saveTimeout      = 10 * time.Second
 	minCheckInterval = time.Second
-	maxPauseWait     = 5 * time.Second // how long the check of an applied host waits for a pause between logins
+	maxPauseWait     = 5 * time.Second  // how long the check of an applied host waits for a pause between logins
 	maxClockSkew     = 10 * time.Minute // between servers that share a database
 )
 
