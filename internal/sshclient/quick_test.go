@@ -83,9 +83,9 @@ func TestDialNow_Login(t *testing.T) {
 func TestDialNow_SlowReplica(t *testing.T) {
 	t.Parallel()
 	s := newFakeServer(t)
-	s.set(faults{openDelay: 600 * time.Millisecond})
+	s.set(faults{openDelay: 3 * time.Second})
 	c := s.client(t)
-	c.times.idleInterval, c.times.quick, c.times.overdue = time.Minute, 300*time.Millisecond, 100*time.Millisecond
+	c.times.idleInterval, c.times.quick, c.times.overdue = time.Minute, 1500*time.Millisecond, 300*time.Millisecond
 	run(t, c)
 	conn, err := c.DialNow(t.Context(), startEcho(t, "tcp", "127.0.0.1:0"))
 	if err != nil {

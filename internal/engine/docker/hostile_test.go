@@ -82,3 +82,27 @@ func TestEngine_HostileAnswers(t *testing.T) {
 		})
 	}
 }
+
+// What a report takes over from the engine is bounded: it is stored.
+func TestEngine_HostileReport(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	e := openHostile(t, func(r *http.Request) string {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/containers/json"):
+			return `[{"Id": "a", "State": "exited", "Labels": {"dstack.attempt": "a"}}, {"Id": "b", "State": "running", "Labels": {"dstack.attempt": "b"}}]`
+		case strings.HasSuffix(r.URL.Path, "/containers/a/json"):
+			return `{"State": {"Running": false, "ExitCode": 1, "Error": "` + long + `"}, "Config": {}}`
+		default:
+			return `{"State": {"Running": true}, "Config": {"Labels": {"dstack.port": "` + long + `"}}, "NetworkSettings": {"Networks": {"n": {"IPAddress": "10.0.0.2"}}}}`
+		}
+	})
+	reports, err := e.ListReports(t.Context())
+	if err != nil || len(reports) != 2 {
+		t.Fatalf("%d reports, %v", len(reports), err)
+	}
+	for _, r := range reports {
+		if len(r.Error) > 5000 || r.Address != "" || r.Attempt == "a" && !strings.HasPrefix(r.Error, "éé") {
+			t.Errorf("%s: an error of %d bytes, an address of %d", r.Attempt, len(r.Error), len(r.Address))
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -158,7 +159,7 @@ func (e *Engine) inspectContainer(ctx context.Context, c container.Summary, id d
 		e.noteProcess(id, c.ID, state.Pid)
 	} else {
 		report.State = dstack.AttemptExited
-		report.ExitCode, report.OOM, report.Error = state.ExitCode, state.OOMKilled, state.Error
+		report.ExitCode, report.OOM, report.Error = state.ExitCode, state.OOMKilled, limitError(state.Error)
 		report.EndedAt = parseTime(state.FinishedAt)
 		report.LastOutput = e.readLastLines(ctx, c.ID)
 		report = refusedIfNotExecuted(report, c.Image)
@@ -182,6 +183,16 @@ func refusedIfNotExecuted(r dstack.Report, image string) dstack.Report {
 	refusal := engine.NewRefusedReport(r.Attempt, translateError(errors.New(r.LastOutput[n-1]), startErrors, image), r.EndedAt)
 	refusal.StartedAt, refusal.LastOutput = r.StartedAt, r.LastOutput
 	return refusal
+}
+
+// maxErrorBytes is how much of a container's error a report has. It is stored.
+const maxErrorBytes = 4 << 10
+
+func limitError(text string) string {
+	if len(text) <= maxErrorBytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
 }
 
 // parseTime parses a time of Docker's API, which uses the year 1 for no time.
@@ -209,6 +220,9 @@ func findAddress(c container.InspectResponse) string {
 		return ""
 	}
 	port := c.Config.Labels[labelPort]
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return ""
+	}
 	for exposed, bindings := range c.NetworkSettings.Ports {
 		if exposed.Port() == port && len(bindings) > 0 && bindings[0].HostPort != "" {
 			return net.JoinHostPort("127.0.0.1", bindings[0].HostPort)
