@@ -46,7 +46,7 @@ func TestRule6_CutConnection(t *testing.T) {
 			if dstack.KindOf(err) != dstack.Unavailable || !strings.Contains(err.Error(), "has not answered for 500ms over SSH") {
 				t.Errorf("Read: %v", err)
 			}
-			if took := time.Since(cut); took < c.times.answer {
+			if took := time.Since(cut); took < c.times.answer*9/10 { // it may have been asked just before the cut
 				t.Errorf("it took only %s", took)
 			}
 			state := c.State()
