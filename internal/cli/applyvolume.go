@@ -172,7 +172,7 @@ func (v *applyVolumeCommand) waitUntilActive(ctx context.Context, client *api.Cl
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, errWaitTimeout)
 	defer cancel()
 	latest := volume
-	describe := func() string { return fmt.Sprintf("volume %s: %s", volume.Name, describeVolume(volume)) }
+	describe := func() string { return fmt.Sprintf("volume %s: %s", volume.Name, describeVolume(latest)) }
 	err := v.withProgress(describe, func() error {
 		for latest.State == dstack.VolumeSubmitted || latest.State == dstack.VolumeProvisioning {
 			if err := loop.Sleep(limited, volumePoll); err != nil {
