@@ -68,17 +68,38 @@ func (s *Server) answerFleets(c *apiCall, projects []dstack.Project) ([]wire.Fle
 	if err != nil {
 		return nil, err
 	}
+	away, err := s.store.AwayInstances(c.ctx)
+	if err != nil {
+		return nil, err
+	}
 	answers := make([]wire.FleetAnswer, len(fleets))
 	for i, f := range fleets {
-		answers[i] = wire.FleetAnswer{Fleet: f, Replicas: replicas}
+		answers[i] = wire.FleetAnswer{Fleet: showAwayHosts(f, away), Replicas: replicas}
 	}
 	return answers, nil
+}
+
+// showAwayHosts returns a fleet whose hosts are unreachable as soon as their replicas get no requests: the next check, which
+// finds the cause, takes some seconds more.
+func showAwayHosts(f dstack.Fleet, away map[dstack.InstanceID]dstack.Reason) dstack.Fleet {
+	f.Hosts = slices.Clone(f.Hosts)
+	for i := range f.Hosts {
+		check := &f.Hosts[i].Check
+		if reason, isAway := away[f.Hosts[i].ID]; isAway && check.Status == dstack.HostReady {
+			check.Status, check.Step, check.Message = dstack.HostUnreachable, dstack.HostStepConnect, string(reason)
+		}
+	}
+	return f
 }
 
 // answerFleet adds the replicas to a fleet of the project of a call.
 func (s *Server) answerFleet(c *apiCall, f dstack.Fleet) (wire.FleetAnswer, error) {
 	replicas, err := s.store.HostReplicas(c.ctx, []dstack.ProjectID{f.Project})
-	return wire.FleetAnswer{Fleet: f, Replicas: replicas}, err
+	if err != nil {
+		return wire.FleetAnswer{}, err
+	}
+	away, err := s.store.AwayInstances(c.ctx)
+	return wire.FleetAnswer{Fleet: showAwayHosts(f, away), Replicas: replicas}, err
 }
 
 func (s *Server) getFleet(c *apiCall, in wire.FleetName) (wire.FleetAnswer, error) {

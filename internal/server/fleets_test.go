@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/server/wire/v018"
@@ -203,5 +205,29 @@ func TestFleets_Unnamed(t *testing.T) {
 	h.mustCall(api.PathFleetApply, `{"configuration": `+strings.Replace(newFleetText(`["a"]`), `"name": "boxes", `, "", 1)+`}`, &view)
 	if view.Name == "" || !strings.Contains(string(view.Configuration), `"name":"`+view.Name+`"`) {
 		t.Errorf("%+v", view)
+	}
+}
+
+// A host whose replicas get no requests is shown as unreachable before its next check says so; what a check found stays.
+func TestShowAwayHosts(t *testing.T) {
+	check := func(status dstack.HostStatus, message string) dstack.HostCheck {
+		return dstack.HostCheck{Status: status, Message: message, Found: dstack.HostFacts{EngineID: "e"}}
+	}
+	f := dstack.Fleet{Hosts: []dstack.Host{
+		{ID: "fine", Check: check(dstack.HostReady, "")},
+		{ID: "away", Check: check(dstack.HostReady, "")},
+		{ID: "failed", Check: check(dstack.HostFailed, "the key is refused")},
+	}}
+	shown := showAwayHosts(f, map[dstack.InstanceID]dstack.Reason{"away": "host b has not answered for 10s", "failed": "silent", "gone": "silent"})
+	want := []dstack.HostCheck{check(dstack.HostReady, ""), check(dstack.HostUnreachable, "host b has not answered for 10s"),
+		check(dstack.HostFailed, "the key is refused")}
+	want[1].Step = dstack.HostStepConnect
+	for i, h := range shown.Hosts {
+		if diff := cmp.Diff(want[i], h.Check); diff != "" {
+			t.Errorf("%s: %s", h.ID, diff)
+		}
+	}
+	if f.Hosts[1].Check.Status != dstack.HostReady {
+		t.Error("the fleet that was given has changed")
 	}
 }

@@ -155,7 +155,7 @@ func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volum
 		return nil
 	}
 	pin.Reason = describePlaces(s, volumes)
-	pin.Advice = "see what is wrong with that machine: dstack fleet list -v; or use a volume that is elsewhere"
+	pin.Advice = "see what is wrong with that machine, or whether it left its fleet: dstack fleet list -v; or use a volume that is elsewhere"
 	return pin
 }
 
