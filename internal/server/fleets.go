@@ -158,6 +158,9 @@ func (s *Server) putFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error) {
 			return wire.FleetAnswer{}, err
 		}
 	}
+	if err := s.checkHostCount(c, f); err != nil {
+		return wire.FleetAnswer{}, err
+	}
 	applied, err := s.store.ApplyFleet(c.ctx, f, now())
 	s.audit(c, "fleet applied", slog.String("project", c.project.Name), slog.String("fleet", f.Name), slog.Int("hosts", len(f.Hosts)))
 	if err != nil {
@@ -165,6 +168,28 @@ func (s *Server) putFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error) {
 	}
 	s.notifyHosts()
 	return s.answerFleet(c, applied)
+}
+
+// maxProjectHosts is how many hosts all fleets of a project may have: the server keeps a connection to each.
+const maxProjectHosts = 1000
+
+// checkHostCount refuses a fleet with which its project would have too many hosts. Hosts that leave count until they are gone.
+func (s *Server) checkHostCount(c *apiCall, f dstack.Fleet) error {
+	fleets, err := s.store.ListFleets(c.ctx, []dstack.ProjectID{c.project.ID})
+	if err != nil {
+		return err
+	}
+	others := 0
+	for _, other := range fleets {
+		if other.Name != f.Name {
+			others += len(other.Hosts)
+		}
+	}
+	if others+len(f.Hosts) <= maxProjectHosts {
+		return nil
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Hint: "delete fleets that are not needed, or use another project",
+		Message: fmt.Sprintf("project %s would have %d hosts, %d at most: its other fleets have %d", c.project.Name, others+len(f.Hosts), maxProjectHosts, others)}
 }
 
 // nameFleet generates the name of a fleet.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -229,5 +230,32 @@ func TestShowAwayHosts(t *testing.T) {
 	}
 	if f.Hosts[1].Check.Status != dstack.HostReady {
 		t.Error("the fleet that was given has changed")
+	}
+}
+
+// All fleets of a project together have a limit of hosts; applying one again does not count its hosts twice.
+func TestFleets_HostLimit(t *testing.T) {
+	h := newTestServer(t)
+	listHosts := func(prefix string, n int) string {
+		names := make([]string, n)
+		for i := range names {
+			names[i] = fmt.Sprintf("%q", fmt.Sprintf("%s-%d", prefix, i))
+		}
+		return "[" + strings.Join(names, ", ") + "]"
+	}
+	apply := func(fleet string, n int) apiResponse {
+		text := strings.Replace(newFleetText(listHosts(fleet, n)), `"name": "boxes"`, `"name": "`+fleet+`"`, 1)
+		return h.callAs(h.admin, api.PathFleetApply, `{"configuration": `+text+`}`)
+	}
+	if a := apply("many", maxProjectHosts-1); a.status != 200 {
+		t.Fatalf("%d %.300s", a.status, a.text)
+	}
+	if a := apply("few", 2); a.status != 400 || !strings.Contains(a.text, "project main would have 1001 hosts, 1000 at most: its other fleets have 999") {
+		t.Errorf("%d %.300s", a.status, a.text)
+	}
+	for _, fleet := range []string{"few", "few"} {
+		if a := apply(fleet, 1); a.status != 200 {
+			t.Errorf("%d %.300s", a.status, a.text)
+		}
 	}
 }
