@@ -282,10 +282,10 @@ func TestCommandsWithoutServer(t *testing.T) {
 	h.writeFile(filepath.Join(dir, "broken.dstack.yml"), "type: service\nport: eighty\n")
 	h.runCLIIn(dir, "validate", "broken.dstack.yml").expectError(2, "broken.dstack.yml:2:7", "eighty")
 	h.writeFile(filepath.Join(dir, "fleet.dstack.yml"), "type: fleet\nnodes: 2\nidle_duration: 1h\n")
-	h.runCLIIn(dir, "validate", "fleet.dstack.yml").expectExit(0).expectText("valid, but", "fleet.dstack.yml:1:7: note: not supported yet: type fleet")
+	h.runCLIIn(dir, "validate", "fleet.dstack.yml").expectExit(0).expectText("valid, but", "fleet.dstack.yml:2:8: note: not supported yet: nodes")
 	h.runCLIIn(dir, "validate", "--json", "fleet.dstack.yml").expectExit(0).expectText(`"nodes": {`, `"termination_idle_time": 3600`)
 	h.runCLIIn(dir, "validate", "-o", "json", ".").expectExit(2).expectText(`"line": 2`, `"notes"`)
-	h.runCLIIn(dir, "apply", "-f", "fleet.dstack.yml", "-y").expectError(2, "fleet.dstack.yml:1:7: not supported yet: type fleet")
+	h.runCLIIn(dir, "apply", "-f", "fleet.dstack.yml", "-y").expectError(2, "fleet.dstack.yml:2:8: not supported yet: nodes", "use ssh_config for your own machines")
 	h.runCLI("schema").expectExit(0).expectText("https://json-schema.org/draft/2020-12/schema", `"title": "dstack configuration"`)
 	h.runCLI("version").expectExit(0).expectText("0.0.0-e2e")
 	for _, shell := range []string{"bash", "zsh", "fish"} {

@@ -101,9 +101,9 @@ func TestNewestClient_Lists(t *testing.T) {
 	for name, c := range map[string]struct{ text, says string }{
 		"task":    {"type: task\ncommands: [a]\n", "this server runs services"},
 		"dev":     {"type: dev-environment\nide: vscode\n", "this server runs services"},
-		"fleet":   {"type: fleet\nname: f\nnodes: 1\n", "machines come from the backends"},
+		"fleet":   {"type: fleet\nname: rented\nnodes: 1\n", "use ssh_config for your own machines"},
 		"gateway": {"type: gateway\nname: g\nbackend: aws\nregion: r\ndomain: example.com\n", "the server itself publishes services"},
-		"volume":  {"type: volume\nname: v\nbackend: aws\nregion: r\nsize: 1GB\n", "store data outside of the service"},
+		"volume":  {"type: volume\nname: v\nbackend: aws\nregion: r\nsize: 1GB\n", "write backend: ssh for a host of a fleet"},
 		"invalid": {"type: service\nport: 80\ncommands: [a]\nprivileged: true\n", "containers run without additional privileges"},
 	} {
 		h.writeFile(filepath.Join(dir, name+".dstack.yml"), c.text)

@@ -173,6 +173,8 @@ func TestFleets_BadInput(t *testing.T) {
 		"No ssh key specified for jump host":    `{"type": "fleet", "ssh_config": {"user": "u", "hosts": ["a"], "proxy_jump": {"hostname": "b", "user": "u", "identity_file": "x"}, "ssh_key": {"public": "", "private": "k"}}}`,
 		"blocks":                                `{"type": "fleet", "name": "boxes", "blocks": 2, "ssh_config": {"user": "u", "hosts": ["a"]}}`,
 		"the host a:22 is listed twice":         `{"type": "fleet", "name": "boxes", "ssh_config": {"user": "u", "hosts": ["a", "a"]}}`,
+		"type: `type` is missing":               `{"name": "boxes", "ssh_config": {"user": "u", "hosts": ["a"]}}`,
+		"`type` is missing; a fleet needs":      `{}`,
 		"type service as a fleet":               `{"type": "service", "port": 1, "commands": ["a"]}`,
 		"`My Boxes` is not a valid name":        `{"type": "fleet", "name": "My Boxes", "ssh_config": {"user": "u", "hosts": ["a"]}}`,
 		"is not the fingerprint of a host key":  `{"type": "fleet", "ssh_config": {"user": "u", "hosts": ["a"], "host_key": "MD5:00"}}`,

@@ -134,6 +134,9 @@ func describeBody(operation *apiOperation, schemas *wire.Schemas) wire.Schema {
 	case operation.requestType == reflect.TypeFor[wire.Null]():
 		return wire.Schema{"required": false, "content": content("application/json",
 			wire.Schema{"type": []string{"object", "null"}, "maxProperties": 0})}
+	case operation.requestType.Implements(reflect.TypeFor[wire.OptionalBody]()):
+		return wire.Schema{"required": false, "content": content("application/json",
+			wire.Schema{"anyOf": []wire.Schema{schemas.Request(operation.requestType), {"type": "null"}}})}
 	}
 	return wire.Schema{"required": true, "content": content("application/json", schemas.Request(operation.requestType))}
 }

@@ -131,6 +131,10 @@ func (r *reader) readFleet(n *strictyaml.Node) *Fleet {
 // the keys that clients send. The error is Problems.
 func (f *Fleet) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if n.Kind == strictyaml.Mapping && !n.Get("type").IsScalar() {
+			*f = *r.readFleet(n) // it says what is wrong with the type
+			return
+		}
 		switch v := r.readConfiguration(n).(type) {
 		case *Fleet:
 			*f = *v
