@@ -39,7 +39,7 @@ func TestInvalidFiles(t *testing.T) {
 			[]string{"service.dstack.yml:4:3", "`commands[0]` has 130049 bytes", "130048"}},
 		{"a long variable", "service.dstack.yml", good + "- LONG=" + strings.Repeat("x", 131_067) + "\n", 2,
 			[]string{"service.dstack.yml:8:3", "`LONG` has 131072 bytes", "131071"}},
-		{"a volume that does not exist", "service.dstack.yml", good + "volumes:\n- name: data\n  path: /data\n", 1,
+		{"a volume that does not exist", "service.dstack.yml", good + "volumes:\n- name: data\n  path: /data\n", 2,
 			[]string{"there is no volume data in project main", "apply the configuration of a volume first: type: volume"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
