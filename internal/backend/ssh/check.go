@@ -147,7 +147,7 @@ func (c *hostCheck) readLogin(ctx context.Context) (l login, warning string, fai
 	}
 	l.user = c.host.Login.User
 	if noise := strings.TrimSpace(out.Noise); noise != "" {
-		warning = fmt.Sprintf("the login shell prints %q before the output of commands; ~/.bashrc or ~/.ssh/rc should not", shorten(noise))
+		warning = fmt.Sprintf("the login shell prints %q before the output of commands; ~/.bashrc or ~/.ssh/rc should not", shortenLine(noise))
 	}
 	return l, warning, nil
 }
@@ -294,15 +294,16 @@ func lastLine(out sshclient.Output) string {
 	for _, text := range []string{string(out.Stderr), string(out.Stdout), out.Noise} {
 		if text = strings.TrimSpace(text); text != "" {
 			lines := strings.Split(text, "\n")
-			return shorten(lines[len(lines)-1])
+			return shortenLine(lines[len(lines)-1])
 		}
 	}
 	return "it printed nothing"
 }
 
-func shorten(text string) string {
+// shortenLine returns at most 100 bytes of a text, without a part of a character at its end.
+func shortenLine(text string) string {
 	if len(text) > 100 {
-		return text[:100] + "…"
+		return strings.ToValidUTF8(text[:100], "") + "…"
 	}
 	return text
 }
