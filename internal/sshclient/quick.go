@@ -54,7 +54,8 @@ func (c *Client) noLogin() error {
 // errSilent is in the chain of the error for a quick caller that met a silent machine.
 var errSilent = errors.New("silent")
 
-func (l *link) silence() error {
+// newSilenceError returns the error of a call to a machine that has been silent for too long.
+func (l *link) newSilenceError() error {
 	return stepFailure(dstack.Unavailable, dstack.HostStepConnect, errSilent,
 		fmt.Sprintf("%s has not answered for %s over SSH", l.client.name(), time.Since(l.net.lastRead()).Round(100*time.Millisecond)), "")
 }
@@ -68,14 +69,14 @@ func (l *link) isSilent() bool {
 func (l *link) openQuickly(ctx context.Context, kind string, payload []byte) (ssh.Channel, <-chan *ssh.Request, error) {
 	if l.isSilent() {
 		l.client.release(l, false, false)
-		return nil, nil, l.silence()
+		return nil, nil, l.newSilenceError()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	l.tasks.start(func() { l.watchSilence(ctx, cancel) })
 	channel, requests, err := l.open(ctx, kind, payload)
 	if err != nil && errors.Is(context.Cause(ctx), errSilent) {
-		err = l.silence()
+		err = l.newSilenceError()
 	}
 	return channel, requests, err
 }

@@ -57,7 +57,7 @@ func checkMount(m spec.Mount, project string, volumes []dstack.Volume) error {
 	var unusable []dstack.Volume
 	names := namesOf(m)
 	for _, name := range names {
-		v, ok := find(volumes, name)
+		v, ok := findVolume(volumes, name)
 		switch {
 		case !ok:
 			return newUnknownError(name, project, volumes)
@@ -115,7 +115,8 @@ func newUnknownError(name, project string, volumes []dstack.Volume) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("there is no volume %s in project %s", name, project), Hint: hint}
 }
 
-func find(volumes []dstack.Volume, name string) (dstack.Volume, bool) {
+// findVolume returns the volume with a name, and whether there is one.
+func findVolume(volumes []dstack.Volume, name string) (dstack.Volume, bool) {
 	at := slices.IndexFunc(volumes, func(v dstack.Volume) bool { return v.Name == name })
 	if at < 0 {
 		return dstack.Volume{}, false
@@ -141,7 +142,7 @@ func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volum
 		}
 		var machines []dstack.InstanceID
 		for _, name := range namesOf(m) {
-			if v, ok := find(volumes, name); ok && isUsable(v) && v.Instance != "" {
+			if v, ok := findVolume(volumes, name); ok && isUsable(v) && v.Instance != "" {
 				machines = append(machines, v.Instance)
 			}
 		}
@@ -163,7 +164,7 @@ func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volum
 func describePlaces(s spec.Service, volumes []dstack.Volume) string {
 	var parts []string
 	for _, name := range Names(s) {
-		v, ok := find(volumes, name)
+		v, ok := findVolume(volumes, name)
 		switch {
 		case !ok:
 			parts = append(parts, fmt.Sprintf("the volume %s does not exist any more", name))
@@ -190,7 +191,7 @@ func Notes(s spec.Service, volumes []dstack.Volume) (notes []string) {
 		}
 	}
 	for _, name := range Names(s) {
-		if v, ok := find(volumes, name); ok && v.Warning != "" {
+		if v, ok := findVolume(volumes, name); ok && v.Warning != "" {
 			notes = append(notes, fmt.Sprintf("volume %s: %s", name, v.Warning))
 		}
 	}
@@ -222,7 +223,7 @@ func BuildMounts(s spec.Service, volumes []dstack.Volume, instance dstack.Instan
 // findOn returns the first of the named volumes that is active on a machine.
 func findOn(volumes []dstack.Volume, names []string, instance dstack.InstanceID) (dstack.Volume, bool) {
 	for _, name := range names {
-		if v, ok := find(volumes, name); ok && isActive(v) && v.Instance == instance {
+		if v, ok := findVolume(volumes, name); ok && isActive(v) && v.Instance == instance {
 			return v, true
 		}
 	}
