@@ -27,6 +27,36 @@ type Table struct {
 	Tokens map[string][]string `json:"tokens,omitempty"`
 	// Projects lists all projects, by lower-case name. nil: they are not known.
 	Projects []string `json:"projects,omitempty"`
+	// Gateways are those that the receiver of the table serves, by domain.
+	Gateways []Gateway `json:"gateways,omitempty"`
+	// Keys are the keys for callers that are neither revoked nor expired.
+	Keys []Key `json:"keys,omitempty"`
+}
+
+// Gateway is a gateway of a project as a process that serves it knows it:
+// services are at <run>.<domain>, and the project's models at gateway.<domain>.
+type Gateway struct {
+	ID        dstack.GatewayID `json:"id"`
+	Project   string           `json:"project"` // lower case
+	Name      string           `json:"name"`
+	Domain    string           `json:"domain"` // lower case, without dots around it and without a star
+	IsDefault bool             `json:"default,omitempty"`
+	IsPlain   bool             `json:"plain,omitempty"` // it has no certificate: http only
+	// Processes is how many processes serve the gateway now.
+	Processes int `json:"processes,omitempty"`
+}
+
+// Key is a key for callers. It opens no more than what it lists.
+type Key struct {
+	Digest   string   `json:"digest"` // SHA-256 of the key, hexadecimal
+	ID       string   `json:"id"`
+	Project  string   `json:"project"` // lower case
+	Name     string   `json:"name"`
+	Services []string `json:"services,omitempty"` // names of runs
+	Models   []string `json:"models,omitempty"`   // with Services empty, too: all services and models of the project
+	RPS      float64  `json:"rps,omitempty"`      // over all gateways; 0: no limit
+	// Expires is when the key ends, in unix seconds; 0: never. A gateway checks it itself.
+	Expires int64 `json:"expires,omitempty"`
 }
 
 // Route is one run as a gateway knows it.
@@ -57,7 +87,13 @@ type Route struct {
 	// because none passes them.
 	PanicMode bool  `json:"panic_mode,omitempty"`
 	Rules     Rules `json:"rules,omitzero"`
+	// Gateway is the only gateway of the project below whose domain the run is
+	// published. Empty: all of them; NoGateway: none.
+	Gateway dstack.GatewayID `json:"gateway,omitempty"`
 }
+
+// NoGateway is Route.Gateway of a run that is at the server's own address alone.
+const NoGateway dstack.GatewayID = "none"
 
 // Rules is what a configuration asks of gateways. They are immutable.
 type Rules struct {
