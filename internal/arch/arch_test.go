@@ -35,6 +35,7 @@ var packages = []entry{
 	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/installationca", "dstack"},
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
 
