@@ -93,6 +93,8 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
+	{"internal/frontend/extendedconnect", ""},
+	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
 
 	// The command line.
