@@ -35,6 +35,7 @@ var packages = []entry{
 	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/installationca", "dstack"},
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
 
@@ -95,6 +96,8 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
+	{"internal/frontend/extendedconnect", ""},
+	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
 
 	// The command line.
