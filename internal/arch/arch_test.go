@@ -26,6 +26,7 @@ var packages = []entry{
 	{"internal/human", ""},
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
+	{"internal/listen", ""},
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
