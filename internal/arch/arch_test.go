@@ -27,6 +27,7 @@ var packages = []entry{
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
 	{"internal/listen", ""},
+	{"internal/sdnotify", "loop"},
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
