@@ -122,7 +122,7 @@ func TestTakeOver_SharesSocketsAndFiles(t *testing.T) {
 	}
 	defer client.Close()
 	p.expectCalls(t, "pause")
-	if err := s.Begin(); err != nil {
+	if err := s.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-p.ended; err != nil {
@@ -159,7 +159,7 @@ func TestTakeOver_ProcessGoesOnWithoutSuccessor(t *testing.T) {
 		} else {
 			conn.Close()
 		}
-		if err := takeOver(t, p.Path).Begin(); err != nil {
+		if err := takeOver(t, p.Path).Begin(t.Context()); err != nil {
 			t.Errorf("the next one: %v", err)
 		}
 		p.expectCalls(t, "pause", "resume", "pause", "yield")
@@ -168,7 +168,7 @@ func TestTakeOver_ProcessGoesOnWithoutSuccessor(t *testing.T) {
 		p, _ := startOldProcess(t, t.Context(), func(p *oldProcess) { p.PrepareLimit = time.Millisecond })
 		s := takeOver(t, p.Path)
 		p.expectCalls(t, "pause", "resume")
-		if err := s.Begin(); err == nil || !strings.Contains(err.Error(), "the running process goes on: the new process was not ready in time") {
+		if err := s.Begin(t.Context()); err == nil || !strings.Contains(err.Error(), "the running process goes on: the new process was not ready in time") {
 			t.Errorf("it began: %v", err)
 		}
 	})
@@ -208,7 +208,7 @@ func TestTakeOver_AfterTheEndOfTheProcess(t *testing.T) {
 	if err := <-p.ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("the process ended with %v", err)
 	}
-	if err := s.Begin(); err != nil {
+	if err := s.Begin(t.Context()); err != nil {
 		t.Errorf("nobody else has the sockets: %v", err)
 	}
 	if _, err := listen.TakeOver(t.Context(), p.Path); !errors.Is(err, listen.ErrNone) {

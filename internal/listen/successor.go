@@ -21,7 +21,7 @@ type Successor struct {
 // ErrNone means that no process waits for a successor.
 var ErrNone = errors.New("no process waits for a successor")
 
-// TakeOver asks the process that waits at a path for its sockets. It pauses until TakeOver.Begin or Close. The error is
+// TakeOver asks the process that waits at a path for its sockets. That process pauses until Begin or Close. The error is
 // ErrNone if there is no such process.
 func TakeOver(ctx context.Context, path string) (*Successor, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -75,8 +75,9 @@ func (s *Successor) request(ctx context.Context) error {
 
 // Begin tells the other process that this one is ready. After nil, this process serves, and the other one does not: it has
 // agreed, or it has ended. After an error the other process goes on, and this one must end.
-func (s *Successor) Begin() error {
+func (s *Successor) Begin(ctx context.Context) error {
 	defer func() { _ = s.conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = s.conn.Close() })()
 	if err := writeMessage(s.conn, message{Ready: true}, messageLimit); err != nil && !isEnd(err) {
 		return err
 	}
