@@ -26,6 +26,8 @@ var packages = []entry{
 	{"internal/human", ""},
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
+	{"internal/listen", ""},
+	{"internal/sdnotify", "loop"},
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
