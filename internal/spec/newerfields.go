@@ -89,7 +89,6 @@ const (
 	userExpression  = `^[^:\s]+(:[^:\s]+)?$`
 	shellExpression = `^(sh|bash|/.+)$`
 
-	gatewayHint = "remove it; the server itself publishes the service"
 	stripHint   = "remove it; the replica receives the path without /proxy/services/<project>/<run>"
 )
 
