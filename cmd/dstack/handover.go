@@ -112,6 +112,7 @@ func (d *daemon) handoverTasks(passes *loop.Pausable, replaced func()) []loop.Ta
 	return []loop.Task{
 		{Name: "handover", Run: func(ctx context.Context) error {
 			if err := handover.Run(ctx); err == nil {
+				_ = d.lock.Close() // if the successor is killed, the next server must not wait for this process
 				replaced()
 			} else if ctx.Err() == nil { // such as a path that is too long for a Unix socket
 				d.log.Warn("this server cannot be replaced while it runs", "err", err)

@@ -349,13 +349,13 @@ func (d *daemon) close() error {
 		errs = append(errs, d.store.Close())
 	}
 	if d.lock != nil {
-		errs = append(errs, d.lock.Close())
+		errs = append(errs, ignoreClosed(d.lock.Close()))
 	}
 	return errors.Join(errs...)
 }
 
 func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 		return nil
 	}
 	return err
