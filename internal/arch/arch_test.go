@@ -37,6 +37,7 @@ var packages = []entry{
 	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/installationca", "dstack"},
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
 
@@ -97,6 +98,8 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
+	{"internal/frontend/extendedconnect", ""},
+	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
 
 	// The command line.
