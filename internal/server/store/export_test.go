@@ -37,3 +37,16 @@ func (s *Store) CountReads() *atomic.Int64 {
 	s.reader = s.reader.WithQueryHook(countingHook{count})
 	return count
 }
+
+// MigrateDown undoes the migrations after a version, the later ones first.
+func (s *Store) MigrateDown(ctx context.Context, version int64) error {
+	providers, err := s.newMigrationProviders()
+	if err != nil {
+		return err
+	}
+	if _, err := providers.expansions.DownTo(ctx, 0); err != nil {
+		return err
+	}
+	_, err = providers.changes.DownTo(ctx, version)
+	return err
+}
