@@ -37,3 +37,20 @@ func (s *Store) CountReads() *atomic.Int64 {
 	s.reader = s.reader.WithQueryHook(countingHook{count})
 	return count
 }
+
+// ExecForTest runs a statement.
+func (s *Store) ExecForTest(ctx context.Context, query string, args ...any) error {
+	_, err := s.writer.NewRaw(query, args...).Exec(ctx)
+	return err
+}
+
+// WriteForTest locks what all writers need, and calls during inside of the transaction.
+func (s *Store) WriteForTest(ctx context.Context, during func()) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := countChange(ctx, tx); err != nil {
+			return err
+		}
+		during()
+		return nil
+	})
+}
