@@ -26,6 +26,7 @@ import (
 	"dstack/internal/loop"
 	"dstack/internal/server"
 	"dstack/internal/server/logs"
+	"dstack/internal/server/peers"
 	"dstack/internal/server/reconcile"
 	"dstack/internal/server/store"
 )
@@ -56,7 +57,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
-	c.AddCommand(tokenCommand())
+	c.AddCommand(tokenCommand(), keyCommand())
 	return c
 }
 
@@ -88,6 +89,8 @@ type daemon struct {
 	reconciler *reconcile.Reconciler
 	server     *server.Server
 	api        http.Handler
+	membership *peers.Membership // nil: the server is alone
+	changes    *loop.Broadcast   // notified on every change
 	gateway    *gateway.Gateway
 }
 
@@ -95,7 +98,7 @@ type daemon struct {
 func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
 	d := &daemon{
 		serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat),
-		backends: backend.NewSet(), dialer: &dial.Dialer{}, errOut: errOut,
+		backends: backend.NewSet(), dialer: &dial.Dialer{}, changes: &loop.Broadcast{}, errOut: errOut,
 	}
 	slog.SetDefault(d.log)
 	unlock, err := lockFolder(ctx, o.dir)
@@ -130,7 +133,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	var endDrain context.CancelFunc
 	d.drained, endDrain = context.WithCancel(context.WithoutCancel(ctx))
 	defer endDrain()
-	tasks := slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, attachTasks)
+	tasks := slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, attachTasks, d.shareTasks())
 	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
@@ -152,10 +155,12 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error) {
 	var none server.BootResult
 	var err error
-	if d.sealer, err = store.NewSealer(d.filePath("encryption.key")); err != nil {
+	undoKey, err := d.openSealer(ctx)
+	if err != nil {
 		return none, err
 	}
 	if d.store, err = store.Open(ctx, d.database, d.sealer); err != nil {
+		undoKey()
 		return none, err
 	}
 	format := newConfigFormat(backendTypes)
@@ -181,15 +186,17 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err := d.openHosts(ctx); err != nil {
 		return none, err
 	}
+	if err := d.joinServers(ctx); err != nil {
+		return none, err
+	}
 	// The lock of the folder proves that no other server of this host is running, so the leases of a killed one are free.
 	if err := d.store.FreeLeases(ctx, d.hostID); err != nil {
 		return none, err
 	}
-	changes := &loop.Broadcast{}
 	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
 	d.reconciler = reconcile.New(reconcile.Options{
-		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: changes, Log: d.log,
-		Owner: d.leaseOwner(), Host: d.hostID,
+		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: d.changes, Log: d.log,
+		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.membership.Permit, IsShared: d.store.IsShared,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
 	if d.hub, err = hub.New(hub.Options{
@@ -202,7 +209,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.server = server.New(server.Options{
-		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: changes,
+		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
 	})
@@ -212,7 +219,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.hostID, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.gatewayName(), Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.
@@ -301,6 +308,7 @@ func (d *daemon) close() error {
 		errs = append(errs, d.hosts.Close())
 	}
 	if d.store != nil {
+		d.leaveServers()
 		errs = append(errs, d.store.Close())
 	}
 	return errors.Join(errs...)

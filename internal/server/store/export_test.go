@@ -54,3 +54,9 @@ func (s *Store) WriteForTest(ctx context.Context, during func()) error {
 		return nil
 	})
 }
+
+// SetMaxIdleInTransaction limits how long stores that are opened from now on may do nothing in a transaction.
+func SetMaxIdleInTransaction(d time.Duration) (before time.Duration) {
+	before, maxIdleInTransaction = maxIdleInTransaction, d
+	return before
+}

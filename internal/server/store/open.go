@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -176,14 +177,17 @@ func (s *Store) openPostgres(where string) error {
 	return nil
 }
 
+// maxIdleInTransaction is how long a server may do nothing in a transaction. Tests shorten it.
+var maxIdleInTransaction = 5 * time.Second
+
 // sessionLimits make PostgreSQL end the transaction of a server that was frozen, or whose machine or network is gone: it holds
 // locks that all servers need.
-const sessionLimits = `SELECT set_config('idle_in_transaction_session_timeout', '5s', false), set_config('tcp_keepalives_idle', '10', false),
+const sessionLimits = `SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('tcp_keepalives_idle', '10', false),
 	set_config('tcp_keepalives_interval', '3', false), set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10s', false)`
 
 // limitSession sets sessionLimits for a new connection.
 func limitSession(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, sessionLimits)
+	_, err := conn.Exec(ctx, sessionLimits, strconv.FormatInt(maxIdleInTransaction.Milliseconds(), 10))
 	return err
 }
 

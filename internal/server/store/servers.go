@@ -170,3 +170,20 @@ func (s *Store) ListServers(ctx context.Context) ([]dstack.Server, error) {
 	}
 	return all, nil
 }
+
+// CheckStart fails with Conflict if a server may not start an attempt any more: its replica does not wait for the start, or
+// another server works on its instance. It is asked right before the start, which may be minutes after the decision.
+func (s *Store) CheckStart(ctx context.Context, attempt dstack.AttemptID, server dstack.ServerID) error {
+	var holders []string
+	err := s.reader.NewRaw(`SELECT i.holder FROM replicas AS r JOIN instances AS i ON i.id = r.instance_id
+		WHERE r.attempt_id = ? AND r.live AND r.status = ?`, string(attempt), string(dstack.ReplicaStarting)).Scan(ctx, &holders)
+	switch {
+	case err != nil:
+		return wrapError(err)
+	case len(holders) == 0:
+		return conflict("", "attempt %s is not wanted any more", attempt)
+	case s.IsShared() && holders[0] != string(server):
+		return conflict("", "another server starts attempt %s", attempt)
+	}
+	return nil
+}

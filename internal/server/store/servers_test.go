@@ -182,6 +182,10 @@ func terminateListeners(t *testing.T, url string) {
 
 // A server that is frozen in a transaction holds up the others for seconds only.
 func TestSessionLimits_EndAFrozenTransaction(t *testing.T) {
+	if before := store.SetMaxIdleInTransaction(500 * time.Millisecond); before != 5*time.Second {
+		t.Errorf("the limit is %s", before)
+	}
+	defer store.SetMaxIdleInTransaction(5 * time.Second)
 	h := newFixture(t, storetest.NewPostgres(t))
 	frozen := h.s
 	h.open()
@@ -194,14 +198,14 @@ func TestSessionLimits_EndAFrozenTransaction(t *testing.T) {
 		wokeUp <- frozen.WriteForTest(context.Background(), func() {
 			if tried++; tried == 1 {
 				close(inside)
-				time.Sleep(7 * time.Second)
+				time.Sleep(1500 * time.Millisecond)
 			}
 		})
 	}()
 	<-inside
 	h.submit("web", t0)
-	if took := time.Since(began); took < 4*time.Second || took > 6500*time.Millisecond {
-		t.Errorf("the other server waited for %s, want 5 s", took)
+	if took := time.Since(began); took < 400*time.Millisecond || took > 1400*time.Millisecond {
+		t.Errorf("the other server waited for %s, want 0.5 s", took)
 	}
 	if err := <-wokeUp; err != nil || tried != 2 {
 		t.Errorf("the frozen server tried %d times: %v", tried, err)
