@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,9 +24,6 @@ func (d *daemon) joinServers(ctx context.Context) error {
 		ID: dstack.ServerID(d.hostID), Process: uuid.NewString(), Name: name, Version: currentVersion(),
 		Machine: d.describeMachine(), StartedAt: time.Now(),
 	}
-	if err := d.checkOwnEngines(ctx, self); err != nil {
-		return err
-	}
 	var err error
 	d.membership, err = peers.Join(ctx, peers.Options{Register: d.store, Self: self, Changed: d.noteChange, Log: d.log})
 	return err
@@ -35,14 +31,17 @@ func (d *daemon) joinServers(ctx context.Context) error {
 
 // checkOwnEngines fails if another server starts containers with the Docker Engine of this machine, too: each would stop those
 // of the other.
-func (d *daemon) checkOwnEngines(ctx context.Context, self dstack.Server) error {
+func (d *daemon) checkOwnEngines(ctx context.Context) error {
+	if !d.store.IsShared() {
+		return nil
+	}
 	servers, err := d.store.ListServers(ctx)
 	if err != nil {
 		return err
 	}
 	for _, other := range servers {
-		for _, engine := range self.Machine.Engines {
-			if other.ID != self.ID && !other.IsEnded && slices.Contains(other.Machine.Engines, engine) {
+		for _, engine := range d.describeMachine().Engines {
+			if other.ID != dstack.ServerID(d.hostID) && !other.IsEnded && slices.Contains(other.Machine.Engines, engine) {
 				return &dstack.Error{Kind: dstack.Conflict,
 					Message: fmt.Sprintf("the Docker Engine of this machine is used by the server %s on %s, which shares the database", other.ID, other.Name),
 					Hint:    "give this server no local backend: write `backends: []` for its projects in " + d.filePath("config.yml")}
@@ -76,10 +75,10 @@ func (d *daemon) leaveServers() {
 	}
 }
 
+// permit is the Permit of the passes.
+func (d *daemon) permit() (check func() error) { return d.membership.Permit() }
+
 // mayStart is the engine.StartCheck of all engines that run containers.
 func (d *daemon) mayStart(ctx context.Context, attempt dstack.AttemptID) error {
 	return d.store.CheckStart(ctx, attempt, dstack.ServerID(d.hostID))
 }
-
-// gatewayName returns the name of this process's gateway in load reports. While a process replaces another one, both serve.
-func (d *daemon) gatewayName() string { return d.hostID + "/" + strconv.Itoa(os.Getpid()) }

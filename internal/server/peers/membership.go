@@ -132,7 +132,7 @@ func (m *Membership) noteBeat(beat store.Heartbeat, began time.Time) {
 	defer m.mu.Unlock()
 	if beat.IsReplaced {
 		if !m.isReplaced {
-			m.log.Warn("another process of this server has replaced this one, which changes nothing any more")
+			m.log.Info("another process of this server has replaced this one, which changes nothing any more")
 		}
 		m.isReplaced = true
 		return
