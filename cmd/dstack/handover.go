@@ -89,6 +89,9 @@ func (d *daemon) begin(ctx context.Context) error {
 		}
 	}
 	d.sockets.CloseUnused()
+	if err := d.joinServers(ctx); err != nil {
+		return err
+	}
 	// The lock of the folder proves that no other server of this host runs its passes, so their leases are free.
 	return d.store.FreeLeases(ctx, d.hostID)
 }

@@ -30,6 +30,7 @@ import (
 	"dstack/internal/sdnotify"
 	"dstack/internal/server"
 	"dstack/internal/server/logs"
+	"dstack/internal/server/peers"
 	"dstack/internal/server/reconcile"
 	"dstack/internal/server/store"
 )
@@ -61,7 +62,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
-	c.AddCommand(tokenCommand())
+	c.AddCommand(tokenCommand(), keyCommand())
 	return c
 }
 
@@ -104,6 +105,8 @@ type daemon struct {
 	reconciler *reconcile.Reconciler
 	server     *server.Server
 	api        http.Handler
+	membership *peers.Membership // nil: the server is alone
+	changes    *loop.Broadcast   // notified on every change
 	gateway    *gateway.Gateway
 }
 
@@ -111,7 +114,7 @@ type daemon struct {
 func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
 	d := &daemon{
 		serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat),
-		backends: backend.NewSet(), dialer: &dial.Dialer{}, errOut: errOut,
+		backends: backend.NewSet(), dialer: &dial.Dialer{}, changes: &loop.Broadcast{}, errOut: errOut,
 		supervisor: sdnotify.FromEnvironment(), gatewayName: o.hostID, interrupted: ctx,
 	}
 	slog.SetDefault(d.log)
@@ -147,7 +150,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	defer stop()
 	// What only one process of a folder may do. It pauses while another process takes over.
 	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()})...)
-	tasks := slices.Concat([]loop.Task{passes.Task("passes")}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks)
+	tasks := slices.Concat([]loop.Task{passes.Task("passes")}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
 	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
@@ -185,10 +188,12 @@ func (d *daemon) openListeners(ctx context.Context) (err error) {
 func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error) {
 	var none server.BootResult
 	var err error
-	if d.sealer, err = store.NewSealer(d.filePath("encryption.key")); err != nil {
+	undoKey, err := d.openSealer(ctx)
+	if err != nil {
 		return none, err
 	}
 	if d.store, err = store.Open(ctx, d.database, d.sealer); err != nil {
+		undoKey()
 		return none, err
 	}
 	format := newConfigFormat(backendTypes)
@@ -218,11 +223,13 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err := d.openHosts(ctx); err != nil {
 		return none, err
 	}
-	changes := &loop.Broadcast{}
+	if err := d.checkOwnEngines(ctx); err != nil {
+		return none, err
+	}
 	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
 	d.reconciler = reconcile.New(reconcile.Options{
-		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: changes, Log: d.log,
-		Owner: d.leaseOwner(), Host: d.hostID,
+		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: d.changes, Log: d.log,
+		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.permit, IsShared: d.store.IsShared,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
 	if d.hub, err = hub.New(hub.Options{
@@ -235,7 +242,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.server = server.New(server.Options{
-		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: changes,
+		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
 	})
@@ -346,6 +353,7 @@ func (d *daemon) close() error {
 		errs = append(errs, d.hosts.Close())
 	}
 	if d.store != nil {
+		d.leaveServers()
 		errs = append(errs, d.store.Close())
 	}
 	if d.lock != nil {

@@ -82,6 +82,9 @@ func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now tim
 	if err != nil {
 		return false, err
 	}
+	if woke {
+		s.markChanged()
+	}
 	s.lastReports.put(c.Gateway, lastReport{counts: counts, drains: c.DrainSequence, at: now})
 	return woke, nil
 }

@@ -183,7 +183,8 @@ func (s *Store) identify(ctx context.Context) error {
 	if word, err := s.sealer.open(row.Proof, "installation"); err != nil || word != proofWord {
 		return &dstack.Error{
 			Kind: dstack.Unavailable, Message: "cannot open the database: its secrets were sealed with another key", Cause: err,
-			Hint: "put the key file that belongs to this database back in its place",
+			Hint: "put the key file that belongs to this database back in its place; if another server shares the database,\n" +
+				"its key is needed: ssh THE-OTHER-SERVER dstack server key | dstack server key --import -",
 		}
 	}
 	s.name = dstack.Installation(row.Name)
