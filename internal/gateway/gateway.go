@@ -26,11 +26,12 @@ type ControlPlane interface {
 	// may return the same version again after a while.
 	Table(ctx context.Context, since uint64) (route.Table, error)
 
-	// Report stores what the gateway counts, in place of its previous report. It
-	// is called every second, and at once when a run without a replica gets its
-	// first request and when a replica that left the table has nothing in flight
-	// any more.
-	Report(ctx context.Context, report dstack.LoadReport) error
+	// Report stores what the gateway counts, in place of its previous report, and
+	// answers with the gateway's part of the limits that all gateways count
+	// together. It is called every second, and at once when a run without a replica
+	// gets its first request, when a replica that left the table has nothing in
+	// flight any more, and when much more of a limit is asked for.
+	Report(ctx context.Context, report dstack.LoadReport) (dstack.LoadAnswer, error)
 }
 
 // Options configure a gateway. Control is required.

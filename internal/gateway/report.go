@@ -47,5 +47,6 @@ func (g *Gateway) sendReport(ctx context.Context) error {
 	report := g.loads.loadReport()
 	report.Gateway = g.name
 	g.metrics.addTo(&report)
-	return g.control.Report(ctx, report)
+	_, err := g.control.Report(ctx, report)
+	return err
 }
