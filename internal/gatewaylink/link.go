@@ -56,6 +56,7 @@ type Link struct {
 
 // savedFiles is what the files of the folder contain.
 type savedFiles struct {
+	at     time.Time // of the latest try
 	state  *state
 	seenAt time.Time
 	totals map[dstack.RunID]dstack.RunMetrics
@@ -110,14 +111,16 @@ func (l *Link) Tasks() []loop.Task {
 
 // Close tells the server that the process ends, saves what is not saved, and closes the connections to hosts.
 func (l *Link) Close(ctx context.Context) error {
-	_, err := l.save(ctx)
+	l.saving.Lock()
+	err := l.saveNow()
+	l.saving.Unlock()
 	l.mu.Lock()
 	isConnected := time.Since(l.lastReport) < 2*reportTimeout
 	l.mu.Unlock()
 	if isConnected {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		_ = l.sendReport(ctx, api.GatewayReport{Leaving: true}) // otherwise the server notices the silence
+		_, _ = l.sendReport(ctx, api.GatewayReport{Leaving: true}) // otherwise the server notices the silence
 	}
 	return errors.Join(err, l.hosts.close())
 }

@@ -52,7 +52,7 @@ func (t *loadTotals) totals() map[dstack.RunID]dstack.RunMetrics {
 }
 
 // Report tells a server what the gateway counted.
-func (l *Link) Report(ctx context.Context, load dstack.LoadReport) error {
+func (l *Link) Report(ctx context.Context, load dstack.LoadReport) (dstack.LoadAnswer, error) {
 	load = l.totals.add(load)
 	load.Gateway = l.options.Identity.ID
 	l.mu.Lock()
@@ -64,7 +64,7 @@ func (l *Link) Report(ctx context.Context, load dstack.LoadReport) error {
 	isRemoved := l.isRemoved
 	l.mu.Unlock()
 	if isRemoved {
-		return nil
+		return dstack.LoadAnswer{}, nil
 	}
 	report := api.GatewayReport{Load: load, TableVersion: load.TableVersion}
 	if l.options.Status != nil {
@@ -73,7 +73,7 @@ func (l *Link) Report(ctx context.Context, load dstack.LoadReport) error {
 	return l.sendReport(ctx, report)
 }
 
-func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) error {
+func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) (dstack.LoadAnswer, error) {
 	report.Version = l.options.Version
 	used := l.servers.use()
 	answer, err := used.client.ReportGateway(ctx, report)
@@ -81,19 +81,28 @@ func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) error {
 		if ctx.Err() == nil && isAway(err) {
 			l.servers.leave(used)
 		}
-		return err
+		return dstack.LoadAnswer{}, err
 	}
 	l.servers.learn(answer.Servers, l.options.Identity.Credential, l.options.Identity.Fingerprint)
 	l.mu.Lock()
 	l.lastReport = time.Now()
 	l.mu.Unlock()
-	return nil
+	return answer.Load, nil
 }
 
 // save writes the state and the counts into the folder.
 func (l *Link) save(context.Context) (time.Duration, error) {
 	l.saving.Lock()
 	defer l.saving.Unlock()
+	if since := time.Since(l.saved.at); since < minSaveInterval {
+		return minSaveInterval - since, nil
+	}
+	l.saved.at = time.Now()
+	return saveInterval, l.saveNow()
+}
+
+// saveNow is save without a pause since the last time. l.saving is held.
+func (l *Link) saveNow() error {
 	l.mu.Lock()
 	state, seenAt, isRemoved := l.state, l.seenAt, l.isRemoved
 	l.mu.Unlock()
@@ -102,7 +111,7 @@ func (l *Link) save(context.Context) (time.Duration, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
-		return time.Hour, err
+		return err
 	}
 	var err error
 	if state != nil && (state != l.saved.state || !seenAt.Equal(l.saved.seenAt)) {
@@ -117,7 +126,7 @@ func (l *Link) save(context.Context) (time.Duration, error) {
 			err = errors.Join(err, failure)
 		}
 	}
-	return saveInterval, err
+	return err
 }
 
 // saveInterval is how often the counts are saved if nothing else is.
