@@ -91,4 +91,6 @@ func (f fixedTable) Table(ctx context.Context, since uint64) (route.Table, error
 	return route.Table{}, ctx.Err()
 }
 
-func (fixedTable) Report(context.Context, dstack.LoadReport) error { return nil }
+func (fixedTable) Report(context.Context, dstack.LoadReport) (dstack.LoadAnswer, error) {
+	return dstack.LoadAnswer{}, nil
+}

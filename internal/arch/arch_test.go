@@ -26,6 +26,8 @@ var packages = []entry{
 	{"internal/human", ""},
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
+	{"internal/listen", ""},
+	{"internal/sdnotify", "loop"},
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
@@ -90,6 +92,9 @@ var packages = []entry{
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
 	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+
+	// Certificates of gateways.
+	{"internal/certificate", "spec dstack loop"},
 
 	// The gateway.
 	{"internal/openai", "human"},

@@ -17,17 +17,21 @@ type Gateway struct {
 	Project       ProjectID
 	ProjectName   string
 	Name          string       // unique in the project
+	Domain        string       // lower case, without *. before it; empty: none
 	Configuration spec.Gateway // as it was applied last; values of secrets are sealed in the store
 	IsDefault     bool         // of its project: services that name no gateway have their URL there
 	Author        string       // name of the user who applied it last
 	CreatedAt     time.Time
 	AppliedAt     time.Time // when it was applied last
 	IsDeleting    bool      // its deletion was requested; it exists until its processes are gone
+	Problem       Reason    // why the server cannot start its processes; empty: it can
 	Status        GatewayStatus
 	Reason        Reason // why it has this status, or what is missing; for the user
-	StatusSince   time.Time
 	Processes     []GatewayProcess
 }
+
+// HasStartedProcesses reports whether the server starts the processes of the gateway on other machines, and has to end them.
+func (g Gateway) HasStartedProcesses() bool { return g.Configuration.Backend == spec.BackendSSH }
 
 // GatewayStatus is the status of a gateway; the values are those of the wire format.
 type GatewayStatus string

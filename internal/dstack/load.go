@@ -32,6 +32,34 @@ type LoadReport struct {
 	DrainSequence int64             `json:"drain_sequence"` // the drain sequence of that table; 0: unknown
 	Watched       time.Duration     `json:"watched"`        // how long the gateway has been counting
 	Runs          map[RunID]RunLoad `json:"runs,omitempty"`
+	// Demands says how much of the limits that all gateways count together the
+	// gateway's callers ask for.
+	Demands map[LimitID]Demand `json:"demands,omitempty"`
+	// Keys counts the requests with each key for callers since the gateway began.
+	Keys map[CallerKeyID]KeyCounts `json:"keys,omitempty"`
+}
+
+// LimitID identifies a limit that all gateways count together: of a key, or of
+// one caller of a service.
+type LimitID string
+
+// Demand is what a gateway's callers ask for of a limit lately, as a part of the
+// limit: 1 is all of it, and refused requests count, too.
+type Demand float64
+
+// LoadAnswer answers a LoadReport. A gateway that gets none goes on by its last one.
+type LoadAnswer struct {
+	// Gateways is how many gateways reported lately, this one included; 0: not known.
+	Gateways int `json:"gateways,omitempty"`
+	// Shares is which part of a limit the gateway may use. Of a limit that is not
+	// in it, each gateway has the same part.
+	Shares map[LimitID]float64 `json:"shares,omitempty"`
+}
+
+// KeyCounts counts the requests with one key for callers.
+type KeyCounts struct {
+	Requests uint64 `json:"requests"`          // that were allowed
+	Refused  uint64 `json:"refused,omitempty"` // because there were too many, or the key is not for what they name
 }
 
 // RunLoad is what one gateway counted for one run.

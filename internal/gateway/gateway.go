@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -26,11 +27,12 @@ type ControlPlane interface {
 	// may return the same version again after a while.
 	Table(ctx context.Context, since uint64) (route.Table, error)
 
-	// Report stores what the gateway counts, in place of its previous report. It
-	// is called every second, and at once when a run without a replica gets its
-	// first request and when a replica that left the table has nothing in flight
-	// any more.
-	Report(ctx context.Context, report dstack.LoadReport) error
+	// Report stores what the gateway counts, in place of its previous report, and
+	// answers with the gateway's part of the limits that all gateways count
+	// together. It is called every second, and at once when a run without a replica
+	// gets its first request, when a replica that left the table has nothing in
+	// flight any more, and when much more of a limit is asked for.
+	Report(ctx context.Context, report dstack.LoadReport) (dstack.LoadAnswer, error)
 }
 
 // Options configure a gateway. Control is required.
@@ -99,7 +101,7 @@ func (l Limits) orDefaults() Limits {
 // wait.
 type Gateway struct {
 	control     ControlPlane
-	name        string
+	name        atomic.Pointer[string]
 	site        route.Site
 	proxies     route.Proxies
 	limits      Limits
@@ -130,7 +132,6 @@ func New(o Options) *Gateway {
 	limits := o.Limits.orDefaults()
 	g := &Gateway{
 		control:     o.Control,
-		name:        cmp.Or(o.Name, "gateway"),
 		site:        o.Site,
 		limits:      limits,
 		log:         o.Log,
@@ -147,6 +148,7 @@ func New(o Options) *Gateway {
 		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
 		transport:   newTransport(limits, o.Dialer),
 	}
+	g.SetName(cmp.Or(o.Name, "gateway"))
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting

@@ -34,21 +34,22 @@ type fakeControlPlane struct {
 	tableCalls int
 
 	reports    []dstack.LoadReport // all so far
+	answer     dstack.LoadAnswer   // returned by Report
 	reportFail error               // returned by Report
 	reportHang bool                // Report blocks until its context ends
 }
 
 // Report records a report.
-func (p *fakeControlPlane) Report(ctx context.Context, c dstack.LoadReport) error {
+func (p *fakeControlPlane) Report(ctx context.Context, c dstack.LoadReport) (dstack.LoadAnswer, error) {
 	p.mu.Lock()
 	p.reports = append(p.reports, c)
-	err, hang := p.reportFail, p.reportHang
+	answer, err, hang := p.answer, p.reportFail, p.reportHang
 	p.mu.Unlock()
 	if hang {
 		<-ctx.Done()
-		return ctx.Err()
+		return dstack.LoadAnswer{}, ctx.Err()
 	}
-	return err
+	return answer, err
 }
 
 // lastReport returns the latest report, and how many there were.

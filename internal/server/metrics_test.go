@@ -22,7 +22,7 @@ func TestMetrics_SumOfAllGateways(t *testing.T) {
 	report := func(gateway string, run dstack.RunLoad) {
 		t.Helper()
 		runs := map[dstack.RunID]dstack.RunLoad{web.ID: run}
-		if err := h.server.Report(t.Context(), dstack.LoadReport{Gateway: gateway, Runs: runs}); err != nil {
+		if _, err := h.server.Report(t.Context(), dstack.LoadReport{Gateway: gateway, Runs: runs}); err != nil {
 			t.Fatal(err)
 		}
 	}

