@@ -258,7 +258,7 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.gateway.ServeHTTP(w, r)
 		return
 	}
-	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), d.stopping)))
+	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), server.Stopping{Waits: d.stopping, Commands: d.stopping})))
 }
 
 // serveRequests serves the listener until ctx ends, and then drains; see drain.
