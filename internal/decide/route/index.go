@@ -20,6 +20,8 @@ type Index struct {
 	projects      map[string][]Model
 	existing      map[string]bool // all projects; nil: not known
 	tokens        map[Digest]*Grant
+	keys          map[Digest]*indexedKey
+	keyIDs        map[string]bool
 }
 
 // routeKey names a run or a model of a project.
@@ -49,6 +51,8 @@ func NewIndex(t Table) *Index {
 		models:        map[routeKey][]*Route{},
 		projects:      map[string][]Model{},
 		tokens:        make(map[Digest]*Grant, len(t.Tokens)),
+		keys:          make(map[Digest]*indexedKey, len(t.Keys)),
+		keyIDs:        make(map[string]bool, len(t.Keys)),
 	}
 	routes := slices.Clone(t.Routes)
 	slices.SortStableFunc(routes, func(a, b Route) int { return cmp.Compare(a.Since, b.Since) })
@@ -66,6 +70,9 @@ func NewIndex(t Table) *Index {
 	}
 	for text, projects := range t.Tokens {
 		x.addGrant(text, projects)
+	}
+	for _, k := range t.Keys {
+		x.addKey(k)
 	}
 	return x
 }
