@@ -48,6 +48,7 @@ var packages = []entry{
 	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
+	{"internal/decide/ratelimit", "dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
@@ -81,7 +82,7 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
+	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/ratelimit decide/route decide/status decide/volume"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
@@ -92,7 +93,7 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
-	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
+	{"internal/gateway", "human spec dstack dial decide/route decide/ratelimit origin page loop openai chattemplate"},
 
 	// The command line.
 	{"internal/gitignore", ""},

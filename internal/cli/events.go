@@ -39,7 +39,7 @@ func newEventsCommand(a *app) *cobra.Command {
 		Short: "Show the events of a run, also after it was deleted.",
 		Example: "dstack events llama31\n" +
 			"dstack events llama31 --since 1h -f -o json     # follow, one event per line",
-		Args: expectArgs(1, 1, "the name of a run"),
+		Args:              expectArgs(1, 1, "the name of a run"),
 		RunE:              func(c *cobra.Command, args []string) error { return w.start(c, args[0]) },
 		ValidArgsFunction: a.completeRuns,
 	}
