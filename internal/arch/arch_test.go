@@ -51,6 +51,7 @@ var packages = []entry{
 	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
+	{"internal/decide/ratelimit", "dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
@@ -84,7 +85,7 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
+	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume decide/ratelimit"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/peers", "human loop dstack server/store"},
@@ -101,7 +102,7 @@ var packages = []entry{
 	{"internal/openai", "human"},
 	{"internal/frontend/extendedconnect", ""},
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
-	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
+	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
 
 	// The command line.
 	{"internal/gitignore", ""},
