@@ -25,6 +25,7 @@ import (
 	"dstack/internal/gateway"
 	"dstack/internal/gitrepo"
 	"dstack/internal/hub"
+	"dstack/internal/installationca"
 	"dstack/internal/listen"
 	"dstack/internal/loop"
 	"dstack/internal/sdnotify"
@@ -37,9 +38,6 @@ import (
 
 const (
 	maxLogBytesPerRun   = 64 << 20
-	headerTimeout       = 10 * time.Second
-	idleTimeout         = 2 * time.Minute
-	maxHeaderBytes      = 64 << 10
 	metricsTimeout      = 5 * time.Second
 	placeTimeout        = time.Minute
 	defaultStartTimeout = 30 * time.Minute
@@ -108,6 +106,7 @@ type daemon struct {
 	membership *peers.Membership // nil: the server is alone
 	changes    *loop.Broadcast   // notified on every change
 	gateway    *gateway.Gateway
+	authority  *installationca.Authority // of the installation
 }
 
 // runServer runs the server until ctx ends. Replicas keep running after that.
@@ -193,6 +192,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	}
 	if d.store, err = store.Open(ctx, d.database, d.sealer); err != nil {
 		undoKey()
+		return none, err
+	}
+	if err := d.openAuthority(ctx); err != nil {
 		return none, err
 	}
 	format := newConfigFormat(backendTypes)
@@ -312,18 +314,13 @@ func (d *daemon) serveRequests(ctx context.Context) error {
 			endCommands()
 		}
 	})()
-	srv := &http.Server{
-		Handler: d, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		BaseContext: func(net.Listener) context.Context { return requests },
-		ConnContext: gateway.WithConn,
-		ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-	}
+	port := d.newMainPort(requests)
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		d.drain(context.WithoutCancel(ctx), srv, cancelRequests)
+		d.drain(context.WithoutCancel(ctx), port, cancelRequests)
 	})
-	err := srv.Serve(d.listener)
+	err := port.serve()
 	if stop() {
 		return err
 	}
