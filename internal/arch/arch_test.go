@@ -26,6 +26,8 @@ var packages = []entry{
 	{"internal/human", ""},
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
+	{"internal/listen", ""},
+	{"internal/sdnotify", "loop"},
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
@@ -35,6 +37,7 @@ var packages = []entry{
 	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/installationca", "dstack"},
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
 
@@ -82,9 +85,10 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
+	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
+	{"internal/server/peers", "human loop dstack server/store"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
@@ -96,6 +100,8 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
+	{"internal/frontend/extendedconnect", ""},
+	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
 
 	// The command line.

@@ -33,6 +33,7 @@ type Options struct {
 	// Templates returns the chat template of a model; nil if there is no hub.
 	Templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 	Server    *cobra.Command   // `dstack server`; nil: none
+	Serve     *cobra.Command   // `dstack gateway serve`; nil: none
 	Extra     []*cobra.Command // further commands, such as the hidden process keeper
 }
 
@@ -88,6 +89,7 @@ func New(o Options) *cobra.Command {
 		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newFleetCommand(a), newVolumeCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
+	addGatewayProcessCommands(a, root, o.Serve)
 	if o.Server != nil {
 		root.AddCommand(o.Server)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -100,7 +101,7 @@ func (l Limits) orDefaults() Limits {
 // wait.
 type Gateway struct {
 	control     ControlPlane
-	name        string
+	name        atomic.Pointer[string]
 	site        route.Site
 	proxies     route.Proxies
 	limits      Limits
@@ -131,7 +132,6 @@ func New(o Options) *Gateway {
 	limits := o.Limits.orDefaults()
 	g := &Gateway{
 		control:     o.Control,
-		name:        cmp.Or(o.Name, "gateway"),
 		site:        o.Site,
 		limits:      limits,
 		log:         o.Log,
@@ -148,6 +148,7 @@ func New(o Options) *Gateway {
 		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
 		transport:   newTransport(limits, o.Dialer),
 	}
+	g.SetName(cmp.Or(o.Name, "gateway"))
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting

@@ -4,6 +4,7 @@ package route
 
 import (
 	"encoding/json"
+	"net/netip"
 	"time"
 
 	"dstack/internal/dstack"
@@ -43,6 +44,8 @@ type Gateway struct {
 	IsDefault bool             `json:"default,omitempty"`
 	IsPlain   bool             `json:"plain,omitempty"` // it has no certificate: http only
 	IsLocal   bool             `json:"local,omitempty"` // the server itself serves it
+	// TrustedProxies are those in front of this gateway. nil: those of the process.
+	TrustedProxies []netip.Prefix `json:"trusted_proxies,omitzero"`
 	// Processes is how many processes serve the gateway now.
 	Processes int `json:"processes,omitempty"`
 }
