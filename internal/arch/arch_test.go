@@ -97,6 +97,8 @@ var packages = []entry{
 
 	// Certificates of gateways.
 	{"internal/certificate", "spec dstack decide/renewal loop"},
+	{"internal/certificate/dnstest", ""},
+	{"internal/certificate/acmetest", ""},
 
 	// The gateway.
 	{"internal/openai", "human"},

@@ -26,6 +26,7 @@ type entry struct {
 	isOnDemand bool              // a handshake asked for it, SetDomains did not
 	isUrgent   bool              // a handshake waits for it
 	isRunning  bool              // a worker looks at it now
+	isForced   bool              // the next look ignores what failed before
 	since      time.Time         // when it was added, or got its source
 	due        time.Time         // of the next look at it
 	cert       *tls.Certificate  // with its leaf; nil: there is none yet

@@ -98,12 +98,3 @@ func rootCause(err error) string {
 		err = inner
 	}
 }
-
-// noteFailure writes a failed order into the record.
-func (r *record) noteFailure(failure renewal.Failure, p problem, held, now time.Time) {
-	if r.Failure != failure {
-		r.Failures = 0
-	}
-	r.Failures++
-	r.Failure, r.TriedAt, r.HoldUntil, r.Reason, r.Hint = failure, now, held, p.reason, p.hint
-}

@@ -2,7 +2,9 @@ package certificate
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +22,8 @@ type record struct {
 	Key         string    `json:"key,omitempty"`         // PEM
 	Suggested   time.Time `json:"suggested,omitzero"`    // when the issuer suggests to renew it
 	AskedAt     time.Time `json:"asked_at,omitzero"`     // when it was asked for that
-	// What failed since the certificate was obtained.
+	// What failed since the certificate was obtained, with the source that it had.
+	Source    string          `json:"source,omitempty"`
 	Failures  int             `json:"failures,omitempty"`
 	Failure   renewal.Failure `json:"failure,omitempty"`
 	TriedAt   time.Time       `json:"tried_at,omitzero"`
@@ -71,9 +74,39 @@ func (k *Keeper) storeRecord(ctx context.Context, e *entry, rec record) error {
 
 // facts returns what decides when a certificate is ordered.
 func (r record) facts(e *entry, cert *tls.Certificate) renewal.Facts {
-	f := renewal.Facts{Suggested: r.Suggested, Failures: r.Failures, Failure: r.Failure, TriedAt: r.TriedAt, HoldUntil: r.HoldUntil, Spread: e.spread()}
+	f := renewal.Facts{Suggested: r.Suggested, TriedAt: r.TriedAt, HoldUntil: r.HoldUntil, Spread: e.spread()}
+	if r.Source == e.sourceSum() && !e.isForced {
+		f.Failures, f.Failure = r.Failures, r.Failure
+	}
 	if cert != nil {
 		f.NotBefore, f.NotAfter = cert.Leaf.NotBefore, cert.Leaf.NotAfter
 	}
 	return f
+}
+
+// problem returns what failed last, if the source is still the same.
+func (r record) problem(e *entry) problem {
+	if r.Source != e.sourceSum() {
+		return problem{}
+	}
+	return problem{r.Reason, r.Hint}
+}
+
+// sourceSum identifies a source: its failures say nothing about another one.
+func (e *entry) sourceSum() string {
+	text, err := json.Marshal(e.source)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// noteFailure writes a failed order into the record.
+func (r *record) noteFailure(e *entry, failure renewal.Failure, p problem, held, now time.Time) {
+	if r.Failure != failure || r.Source != e.sourceSum() {
+		r.Failures = 0
+	}
+	r.Failures++
+	r.Source, r.Failure, r.TriedAt, r.HoldUntil, r.Reason, r.Hint = e.sourceSum(), failure, now, held, p.reason, p.hint
 }

@@ -62,7 +62,7 @@ func (k *Keeper) refreshOrdered(ctx context.Context, e *entry) result {
 	case blocked.After(due):
 		return result{cert: newCertificate(e, cert), record: rec, due: blocked, problem: p}
 	}
-	return result{cert: newCertificate(e, cert), record: rec, due: due, problem: problem{rec.Reason, rec.Hint}}
+	return result{cert: newCertificate(e, cert), record: rec, due: due, problem: rec.problem(e)}
 }
 
 // tryOrder orders a certificate once and stores how that went.
@@ -90,7 +90,7 @@ func (k *Keeper) tryOrder(ctx context.Context, e *entry, rec *record, cert **tls
 	if failure != renewal.Misdirected && failure != renewal.Provider {
 		k.noteAnswer()
 	}
-	rec.noteFailure(failure, p, held.until, now)
+	rec.noteFailure(e, failure, p, held.until, now)
 	return k.storeRecord(ctx, e, *rec)
 }
 
@@ -109,7 +109,7 @@ func (k *Keeper) adopt(ctx context.Context, e *entry, rec record, cert *tls.Cert
 			due = next
 		}
 	}
-	return result{cert: newCertificate(e, cert), record: rec, due: due, problem: problem{rec.Reason, rec.Hint}}
+	return result{cert: newCertificate(e, cert), record: rec, due: due, problem: rec.problem(e)}
 }
 
 // newCertificate returns a certificate if it is not the one that is served already.

@@ -119,8 +119,8 @@ func (k *Keeper) beginNext(now time.Time, isMine func(*entry) bool) (*entry, tim
 	if next == nil {
 		return nil, wait
 	}
-	next.isRunning = true
 	copied := *next
+	next.isRunning, next.isForced = true, false
 	return &copied, 0
 }
 
