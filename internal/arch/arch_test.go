@@ -53,6 +53,7 @@ var packages = []entry{
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/ratelimit", "dstack"},
 	{"internal/decide/access", "dstack"},
+	{"internal/decide/renewal", ""},
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/host", "human spec dstack decide/placement"},
@@ -96,7 +97,9 @@ var packages = []entry{
 	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 
 	// Certificates of gateways.
-	{"internal/certificate", "spec dstack loop"},
+	{"internal/certificate", "spec dstack decide/renewal loop"},
+	{"internal/certificate/dnstest", ""},
+	{"internal/certificate/acmetest", ""},
 
 	// The gateway.
 	{"internal/openai", "human"},
