@@ -54,6 +54,7 @@ var packages = []entry{
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/gateway", "human dstack"},
 	{"internal/decide/host", "human spec dstack decide/placement"},
 
 	// How a request reached the server: the URL that its client used.
@@ -84,7 +85,7 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
+	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/gateway decide/lifecycle decide/placement decide/route decide/status decide/volume"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},

@@ -135,7 +135,7 @@ func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time)
 func (s *Store) FreeLeases(ctx context.Context, host string) error {
 	prefix := host + "/"
 	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
-		for _, kind := range []Kind{Runs, Replicas, Instances, Volumes} {
+		for _, kind := range []Kind{Runs, Replicas, Instances, Volumes, GatewayWork} {
 			_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
 				bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
 			if err != nil {
