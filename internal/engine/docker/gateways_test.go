@@ -25,11 +25,42 @@ import (
 	"dstack/internal/engine/docker"
 )
 
+// gatewayProgram stands in for a gateway: it prints what it was given, and ends on SIGTERM.
+const gatewayProgram = `package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// mark makes programs differ.
+var mark string
+
+func main() {
+	_ = mark
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	token, err := os.ReadFile("/state/join-token")
+	fmt.Println(os.Args[1:], os.Getenv("MODE"), string(token), err)
+	if os.Getenv("MODE") == "fail" {
+		fmt.Println("cannot serve")
+		os.Exit(3)
+	}
+	<-stop
+}
+`
+
 // buildProgram builds the stand-in for a gateway. Programs with different marks differ.
 func buildProgram(t *testing.T, mark string) engine.Program {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "program")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.mark="+mark+" -buildid="+mark, "-o", path, "./testdata/gateway")
+	dir := t.TempDir()
+	path, source := filepath.Join(dir, "program"), filepath.Join(dir, "main.go")
+	if err := os.WriteFile(source, []byte(gatewayProgram), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.mark="+mark+" -buildid="+mark, "-o", path, source)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
