@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -66,11 +65,11 @@ func (f *inFlight) waitIdle(ctx context.Context) (left int) {
 
 // drain ends the requests of a server that stops: it closes the listener and idle connections, refuses requests that wait
 // for a replica, lets the others finish for drainTimeout, and cuts the rest.
-func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.CancelFunc) {
+func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFunc) {
 	limited, cancel := context.WithTimeout(ctx, d.drainTimeout)
 	defer cancel()
 	var group errgroup.Group
-	group.Go(func() error { return srv.Shutdown(limited) })
+	group.Go(func() error { return port.shutDown(limited) })
 	d.gateway.RefuseWaiting()
 	if left := d.waitForRequests(limited); left > 0 {
 		d.log.Warn("requests were cut off because the server stops", "requests", left, "drain_timeout", d.drainTimeout)
@@ -81,7 +80,7 @@ func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.Cancel
 	context.AfterFunc(ended, cancel)
 	d.requests.waitIdle(ended)
 	_ = group.Wait() // until the ends of the responses are sent; its error is that of limited
-	_ = srv.Close()
+	_ = port.server.Close()
 }
 
 // waitForRequests waits until no request is in flight, and says so if that takes long. It returns how many are left if

@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"dstack/internal/frontend"
 )
 
 // listenForMetrics serves /metrics on its own address until ctx ends: callers of
@@ -17,10 +18,8 @@ func (d *daemon) listenForMetrics(ctx context.Context) error {
 	all.MustRegister(d.gateway.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
-	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-	}
+	srv := frontend.NewServer(mux, frontend.ServerOptions{Log: d.log})
+	srv.WriteTimeout = metricsTimeout
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // Prometheus reads again
 	err := srv.Serve(d.metricsListener)
 	if ctx.Err() != nil {

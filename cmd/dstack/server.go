@@ -23,6 +23,7 @@ import (
 	"dstack/internal/gateway"
 	"dstack/internal/gitrepo"
 	"dstack/internal/hub"
+	"dstack/internal/installationca"
 	"dstack/internal/loop"
 	"dstack/internal/server"
 	"dstack/internal/server/logs"
@@ -32,9 +33,6 @@ import (
 
 const (
 	maxLogBytesPerRun   = 64 << 20
-	headerTimeout       = 10 * time.Second
-	idleTimeout         = 2 * time.Minute
-	maxHeaderBytes      = 64 << 10
 	metricsTimeout      = 5 * time.Second
 	placeTimeout        = time.Minute
 	defaultStartTimeout = 30 * time.Minute
@@ -89,6 +87,7 @@ type daemon struct {
 	server     *server.Server
 	api        http.Handler
 	gateway    *gateway.Gateway
+	authority  *installationca.Authority // of the installation
 }
 
 // runServer runs the server until ctx ends. Replicas keep running after that.
@@ -156,6 +155,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	if d.store, err = store.Open(ctx, d.database, d.sealer); err != nil {
+		return none, err
+	}
+	if err := d.openAuthority(ctx); err != nil {
 		return none, err
 	}
 	format := newConfigFormat(backendTypes)
@@ -256,7 +258,7 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.gateway.ServeHTTP(w, r)
 		return
 	}
-	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), d.stopping)))
+	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), server.Stopping{Waits: d.stopping, Commands: d.stopping})))
 }
 
 // serveRequests serves the listener until ctx ends, and then drains; see drain.
@@ -264,18 +266,13 @@ func (d *daemon) serveRequests(ctx context.Context) error {
 	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRequests()
 	d.stopping = ctx
-	srv := &http.Server{
-		Handler: d, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		BaseContext: func(net.Listener) context.Context { return requests },
-		ConnContext: gateway.WithConn,
-		ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-	}
+	port := d.newMainPort(requests)
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		d.drain(context.WithoutCancel(ctx), srv, cancelRequests)
+		d.drain(context.WithoutCancel(ctx), port, cancelRequests)
 	})
-	err := srv.Serve(d.listener)
+	err := port.serve()
 	if stop() {
 		return err
 	}

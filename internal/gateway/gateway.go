@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -119,6 +120,8 @@ type Gateway struct {
 	readBudget  *budget
 	transport   *http.Transport
 	buffers     buffers
+	ready       chan struct{} // closed by the first route table
+	setReady    func()
 }
 
 // New returns a gateway, which serves once its Tasks run.
@@ -138,6 +141,7 @@ func New(o Options) *Gateway {
 		proxyLog:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		queue:       newWaitQueue(limits.MaxHeld, limits.HeldBytes),
 		loads:       newLoadTracker(),
+		ready:       make(chan struct{}),
 		metrics:     newMetrics(),
 		prompts:     newPromptRenderer(),
 		traits:      newModelTraits(),
@@ -149,6 +153,7 @@ func New(o Options) *Gateway {
 		transport:   newTransport(limits, o.Dialer),
 	}
 	g.SetName(cmp.Or(o.Name, "gateway"))
+	g.setReady = sync.OnceFunc(func() { close(g.ready) })
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
@@ -220,5 +225,6 @@ func (g *Gateway) applyTable(t route.Table) {
 	g.traits.applyTable(index)
 	g.rateLimiter.applyTable(index)
 	g.loads.applyTable(index)
+	g.setReady()
 	g.queue.wakeAll()
 }
