@@ -29,8 +29,22 @@ type PlacementFacts struct {
 type PlacementPlan struct {
 	New   []NewPlacement
 	Steps []PlacementStep // one for each placement
-	// Problem is why the gateway has fewer processes than it is to have, for the user; empty: it has all.
-	Problem string
+	// Missing is why processes have no host, for the user; empty: all have one.
+	Missing string
+}
+
+// Problem returns why the gateway has fewer processes than it is to have, for the user; empty: all serve.
+func (p PlacementPlan) Problem() string {
+	var reasons []string
+	if p.Missing != "" {
+		reasons = append(reasons, p.Missing)
+	}
+	for _, step := range p.Steps {
+		if step.Phase != dstack.GatewayLeaving && step.Reason != "" {
+			reasons = append(reasons, fmt.Sprintf("on %s: %s", step.HostName, step.Reason))
+		}
+	}
+	return strings.Join(reasons, "; ")
 }
 
 // NewPlacement is a process that is to be placed.
@@ -83,7 +97,7 @@ func DecidePlacements(facts PlacementFacts, now time.Time) PlacementPlan {
 			step.Reason = dstack.Reason(why + "; it goes on until another host serves")
 		}
 	}
-	return PlacementPlan{New: d.added, Steps: d.steps, Problem: d.explain()}
+	return PlacementPlan{New: d.added, Steps: d.steps, Missing: d.explainMissing()}
 }
 
 type placementDecision struct {
@@ -269,28 +283,17 @@ func (d *placementDecision) explainRejection(h dstack.Host) string {
 	return ""
 }
 
-// explain returns why the gateway has fewer processes than it is to have.
-func (d *placementDecision) explain() string {
-	if d.facts.Wanted == 0 {
+// explainMissing returns why processes have no host.
+func (d *placementDecision) explainMissing() string {
+	if d.suitable >= d.facts.Wanted {
 		return ""
 	}
-	var missing []string
-	for _, step := range d.steps {
-		if step.Phase != dstack.GatewayLeaving && step.Reason != "" {
-			missing = append(missing, fmt.Sprintf("on %s: %s", step.HostName, step.Reason))
-		}
+	text := fmt.Sprintf("%d of %s found a host", d.suitable, human.CountOf(d.facts.Wanted, "process", "processes"))
+	switch {
+	case len(d.facts.Hosts) == 0:
+		return text + ": the project has no hosts; `dstack apply` a fleet first"
+	case len(d.rejected) > 0:
+		return text + ": " + strings.Join(d.rejected, "; ")
 	}
-	if d.suitable < d.facts.Wanted {
-		text := fmt.Sprintf("%d of %s found a host", d.suitable, human.CountOf(d.facts.Wanted, "process", "processes"))
-		switch {
-		case len(d.facts.Hosts) == 0:
-			text += ": the project has no hosts; `dstack apply` a fleet first"
-		case len(d.rejected) > 0:
-			text += ": " + strings.Join(d.rejected, "; ")
-		default:
-			text += ": there are no further hosts"
-		}
-		missing = append([]string{text}, missing...)
-	}
-	return strings.Join(missing, "; ")
+	return text + ": there are no further hosts"
 }

@@ -230,8 +230,8 @@ func TestDecidePlacements(t *testing.T) {
 			if got := describePlan(plan); got != test.expect {
 				t.Errorf("the plan is %q, want %q", got, test.expect)
 			}
-			if (test.problem == "") != (plan.Problem == "") || !strings.Contains(plan.Problem, test.problem) {
-				t.Errorf("the problem is %q, want %q", plan.Problem, test.problem)
+			if problem := plan.Problem(); (test.problem == "") != (problem == "") || !strings.Contains(problem, test.problem) {
+				t.Errorf("the problem is %q, want %q", problem, test.problem)
 			}
 		})
 	}

@@ -161,7 +161,8 @@ func (s *Store) SaveGatewayPlan(ctx context.Context, l Lease, seen GatewayFacts,
 
 // finishGateway saves the problem of a gateway, or removes what does not need a pass any more.
 func (s *Store) finishGateway(ctx context.Context, tx bun.Tx, l Lease, seen GatewayFacts, plan gateway.PlacementPlan, isEmpty bool) error {
-	statement, args := "UPDATE project_gateways SET problem = ? WHERE id = ? AND problem <> ?", []any{cleanText(plan.Problem), l.ID, cleanText(plan.Problem)}
+	problem := cleanText(plan.Problem())
+	statement, args := "UPDATE project_gateways SET problem = ? WHERE id = ? AND problem <> ?", []any{problem, l.ID, problem}
 	switch {
 	case isEmpty && seen.Gateway.IsDeleting:
 		statement, args = "DELETE FROM project_gateways WHERE id = ? AND deleting", []any{l.ID}
@@ -187,7 +188,7 @@ func savePlacementStep(ctx context.Context, tx bun.Tx, step gateway.PlacementSte
 			return err
 		}
 	}
-	_, err := tx.NewRaw("UPDATE gateway_processes SET removed_at = ? WHERE gateway_id = ? AND host_id = ? AND removed_at = 0",
+	_, err := tx.NewRaw("UPDATE gateway_credentials SET revoked_at = ? WHERE gateway_id = ? AND host_id = ? AND revoked_at = 0",
 		toMicros(now), row.GatewayID, row.HostID).Exec(ctx)
 	if err != nil {
 		return err
