@@ -25,6 +25,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/gatewaylink"
 	"dstack/internal/loop"
+	"dstack/internal/server/store"
 	"dstack/internal/spec"
 )
 
@@ -195,7 +196,7 @@ func TestGatewayProcess_FollowsItsGateway(t *testing.T) {
 }
 
 func TestGatewayToken_JoinsOneProcess(t *testing.T) {
-	h, _ := newLinkServer(t)
+	h, g := newLinkServer(t)
 	token := h.newGatewayToken("edge", 0)
 	first := h.joinOptions(token)
 	identity, err := gatewaylink.Join(t.Context(), first)
@@ -227,8 +228,11 @@ func TestGatewayToken_JoinsOneProcess(t *testing.T) {
 		})
 	}
 	t.Run("an expired token", func(t *testing.T) {
-		o := h.joinOptions(h.newGatewayToken("edge", 1))
-		time.Sleep(1100 * time.Millisecond)
+		late := api.NewJoinToken([32]byte{})
+		if err := h.store.CreateGatewayToken(t.Context(), store.GatewayToken{Hash: late.Hash(), Gateway: g.ID, ExpiresAt: now()}, now()); err != nil {
+			t.Fatal(err)
+		}
+		o := h.joinOptions(late.String())
 		if _, err := gatewaylink.Join(t.Context(), o); dstack.KindOf(err) != dstack.Unauthorized || !strings.Contains(err.Error(), "ended at") {
 			t.Errorf("got %v", err)
 		}
@@ -344,7 +348,8 @@ func TestGatewayProcess_ServesWithoutTheServer(t *testing.T) {
 	process := startLink(t, o.Dir, identity)
 	h.submitRun("web")
 	process.waitTable(t, "the run", func(table route.Table) bool { return routeNamed(table, "web") != nil })
-	proxy.Close() // the server is gone
+	proxy.CloseClientConnections() // the server is gone
+	proxy.Close()
 	process.stop()
 
 	restarted := startLink(t, o.Dir, identity)
@@ -382,6 +387,7 @@ func TestGatewayProcess_TokensEndWithoutTheServer(t *testing.T) {
 	process := startLink(t, o.Dir, identity)
 	h.submitRun("web")
 	process.waitTable(t, "the run and tokens", func(table route.Table) bool { return routeNamed(table, "web") != nil && len(table.Tokens) > 0 })
+	proxy.CloseClientConnections()
 	proxy.Close()
 	table := process.waitTable(t, "the end of tokens", func(table route.Table) bool { return table.TokensEnded })
 	if len(table.Tokens) != 0 || routeNamed(table, "web") == nil {
@@ -394,8 +400,6 @@ func newCutServer(t testing.TB, h *testServer) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(h.server.Handler())
 	t.Cleanup(s.Close)
-	closing := s.Config.Handler
-	s.Config.Handler = closing
 	return s
 }
 
