@@ -89,7 +89,7 @@ const (
 	userExpression  = `^[^:\s]+(:[^:\s]+)?$`
 	shellExpression = `^(sh|bash|/.+)$`
 
-	stripHint   = "remove it; the replica receives the path without /proxy/services/<project>/<run>"
+	stripHint = "remove it; the replica receives the path without /proxy/services/<project>/<run>"
 )
 
 var anyShape = shape{"anything", schema{}}

@@ -18,7 +18,7 @@ var gatewayField = field[Service]{Key: nullableKey("gateway"),
 		"`<server>/proxy/services/<project>/<run>/`.",
 	shape:    anyOfShape("name, `true`, `false`, or {gateway.reference}", nonEmptyShape, mappingShape("gateway.reference")),
 	examples: []string{"false", "my-gateway"},
-	read: func(r *reader, n *strictyaml.Node, s *Service) { s.Gateway = r.readGatewayChoice(n) }}
+	read:     func(r *reader, n *strictyaml.Node, s *Service) { s.Gateway = r.readGatewayChoice(n) }}
 
 // gatewayReference names a gateway, which may belong to another project.
 type gatewayReference struct{ project, name string }
