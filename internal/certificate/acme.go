@@ -24,12 +24,12 @@ const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
 
 // ACME is the ACME server of an installation, and the account there.
 type ACME struct {
-	Server    string // URL of the directory; empty: Let's Encrypt
-	KeyID     string // of the external account binding; empty: none
-	HMACKey   string // of the external account binding, base64url
-	Email     string // for domains whose certificate has none
-	Roots     string // PEM of the authorities that the server's certificate may have; empty: the system's
-	Profile   string // of certificates, if the server offers several
+	Server  string // URL of the directory; empty: Let's Encrypt
+	KeyID   string // of the external account binding; empty: none
+	HMACKey string // of the external account binding, base64url
+	Email   string // for domains whose certificate has none
+	Roots   string // PEM of the authorities that the server's certificate may have; empty: the system's
+	Profile string // of certificates, if the server offers several
 	// HTTPPort and HTTPSPort are where the server connects to for its challenges;
 	// 0: 80 and 443, which public servers use.
 	HTTPPort, HTTPSPort int

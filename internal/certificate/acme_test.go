@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"dstack/internal/certificate"
 	"dstack/internal/certificate/acmetest"
 	"dstack/internal/certificate/dnstest"
 	"dstack/internal/dstack"
