@@ -74,8 +74,8 @@ func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFu
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	_ = d.listener.Close()
 	if d.isReplaced() {
-		_ = d.listener.Close() // the successor has the socket
 		defer context.AfterFunc(d.interrupted, func() {
 			_ = loop.Sleep(limited, d.drainTimeout)
 			cancel()
