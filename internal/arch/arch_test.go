@@ -95,7 +95,7 @@ var packages = []entry{
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/gateway decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 
 	// Certificates of gateways.
 	{"internal/certificate", "spec dstack decide/renewal loop"},
@@ -107,6 +107,8 @@ var packages = []entry{
 	{"internal/frontend/extendedconnect", ""},
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
+
+	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route api"},
 
 	// The command line.
 	{"internal/gitignore", ""},

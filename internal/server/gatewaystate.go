@@ -122,7 +122,7 @@ type stateUpdate struct {
 // putRoute is put for a route. Routes that did not change are not encoded again.
 func (u *stateUpdate) putRoute(r *route.Route) {
 	name := api.PartRoutePrefix + string(r.Run)
-	if last, ok := u.state.parts[name]; ok && last.route.Equal(r) {
+	if last, ok := u.state.parts[name]; ok && last.route.IsSame(r) {
 		u.kept[name] = true
 		return
 	}
