@@ -17,6 +17,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // publishedStates has the state of each gateway that processes on other machines follow. It is safe for concurrent use.
@@ -254,7 +255,12 @@ func (s *Server) readGatewaySettings(ctx context.Context, id dstack.GatewayID) (
 	if settings.TicketKey, err = s.links.DeriveKey("gateway tls sessions " + string(id)); err != nil {
 		return api.GatewaySettings{}, err
 	}
-	settings.Certificate, err = s.resolveCertificate(ctx, g)
+	if settings.Certificate, err = s.resolveCertificate(ctx, g); err != nil {
+		return api.GatewaySettings{}, err
+	}
+	if c := settings.Certificate; c != nil && c.Type == spec.CertificateInternal && g.Domain != "" && s.links.PrepareAuthority != nil {
+		err = s.links.PrepareAuthority(ctx, g.Domain)
+	}
 	return settings, err
 }
 
