@@ -52,6 +52,8 @@ type GatewayProcess struct {
 	Name         string     // of its machine, for people
 	Version      string     // of its program
 	Address      string     // at which clients reach it, if that is known
+	HTTPSPort    int        // on which it serves TLS; 0: it does not
+	HTTPPort     int        // on which it serves plain HTTP; 0: it does not
 	JoinedAt     time.Time
 	SeenAt       time.Time // when it reported last
 	TableVersion uint64    // of the route table that it serves by
