@@ -3,6 +3,7 @@
 package certificate
 
 import (
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -13,16 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 	"dstack/internal/spec"
 )
-
-// Storage keeps certificates, keys and accounts, and is shared by all processes
-// that serve the same names. Its locks end by themselves when a process dies.
-type Storage = certmagic.Storage
 
 // Domain is a domain for which a Keeper keeps certificates.
 type Domain struct {
@@ -68,8 +63,9 @@ type Options struct {
 // Keeper keeps the certificates of a set of domains. It is safe for concurrent
 // use. Nothing is obtained or renewed unless its Tasks run.
 type Keeper struct {
-	opts Options
-	tls  *tls.Config
+	opts  Options
+	tls   *tls.Config
+	owner string // of locks: this Keeper
 
 	mu      sync.Mutex
 	entries map[entryKey]*entry
@@ -103,7 +99,7 @@ func New(opts Options) (*Keeper, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	k := &Keeper{opts: opts, entries: map[entryKey]*entry{}, changed: loop.NewWake()}
+	k := &Keeper{opts: opts, owner: rand.Text(), entries: map[entryKey]*entry{}, changed: loop.NewWake()}
 	k.served.Store(&servedCertificates{})
 	k.tls = k.newTLSConfig()
 	return k, nil

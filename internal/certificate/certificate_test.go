@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-
 	"dstack/internal/certificate"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
@@ -20,7 +18,7 @@ import (
 func startKeeper(t *testing.T, opts certificate.Options) *certificate.Keeper {
 	t.Helper()
 	if opts.Storage == nil {
-		opts.Storage = &certmagic.FileStorage{Path: t.TempDir()}
+		opts.Storage = certificate.FileStorage{Dir: t.TempDir()}
 	}
 	keeper, err := certificate.New(opts)
 	if err != nil {
@@ -41,8 +39,8 @@ func startKeeper(t *testing.T, opts certificate.Options) *certificate.Keeper {
 // shakeHands makes a TLS handshake with a keeper, and returns what its client sees.
 func shakeHands(keeper *certificate.Keeper, config *tls.Config) (tls.ConnectionState, error) {
 	ours, theirs := net.Pipe()
-	defer ours.Close()   //nolint:errcheck
-	defer theirs.Close() //nolint:errcheck
+	defer ours.Close()                                    //nolint:errcheck
+	defer theirs.Close()                                  //nolint:errcheck
 	go tls.Server(theirs, keeper.TLSConfig()).Handshake() //nolint:errcheck
 	client := tls.Client(ours, config)
 	err := client.Handshake()
@@ -59,7 +57,7 @@ func waitFor(t *testing.T, what string, condition func() bool) {
 }
 
 func TestInternal_ServesNamesBelowTheDomainToClientsThatTrustTheRoot(t *testing.T) {
-	storage := &certmagic.FileStorage{Path: t.TempDir()}
+	storage := certificate.FileStorage{Dir: t.TempDir()}
 	keeper := startKeeper(t, certificate.Options{Storage: storage})
 	keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Certificate: &spec.Certificate{Type: "internal"}}})
 	waitFor(t, "covered", func() bool { return keeper.Covers("llama.example.com") })

@@ -42,7 +42,7 @@ func (k *Keeper) refreshLocal(ctx context.Context) (time.Duration, error) {
 // issueInternal obtains a certificate from the installation's own authority.
 func (k *Keeper) issueInternal(ctx context.Context, e entry) (*tls.Certificate, time.Time, error) {
 	now := time.Now()
-	authority, err := openIntermediate(ctx, k.opts.Storage, e.gateway, e.domain)
+	authority, err := openIntermediate(ctx, k.opts.Storage, e.domain)
 	if err != nil {
 		return nil, now.Add(10 * time.Second), err
 	}
