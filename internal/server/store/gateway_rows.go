@@ -161,9 +161,12 @@ func (s *Store) SaveGatewayProcess(ctx context.Context, p dstack.GatewayProcess,
 	})
 }
 
-// RemoveGatewayProcess forgets a process of a gateway.
+// RemoveGatewayProcess forgets a process of a gateway, which may not serve any more.
 func (s *Store) RemoveGatewayProcess(ctx context.Context, gateway dstack.GatewayID, process string) error {
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := revokeGatewayCredential(ctx, tx, process, s.clock()); err != nil {
+			return err
+		}
 		_, err := tx.NewRaw("DELETE FROM gateway_process_reports WHERE gateway_id = ? AND process = ?", string(gateway), process).Exec(ctx)
 		return err
 	})
