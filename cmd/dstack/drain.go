@@ -70,6 +70,7 @@ func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFu
 	defer cancel()
 	var group errgroup.Group
 	group.Go(func() error { return port.shutDown(limited) })
+	group.Go(func() error { d.published.frontend.Drain(limited); return nil })
 	d.gateway.RefuseWaiting()
 	if left := d.waitForRequests(limited); left > 0 {
 		d.log.Warn("requests were cut off because the server stops", "requests", left, "drain_timeout", d.drainTimeout)
@@ -81,6 +82,7 @@ func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFu
 	d.requests.waitIdle(ended)
 	_ = group.Wait() // until the ends of the responses are sent; its error is that of limited
 	_ = port.server.Close()
+	d.published.frontend.Close()
 }
 
 // waitForRequests waits until no request is in flight, and says so if that takes long. It returns how many are left if

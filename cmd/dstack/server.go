@@ -73,6 +73,8 @@ type daemon struct {
 	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
 	drained         context.Context // ends when no request is in flight any more
+	uncut           context.Context // of all requests: its end ends them
+	cutRequests     context.CancelFunc
 
 	sealer     *store.Sealer
 	store      *store.Store
@@ -87,6 +89,7 @@ type daemon struct {
 	server     *server.Server
 	api        http.Handler
 	gateway    *gateway.Gateway
+	published  *published                // the gateways of projects that this process serves
 	authority  *installationca.Authority // of the installation
 }
 
@@ -97,6 +100,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 		backends: backend.NewSet(), dialer: &dial.Dialer{}, errOut: errOut,
 	}
 	slog.SetDefault(d.log)
+	d.uncut, d.cutRequests = context.WithCancel(context.WithoutCancel(ctx))
+	defer d.cutRequests()
 	unlock, err := lockFolder(ctx, o.dir)
 	if err != nil {
 		return err
@@ -130,7 +135,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	d.drained, endDrain = context.WithCancel(context.WithoutCancel(ctx))
 	defer endDrain()
 	tasks := slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, attachTasks)
-	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
+	for _, task := range append(d.gateway.Tasks(), d.published.tasks()...) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
 	tasks = append(tasks, loop.Task{Name: "listener", Run: func(ctx context.Context) error {
@@ -217,6 +222,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.hostID, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
+	if d.published, err = d.newPublished(changes); err != nil {
+		return none, err
+	}
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.
 	return server.Boot(ctx, server.BootOptions{Store: d.store, Dir: d.dir, Config: config, Token: d.token})
 }
@@ -263,14 +271,13 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveRequests serves the listener until ctx ends, and then drains; see drain.
 func (d *daemon) serveRequests(ctx context.Context) error {
-	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancelRequests()
+	defer d.cutRequests()
 	d.stopping = ctx
-	port := d.newMainPort(requests)
+	port := d.newMainPort()
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		d.drain(context.WithoutCancel(ctx), port, cancelRequests)
+		d.drain(context.WithoutCancel(ctx), port, d.cutRequests)
 	})
 	err := port.serve()
 	if stop() {

@@ -55,6 +55,8 @@ type Options struct {
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)
 	// ConnContext is that of an http.Server.
 	ConnContext func(context.Context, net.Conn) context.Context
+	// BaseContext is that of an http.Server: the end of its context ends the requests.
+	BaseContext func(net.Listener) context.Context
 	Log         *slog.Logger // nil: slog.Default
 }
 

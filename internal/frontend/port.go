@@ -86,7 +86,7 @@ func (p *port) open(ctx context.Context, serving *errgroup.Group) (isDone bool) 
 		p.reportProblem(err)
 		return false
 	}
-	server := NewServer(p.handler, ServerOptions{ConnContext: p.options.ConnContext, Log: p.options.Log})
+	server := NewServer(p.handler, ServerOptions{ConnContext: p.options.ConnContext, BaseContext: p.options.BaseContext, Log: p.options.Log})
 	if p.tls != nil {
 		server.TLSConfig = p.tls
 		listener = tls.NewListener(listener, p.tls)
