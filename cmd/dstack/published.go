@@ -41,8 +41,8 @@ type servedGateways struct {
 	serverIsPlain bool
 }
 
-func (d *daemon) newPublished(changes *loop.Broadcast) (*published, error) {
-	p := &published{daemon: d, changes: changes, reported: map[dstack.GatewayID]time.Time{}}
+func (d *daemon) newPublished() (*published, error) {
+	p := &published{daemon: d, changes: d.changes, reported: map[dstack.GatewayID]time.Time{}}
 	p.served.Store(&servedGateways{})
 	sessions, err := d.sealer.DeriveKey("tls sessions of gateways")
 	if err != nil {
@@ -57,7 +57,7 @@ func (d *daemon) newPublished(changes *loop.Broadcast) (*published, error) {
 	p.frontend = frontend.New(frontend.Options{
 		Handler: http.HandlerFunc(d.servePublished), TLS: p.keeper.TLSConfig(), Challenges: p.keeper.ChallengeHandler,
 		Find: p.find, Covers: p.keeper.Covers, WhatIsMissing: p.whatIsMissing,
-		Host: d.ports.host, HTTPSPort: d.ports.https, HTTPPort: d.ports.http, ConnContext: gateway.WithConn, Log: d.log,
+		Host: d.ports.host, HTTPSPort: d.ports.https, HTTPPort: d.ports.http, Listen: d.sockets.Listen, ConnContext: gateway.WithConn, Log: d.log,
 		BaseContext: func(net.Listener) context.Context { return d.uncut },
 	})
 	return p, nil
@@ -101,6 +101,9 @@ func (p *published) follow(ctx context.Context) error {
 }
 
 func (p *published) pass(ctx context.Context) error {
+	if p.daemon.isReplaced() { // the process that replaced this one serves them
+		return nil
+	}
 	all, err := p.daemon.store.ListGateways(ctx)
 	if err != nil {
 		return err
@@ -190,7 +193,7 @@ func (p *published) report(ctx context.Context, local, going []dstack.Gateway, v
 	https, http := p.frontend.IsOpen()
 	now := time.Now()
 	for _, g := range local {
-		process := dstack.GatewayProcess{ID: p.daemon.hostID, Gateway: g.ID, Name: machineName(), Version: currentVersion(), TableVersion: version,
+		process := dstack.GatewayProcess{ID: p.daemon.gatewayName, Gateway: g.ID, Name: machineName(), Version: currentVersion(), TableVersion: version,
 			Certificates: p.keeper.Statuses(g.ID), Problems: p.frontend.Problems()}
 		if https && g.Configuration.Certificate != nil {
 			process.HTTPSPort = p.frontend.HTTPSPort()
@@ -207,8 +210,8 @@ func (p *published) report(ctx context.Context, local, going []dstack.Gateway, v
 		p.setReported(g.ID, now)
 	}
 	for _, g := range going {
-		if slices.ContainsFunc(g.Processes, func(known dstack.GatewayProcess) bool { return known.ID == p.daemon.hostID }) {
-			if err := p.daemon.store.RemoveGatewayProcess(ctx, g.ID, p.daemon.hostID); err != nil {
+		if slices.ContainsFunc(g.Processes, func(known dstack.GatewayProcess) bool { return known.ID == p.daemon.gatewayName }) {
+			if err := p.daemon.store.RemoveGatewayProcess(ctx, g.ID, p.daemon.gatewayName); err != nil {
 				return err
 			}
 		}
@@ -290,6 +293,7 @@ func (d *daemon) servePublished(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.requests.begin()()
+	d.markLastResponse(w, r)
 	d.gateway.ServeHTTP(w, r) // never the API, even if the gateway is gone meanwhile
 }
 

@@ -84,9 +84,10 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
+	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
+	{"internal/server/peers", "human loop dstack server/store"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},

@@ -95,7 +95,8 @@ func New(o Options) *Frontend {
 
 // SetWanted says which ports are to be open. One that is not any more is closed once its requests are served.
 func (f *Frontend) SetWanted(https, http bool) {
-	if f.https.setWanted(https) || f.http.setWanted(http) {
+	changed := f.https.setWanted(https)
+	if f.http.setWanted(http) || changed {
 		f.wake.Signal()
 	}
 }
@@ -140,6 +141,12 @@ func (f *Frontend) keepPorts(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// StopAccepting closes the ports for good. Connections that are open are served on.
+func (f *Frontend) StopAccepting() {
+	f.https.stopAccepting()
+	f.http.stopAccepting()
 }
 
 // Drain stops accepting connections, and returns once all requests are served, or ctx ended.
