@@ -74,9 +74,9 @@ func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFu
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	_ = d.listener.Close()
+	d.published.frontend.StopAccepting()
 	if d.isReplaced() {
-		_ = d.listener.Close() // the successor has the socket
-		d.published.frontend.StopAccepting()
 		defer context.AfterFunc(d.interrupted, func() {
 			_ = loop.Sleep(limited, d.drainTimeout)
 			cancel()

@@ -154,7 +154,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	defer stop()
 	// What only one process of a folder may do. It pauses while another process takes over.
 	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()})...)
-	tasks := slices.Concat([]loop.Task{passes.Task("passes")}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
+	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
 	for _, task := range append(d.gateway.Tasks(), d.published.tasks()...) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
@@ -167,9 +167,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	}
 	d.notify(sdnotify.Ready, sdnotify.Status("serving at "+d.serverURL()))
 	err = loop.Run(ctx, tasks...)
-	if d.isReplaced() {
-		d.forgetDrained(ctx)
-	} else if err == nil { // ctx ended
+	d.forgetDrained(ctx)
+	if err == nil && !d.isReplaced() { // ctx ended
 		d.printStopMessage(ctx, out)
 	}
 	return err
@@ -248,7 +247,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	links, err := d.linkOptions()
+	if err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
+		Links: links,
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
