@@ -268,7 +268,7 @@ func (p *published) find(host string) frontend.Name {
 
 // wants reports whether a name may get a certificate although no run has it yet: only a run's name may, which the table has.
 func (p *published) wants(name string) bool {
-	return p.daemon.gateway.HasName(name) && p.find(name) == frontend.SecureName
+	return p.daemon.gateway.Publishes(name) && p.find(name) == frontend.SecureName
 }
 
 // whatIsMissing says why there is no certificate for a name.

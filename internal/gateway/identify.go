@@ -39,19 +39,6 @@ func (g *Gateway) FindGateway(host string) (found route.Gateway, ok bool) {
 	return *at, true
 }
 
-// HasName reports whether a name of a gateway is that of a run, or of the models of a project that has some.
-func (g *Gateway) HasName(name string) bool {
-	x := g.index()
-	at, d := x.FindGateway(name)
-	if at == nil {
-		return false
-	}
-	if d.Models {
-		return len(x.Models(d)) > 0
-	}
-	return x.Run(d) != nil
-}
-
 // Ready returns a channel that is closed once the gateway has a route table.
 func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
