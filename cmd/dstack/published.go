@@ -71,7 +71,7 @@ func (p *published) tasks() []loop.Task {
 // Intervals of the pass over the local gateways.
 const (
 	minPublishedInterval = 100 * time.Millisecond
-	maxPublishedInterval = 2 * time.Second
+	maxPublishedInterval = time.Second
 	// publishedReportInterval is how often a report is saved that did not change. It is less than dstack.GatewaySilence.
 	publishedReportInterval = 4 * time.Second
 )
@@ -132,6 +132,9 @@ func (p *published) pass(ctx context.Context) error {
 	p.served.Store(served)
 	p.keeper.SetDomains(domains)
 	p.frontend.SetWanted(needsTLS, needsHTTP)
+	if err := p.frontend.WaitForPorts(ctx); err != nil {
+		return err
+	}
 	return p.report(ctx, local, going, table.Version)
 }
 

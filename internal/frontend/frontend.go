@@ -65,6 +65,7 @@ type Frontend struct {
 	options     Options
 	https, http *port
 	wake        loop.Wake
+	changes     loop.Broadcast // a port was opened or closed, or could not be opened
 }
 
 // New returns a frontend, which listens once its Tasks run and a port is wanted.
@@ -88,8 +89,9 @@ func New(o Options) *Frontend {
 		plain = o.Challenges(plain)
 	}
 	f.options.HTTPSPort, f.options.HTTPPort = o.HTTPSPort, o.HTTPPort
-	f.https = &port{name: HTTPSListener, number: o.HTTPSPort, options: f.options, handler: AcceptWebSockets(http.HandlerFunc(f.serveSecure)), tls: o.TLS}
-	f.http = &port{name: HTTPListener, number: o.HTTPPort, options: f.options, handler: plain}
+	f.https = &port{name: HTTPSListener, number: o.HTTPSPort, options: f.options, handler: AcceptWebSockets(http.HandlerFunc(f.serveSecure)), tls: o.TLS,
+		changed: f.changes.Notify}
+	f.http = &port{name: HTTPListener, number: o.HTTPPort, options: f.options, handler: plain, changed: f.changes.Notify}
 	return f
 }
 
@@ -104,6 +106,19 @@ func (f *Frontend) SetWanted(https, http bool) {
 // Problems says, for users, why wanted ports are not open. They are tried again every few seconds.
 func (f *Frontend) Problems() []string {
 	return slices.DeleteFunc([]string{f.https.currentProblem(), f.http.currentProblem()}, func(p string) bool { return p == "" })
+}
+
+// WaitForPorts returns once each wanted port was opened, or could not be.
+func (f *Frontend) WaitForPorts(ctx context.Context) error {
+	for {
+		changed := f.changes.Changed()
+		if f.https.isDecided() && f.http.isDecided() {
+			return nil
+		}
+		if err := loop.SleepUntil(ctx, time.Hour, changed); err != nil {
+			return err
+		}
+	}
 }
 
 // HTTPSPort is the port that URLs with https need.

@@ -27,6 +27,7 @@ type port struct {
 	options Options
 	handler http.Handler
 	tls     *tls.Config // nil: plain HTTP
+	changed func()
 
 	mu       sync.Mutex
 	isWanted bool
@@ -58,6 +59,13 @@ func (p *port) isOpen() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.server != nil
+}
+
+// isDecided reports whether the port is open, cannot be opened, or need not be.
+func (p *port) isDecided() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.isWanted || p.isEnding || p.server != nil || p.problem != ""
 }
 
 // adjust opens or closes the port. It reports whether the port is as it is wanted.
@@ -110,6 +118,7 @@ func (p *port) open(ctx context.Context, serving *errgroup.Group) (isDone bool) 
 
 // setServer fails if the port ends.
 func (p *port) setServer(server *http.Server, listener net.Listener, problem string) bool {
+	defer p.changed()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.isEnding && server != nil {
@@ -151,6 +160,7 @@ func (p *port) reportProblem(err error) {
 	isNew := p.problem != text
 	p.problem = text
 	p.mu.Unlock()
+	p.changed()
 	if isNew {
 		p.options.Log.Warn("gateways are not served", "why", text)
 	}
