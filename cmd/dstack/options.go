@@ -28,6 +28,7 @@ type serverOptions struct {
 	logFormat      string
 	token          string
 	tokenFile      string
+	takeOver       bool
 	makeDefault    bool
 	noDefault      bool
 	dir            string
@@ -47,6 +48,7 @@ func (o *serverOptions) addFlags(c *cobra.Command) {
 	f.StringVarP(&o.portFlag, "port", "p", "", "the `PORT` to listen on (DSTACK_SERVER_PORT, 3000)")
 	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"),
 		"DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
+	f.BoolVar(&o.takeOver, "take-over", false, "replace the running server of this folder without an interruption, if there is one")
 	f.BoolVar(&o.makeDefault, "default", false, "make this server's main project the default of the command line")
 	f.BoolVar(&o.noDefault, "no-default", false, "do not change the default project of the command line")
 	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"),

@@ -51,7 +51,9 @@ var packages = []entry{
 	{"internal/decide/volume", "human spec dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
+	{"internal/decide/ratelimit", "dstack"},
 	{"internal/decide/access", "dstack"},
+	{"internal/decide/renewal", ""},
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/gateway", "human dstack"},
@@ -85,9 +87,10 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/gateway decide/lifecycle decide/placement decide/route decide/status decide/volume"},
+	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/gateway decide/lifecycle decide/placement decide/route decide/status decide/volume decide/ratelimit"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
+	{"internal/server/peers", "human loop dstack server/store"},
 	{"internal/server/reconcile", "human spec dstack dial decide/gateway decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
@@ -95,13 +98,15 @@ var packages = []entry{
 	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
 
 	// Certificates of gateways.
-	{"internal/certificate", "spec dstack loop"},
+	{"internal/certificate", "spec dstack decide/renewal loop"},
+	{"internal/certificate/dnstest", ""},
+	{"internal/certificate/acmetest", ""},
 
 	// The gateway.
 	{"internal/openai", "human"},
 	{"internal/frontend/extendedconnect", ""},
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
-	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
+	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
 
 	// The command line.
 	{"internal/gitignore", ""},

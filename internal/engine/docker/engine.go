@@ -24,6 +24,7 @@ type Options struct {
 	Host         string  // such as unix:///var/run/docker.sock; empty: the same as the docker command's
 	Remote       *Remote // the engine of another machine, in place of Host; nil: an engine of this machine
 	Installation dstack.Installation
+	MayStart     engine.StartCheck // nil: always
 	Code         engine.CodeOpener // nil: attempts have no code
 	Files        engine.FileOpener // nil: attempts have no files
 	Dialer       *dial.Dialer      // opens the connections of port checks; nil: directly

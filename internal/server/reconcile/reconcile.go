@@ -48,6 +48,12 @@ type Options struct {
 	ActTimeout   time.Duration // limits one listing of a backend, and one action on an instance; 0: 30 s
 	Gateways     GatewayOptions
 	Log          *slog.Logger
+
+	// Permit returns a function that fails once other servers may have taken over what this one has read since the call of
+	// Permit. The passes ask it before each action outside of the database. nil: this server is alone.
+	Permit func() (check func() error)
+	// IsShared reports whether another server could work on an instance whose engine does not answer this one; nil: never.
+	IsShared func() bool
 }
 
 // Reconciler runs five passes: over runs, replicas, instances, volumes and gateways. They share
@@ -67,6 +73,12 @@ type Reconciler struct {
 func New(o Options) *Reconciler {
 	if o.ActTimeout == 0 {
 		o.ActTimeout = defaultActTimeout
+	}
+	if o.Permit == nil {
+		o.Permit = func() func() error { return func() error { return nil } }
+	}
+	if o.IsShared == nil {
+		o.IsShared = func() bool { return false }
 	}
 	r := &Reconciler{
 		Options: o, wakes: map[store.Kind]loop.Wake{}, logCopier: newLogCopier(o.Logs, o.Log),
