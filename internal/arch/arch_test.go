@@ -91,7 +91,7 @@ var packages = []entry{
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/peers", "human loop dstack server/store"},
-	{"internal/server/reconcile", "human spec dstack dial decide/gateway decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store decide/gateway"},
+	{"internal/server/reconcile", "human spec dstack dial decide/gateway decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
 	{"internal/server/wire", "human spec dstack api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
