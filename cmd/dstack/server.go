@@ -153,7 +153,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	// What only one process of a folder may do. It pauses while another process takes over.
-	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()})...)
+	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, d.hostPortTasks())...)
 	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
 	for _, task := range append(d.gateway.Tasks(), d.published.tasks()...) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
@@ -236,7 +236,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	d.reconciler = reconcile.New(reconcile.Options{
 		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: d.changes, Log: d.log,
 		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.permit, IsShared: d.store.IsShared,
-		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
+		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout}, Gateways: d.gatewayOptions(),
 	})
 	if d.hub, err = hub.New(hub.Options{
 		Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Proxy: http.ProxyFromEnvironment, Log: d.log,
@@ -311,6 +311,11 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.gateway.ServeHTTP(w, r)
 		return
 	}
+	d.serveAPI(w, r)
+}
+
+// serveAPI answers a request to the API.
+func (d *daemon) serveAPI(w http.ResponseWriter, r *http.Request) {
 	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), server.Stopping{Waits: d.stopping, Commands: d.commandsEnd})))
 }
 
