@@ -50,6 +50,7 @@ func (s *Store) MigrateDown(ctx context.Context, version int64) error {
 	_, err = providers.changes.DownTo(ctx, version)
 	return err
 }
+
 // ExecForTest runs a statement.
 func (s *Store) ExecForTest(ctx context.Context, query string, args ...any) error {
 	_, err := s.writer.NewRaw(query, args...).Exec(ctx)
