@@ -242,7 +242,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	links, err := d.linkOptions()
+	if err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
+		Links: links,
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,

@@ -24,9 +24,10 @@ var errLocked = errors.New("another process has the lock")
 // errLockLost says that the lock could not be extended, so that another process may have it.
 var errLockLost = errors.New("the lock was lost")
 
-// withLock calls work while this process has a lock, and ends the context of work when
-// it loses it. It returns errLocked at once if another process has it.
-func withLock(ctx context.Context, storage Storage, name, owner string, work func(context.Context) error) error {
+// withLock calls work while it has a lock, and ends the context of work when it loses it. It returns errLocked at once
+// if somebody else has the lock.
+func withLock(ctx context.Context, storage Storage, name string, work func(context.Context) error) error {
+	owner := rand.Text()
 	switch ok, err := storage.TryLock(ctx, name, owner, lockLifetime); {
 	case err != nil:
 		return err
@@ -69,9 +70,8 @@ func extendLock(ctx context.Context, storage Storage, name, owner string) error 
 
 // waitForLock calls work as soon as no other process has the lock.
 func waitForLock(ctx context.Context, storage Storage, name string, work func(context.Context) error) error {
-	owner := rand.Text()
 	for {
-		err := withLock(ctx, storage, name, owner, work)
+		err := withLock(ctx, storage, name, work)
 		if !errors.Is(err, errLocked) {
 			return err
 		}

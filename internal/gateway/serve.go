@@ -28,6 +28,7 @@ type proxyRequest struct {
 	acquirer    replicaAcquirer // access, limits, and the replica
 	model       *modelCall      // nil unless destination.Models
 	forwarder   forwarder
+	keyUse      keyUse
 }
 
 var _ http.Handler = (*Gateway)(nil)
@@ -64,11 +65,16 @@ func (p *proxyRequest) serve() error {
 	if err := p.acquirer.authorize(); err != nil {
 		return err
 	}
+	if err := p.beginKey(); err != nil {
+		return err
+	}
 	if p.model != nil {
 		if answered, err := p.model.prepare(); answered || err != nil {
+			p.countKey(err == nil)
 			return err
 		}
 	}
+	p.countKey(true)
 	if err := p.acquirer.limit(); err != nil {
 		return err
 	}
@@ -167,6 +173,10 @@ func (p *proxyRequest) replica() *readyReplica { return p.acquirer.replica }
 
 // fail sends an error, unless the client has left.
 func (p *proxyRequest) fail(err error) {
+	if e := p.keyEnded(); e != nil {
+		p.writeError(e)
+		return
+	}
 	if (p.ctx().Err() != nil || errors.Is(err, errDisconnected)) && !p.bodyFailed() {
 		p.abort()
 	}
@@ -219,6 +229,7 @@ func (p *proxyRequest) recoverPanic() {
 func (p *proxyRequest) finish() {
 	last := p.acquirer.lastReplica
 	p.acquirer.release()
+	p.finishKey()
 	if p.body != nil {
 		p.body.abandon()
 	}

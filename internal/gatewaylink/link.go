@@ -303,6 +303,13 @@ func (l *Link) applyAnswer(answer api.GatewayState) error {
 	return nil
 }
 
+// IsRemoved reports whether a server said that the process may not serve any more.
+func (l *Link) IsRemoved() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.isRemoved
+}
+
 // markRemoved makes the gateway serve nothing, also after a restart.
 func (l *Link) markRemoved() {
 	l.mu.Lock()

@@ -3,8 +3,6 @@ package gatewaylink
 import (
 	"context"
 	"time"
-
-	"dstack/internal/loop"
 )
 
 // defaultOffline is for how long tokens are accepted without word from a server, if the server does not say.
@@ -30,6 +28,7 @@ const maxOfflineCheck = time.Minute
 // do keys for callers until they expire.
 func (l *Link) watchOfflineBound(ctx context.Context) error {
 	for {
+		changed := l.changed.Changed()
 		l.mu.Lock()
 		wait := maxOfflineCheck
 		if l.state != nil && !l.hasEnded {
@@ -43,8 +42,15 @@ func (l *Link) watchOfflineBound(ctx context.Context) error {
 			l.setState(state, seenAt)
 			continue
 		}
-		if err := loop.Sleep(ctx, max(wait, 10*time.Millisecond)); err != nil {
-			return err
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 }

@@ -45,6 +45,13 @@ var apiOperations = []apiOperation{
 	newOperation(api.PathSecrets+"/delete", access.LevelProjectAdmin, (*Server).deleteSecrets,
 		"Delete secrets. With force, also those that unfinished runs use."),
 
+	newOperation(api.PathKeys+"/list", access.LevelMember, (*Server).listKeys,
+		"List the keys for callers of a project, and how much they are used. The keys themselves are never returned."),
+	newOperation(api.PathKeys+"/create", access.LevelProjectAdmin, (*Server).createKey,
+		"Create a key for callers, which calls services and models, and never the API. The response is the only place that shows the key."),
+	newOperation(api.PathKeys+"/revoke", access.LevelProjectAdmin, (*Server).revokeKeys,
+		"Revoke keys for callers. Gateways refuse them within a second, and end what is in flight with them."),
+
 	newOperation("/api/backends/list_types", access.LevelNone, (*Server).listBackendTypes, "List the supported types of backends."),
 	newOperation("/api/backends/config_values", access.LevelUser, (*Server).getBackendValues,
 		"Get the values that a backend's configuration may have."),

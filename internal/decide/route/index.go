@@ -24,6 +24,8 @@ type Index struct {
 	tokens        map[Digest]*Grant
 	gateways      map[string]*Gateway // by domain
 	gatewayIDs    map[dstack.GatewayID]*Gateway
+	keys          map[Digest]*indexedKey
+	keyIDs        map[string]bool
 }
 
 // routeKey names a run or a model of a project.
@@ -55,6 +57,8 @@ func NewIndex(t Table) *Index {
 		tokens:        make(map[Digest]*Grant, len(t.Tokens)),
 		gateways:      make(map[string]*Gateway, len(t.Gateways)),
 		gatewayIDs:    make(map[dstack.GatewayID]*Gateway, len(t.Gateways)),
+		keys:          make(map[Digest]*indexedKey, len(t.Keys)),
+		keyIDs:        make(map[string]bool, len(t.Keys)),
 	}
 	routes := slices.Clone(t.Routes)
 	slices.SortStableFunc(routes, func(a, b Route) int { return cmp.Compare(a.Since, b.Since) })
@@ -73,6 +77,9 @@ func NewIndex(t Table) *Index {
 	x.addGateways(t.Gateways)
 	for text, projects := range t.Tokens {
 		x.addGrant(text, projects)
+	}
+	for _, k := range t.Keys {
+		x.addKey(k)
 	}
 	return x
 }

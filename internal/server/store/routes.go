@@ -69,6 +69,9 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 	if table.Tokens, err = findTokens(ctx, tx); err != nil {
 		return table, err
 	}
+	if table.Keys, err = findRouteKeys(ctx, tx, s.clock()); err != nil {
+		return table, err
+	}
 	err = tx.NewRaw("SELECT name_lower FROM projects ORDER BY name_lower").Scan(ctx, &table.Projects)
 	return table, err
 }
