@@ -24,6 +24,7 @@ import (
 	"dstack/internal/frontend"
 	"dstack/internal/gateway"
 	"dstack/internal/gatewaylink"
+	"dstack/internal/listen"
 	"dstack/internal/loop"
 )
 
@@ -40,6 +41,7 @@ type gatewayProcess struct {
 	front    *frontend.Frontend
 	gateway  *gateway.Gateway
 	metrics  net.Listener // nil: none are served
+	sockets  listen.Set
 	requests inFlight
 }
 
@@ -56,7 +58,7 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 	}
 	defer unlock()
 	if o.metricsAddress != "" {
-		if p.metrics, err = openListener(ctx, o.metricsAddress, "--metrics"); err != nil {
+		if p.metrics, err = openListener(ctx, &p.sockets, "metrics", o.metricsAddress, "--metrics"); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, ignoreClosed(p.metrics.Close())) }()
@@ -144,7 +146,7 @@ func (p *gatewayProcess) build() (err error) {
 	}
 	p.front = frontend.New(frontend.Options{
 		Handler: p, TLS: p.keeper.TLSConfig(), Find: p.findName, Covers: p.keeper.Covers, Challenges: p.keeper.ChallengeHandler,
-		Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Log: p.log,
+		Listen: p.sockets.Listen, Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Log: p.log,
 	})
 	return nil
 }
