@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"golang.org/x/sync/errgroup"
 
 	"dstack/internal/certificate"
@@ -137,7 +136,7 @@ func (p *gatewayProcess) build() (err error) {
 	p.gateway = gateway.New(gateway.Options{Control: p.link, Site: route.Site{Main: settings.Project}, SessionKey: settings.SessionKey,
 		Name: p.identity.ID, Dialer: p.dialer, Log: p.log})
 	p.keeper, err = certificate.New(certificate.Options{
-		Storage:  &certmagic.FileStorage{Path: filepath.Join(p.dir, "certificates")},
+		Storage:  certificate.FileStorage{Dir: filepath.Join(p.dir, "certificates")},
 		ACME:     certificate.ACME{Server: settings.ACME.Server, KeyID: settings.ACME.KeyID, HMACKey: settings.ACME.HMACKey, Email: settings.ACME.Email},
 		HTTPPort: p.httpPort, HTTPSPort: p.httpsPort, Wants: p.wantsCertificate, SessionKey: settings.TicketKey, Log: p.log,
 	})
