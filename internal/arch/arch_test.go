@@ -109,6 +109,8 @@ var packages = []entry{
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
 
+	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route api"},
+
 	// The command line.
 	{"internal/gitignore", ""},
 	{"internal/cli", "gpu human spec dstack sshclient api loop jinja chattemplate gitignore"},
