@@ -14,9 +14,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"golang.org/x/sync/errgroup"
 
+	"dstack/internal/api"
 	"dstack/internal/certificate"
 	"dstack/internal/decide/route"
 	"dstack/internal/dial"
@@ -24,6 +24,7 @@ import (
 	"dstack/internal/frontend"
 	"dstack/internal/gateway"
 	"dstack/internal/gatewaylink"
+	"dstack/internal/listen"
 	"dstack/internal/loop"
 )
 
@@ -40,6 +41,7 @@ type gatewayProcess struct {
 	front    *frontend.Frontend
 	gateway  *gateway.Gateway
 	metrics  net.Listener // nil: none are served
+	sockets  listen.Set
 	requests inFlight
 }
 
@@ -56,7 +58,7 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 	}
 	defer unlock()
 	if o.metricsAddress != "" {
-		if p.metrics, err = openListener(ctx, o.metricsAddress, "--metrics"); err != nil {
+		if p.metrics, err = openListener(ctx, &p.sockets, "metrics", o.metricsAddress, "--metrics"); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, ignoreClosed(p.metrics.Close())) }()
@@ -67,7 +69,7 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 		return err
 	}
 	p.link, err = gatewaylink.New(gatewaylink.Options{Dir: o.dir, Identity: p.identity, Version: currentVersion(), Dialer: p.dialer,
-		Status: p.status, Log: p.log})
+		Describe: p.describe, Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -135,7 +137,7 @@ func (p *gatewayProcess) build() (err error) {
 	p.gateway = gateway.New(gateway.Options{Control: p.link, Site: route.Site{Main: settings.Project}, SessionKey: settings.SessionKey,
 		Name: p.identity.ID, Dialer: p.dialer, Log: p.log})
 	p.keeper, err = certificate.New(certificate.Options{
-		Storage:  &certmagic.FileStorage{Path: filepath.Join(p.dir, "certificates")},
+		Storage:  p.link.Storage(),
 		ACME:     certificate.ACME{Server: settings.ACME.Server, KeyID: settings.ACME.KeyID, HMACKey: settings.ACME.HMACKey, Email: settings.ACME.Email},
 		HTTPPort: p.httpPort, HTTPSPort: p.httpsPort, Wants: p.wantsCertificate, SessionKey: settings.TicketKey, Log: p.log,
 	})
@@ -144,7 +146,7 @@ func (p *gatewayProcess) build() (err error) {
 	}
 	p.front = frontend.New(frontend.Options{
 		Handler: p, TLS: p.keeper.TLSConfig(), Find: p.findName, Covers: p.keeper.Covers, Challenges: p.keeper.ChallengeHandler,
-		Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Log: p.log,
+		Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Listen: p.sockets.Listen, Log: p.log,
 	})
 	return nil
 }
@@ -170,10 +172,17 @@ func (p *gatewayProcess) findName(host string) frontend.Name {
 // wantsCertificate reports whether a name has something to serve.
 func (p *gatewayProcess) wantsCertificate(name string) bool { return p.gateway.Publishes(name) }
 
-// status returns the certificates and the problems of the process, for its reports.
-func (p *gatewayProcess) status() ([]dstack.CertificateStatus, []string) {
+// describe sets the certificates, the problems and the ports in a report of the process.
+func (p *gatewayProcess) describe(report *api.GatewayReport) {
 	settings, _ := p.link.Settings()
-	return p.keeper.Statuses(settings.Gateway), p.front.Problems()
+	report.Certificates, report.Problems = p.keeper.Statuses(settings.Gateway), p.front.Problems()
+	hasHTTPS, hasHTTP := p.front.IsOpen()
+	if hasHTTPS {
+		report.HTTPSPort = p.front.HTTPSPort()
+	}
+	if hasHTTP {
+		report.HTTPPort = p.front.HTTPPort()
+	}
 }
 
 // settingsPause is how long changes of the settings are collected.
