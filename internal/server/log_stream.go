@@ -221,7 +221,7 @@ func groupByReplica(sources []attemptSource) [][]attemptSource {
 func (f *logStream) readReplica(ctx context.Context, sources []attemptSource) iter.Seq2[api.LogEntry, error] {
 	return func(yield func(api.LogEntry, error) bool) {
 		for _, src := range sources {
-			for line, err := range f.server.logs.Read(ctx, src.key, f.findResumeTime(src.key.Attempt), time.Time{}) {
+			for line, err := range f.server.output.Read(ctx, src.key, f.findResumeTime(src.key.Attempt), time.Time{}) {
 				if !yield(f.newEntry(src, line), err) {
 					return
 				}
@@ -348,7 +348,7 @@ func (f *logStream) copyAttempt(ctx context.Context, src attemptSource, from tim
 			return false
 		}
 	}
-	for line, err := range f.server.logs.Follow(ctx, src.key, from) {
+	for line, err := range f.server.output.Follow(ctx, src.key, from) {
 		entry := f.newEntry(src, line)
 		if err != nil {
 			entry = newLossEntry(err)
