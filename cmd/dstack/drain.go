@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -68,15 +67,15 @@ func (f *inFlight) waitIdle(ctx context.Context) (left int) {
 // drain ends the requests of a server that stops: it closes the listener and idle connections, refuses requests that wait
 // for a replica, lets the others finish for drainTimeout, and cuts the rest. A replaced process has more time, and requests
 // go on waiting in it.
-func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.CancelFunc) {
+func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFunc) {
 	timeout := d.drainTimeout
 	if d.isReplaced() {
 		timeout = d.longDrain
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	_ = d.listener.Close()
 	if d.isReplaced() {
-		_ = d.listener.Close() // the successor has the socket
 		defer context.AfterFunc(d.interrupted, func() {
 			_ = loop.Sleep(limited, d.drainTimeout)
 			cancel()
@@ -88,7 +87,7 @@ func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.Cancel
 		d.gateway.RefuseWaiting()
 	}
 	var group errgroup.Group
-	group.Go(func() error { return srv.Shutdown(limited) })
+	group.Go(func() error { return port.shutDown(limited) })
 	if left := d.waitForRequests(limited); left > 0 {
 		d.log.Warn("requests were cut off because the server stops", "requests", left, "drain_timeout", timeout)
 		cut()
@@ -98,7 +97,7 @@ func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.Cancel
 	context.AfterFunc(ended, cancel)
 	d.requests.waitIdle(ended)
 	_ = group.Wait() // until the ends of the responses are sent; its error is that of limited
-	_ = srv.Close()
+	_ = port.server.Close()
 }
 
 // waitForReplaced waits until no request of a replaced process is in flight.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -167,9 +166,4 @@ func readGatewayPort(flag, text, variable string, otherwise int) (int, error) {
 		return 0, newInvalidError(fmt.Sprintf("%s: `%s` is not a port", source, text), "give a number from 1 to 65535")
 	}
 	return int(port), nil
-}
-
-// runGatewayServe serves a gateway until ctx ends.
-func runGatewayServe(context.Context, gatewayServeOptions, io.Writer, io.Writer) error {
-	return &dstack.Error{Kind: dstack.Unsupported, Message: "dstack gateway serve is not complete yet"}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -115,7 +116,6 @@ func (d *daemon) handoverTasks(passes *loop.Pausable, replaced func()) []loop.Ta
 	return []loop.Task{
 		{Name: "handover", Run: func(ctx context.Context) error {
 			if err := handover.Run(ctx); err == nil {
-				_ = d.lock.Close() // if the successor is killed, the next server must not wait for this process
 				replaced()
 			} else if ctx.Err() == nil { // such as a path that is too long for a Unix socket
 				d.log.Warn("this server cannot be replaced while it runs", "err", err)
@@ -130,15 +130,41 @@ func (d *daemon) handoverTasks(passes *loop.Pausable, replaced func()) []loop.Ta
 // yield makes this process one that finishes its requests, immediately before its successor accepts connections.
 func (d *daemon) yield(ctx context.Context, successor int) {
 	d.successor.Store(int64(successor))
+	d.reportApart(ctx)
+	d.notify(sdnotify.Ready, sdnotify.MainPID(successor))
+	d.log.Info("a new process has taken over; this one finishes its requests", "pid", successor)
+}
+
+// reportApart makes this process report the requests that it finishes under a name of its own: the next process reports under
+// the name of the server, and replicas with requests of this one must stay known.
+func (d *daemon) reportApart(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	// The successor reports under the name of the server. Replicas with requests of this process must stay known.
 	d.gateway.SetName(d.drainName())
 	if err := d.gateway.Report(ctx); err != nil {
 		d.log.Warn("cannot report the requests that this process finishes", "err", err)
 	}
-	d.notify(sdnotify.Ready, sdnotify.MainPID(successor))
-	d.log.Info("a new process has taken over; this one finishes its requests", "pid", successor)
+}
+
+// untilYielded returns a task that runs the passes. When they have ended for good and the listeners are closed, it gives the
+// folder to the next process, which need not wait until the requests of this one have ended.
+func (d *daemon) untilYielded(passes loop.Task) loop.Task {
+	return loop.Task{Name: passes.Name, Run: func(ctx context.Context) error {
+		err := passes.Run(ctx)
+		if ctx.Err() == nil {
+			return err
+		}
+		if !d.isReplaced() {
+			d.reportApart(context.WithoutCancel(ctx))
+		}
+		for _, l := range []net.Listener{d.listener, d.metricsListener, d.sshListener} {
+			if l != nil {
+				_ = l.Close() // its task does the same
+			}
+		}
+		_ = d.lock.Close()
+		return err
+	}}
 }
 
 // drainName returns the name of this process as a gateway that finishes its requests.

@@ -25,6 +25,7 @@ import (
 	"dstack/internal/gateway"
 	"dstack/internal/gitrepo"
 	"dstack/internal/hub"
+	"dstack/internal/installationca"
 	"dstack/internal/listen"
 	"dstack/internal/loop"
 	"dstack/internal/sdnotify"
@@ -37,9 +38,6 @@ import (
 
 const (
 	maxLogBytesPerRun   = 64 << 20
-	headerTimeout       = 10 * time.Second
-	idleTimeout         = 2 * time.Minute
-	maxHeaderBytes      = 64 << 10
 	metricsTimeout      = 5 * time.Second
 	placeTimeout        = time.Minute
 	defaultStartTimeout = 30 * time.Minute
@@ -108,6 +106,7 @@ type daemon struct {
 	membership *peers.Membership // nil: the server is alone
 	changes    *loop.Broadcast   // notified on every change
 	gateway    *gateway.Gateway
+	authority  *installationca.Authority // of the installation
 }
 
 // runServer runs the server until ctx ends. Replicas keep running after that.
@@ -150,7 +149,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	defer stop()
 	// What only one process of a folder may do. It pauses while another process takes over.
 	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()})...)
-	tasks := slices.Concat([]loop.Task{passes.Task("passes")}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
+	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
 	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
@@ -163,9 +162,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	}
 	d.notify(sdnotify.Ready, sdnotify.Status("serving at "+d.serverURL()))
 	err = loop.Run(ctx, tasks...)
-	if d.isReplaced() {
-		d.forgetDrained(ctx)
-	} else if err == nil { // ctx ended
+	d.forgetDrained(ctx)
+	if err == nil && !d.isReplaced() { // ctx ended
 		d.printStopMessage(ctx, out)
 	}
 	return err
@@ -194,6 +192,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	}
 	if d.store, err = store.Open(ctx, d.database, d.sealer); err != nil {
 		undoKey()
+		return none, err
+	}
+	if err := d.openAuthority(ctx); err != nil {
 		return none, err
 	}
 	format := newConfigFormat(backendTypes)
@@ -241,7 +242,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	links, err := d.linkOptions()
+	if err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
+		Links: links,
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
@@ -313,18 +319,13 @@ func (d *daemon) serveRequests(ctx context.Context) error {
 			endCommands()
 		}
 	})()
-	srv := &http.Server{
-		Handler: d, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		BaseContext: func(net.Listener) context.Context { return requests },
-		ConnContext: gateway.WithConn,
-		ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-	}
+	port := d.newMainPort(requests)
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		d.drain(context.WithoutCancel(ctx), srv, cancelRequests)
+		d.drain(context.WithoutCancel(ctx), port, cancelRequests)
 	})
-	err := srv.Serve(d.listener)
+	err := port.serve()
 	if stop() {
 		return err
 	}

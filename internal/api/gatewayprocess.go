@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
-	"dstack/internal/spec"
 )
 
 // Paths of gateway processes: `dstack gateway serve`. Only a process may call those below gateway_processes, with
@@ -100,7 +99,11 @@ const (
 
 // StateHeader is what the signature of a state covers.
 type StateHeader struct {
-	Process       string    `json:"process"`
+	Process string `json:"process"`
+	// Host is the host of a fleet on which the process runs; empty: on none.
+	Host string `json:"host,omitempty"`
+	// ServerMachine is that of the server that answered; see gatewaylink.MachineID.
+	ServerMachine string    `json:"server_machine,omitempty"`
 	TableVersion  uint64    `json:"table_version"`
 	DrainSequence int64     `json:"drain_sequence"`
 	At            time.Time `json:"at"`
@@ -110,11 +113,11 @@ type StateHeader struct {
 
 // GatewaySettings is how a process serves its gateway.
 type GatewaySettings struct {
-	Gateway     dstack.GatewayID  `json:"gateway"`
-	Project     string            `json:"project"` // as users write it
-	Name        string            `json:"name"`
-	Domain      string            `json:"domain"`
-	Certificate *spec.Certificate `json:"certificate"` // with the values of its secrets; null: plain HTTP
+	Gateway     dstack.GatewayID    `json:"gateway"`
+	Project     string              `json:"project"` // as users write it
+	Name        string              `json:"name"`
+	Domain      string              `json:"domain"`
+	Certificate *GatewayCertificate `json:"certificate"` // null: plain HTTP
 	// TrustedProxies are those in front of the gateway, as CIDR.
 	TrustedProxies []string `json:"trusted_proxies"`
 	ServerURL      string   `json:"server_url"` // of the API, for messages and pages
@@ -124,10 +127,21 @@ type GatewaySettings struct {
 	ACME       ACME   `json:"acme"`
 	// OfflineSeconds is for how long the process accepts tokens without word from a server.
 	OfflineSeconds int `json:"offline_seconds"`
-	// ServerMachine is that of the server that answered; see gatewaylink.MachineID.
-	ServerMachine string `json:"server_machine"`
-	// Host is the host of a fleet on which the process runs; empty: on none.
-	Host string `json:"host,omitempty"`
+}
+
+// GatewayCertificate is the source of the certificates of a gateway, with the values of its secrets.
+type GatewayCertificate struct {
+	Type  string      `json:"type"`
+	Email string      `json:"email,omitempty"`
+	Cert  string      `json:"cert,omitempty"`
+	Key   string      `json:"key,omitempty"`
+	DNS   *GatewayDNS `json:"dns,omitempty"`
+}
+
+// GatewayDNS says how DNS records of the domain are written.
+type GatewayDNS struct {
+	Provider string            `json:"provider"`
+	Settings map[string]string `json:"settings,omitempty"`
 }
 
 // ACME is the server's configuration of the authority for certificates.
@@ -158,6 +172,7 @@ type GatewayReport struct {
 
 // GatewayReported answers gateway_processes/report.
 type GatewayReported struct {
+	Load dstack.LoadAnswer `json:"load"`
 	// Servers are the URLs of other servers of the installation that the process may use.
 	Servers []string `json:"servers,omitempty"`
 }

@@ -17,7 +17,8 @@ const (
 )
 
 // EventsRequest is the body of runs/events, which answers a list of EventView.
-// It covers all runs with the name, deleted ones included.
+// It covers all runs with the name, deleted ones included; without a name, what
+// happened to keys for callers.
 type EventsRequest struct {
 	RunName     string `json:"run_name"`
 	After       int64  `json:"after,omitempty"`                                 // only events with a greater ID

@@ -15,8 +15,6 @@ import (
 	"io/fs"
 	"math/big"
 	"time"
-
-	"dstack/internal/dstack"
 )
 
 // The lifetimes of what the installation's own authority issues.
@@ -27,22 +25,17 @@ const (
 	maxClockSkew         = time.Hour // certificates are valid so long before they are made
 )
 
-// The keys of the authority in the storage. A gateway's process in another
-// machine may read all but rootKey: what it can issue is limited to the domain of its gateway.
+// The keys of the authority in the storage. Only the server has rootKey. The process of a gateway
+// has an intermediate authority, which can issue certificates below its domain only.
 const (
 	rootKey = "authority/root.key.pem"
 	// RootCertificate is the certificate of the authority, in PEM.
 	RootCertificate = "authority/root.crt.pem"
 )
 
-// intermediateKey is where the intermediate authority of a gateway is: its key
-// and its certificate, in PEM.
-func intermediateKey(gateway dstack.GatewayID, domain string) string {
-	return GatewayPrefix(gateway) + "authority/" + domain + ".pem"
-}
-
-// GatewayPrefix is the beginning of the keys that belong to one gateway alone.
-func GatewayPrefix(gateway dstack.GatewayID) string { return "gateways/" + string(gateway) + "/" }
+// intermediateKey is where the intermediate authority of a domain is: its
+// certificate and its key, in PEM.
+func intermediateKey(domain string) string { return DomainPrefix(domain) + "authority.pem" }
 
 // issuer is a certificate that may sign others, and its key.
 type issuer struct {
@@ -60,11 +53,11 @@ func Root(ctx context.Context, storage Storage) ([]byte, error) {
 	return encodeCertificate(root.cert.Raw), nil
 }
 
-// PrepareAuthority makes the intermediate authority with which the processes of a
-// gateway issue their certificates below its domain, if there is none yet. Only
-// the server can do that, because only it has the key of the root.
-func PrepareAuthority(ctx context.Context, storage Storage, gateway dstack.GatewayID, domain string) error {
-	_, err := openIntermediate(ctx, storage, gateway, domain)
+// PrepareAuthority makes the intermediate authority with which gateways issue
+// their certificates below a domain, if there is none yet. Only the server can do
+// that, because only it has the key of the root.
+func PrepareAuthority(ctx context.Context, storage Storage, domain string) error {
+	_, err := openIntermediate(ctx, storage, domain)
 	return err
 }
 
@@ -79,9 +72,9 @@ func openRoot(ctx context.Context, storage Storage) (*issuer, error) {
 	})
 }
 
-// openIntermediate reads the intermediate authority of a gateway, or makes it.
-func openIntermediate(ctx context.Context, storage Storage, gateway dstack.GatewayID, domain string) (*issuer, error) {
-	return openIssuer(ctx, storage, intermediateKey(gateway, domain), func() (*issuer, error) {
+// openIntermediate reads the intermediate authority of a domain, or makes it.
+func openIntermediate(ctx context.Context, storage Storage, domain string) (*issuer, error) {
+	return openIssuer(ctx, storage, intermediateKey(domain), func() (*issuer, error) {
 		root, err := openRoot(ctx, storage)
 		if err != nil {
 			return nil, err
@@ -97,22 +90,22 @@ func openIssuer(ctx context.Context, storage Storage, key string, build func() (
 	if found, err := loadIssuer(ctx, storage, key); !errors.Is(err, fs.ErrNotExist) {
 		return found, err
 	}
-	if err := storage.Lock(ctx, key); err != nil {
-		return nil, fmt.Errorf("cannot lock %s: %w", key, err)
-	}
-	defer storage.Unlock(context.WithoutCancel(ctx), key) //nolint:errcheck // the lock ends by itself
-	if found, err := loadIssuer(ctx, storage, key); !errors.Is(err, fs.ErrNotExist) {
-		return found, err
-	}
-	made, err := build()
-	if err != nil {
-		return nil, err
-	}
-	text, err := made.encode()
-	if err != nil {
-		return nil, err
-	}
-	return made, storage.Store(ctx, key, text)
+	var made *issuer
+	err := waitForLock(ctx, storage, key, func(ctx context.Context) error {
+		var err error
+		if made, err = loadIssuer(ctx, storage, key); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if made, err = build(); err != nil {
+			return err
+		}
+		text, err := made.encode()
+		if err != nil {
+			return err
+		}
+		return storage.Store(ctx, key, text)
+	})
+	return made, err
 }
 
 // loadIssuer reads an issuer. One that ends before a leaf would counts as absent.

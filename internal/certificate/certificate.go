@@ -3,26 +3,21 @@
 package certificate
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"reflect"
-	"slices"
-	"strings"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 	"dstack/internal/spec"
 )
-
-// Storage keeps certificates, keys and accounts, and is shared by all processes
-// that serve the same names. Its locks end by themselves when a process dies.
-type Storage = certmagic.Storage
 
 // Domain is a domain for which a Keeper keeps certificates.
 type Domain struct {
@@ -32,19 +27,6 @@ type Domain struct {
 	// Those below a wildcard certificate need none.
 	Names       []string
 	Certificate *spec.Certificate // with the values of secrets; nil: none, plain HTTP
-}
-
-// ACME is the ACME server of an installation, and the account there.
-type ACME struct {
-	Server    string // URL of the directory; empty: Let's Encrypt
-	KeyID     string // of the external account binding; empty: none
-	HMACKey   string // of the external account binding, base64url
-	Email     string // for domains whose certificate has none
-	RootsFile string // PEM file of authorities that the server's certificate may have; empty: the system's
-	Profile   string // of certificates, if the server offers several
-	// HTTPPort and HTTPSPort are where the server connects to for its challenges;
-	// 0: 80 and 443, which public servers use.
-	HTTPPort, HTTPSPort int
 }
 
 // Options configure a Keeper.
@@ -68,32 +50,27 @@ type Options struct {
 // Keeper keeps the certificates of a set of domains. It is safe for concurrent
 // use. Nothing is obtained or renewed unless its Tasks run.
 type Keeper struct {
-	opts Options
-	tls  *tls.Config
+	opts      Options
+	tls       *tls.Config
+	client    *http.Client
+	directory *acme.Client // for questions without an account
+	served    atomic.Pointer[servedCertificates]
+	answers   challengeAnswers
+	probes    probeSecrets
+	logged    loop.RepeatFilter
+	localWake loop.Wake      // for certificates that need no ACME server
+	orderWake []loop.Wake    // one for each worker
+	obtained  loop.Broadcast // a certificate was obtained, or could not be
 
 	mu      sync.Mutex
 	entries map[entryKey]*entry
-	served  atomic.Pointer[servedCertificates]
-	changed loop.Wake // entries changed, or became due
+	retired map[entryKey]*entry // of sources and names that changed, still served
+	issuer  issuerState
+	waiting int // handshakes that wait for a certificate
 }
 
-// entryKey identifies a certificate of a gateway.
-type entryKey struct {
-	gateway dstack.GatewayID
-	name    string // example.com or *.example.com
-}
-
-// entry is what a Keeper knows of one certificate. The Keeper's mutex guards it.
-type entry struct {
-	entryKey
-	domain string
-	source *spec.Certificate
-	cert   *tls.Certificate // with its leaf; nil: there is none yet
-	due    time.Time        // of the next look at it
-	seen   string           // with type files: sizes and times of the files that were read last
-	reason string           // why the last try failed; empty: it did not
-	hint   string
-}
+// maxOrders is how many certificates are ordered at once.
+const maxOrders = 4
 
 // New returns a Keeper without domains.
 func New(opts Options) (*Keeper, error) {
@@ -103,10 +80,20 @@ func New(opts Options) (*Keeper, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	k := &Keeper{opts: opts, entries: map[entryKey]*entry{}, changed: loop.NewWake()}
+	k := &Keeper{opts: opts, entries: map[entryKey]*entry{}, retired: map[entryKey]*entry{},
+		localWake: loop.NewWake()}
+	for range maxOrders {
+		k.orderWake = append(k.orderWake, loop.NewWake())
+	}
+	var err error
+	if k.client, err = newACMEClient(opts.ACME); err != nil {
+		return nil, err
+	}
+	k.directory = k.newDirectory()
 	k.served.Store(&servedCertificates{})
 	k.tls = k.newTLSConfig()
-	return k, nil
+	_, err = k.rotateSessionKeys(context.Background())
+	return k, err
 }
 
 // SetDomains replaces the set of domains. Certificates of domains and names that
@@ -115,7 +102,7 @@ func New(opts Options) (*Keeper, error) {
 func (k *Keeper) SetDomains(domains []Domain) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	wanted := map[entryKey]bool{}
+	wanted, hasChanged := map[entryKey]bool{}, false
 	for _, d := range domains {
 		if d.Certificate == nil {
 			continue
@@ -123,48 +110,53 @@ func (k *Keeper) SetDomains(domains []Domain) {
 		for _, name := range namesOf(d) {
 			key := entryKey{d.Gateway, name}
 			wanted[key] = true
-			e := k.entries[key]
-			if e == nil {
-				e = &entry{entryKey: key}
-				k.entries[key] = e
-			}
-			if e.domain != d.Name || !reflect.DeepEqual(e.source, d.Certificate) {
-				e.domain, e.source = d.Name, cloneSource(d.Certificate)
-				e.due, e.seen, e.reason, e.hint = time.Time{}, "", "", ""
-			}
+			hasChanged = k.addEntry(key, d) || hasChanged
 		}
 	}
-	for key := range k.entries {
-		if !wanted[key] {
-			delete(k.entries, key)
+	for key, e := range k.entries {
+		if !wanted[key] && !(e.isOnDemand && k.mayDemand(e.name) && wantsDomain(domains, e)) {
+			hasChanged = true
+			k.retire(e)
 		}
 	}
-	k.publish()
-	k.changed.Signal()
+	if hasChanged {
+		k.publish()
+		k.wakeAll()
+	}
 }
 
-// namesOf returns the names of the certificates of a domain.
-func namesOf(d Domain) []string {
-	hasWildcard := d.Certificate.Type != typeACME || hasDNS(d.Certificate)
-	var names []string
-	if hasWildcard {
-		names = append(names, "*."+d.Name)
+// addEntry adds a certificate that a domain needs, or changes its source. It
+// reports whether something changed. The caller holds the mutex.
+func (k *Keeper) addEntry(key entryKey, d Domain) bool {
+	e := k.entries[key]
+	if e != nil && e.domain == d.Name && isSameSource(e.source, d.Certificate) {
+		e.names, e.isOnDemand = d.Names, false
+		return false
 	}
-	if d.Certificate.Type == typeFiles {
-		return names
+	next := &entry{entryKey: key, domain: d.Name, source: d.Certificate.Clone(), names: d.Names, since: time.Now()}
+	if e != nil && e.domain == d.Name {
+		next.cert = e.cert // until there is one of the new source
 	}
-	for _, name := range d.Names {
-		name = strings.ToLower(strings.TrimSuffix(name, "."))
-		if !hasWildcard || wildcardOf(name) != "*."+d.Name {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	k.entries[key] = next
+	return true
 }
 
-// wildcardOf returns the wildcard that covers a name: *.example.com.
-func wildcardOf(name string) string {
-	_, parent, _ := strings.Cut(name, ".")
-	return "*." + parent
+// retire deletes an entry. Its certificate goes on being served while its domain
+// lacks another one. The caller holds the mutex.
+func (k *Keeper) retire(e *entry) {
+	delete(k.entries, e.entryKey)
+	if e.cert != nil {
+		k.retired[e.entryKey] = e
+	}
 }
+
+// wakeAll makes all tasks look for work.
+func (k *Keeper) wakeAll() {
+	k.localWake.Signal()
+	for _, wake := range k.orderWake {
+		wake.Signal()
+	}
+}
+
+// mayDemand reports whether a name may get a certificate at its first handshake.
+func (k *Keeper) mayDemand(name string) bool { return k.opts.Wants != nil && k.opts.Wants(name) }

@@ -1,68 +1,35 @@
 package certificate_test
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"testing"
-	"time"
-
-	"github.com/caddyserver/certmagic"
 
 	"dstack/internal/certificate"
 	"dstack/internal/dstack"
-	"dstack/internal/loop"
 	"dstack/internal/spec"
 )
-
-// startKeeper returns a keeper whose tasks run until the test ends.
-func startKeeper(t *testing.T, opts certificate.Options) *certificate.Keeper {
-	t.Helper()
-	if opts.Storage == nil {
-		opts.Storage = &certmagic.FileStorage{Path: t.TempDir()}
-	}
-	keeper, err := certificate.New(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- loop.Run(ctx, keeper.Tasks()...) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return keeper
-}
 
 // shakeHands makes a TLS handshake with a keeper, and returns what its client sees.
 func shakeHands(keeper *certificate.Keeper, config *tls.Config) (tls.ConnectionState, error) {
 	ours, theirs := net.Pipe()
-	defer ours.Close()   //nolint:errcheck
-	defer theirs.Close() //nolint:errcheck
+	defer ours.Close()                                    //nolint:errcheck
+	defer theirs.Close()                                  //nolint:errcheck
 	go tls.Server(theirs, keeper.TLSConfig()).Handshake() //nolint:errcheck
 	client := tls.Client(ours, config)
 	err := client.Handshake()
 	return client.ConnectionState(), err
 }
 
-func waitFor(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("after 10 s: not %s", what)
-		}
-	}
-}
-
 func TestInternal_ServesNamesBelowTheDomainToClientsThatTrustTheRoot(t *testing.T) {
-	storage := &certmagic.FileStorage{Path: t.TempDir()}
-	keeper := startKeeper(t, certificate.Options{Storage: storage})
-	keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Certificate: &spec.Certificate{Type: "internal"}}})
-	waitFor(t, "covered", func() bool { return keeper.Covers("llama.example.com") })
+	t.Parallel()
+	storage := certificate.FileStorage{Dir: t.TempDir()}
+	keeper := keep(t, certificate.Options{Storage: storage})
+	keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Names: []string{"llama.example.com", "a.b.example.com"},
+		Certificate: &spec.Certificate{Type: "internal"}}})
+	waitForState(t, keeper, "*.example.com", dstack.CertificateValid)
+	waitForState(t, keeper, "a.b.example.com", dstack.CertificateValid)
 
 	text, err := certificate.Root(t.Context(), storage)
 	if err != nil {
@@ -72,14 +39,33 @@ func TestInternal_ServesNamesBelowTheDomainToClientsThatTrustTheRoot(t *testing.
 	if !roots.AppendCertsFromPEM(text) {
 		t.Fatalf("the root is not PEM: %s", text)
 	}
-	if _, err := shakeHands(keeper, &tls.Config{ServerName: "llama.example.com", RootCAs: roots}); err != nil {
+	for name, isServed := range map[string]bool{"llama.example.com": true, "GATEWAY.example.com": true, "a.b.example.com": true,
+		"c.b.example.com": false, "example.com": false, "example.org": false} {
+		state, err := shakeHands(keeper, &tls.Config{ServerName: name, RootCAs: roots})
+		if (err == nil) != isServed || keeper.Covers(name) != isServed {
+			t.Errorf("%s: %v, covered %v", name, err, keeper.Covers(name))
+		}
+		if err == nil && state.Version != tls.VersionTLS13 {
+			t.Errorf("%s: version %x", name, state.Version)
+		}
+	}
+}
+
+// The process of a gateway has an intermediate authority: with its key, nobody can issue certificates for other domains.
+func TestInternal_IntermediateIsLimitedToItsDomain(t *testing.T) {
+	t.Parallel()
+	storage := certificate.FileStorage{Dir: t.TempDir()}
+	keeper := keep(t, certificate.Options{Storage: storage})
+	keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Names: []string{"bank.example.org"},
+		Certificate: &spec.Certificate{Type: "internal"}}})
+	waitForState(t, keeper, "bank.example.org", dstack.CertificateValid)
+	text, err := certificate.Root(t.Context(), storage)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := shakeHands(keeper, &tls.Config{ServerName: "a.b.example.com", RootCAs: roots}); err == nil {
-		t.Fatal("a name two labels below the domain has a certificate")
-	}
-	statuses := keeper.Statuses("g1")
-	if len(statuses) != 1 || statuses[0].State != dstack.CertificateValid || statuses[0].Name != "*.example.com" {
-		t.Fatalf("statuses %+v", statuses)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	if _, err := shakeHands(keeper, &tls.Config{ServerName: "bank.example.org", RootCAs: roots}); err == nil {
+		t.Fatal("clients believe a certificate for a name beyond the domain")
 	}
 }

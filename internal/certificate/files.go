@@ -95,26 +95,37 @@ func checkPair(leaf *x509.Certificate, file, domain string, now time.Time) error
 	invalid := func(hint, format string, args ...any) error {
 		return &dstack.Error{Kind: dstack.Invalid, Message: file + fmt.Sprintf(format, args...), Hint: hint}
 	}
-	name := "any." + domain
 	switch {
 	case now.After(leaf.NotAfter):
-		return invalid("replace it; it is read again by itself", " expired on %s", leaf.NotAfter.UTC().Format(time.DateOnly))
+		return invalid("replace it; it is read again by itself", " expired on %s", formatDay(leaf.NotAfter))
 	case now.Before(leaf.NotBefore):
-		return invalid("check the clock of this machine", " is not valid before %s", leaf.NotBefore.UTC().Format(time.DateTime))
-	case leaf.VerifyHostname(name) != nil:
+		return invalid("check the clock of this machine", " is not valid before %s", formatDay(leaf.NotBefore))
+	case len(namesBelow(leaf, domain)) == 0:
 		return invalid("it needs the name *."+domain, " is not for *.%s, but for %s", domain, describeNames(leaf))
 	}
 	return nil
 }
 
+// namesBelow returns the names of a certificate that are a domain or below it,
+// as servedCertificates has them.
+func namesBelow(leaf *x509.Certificate, domain string) (names []string) {
+	for _, name := range leaf.DNSNames {
+		name = normalizeName(name)
+		if name == domain || strings.HasSuffix(name, "."+domain) || strings.HasPrefix(name, "*.") && name[2:] == domain {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // describeNames lists the names of a certificate for a message.
 func describeNames(leaf *x509.Certificate) string {
-	names := leaf.DNSNames
-	switch {
+	switch names := leaf.DNSNames; {
 	case len(names) == 0:
 		return "no name"
 	case len(names) > 3:
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)
+	default:
+		return strings.Join(names, ", ")
 	}
-	return strings.Join(names, ", ")
 }

@@ -39,23 +39,30 @@ func newEventsCommand(a *app) *cobra.Command {
 		Short: "Show the events of a run, also after it was deleted.",
 		Example: "dstack events llama31\n" +
 			"dstack events llama31 --since 1h -f -o json     # follow, one event per line",
-		Args: expectArgs(1, 1, "the name of a run"),
-		RunE: func(c *cobra.Command, args []string) (err error) {
-			if c.Flags().Changed("since") {
-				if w.from, err = sinceWhen(w.since, time.Now()); err != nil {
-					return err
-				}
-			}
-			return w.run(c.Context(), args[0])
-		},
+		Args:              expectArgs(1, 1, "the name of a run"),
+		RunE:              func(c *cobra.Command, args []string) error { return w.start(c, args[0]) },
 		ValidArgsFunction: a.completeRuns,
 	}
+	w.addFlags(c)
+	return c
+}
+
+func (w *eventsCommand) addFlags(c *cobra.Command) {
 	c.Flags().BoolVarP(&w.follow, "follow", "f", false, "follow new events until Ctrl-C")
 	c.Flags().StringVar(&w.since, "since", "", "since a `TIME`: 10m ago, or 2026-01-31T12:00:00Z")
 	c.Flags().IntVarP(&w.last, "last", "n", 100, "the last `NUMBER` of events, at most 1000")
 	addOutputFlag(c, &w.json)
-	a.addProjectFlags(c)
-	return c
+	w.addProjectFlags(c)
+}
+
+// start shows the events of a run; of keys for callers if the name is empty.
+func (w *eventsCommand) start(c *cobra.Command, name string) (err error) {
+	if c.Flags().Changed("since") {
+		if w.from, err = sinceWhen(w.since, time.Now()); err != nil {
+			return err
+		}
+	}
+	return w.run(c.Context(), name)
 }
 
 func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
@@ -85,7 +92,7 @@ func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 		return w.followEvents(ctx, request)
 	}
 	if len(recent) == 0 && !w.json {
-		w.printInfo("%s has no events%s", cleanLine(name), map[bool]string{true: " since " + w.since}[w.since != ""])
+		w.printInfo("%s no events%s", map[bool]string{true: "keys have", false: cleanLine(name) + " has"}[name == ""], map[bool]string{true: " since " + w.since}[w.since != ""])
 	}
 	return nil
 }

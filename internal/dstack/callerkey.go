@@ -18,7 +18,14 @@ type CallerKey struct {
 	RPS         float64  // requests a second over all gateways; 0: no limit
 	ExpiresAt   time.Time
 	RevokedAt   time.Time
+	RevokedBy   string // name of a user
 	Author      string
 	CreatedAt   time.Time
-	UsedAt      time.Time // when it was used last, to about a minute; zero: never
+	UsedAt      time.Time // when it was used last, to about a second; zero: never
+	Counts      KeyCounts // of all gateways, since it was created
+}
+
+// IsLive reports whether a key works at a time.
+func (k CallerKey) IsLive(now time.Time) bool {
+	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }

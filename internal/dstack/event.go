@@ -33,6 +33,7 @@ const (
 	EventStop       EventKind = "stop"        // a user asked to stop the run
 	EventExec       EventKind = "exec"        // a user ran a command in a replica
 	EventUpload     EventKind = "upload"      // a part of the uploaded folder is left out
+	EventKey        EventKind = "key"         // a key for callers was created or revoked; it concerns no run
 )
 
 // Revision is one submitted version of a run's specification. Revisions are

@@ -51,7 +51,10 @@ type GatewayProcess struct {
 	Host         InstanceID // the host of a fleet on which the server started it; empty: it is elsewhere
 	Name         string     // of its machine, for people
 	Version      string     // of its program
+	IsRemoved    bool       // it may not serve any more
 	Address      string     // at which clients reach it, if that is known
+	HTTPSPort    int        // on which it serves TLS; 0: it does not
+	HTTPPort     int        // on which it serves plain HTTP; 0: it does not
 	JoinedAt     time.Time
 	SeenAt       time.Time // when it reported last
 	TableVersion uint64    // of the route table that it serves by

@@ -32,8 +32,8 @@ type LoadReport struct {
 	DrainSequence int64             `json:"drain_sequence"` // the drain sequence of that table; 0: unknown
 	Watched       time.Duration     `json:"watched"`        // how long the gateway has been counting
 	Runs          map[RunID]RunLoad `json:"runs,omitempty"`
-	// Demands says how much of the limits that all gateways count together the
-	// gateway's callers ask for.
+	// Demands is what the gateway's callers ask for of the limits that all gateways
+	// count together.
 	Demands map[LimitID]Demand `json:"demands,omitempty"`
 	// Keys counts the requests with each key for callers since the gateway began.
 	Keys map[CallerKeyID]KeyCounts `json:"keys,omitempty"`
@@ -43,8 +43,9 @@ type LoadReport struct {
 // one caller of a service.
 type LimitID string
 
-// Demand is what a gateway's callers ask for of a limit lately, as a part of the
-// limit: 1 is all of it, and refused requests count, too.
+// Demand is how many requests a second a gateway's callers send lately that count
+// for a limit, refused ones included. Of a run as a whole only the proportion
+// between gateways matters.
 type Demand float64
 
 // LoadAnswer answers a LoadReport. A gateway that gets none goes on by its last one.

@@ -74,7 +74,7 @@ func (s *Splitter) Run(ctx context.Context) error {
 }
 
 // lateFirstByte is how long a connection may be silent once the splitter drains.
-const lateFirstByte = time.Second
+const lateFirstByte = 250 * time.Millisecond
 
 // add registers a connection whose first byte is awaited.
 func (s *Splitter) add(conn net.Conn) bool {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
+	"time"
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
@@ -17,6 +18,7 @@ type access struct {
 	routes     []*route.Route  // where the request may go; empty while the model is not known
 	hidesToken bool            // the Authorization header has a token of the platform, which replicas must not see
 	bySession  bool            // the cookie of a browser's session authorized the request
+	key        *route.Key      // the key for callers that authorized the request; nil: none did
 	single     [1]*route.Route // memory for a list of one route
 }
 
@@ -33,7 +35,7 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 	if a.view == v && len(a.routes) > 0 {
 		return nil // by the same table already
 	}
-	a.view, a.routes, a.bySession = v, nil, false
+	a.view, a.routes, a.bySession, a.key = v, nil, false, nil
 	if p.destination.Models {
 		a.hidesToken = true
 		if err := a.checkToken(v, p); err != nil {
@@ -45,13 +47,17 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 		if p.model.name == "" {
 			return nil
 		}
-		a.routes = v.Model(p.destination.Project, p.model.name)
+		if !a.allowsModel(p.destination.Project, p.model.name) {
+			p.countKey(false)
+			return modelNotFound(p.model.name)
+		}
+		a.routes = v.Model(p.destination, p.model.name)
 		if len(a.routes) == 0 {
 			return modelNotFound(p.model.name)
 		}
 		return nil
 	}
-	r := v.Run(p.destination.Project, p.destination.Run)
+	r := v.Run(p.destination)
 	if r == nil || r.Auth {
 		if err := a.checkToken(v, p); err != nil {
 			return err
@@ -70,27 +76,33 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 // Authorization header does not end a session. The route table has all that
 // this takes; no server is asked.
 func (a *access) checkToken(v *view, p *proxyRequest) error {
-	grant, err := p.findGrant(v)
+	found, err := p.findCredential(v)
 	if err != nil {
-		session := p.sessionGrant(v)
-		if session == nil {
+		session, ok := p.sessionCredential(v)
+		if !ok {
 			return err
 		}
 		if !p.mayUseCookie() {
 			return newForeignPageError()
 		}
-		grant, a.bySession = session, true
+		found, a.bySession = session, true
 	}
-	if !grant.Allows(p.destination.Project) {
-		return &responseError{details: details{Kind: dstack.Forbidden,
-			Message: "this token gives no access to the project " + p.destination.Project,
-			Hint:    "ask an administrator of the project to make you a member"}}
+	a.key = found.key
+	if err := found.check(p.destination); err != nil {
+		p.countKey(false)
+		return err
 	}
 	return nil
 }
 
-// findGrant returns the grant of the token that a request has.
-func (p *proxyRequest) findGrant(v *view) (*route.Grant, error) {
+// allowsModel reports whether the request may use a model: with the token of a user
+// all of the project, with a key for callers those that it is for.
+func (a *access) allowsModel(project, model string) bool {
+	return a.key == nil || a.key.AllowsModel(project, model)
+}
+
+// findCredential returns the credential that a request has.
+func (p *proxyRequest) findCredential(v *view) (credential, error) {
 	token, ok := bearerToken(p.r.Header)
 	if !ok && p.destination.Models && len(p.r.Header["Authorization"]) == 0 {
 		if keys := p.r.Header[openai.AnthropicKey]; len(keys) == 1 {
@@ -98,18 +110,15 @@ func (p *proxyRequest) findGrant(v *view) (*route.Grant, error) {
 		}
 	}
 	if !ok {
-		return nil, &responseError{challenge: `Bearer realm="dstack"`, details: details{Kind: dstack.Unauthorized,
+		return credential{}, &responseError{challenge: `Bearer realm="dstack"`, details: details{Kind: dstack.Unauthorized,
 			Message: "this needs a token",
 			Hint:    "send the header Authorization: Bearer <token>; yours is in ~/.dstack/config.yml"}}
 	}
-	grant := v.Grant(sha256.Sum256([]byte(token)))
-	if grant == nil {
-		const challenge = `Bearer realm="dstack", error="invalid_token"`
-		return nil, &responseError{challenge: challenge, details: details{Kind: dstack.Unauthorized,
-			Message: "this token is not valid for this server",
-			Hint:    "yours is in ~/.dstack/config.yml"}}
+	found, ok := v.findCredential(sha256.Sum256([]byte(token)), time.Now())
+	if !ok {
+		return credential{}, newInvalidTokenError(token)
 	}
-	return grant, nil
+	return found, nil
 }
 
 // bearerToken returns the token of a request. With two Authorization headers
@@ -132,7 +141,10 @@ const maxTokenWords = 8
 // token of the platform, in any spelling, which the service must not see.
 // Tokens of the service itself are not known here and pass.
 func carriesPlatformToken(v *view, h http.Header) bool {
-	isKnown := func(token string) bool { return v.Grant(sha256.Sum256([]byte(token))) != nil }
+	isKnown := func(token string) bool {
+		digest := sha256.Sum256([]byte(token))
+		return v.Grant(digest) != nil || v.Key(digest) != nil
+	}
 	for _, value := range h["Authorization"] {
 		words := strings.Fields(value)
 		for _, word := range words[:min(len(words), maxTokenWords)] {

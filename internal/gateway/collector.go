@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dstack/internal/decide/route"
@@ -27,7 +29,7 @@ func (c collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{inFlightDesc, heldDesc, acceptedDesc, limitedDesc, readyDesc} {
 		to <- d
 	}
-	for _, v := range c.g.metrics.collectors() {
+	for _, v := range c.g.collectors() {
 		v.Describe(to)
 	}
 }
@@ -48,7 +50,12 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(limitedDesc, prometheus.CounterValue, float64(load.Limited), r.Project, r.Name)
 		})
 	}
-	for _, v := range c.g.metrics.collectors() {
+	for _, v := range c.g.collectors() {
 		v.Collect(to)
 	}
+}
+
+// collectors returns what counts for Prometheus by itself.
+func (g *Gateway) collectors() []prometheus.Collector {
+	return slices.Concat(g.metrics.collectors(), g.keys.collectors())
 }

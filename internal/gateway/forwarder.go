@@ -192,6 +192,10 @@ func (f *forwarder) handleError(err error) {
 		p.writeError(bodyError())
 		return
 	}
+	if e := p.keyEnded(); e != nil {
+		p.writeError(e)
+		return
+	}
 	if p.ctx().Err() != nil || errors.Is(err, errDisconnected) {
 		p.abort()
 	}

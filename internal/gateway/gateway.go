@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -115,10 +116,13 @@ type Gateway struct {
 	rateLimiter *rateLimiter
 	sessions    *sessionSealer
 	signIns     *signInLimiter
+	keys        *keyTracker
 	bodyBudget  *budget
 	readBudget  *budget
 	transport   *http.Transport
 	buffers     buffers
+	ready       chan struct{} // closed by the first route table
+	setReady    func()
 }
 
 // New returns a gateway, which serves once its Tasks run.
@@ -131,24 +135,27 @@ func New(o Options) *Gateway {
 	}
 	limits := o.Limits.orDefaults()
 	g := &Gateway{
-		control:     o.Control,
-		site:        o.Site,
-		limits:      limits,
-		log:         o.Log,
-		proxyLog:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-		queue:       newWaitQueue(limits.MaxHeld, limits.HeldBytes),
-		loads:       newLoadTracker(),
-		metrics:     newMetrics(),
-		prompts:     newPromptRenderer(),
-		traits:      newModelTraits(),
-		rateLimiter: newRateLimiter(),
-		sessions:    newSessionSealer(o.SessionKey),
-		signIns:     newSignInLimiter(),
-		bodyBudget:  newBodyBudget(limits.BodyBytes, limits.MaxBody),
-		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
-		transport:   newTransport(limits, o.Dialer),
+		control:    o.Control,
+		site:       o.Site,
+		limits:     limits,
+		log:        o.Log,
+		proxyLog:   slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		queue:      newWaitQueue(limits.MaxHeld, limits.HeldBytes),
+		loads:      newLoadTracker(),
+		ready:      make(chan struct{}),
+		metrics:    newMetrics(),
+		prompts:    newPromptRenderer(),
+		traits:     newModelTraits(),
+		sessions:   newSessionSealer(o.SessionKey),
+		signIns:    newSignInLimiter(),
+		keys:       newKeyTracker(),
+		bodyBudget: newBodyBudget(limits.BodyBytes, limits.MaxBody),
+		readBudget: newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
+		transport:  newTransport(limits, o.Dialer),
 	}
 	g.SetName(cmp.Or(o.Name, "gateway"))
+	g.setReady = sync.OnceFunc(func() { close(g.ready) })
+	g.rateLimiter = newRateLimiter(g.loads.changed)
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
@@ -220,5 +227,7 @@ func (g *Gateway) applyTable(t route.Table) {
 	g.traits.applyTable(index)
 	g.rateLimiter.applyTable(index)
 	g.loads.applyTable(index)
+	g.keys.applyTable(index) // after the view: requests that begin meanwhile look there
+	g.setReady()
 	g.queue.wakeAll()
 }

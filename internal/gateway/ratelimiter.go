@@ -1,8 +1,11 @@
 package gateway
 
 import (
-	"container/list"
+	"cmp"
 	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
 	"math"
 	"path"
 	"slices"
@@ -11,8 +14,10 @@ import (
 	"sync"
 	"time"
 
+	"dstack/internal/decide/ratelimit"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 	"dstack/internal/spec"
 )
 
@@ -23,40 +28,28 @@ const maxCallers = 10_000
 // callerKey is a digest of what a limit tells callers apart by.
 type callerKey [sha256.Size]byte
 
-// rateLimiter limits how many requests a second each caller may send to a run.
+// rateLimiter limits how many requests a second each caller may send to a run, and
+// how many may come with each key for callers. All gateways count together: each
+// uses its share of a limit, as the control plane answers to its reports.
 type rateLimiter struct {
-	mu   sync.Mutex
-	runs map[dstack.RunID]*runBuckets
+	changed loop.Wake // asks for a report at once
+
+	mu         sync.Mutex
+	runs       map[dstack.RunID]*bucketSet
+	keys       map[string]*bucketSet // by the ID of the key
+	answer     dstack.LoadAnswer     // the last one
+	answeredAt time.Time
 }
 
-// runBuckets has a token bucket for each caller and limit of one run: it fills
-// at the limit's rate, and a request takes one token. As long as the table has
-// the same limit, the bucket stays as it is.
-type runBuckets struct {
-	rules     []*spec.RateLimit // each once
-	buckets   map[bucketKey]*list.Element
-	byUse     list.List // of *bucket, the longest unused first
-	evictedAt time.Time
+func newRateLimiter(changed loop.Wake) *rateLimiter {
+	return &rateLimiter{changed: changed, runs: map[dstack.RunID]*bucketSet{}, keys: map[string]*bucketSet{}}
 }
-
-type bucketKey struct {
-	limit  *spec.RateLimit // of the rules
-	caller callerKey
-}
-
-type bucket struct {
-	bucketKey
-	tokens float64
-	at     time.Time // when there were so many
-}
-
-func newRateLimiter() *rateLimiter { return &rateLimiter{runs: map[dstack.RunID]*runBuckets{}} }
 
 // applyTable forgets the limits that a table does not have any more.
 func (l *rateLimiter) applyTable(x *route.Index) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	runs := map[dstack.RunID]*runBuckets{}
+	runs := map[dstack.RunID]*bucketSet{}
 	x.Runs(func(r *route.Route) {
 		if b := l.runs[r.Run]; b != nil && len(r.Rules.Limits) > 0 {
 			isGone := func(rule *spec.RateLimit) bool { return !slices.Contains(r.Rules.Limits, *rule) }
@@ -66,82 +59,124 @@ func (l *rateLimiter) applyTable(x *route.Index) {
 		}
 	})
 	l.runs = runs
+	maps.DeleteFunc(l.keys, func(id string, _ *bucketSet) bool { return !x.HasKey(id) })
 }
 
-// take takes a token for a request, or returns how long until there is one.
-func (l *rateLimiter) take(run dstack.RunID, rule spec.RateLimit, caller callerKey) time.Duration {
+// takeForRun takes a token for a request of a caller to a run, or returns how long
+// until there is one.
+func (l *rateLimiter) takeForRun(run dstack.RunID, rule spec.RateLimit, caller callerKey) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.runs[run] == nil {
-		l.runs[run] = &runBuckets{buckets: map[bucketKey]*list.Element{}}
+		l.runs[run] = newBucketSet(route.RunLimitID(run))
 	}
-	b := l.runs[run]
-	return b.take(bucketKey{b.storedRule(rule), caller}, time.Now())
+	return l.take(l.runs[run], rule, caller)
 }
 
-// storedRule returns the pointer that stands for a rule in keys.
-func (b *runBuckets) storedRule(rule spec.RateLimit) *spec.RateLimit {
-	for _, r := range b.rules {
-		if *r == rule {
-			return r
+// takeForKey is takeForRun for a request with a key for callers.
+func (l *rateLimiter) takeForKey(key *route.Key) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.keys[key.ID] == nil {
+		l.keys[key.ID] = newBucketSet(route.KeyLimitID(key.ID))
+	}
+	perSecond := spec.RateLimit{RPS: key.RPS, Burst: int(math.Ceil(key.RPS)) - 1} // the requests of a second may come at once
+	return l.take(l.keys[key.ID], perSecond, callerKey{})
+}
+
+func (l *rateLimiter) take(set *bucketSet, rule spec.RateLimit, caller callerKey) time.Duration {
+	now := time.Now()
+	share := func(b *bucket) float64 { return ratelimit.ShareOf(l.answer, now.Sub(l.answeredAt), b.id, set.id) }
+	b := set.find(bucketKey{set.storedRule(rule), caller}, now, share)
+	set.demand.Add(now, ratelimit.RunDemandTime)
+	wait := b.Take(share(b), now)
+	if demand := b.Demand.At(now, ratelimit.DemandTime); l.answer.Gateways > 1 && demand > 2*b.reported+rule.RPS/10 {
+		b.reported = demand // once for as much more
+		l.changed.Signal()
+	}
+	return wait
+}
+
+const (
+	maxDemands = 1000 // in one report: those that ask for most
+	minDemand  = 0.01 // requests a second that are reported
+	// demandEnds is after how long without a request nothing of a demand is left.
+	demandEnds = 10 * ratelimit.DemandTime
+)
+
+// demands returns what callers ask for of each limit.
+func (l *rateLimiter) demands() map[dstack.LimitID]dstack.Demand {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	type demand struct {
+		id   dstack.LimitID
+		rate float64
+	}
+	var all []demand
+	collect := func(set *bucketSet) {
+		if rate := set.demand.At(now, ratelimit.RunDemandTime); rate >= minDemand {
+			all = append(all, demand{set.id, rate})
 		}
+		set.recent(now, demandEnds, func(b *bucket) {
+			b.reported = b.Demand.At(now, ratelimit.DemandTime)
+			if b.reported >= minDemand {
+				all = append(all, demand{b.id, b.reported})
+			}
+		})
 	}
-	b.rules = append(b.rules, &rule)
-	return &rule
+	for _, set := range l.runs {
+		collect(set)
+	}
+	for _, set := range l.keys {
+		collect(set)
+	}
+	if len(all) > maxDemands {
+		slices.SortFunc(all, func(a, b demand) int { return cmp.Compare(b.rate, a.rate) })
+		all = all[:maxDemands]
+	}
+	found := make(map[dstack.LimitID]dstack.Demand, len(all))
+	for _, d := range all {
+		found[d.id] = dstack.Demand(math.Round(d.rate*1000) / 1000)
+	}
+	return found
 }
 
-func (b *runBuckets) take(key bucketKey, now time.Time) time.Duration {
-	e := b.buckets[key]
-	if e == nil {
-		if len(b.buckets) >= maxCallers {
-			b.evict(now)
-		}
-		e = b.byUse.PushBack(&bucket{bucketKey: key, tokens: key.size(), at: now})
-		b.buckets[key] = e
-	}
-	b.byUse.MoveToBack(e)
-	one := e.Value.(*bucket)
-	one.tokens, one.at = one.level(now), now
-	if one.tokens >= 1 {
-		one.tokens--
-		return 0
-	}
-	return time.Duration((1 - one.tokens) / one.limit.RPS * float64(time.Second))
+// setAnswer sets what the control plane answered to a report.
+func (l *rateLimiter) setAnswer(answer dstack.LoadAnswer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answer, l.answeredAt = answer, time.Now()
 }
 
-// size is how many tokens a bucket has at most.
-func (k bucketKey) size() float64 { return float64(1 + k.limit.Burst) }
-
-// level is how many tokens a bucket has by now.
-func (b *bucket) level(now time.Time) float64 {
-	return min(b.size(), b.tokens+max(0, now.Sub(b.at).Seconds())*b.limit.RPS)
+// limitID names the limit of one caller in reports, without saying who the caller is.
+func (b *bucketSet) limitID(key bucketKey) dstack.LimitID {
+	if b.id == "" {
+		return ""
+	}
+	sum := sha256.Sum256(append(fmt.Appendf(nil, "%s\x00%s\x00", b.id, key.limit), key.caller[:]...))
+	return b.id + dstack.LimitID(hex.EncodeToString(sum[:12]))
 }
 
-// evict removes full buckets, which are as good as new, at most once a second;
-// without any, the one that is longest unused.
-func (b *runBuckets) evict(now time.Time) {
-	if now.Sub(b.evictedAt) >= time.Second {
-		b.evictedAt = now
-		b.removeIf(func(one *bucket) bool { return one.level(now) >= one.size() })
+// checkKeyLimit refuses a request with a key for callers that has too many.
+func (p *proxyRequest) checkKeyLimit(key *route.Key) error {
+	if key.RPS <= 0 {
+		return nil
 	}
-	if len(b.buckets) >= maxCallers {
-		b.remove(b.byUse.Front())
+	wait := p.gateway.rateLimiter.takeForKey(key)
+	if wait == 0 {
+		return nil
 	}
+	p.countKey(false)
+	return newTooManyError(wait, "too many requests: this key may send "+formatRPS(key.RPS)+" a second")
 }
 
-func (b *runBuckets) removeIf(matches func(*bucket) bool) {
-	for e := b.byUse.Front(); e != nil; {
-		next := e.Next()
-		if matches(e.Value.(*bucket)) {
-			b.remove(e)
-		}
-		e = next
-	}
-}
+func formatRPS(rps float64) string { return strconv.FormatFloat(rps, 'g', 3, 64) }
 
-func (b *runBuckets) remove(e *list.Element) {
-	b.byUse.Remove(e)
-	delete(b.buckets, e.Value.(*bucket).bucketKey)
+func newTooManyError(wait time.Duration, message string) error {
+	seconds := int(max(1, math.Ceil(wait.Seconds())))
+	return &responseError{retryAfter: seconds, details: details{Kind: tooManyRequests, Message: message,
+		Hint: "try again in " + (time.Duration(seconds) * time.Second).String()}}
 }
 
 // checkRateLimit refuses a request whose caller sends a run too many. A request
@@ -155,17 +190,13 @@ func (a *replicaAcquirer) checkRateLimit(r *route.Route) error {
 	if !ok {
 		return nil
 	}
-	wait := p.gateway.rateLimiter.take(r.Run, rule, p.callerKey(rule.Key))
+	wait := p.gateway.rateLimiter.takeForRun(r.Run, rule, p.callerKey(rule.Key))
 	if wait == 0 {
 		a.limited = r.Run
 		return nil
 	}
 	p.gateway.loads.countLimited(r.Run)
-	seconds := int(max(1, math.Ceil(wait.Seconds())))
-	return &responseError{retryAfter: seconds, details: details{Kind: tooManyRequests,
-		Message: "too many requests: " + r.Name + " takes " + strconv.FormatFloat(rule.RPS, 'g', 3, 64) +
-			" a second of one caller",
-		Hint: "try again in " + (time.Duration(seconds) * time.Second).String()}}
+	return newTooManyError(wait, "too many requests: "+r.Name+" takes "+formatRPS(rule.RPS)+" a second of one caller")
 }
 
 // longestRule returns the limit with the longest prefix of a path, which is

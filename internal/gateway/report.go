@@ -54,6 +54,11 @@ func (g *Gateway) sendReport(ctx context.Context) error {
 	report := g.loads.loadReport()
 	report.Gateway = *g.name.Load()
 	g.metrics.addTo(&report)
-	_, err := g.control.Report(ctx, report)
+	g.keys.addTo(&report)
+	report.Demands = g.rateLimiter.demands()
+	answer, err := g.control.Report(ctx, report)
+	if err == nil {
+		g.rateLimiter.setAnswer(answer)
+	}
 	return err
 }

@@ -13,7 +13,6 @@ import (
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/openai"
-	"dstack/internal/origin"
 )
 
 // proxyRequest is one request, from its arrival until its response is sent.
@@ -29,6 +28,7 @@ type proxyRequest struct {
 	acquirer    replicaAcquirer // access, limits, and the replica
 	model       *modelCall      // nil unless destination.Models
 	forwarder   forwarder
+	keyUse      keyUse
 }
 
 var _ http.Handler = (*Gateway)(nil)
@@ -50,7 +50,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // between, because the body names the model. While the request waits for a
 // replica, each new route table repeats the second and third step.
 func (p *proxyRequest) serve() error {
-	if err := p.identify(); err != nil {
+	if err := p.checkAddress(); err != nil {
 		return err
 	}
 	if p.redirectToRoot() || p.answerPreflight() {
@@ -65,11 +65,16 @@ func (p *proxyRequest) serve() error {
 	if err := p.acquirer.authorize(); err != nil {
 		return err
 	}
+	if err := p.beginKey(); err != nil {
+		return err
+	}
 	if p.model != nil {
 		if answered, err := p.model.prepare(); answered || err != nil {
+			p.countKey(err == nil)
 			return err
 		}
 	}
+	p.countKey(true)
 	if err := p.acquirer.limit(); err != nil {
 		return err
 	}
@@ -80,8 +85,9 @@ func (p *proxyRequest) serve() error {
 }
 
 func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxyRequest {
+	destination, _ := g.identify(r)
 	p := &proxyRequest{
-		gateway: g, r: r, id: requestID(r), client: origin.ClientOf(r, g.proxies), startedAt: time.Now(),
+		gateway: g, r: r, id: requestID(r), client: g.clientOf(r, destination), destination: destination, startedAt: time.Now(),
 		response: newResponseWriter(w, g.limits.StallTimeout),
 	}
 	p.acquirer.request, p.forwarder.request = p, p
@@ -97,9 +103,8 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 // ctx ends when the client disconnects or the server stops.
 func (p *proxyRequest) ctx() context.Context { return p.r.Context() }
 
-// identify finds what the request is for, by its address alone.
-func (p *proxyRequest) identify() error {
-	p.destination, _ = p.gateway.identify(p.r)
+// checkAddress refuses requests whose address names nothing, and methods that are not for services.
+func (p *proxyRequest) checkAddress() error {
 	if p.destination.Models {
 		p.model = newModelCall(p)
 	}
@@ -168,6 +173,10 @@ func (p *proxyRequest) replica() *readyReplica { return p.acquirer.replica }
 
 // fail sends an error, unless the client has left.
 func (p *proxyRequest) fail(err error) {
+	if e := p.keyEnded(); e != nil {
+		p.writeError(e)
+		return
+	}
 	if (p.ctx().Err() != nil || errors.Is(err, errDisconnected)) && !p.bodyFailed() {
 		p.abort()
 	}
@@ -220,6 +229,7 @@ func (p *proxyRequest) recoverPanic() {
 func (p *proxyRequest) finish() {
 	last := p.acquirer.lastReplica
 	p.acquirer.release()
+	p.finishKey()
 	if p.body != nil {
 		p.body.abandon()
 	}

@@ -87,20 +87,21 @@ func (p *proxyRequest) sessionCookieName() string {
 	return sessionCookie
 }
 
-// sessionGrant returns the grant of the session that the request's cookie has,
-// or nil.
-func (p *proxyRequest) sessionGrant(v *view) *route.Grant {
+// sessionCredential returns what the session that the request's cookie has was begun
+// with.
+func (p *proxyRequest) sessionCredential(v *view) (c credential, ok bool) {
 	if !p.isByName() || len(p.r.Header["Cookie"]) == 0 {
-		return nil
+		return credential{}, false
 	}
+	now := time.Now()
 	for _, cookie := range p.r.CookiesNamed(p.sessionCookieName()) {
-		if token, ok := p.gateway.sessions.open(cookie.Value, p.destination, time.Now()); ok {
-			if grant := v.Grant(token); grant != nil {
-				return grant
+		if token, ok := p.gateway.sessions.open(cookie.Value, p.destination, now); ok {
+			if found, ok := v.findCredential(token, now); ok {
+				return found, true
 			}
 		}
 	}
-	return nil
+	return credential{}, false
 }
 
 // startSession sets the cookie of a session.

@@ -31,7 +31,7 @@ const (
 )
 
 var signInBody = template.Must(template.New("sign-in").Parse(`{{if .Problem}}<p class="error">{{.Problem}}</p>
-{{end}}<p><b>{{.Run}}</b> asks for a dstack token of the project {{.Project}}. ` +
+{{end}}<p><b>{{.Run}}</b> asks for a dstack token or a key of the project {{.Project}}. ` +
 	`Yours is in <code>~/.dstack/config.yml</code>; <code>apply</code> and <code>ps</code> use the same one.</p>
 <form method="post" action="` + signInPath + `"><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="off" spellcheck="false" required autofocus>
@@ -97,21 +97,23 @@ func (p *proxyRequest) signIn() error {
 		return &responseError{retryAfter: 1, details: details{Kind: dstack.Unavailable, Message: "the gateway is starting"}}
 	}
 	token, next := sha256.Sum256([]byte(strings.TrimSpace(form.Get("token")))), localPath(form.Get("next"))
-	grant := view.Grant(token)
-	switch {
-	case grant == nil:
+	found, ok := view.findCredential(token, time.Now())
+	if !ok {
 		p.logRefusedSignIn("unknown token")
 		return p.writeSignInPage(http.StatusUnauthorized, next, "This token is not valid for this server.")
-	case !grant.Allows(p.destination.Project):
-		p.logRefusedSignIn("no access to the project")
-		return p.writeSignInPage(http.StatusForbidden, next,
-			"This token gives no access to the project "+p.destination.Project+".")
+	}
+	if err := found.check(p.destination); err != nil {
+		p.logRefusedSignIn(err.Error())
+		return p.writeSignInPage(http.StatusForbidden, next, capitalize(err.Error())+".")
 	}
 	p.gateway.signIns.giveBack(caller)
 	p.startSession(token)
 	p.redirect(next)
 	return nil
 }
+
+// capitalize returns a message of an error as a sentence begins.
+func capitalize(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
 func (p *proxyRequest) logRefusedSignIn(why string) {
 	p.gateway.log.Info("sign-in refused", slog.String("id", p.id), slog.String("from", p.client.AddressText()),

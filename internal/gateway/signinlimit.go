@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"container/list"
 	"sync"
 	"time"
 
@@ -15,18 +14,18 @@ var signInLimit = spec.RateLimit{Key: spec.RateLimitKey{Type: "ip_address"}, RPS
 // signInLimiter counts attempts to sign in by client, for all runs together.
 type signInLimiter struct {
 	mu       sync.Mutex
-	attempts runBuckets
+	attempts *bucketSet
 }
 
 func newSignInLimiter() *signInLimiter {
-	return &signInLimiter{attempts: runBuckets{buckets: map[bucketKey]*list.Element{}}}
+	return &signInLimiter{attempts: newBucketSet("")}
 }
 
 // take counts an attempt, or returns how long until the client has another.
 func (l *signInLimiter) take(caller callerKey, now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.attempts.take(bucketKey{&signInLimit, caller}, now)
+	return l.attempts.find(bucketKey{&signInLimit, caller}, now, wholeShare).Take(1, now)
 }
 
 // giveBack takes back that an attempt was counted: its token was right.
@@ -35,6 +34,6 @@ func (l *signInLimiter) giveBack(caller callerKey) {
 	defer l.mu.Unlock()
 	if e := l.attempts.buckets[bucketKey{&signInLimit, caller}]; e != nil {
 		one := e.Value.(*bucket)
-		one.tokens = min(one.size(), one.tokens+1)
+		one.Tokens = min(one.SizeFor(1), one.Tokens+1)
 	}
 }

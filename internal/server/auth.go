@@ -20,6 +20,9 @@ func (s *Server) authorize(c *apiCall) error {
 	if c.operation.level == access.LevelNone {
 		return nil
 	}
+	if c.operation.level == access.LevelGatewayProcess {
+		return s.authorizeProcess(c)
+	}
 	known, project, err := s.authenticate(c)
 	if err != nil {
 		return err
@@ -78,6 +81,11 @@ func (s *Server) authenticate(c *apiCall) (known bool, project access.Project, e
 	if err != nil && dstack.KindOf(err) != dstack.NotFound {
 		return false, project, &dstack.Error{Kind: dstack.Unavailable, Cause: err,
 			Message: "the server cannot check the token", Hint: "try again in a moment"}
+	}
+	if err != nil && s.isCallerKey(c, token, hash) {
+		return false, project, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{
+			Kind: dstack.Unauthorized, Message: "this is a key for callers: it calls services and models, and never the API",
+			Hint: "use the token of a user here: dstack config --project NAME --url URL"}}
 	}
 	if err != nil || subtle.ConstantTimeCompare([]byte(caller.User.TokenHash), []byte(hash)) != 1 {
 		return false, project, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{

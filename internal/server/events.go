@@ -7,7 +7,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// listEvents lists the events of all runs with a name. If there is none yet and
+// listEvents lists the events of all runs with a name; without a name, those of the
+// project that concern no run. If there is none yet and
 // the request allows it, it waits for one.
 func (s *Server) listEvents(c *apiCall, in api.EventsRequest) ([]api.EventView, error) {
 	var deadline <-chan time.Time // nil: do not wait
@@ -21,7 +22,7 @@ func (s *Server) listEvents(c *apiCall, in api.EventsRequest) ([]api.EventView, 
 		changed := s.broadcast.Changed()
 		found, err := s.store.Events(c.ctx, c.project.ID, in.RunName, in.After, in.Limit)
 		if err != nil || len(found) > 0 || deadline == nil {
-			if err == nil && len(found) == 0 && in.After == 0 {
+			if err == nil && len(found) == 0 && in.After == 0 && in.RunName != "" {
 				_, err = s.findRunDetails(c, in.RunName) // fails if there is no such run
 			}
 			return buildEventViews(found), err

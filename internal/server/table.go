@@ -82,5 +82,8 @@ func (s *Server) Report(ctx context.Context, report dstack.LoadReport) (dstack.L
 	if woke {
 		s.wake()
 	}
-	return dstack.LoadAnswer{}, err
+	if err != nil {
+		return dstack.LoadAnswer{}, err
+	}
+	return s.store.LimitShares(ctx, report.Gateway, now())
 }

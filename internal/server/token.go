@@ -17,11 +17,14 @@ const tokenPrefix = "dst_"
 
 // newToken returns a token of 256 random bits. It ends with a checksum, which
 // distinguishes an incompletely copied token from a revoked one.
-func newToken() string {
+func newToken() string { return newTokenWith(tokenPrefix) }
+
+// newTokenWith returns a token with another prefix.
+func newTokenWith(prefix string) string {
 	var random [32]byte
 	_, _ = rand.Read(random[:]) // never fails: crypto/rand ends the program instead
 	body := base64.RawURLEncoding.EncodeToString(random[:])
-	return tokenPrefix + body + tokenSum(body)
+	return prefix + body + tokenSum(body)
 }
 
 // tokenSum returns the checksum of the random part of a token: CRC-32, base64.

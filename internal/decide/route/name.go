@@ -1,6 +1,10 @@
 package route
 
-import "strings"
+import (
+	"strings"
+
+	"dstack/internal/dstack"
+)
 
 // The paths of services and models, for clients that cannot resolve a name below
 // the domain.
@@ -21,6 +25,9 @@ type Destination struct {
 	// Base is the prefix of the path that is not for the replica, as it was sent;
 	// empty if the host names the run.
 	Base string
+	// Gateway is the gateway at whose domain the request is; empty: at an address of
+	// the server itself.
+	Gateway dstack.GatewayID
 }
 
 // IsEmpty reports that the address is a gateway's, but names nothing.

@@ -51,6 +51,7 @@ type Engine struct {
 	terminations map[dstack.AttemptID]*termination
 	portOpen     map[dstack.AttemptID]bool // the last definite result of checkPort
 	sockets      map[dstack.AttemptID]containerSockets
+	gateways     map[gatewayKey]*gatewayStartup // starts and removals under way, and failed starts
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -72,6 +73,7 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 		terminations: map[dstack.AttemptID]*termination{},
 		portOpen:     map[dstack.AttemptID]bool{},
 		sockets:      map[dstack.AttemptID]containerSockets{},
+		gateways:     map[gatewayKey]*gatewayStartup{},
 	}
 	if err := e.connect(ctx); err != nil {
 		e.closeClients()

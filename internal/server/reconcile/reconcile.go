@@ -46,6 +46,7 @@ type Options struct {
 	SSHPublicKey string          // may log in to the machines that are created; empty: none
 	Limits       lifecycle.Limits
 	ActTimeout   time.Duration // limits one listing of a backend, and one action on an instance; 0: 30 s
+	Gateways     GatewayOptions
 	Log          *slog.Logger
 
 	// Permit returns a function that fails once other servers may have taken over what this one has read since the call of
@@ -55,7 +56,7 @@ type Options struct {
 	IsShared func() bool
 }
 
-// Reconciler runs four passes: over runs, replicas, instances and volumes. They share
+// Reconciler runs five passes: over runs, replicas, instances, volumes and gateways. They share
 // the store, and in memory only which offers failed lately.
 type Reconciler struct {
 	Options
@@ -82,7 +83,7 @@ func New(o Options) *Reconciler {
 	r := &Reconciler{
 		Options: o, wakes: map[store.Kind]loop.Wake{}, logCopier: newLogCopier(o.Logs, o.Log),
 	}
-	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes} {
+	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes, store.GatewayWork} {
 		r.wakes[kind] = loop.NewWake()
 	}
 	if r.Dialer == nil {
@@ -107,6 +108,7 @@ func (r *Reconciler) Tasks() []loop.Task {
 		r.newPass("replica pass", store.Replicas, replicaBatch, r.stepReplicas),
 		r.newInstancePass().task(),
 		r.newPass("volume pass", store.Volumes, volumeBatch, r.stepVolumes),
+		r.newGatewayPass(),
 		{Name: "log copies", Run: r.logCopier.run},
 		{Name: "probes", Run: r.prober.run},
 	}

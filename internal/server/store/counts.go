@@ -34,9 +34,16 @@ type lastReports struct {
 }
 
 type lastReport struct {
-	counts map[string]string
-	drains int64
-	at     time.Time // when it was written
+	counts  map[string]string
+	demands map[dstack.LimitID]dstack.Demand
+	keys    map[dstack.CallerKeyID]dstack.KeyCounts
+	drains  int64
+	at      time.Time // when it was written
+}
+
+// hasSame reports whether a report counts what this one did.
+func (r lastReport) hasSame(c dstack.LoadReport, counts map[string]string) bool {
+	return maps.Equal(r.counts, counts) && maps.Equal(r.keys, c.Keys) && len(r.demands) == 0 && len(c.Demands) == 0
 }
 
 func (c *lastReports) get(gateway string) lastReport {
@@ -60,13 +67,14 @@ func (c *lastReports) put(gateway string, last lastReport) {
 // runs without a replica for which requests wait, and draining replicas that get
 // no more requests; woke says whether there is any. An unchanged report is
 // written only every three seconds, unless its drain sequence has changed while
-// a replica drains. Reports are deleted after a minute.
+// a replica drains, or limits are asked for. Reports are deleted after a minute;
+// what they count of keys is kept.
 func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now time.Time) (woke bool, err error) {
 	counts, err := marshalCounts(c.Runs)
 	if err != nil {
 		return false, err
 	}
-	if last := s.lastReports.get(c.Gateway); maps.Equal(last.counts, counts) && now.Sub(last.at).Abs() < saveReportEvery {
+	if last := s.lastReports.get(c.Gateway); last.hasSame(c, counts) && now.Sub(last.at).Abs() < saveReportEvery {
 		if last.drains == c.DrainSequence {
 			return false, nil
 		}
@@ -85,7 +93,7 @@ func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now tim
 	if woke {
 		s.markChanged()
 	}
-	s.lastReports.put(c.Gateway, lastReport{counts: counts, drains: c.DrainSequence, at: now})
+	s.lastReports.put(c.Gateway, lastReport{counts: counts, demands: c.Demands, keys: c.Keys, drains: c.DrainSequence, at: now})
 	return woke, nil
 }
 
@@ -120,6 +128,9 @@ func (s *Store) hasDraining(ctx context.Context) (bool, error) {
 }
 
 func saveCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, counts map[string]string, now time.Time) (woke bool, err error) {
+	if err := saveKeyCounts(ctx, tx, c, now); err != nil {
+		return false, err
+	}
 	_, err = tx.NewRaw(`INSERT INTO gateways (name, drains, watched, at) VALUES (?, ?, ?, ?)
 		ON CONFLICT (name) DO UPDATE SET drains = EXCLUDED.drains, watched = EXCLUDED.watched, at = EXCLUDED.at`,
 		cleanText(c.Gateway), c.DrainSequence, c.Watched.Microseconds(), toMicros(now)).Exec(ctx)
@@ -128,6 +139,9 @@ func saveCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, counts map[
 	}
 	_, err = tx.NewRaw("DELETE FROM gateways WHERE at < ? OR at > ?", toMicros(now.Add(-reportKeptFor)), toMicros(now.Add(reportKeptFor))).Exec(ctx)
 	if err != nil {
+		return false, err
+	}
+	if err := saveDemands(ctx, tx, c); err != nil {
 		return false, err
 	}
 	changed, err := replaceCounts(ctx, tx, cleanText(c.Gateway), counts)

@@ -69,13 +69,13 @@ type EventQuery struct {
 	Limit      int
 }
 
-// FindEvents returns the events that a query selects, those of deleted runs among them.
+// FindEvents returns the events of runs that a query selects, those of deleted runs among them.
 func (s *Store) FindEvents(ctx context.Context, q EventQuery) ([]dstack.Event, error) {
 	if len(q.Projects) == 0 || !q.OfRuns && !q.OfReplicas || q.Limit <= 0 {
 		return nil, nil
 	}
 	var rows []eventRow
-	query := s.reader.NewSelect().Model(&rows).Where("project_id IN ?", bun.Tuple(q.Projects)).Limit(int64(q.Limit))
+	query := s.reader.NewSelect().Model(&rows).Where("project_id IN ? AND run_id <> ''", bun.Tuple(q.Projects)).Limit(int64(q.Limit))
 	if q.Runs != nil {
 		query.Where("run_id IN ?", bun.Tuple(q.Runs))
 	}

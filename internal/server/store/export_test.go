@@ -38,6 +38,19 @@ func (s *Store) CountReads() *atomic.Int64 {
 	return count
 }
 
+// MigrateDown undoes the migrations after a version, the later ones first.
+func (s *Store) MigrateDown(ctx context.Context, version int64) error {
+	providers, err := s.newMigrationProviders()
+	if err != nil {
+		return err
+	}
+	if _, err := providers.expansions.DownTo(ctx, 0); err != nil {
+		return err
+	}
+	_, err = providers.changes.DownTo(ctx, version)
+	return err
+}
+
 // ExecForTest runs a statement.
 func (s *Store) ExecForTest(ctx context.Context, query string, args ...any) error {
 	_, err := s.writer.NewRaw(query, args...).Exec(ctx)

@@ -78,6 +78,8 @@ type gatewayProcessRow struct {
 	Name         string
 	Version      string
 	Address      string
+	HTTPSPort    int `bun:"https_port"`
+	HTTPPort     int `bun:"http_port"`
 	JoinedAt     int64
 	SeenAt       int64
 	TableVersion int64
@@ -87,7 +89,7 @@ type gatewayProcessRow struct {
 
 func (r gatewayProcessRow) toProcess() (dstack.GatewayProcess, error) {
 	p := dstack.GatewayProcess{ID: r.Process, Gateway: dstack.GatewayID(r.GatewayID), Host: dstack.InstanceID(r.Host), Name: r.Name, Version: r.Version,
-		Address: r.Address, JoinedAt: fromMicros(r.JoinedAt), SeenAt: fromMicros(r.SeenAt), TableVersion: uint64(r.TableVersion)}
+		Address: r.Address, HTTPSPort: r.HTTPSPort, HTTPPort: r.HTTPPort, JoinedAt: fromMicros(r.JoinedAt), SeenAt: fromMicros(r.SeenAt), TableVersion: uint64(r.TableVersion)}
 	if err := json.Unmarshal([]byte(r.Certificates), &p.Certificates); err != nil {
 		return p, fmt.Errorf("read the certificates of gateway process %s: %w", r.Process, err)
 	}
@@ -112,7 +114,7 @@ func (s *Store) SaveGatewayProcess(ctx context.Context, p dstack.GatewayProcess,
 		p.JoinedAt = now
 	}
 	row := gatewayProcessRow{GatewayID: string(p.Gateway), Process: p.ID, Host: string(p.Host), Name: cleanText(p.Name), Version: cleanText(p.Version),
-		Address: cleanText(p.Address), JoinedAt: toMicros(p.JoinedAt), SeenAt: toMicros(now), TableVersion: int64(p.TableVersion),
+		Address: cleanText(p.Address), HTTPSPort: p.HTTPSPort, HTTPPort: p.HTTPPort, JoinedAt: toMicros(p.JoinedAt), SeenAt: toMicros(now), TableVersion: int64(p.TableVersion),
 		Certificates: cleanText(string(certificates)), Problems: cleanText(string(problems))}
 	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var known int
@@ -124,7 +126,7 @@ func (s *Store) SaveGatewayProcess(ctx context.Context, p dstack.GatewayProcess,
 			return err
 		}
 		_, err := tx.NewInsert().Model(&row).On("CONFLICT (gateway_id, process) DO UPDATE").
-			Set(`host = EXCLUDED.host, name = EXCLUDED.name, version = EXCLUDED.version, address = EXCLUDED.address, seen_at = EXCLUDED.seen_at,
+			Set(`host = EXCLUDED.host, name = EXCLUDED.name, version = EXCLUDED.version, address = EXCLUDED.address, https_port = EXCLUDED.https_port, http_port = EXCLUDED.http_port, seen_at = EXCLUDED.seen_at,
 				table_version = EXCLUDED.table_version, certificates = EXCLUDED.certificates, problems = EXCLUDED.problems`).Exec(ctx)
 		if err != nil {
 			return err
@@ -136,9 +138,12 @@ func (s *Store) SaveGatewayProcess(ctx context.Context, p dstack.GatewayProcess,
 	})
 }
 
-// RemoveGatewayProcess forgets a process of a gateway.
+// RemoveGatewayProcess forgets a process of a gateway, which may not serve any more.
 func (s *Store) RemoveGatewayProcess(ctx context.Context, gateway dstack.GatewayID, process string) error {
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := revokeGatewayCredential(ctx, tx, process, s.clock()); err != nil {
+			return err
+		}
 		_, err := tx.NewRaw("DELETE FROM gateway_process_reports WHERE gateway_id = ? AND process = ?", string(gateway), process).Exec(ctx)
 		return err
 	})

@@ -195,7 +195,11 @@ func (s *Store) DeleteGateways(ctx context.Context, p dstack.ProjectID, names []
 				return conflict("stop them, or apply them with another gateway first", "cannot delete the gateway %s: it is named by %s", name, joinNames(runs))
 			}
 			statement := "DELETE FROM project_gateways WHERE id = ?"
-			if g.HasStartedProcesses() {
+			var placed int
+			if err := tx.NewRaw("SELECT COUNT(*) FROM gateway_placements WHERE gateway_id = ?", string(g.ID)).Scan(ctx, &placed); err != nil {
+				return err
+			}
+			if placed > 0 || g.HasStartedProcesses() {
 				statement = "UPDATE project_gateways SET deleting = TRUE, is_default = FALSE WHERE id = ?"
 			}
 			if _, err := tx.NewRaw(statement, string(g.ID)).Exec(ctx); err != nil {

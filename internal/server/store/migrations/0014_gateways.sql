@@ -29,6 +29,8 @@ CREATE TABLE gateway_process_reports (
     name          TEXT NOT NULL, -- of its machine
     version       TEXT NOT NULL, -- of its program
     address       TEXT NOT NULL,
+    https_port    BIGINT NOT NULL, -- 0: it serves no TLS
+    http_port     BIGINT NOT NULL,
     joined_at     BIGINT NOT NULL,
     seen_at       BIGINT NOT NULL,
     table_version BIGINT NOT NULL,

@@ -1,34 +1,28 @@
--- Processes that serve gateways, and the tokens with which they join.
+-- The tokens with which processes join gateways, and the credentials of those that did.
 
 -- +goose Up
 CREATE TABLE gateway_tokens (
     token_hash TEXT PRIMARY KEY,
-    gateway_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL REFERENCES project_gateways (id) ON DELETE CASCADE,
     host_id    TEXT NOT NULL, -- the host of a fleet on which the server starts the process; empty: elsewhere
     username   TEXT NOT NULL, -- who made it
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
-    process_id TEXT NOT NULL  -- that joined with it; empty: none yet
+    process    TEXT NOT NULL  -- that joined with it; empty: none yet
 );
 
--- A process whose gateway is gone is told so, and ends. The row stays for that.
-CREATE TABLE gateway_processes (
-    id              TEXT PRIMARY KEY,
+-- A row outlives its gateway: the process that has it is told that it may not serve any more.
+CREATE TABLE gateway_credentials (
+    credential_hash TEXT PRIMARY KEY,
+    process         TEXT NOT NULL UNIQUE, -- as in gateway_process_reports
     gateway_id      TEXT NOT NULL,
     host_id         TEXT NOT NULL,
-    credential_hash TEXT NOT NULL UNIQUE,
-    name            TEXT NOT NULL,
-    version         TEXT NOT NULL,
-    machine         TEXT NOT NULL,
+    name            TEXT NOT NULL, -- of its machine
     address         TEXT NOT NULL,
     joined_at       BIGINT NOT NULL,
-    seen_at         BIGINT NOT NULL,
-    removed_at      BIGINT NOT NULL, -- 0: it may serve
-    table_version   BIGINT NOT NULL,
-    status          TEXT NOT NULL    -- JSON: certificates, problems
+    revoked_at      BIGINT NOT NULL -- 0: it may serve, if its gateway exists
 );
-CREATE INDEX gateway_processes_gateway ON gateway_processes (gateway_id);
 
 -- +goose Down
-DROP TABLE gateway_processes;
+DROP TABLE gateway_credentials;
 DROP TABLE gateway_tokens;
