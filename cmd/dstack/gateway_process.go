@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/certmagic"
 	"golang.org/x/sync/errgroup"
 
 	"dstack/internal/certificate"
@@ -24,6 +23,7 @@ import (
 	"dstack/internal/frontend"
 	"dstack/internal/gateway"
 	"dstack/internal/gatewaylink"
+	"dstack/internal/listen"
 	"dstack/internal/loop"
 )
 
@@ -40,6 +40,7 @@ type gatewayProcess struct {
 	front    *frontend.Frontend
 	gateway  *gateway.Gateway
 	metrics  net.Listener // nil: none are served
+	sockets  listen.Set
 	requests inFlight
 }
 
@@ -56,7 +57,7 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 	}
 	defer unlock()
 	if o.metricsAddress != "" {
-		if p.metrics, err = openListener(ctx, o.metricsAddress, "--metrics"); err != nil {
+		if p.metrics, err = openListener(ctx, &p.sockets, "metrics", o.metricsAddress, "--metrics"); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, ignoreClosed(p.metrics.Close())) }()
@@ -135,7 +136,7 @@ func (p *gatewayProcess) build() (err error) {
 	p.gateway = gateway.New(gateway.Options{Control: p.link, Site: route.Site{Main: settings.Project}, SessionKey: settings.SessionKey,
 		Name: p.identity.ID, Dialer: p.dialer, Log: p.log})
 	p.keeper, err = certificate.New(certificate.Options{
-		Storage:  &certmagic.FileStorage{Path: filepath.Join(p.dir, "certificates")},
+		Storage:  p.link.Storage(),
 		ACME:     certificate.ACME{Server: settings.ACME.Server, KeyID: settings.ACME.KeyID, HMACKey: settings.ACME.HMACKey, Email: settings.ACME.Email},
 		HTTPPort: p.httpPort, HTTPSPort: p.httpsPort, Wants: p.wantsCertificate, SessionKey: settings.TicketKey, Log: p.log,
 	})
@@ -144,7 +145,7 @@ func (p *gatewayProcess) build() (err error) {
 	}
 	p.front = frontend.New(frontend.Options{
 		Handler: p, TLS: p.keeper.TLSConfig(), Find: p.findName, Covers: p.keeper.Covers, Challenges: p.keeper.ChallengeHandler,
-		Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Log: p.log,
+		Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Listen: p.sockets.Listen, Log: p.log,
 	})
 	return nil
 }
