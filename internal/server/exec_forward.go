@@ -50,12 +50,16 @@ func (x *execCall) forward(machine dstack.ServerID) error {
 	})
 	err = copyMessages(ctx, other, x.conn)
 	if websocket.CloseStatus(err) == websocket.StatusNormalClosure {
-		err = x.conn.Close(websocket.StatusNormalClosure, "")
+		_ = x.conn.Close(websocket.StatusNormalClosure, "") // the client has the last message
+		err = nil
 	}
 	cancel()
 	_ = x.conn.CloseNow()
 	_ = both.Wait() // the client has disconnected, or the command has ended
-	return err
+	if ctx.Err() != nil && x.ctx.Err() == nil {
+		x.server.log.Debug("a command on another server's machine has ended", "run", x.request.RunName, "err", err)
+	}
+	return nil
 }
 
 func newForwardError(cause error) error {
