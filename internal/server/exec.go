@@ -90,9 +90,9 @@ type execCall struct {
 	onlyAdmins bool
 	// isForwarded: another server runs the command.
 	isForwarded bool
-	input      *execInput
-	resizes    chan engine.TerminalSize
-	tasks      sync.WaitGroup // end when the connection is closed
+	input       *execInput
+	resizes     chan engine.TerminalSize
+	tasks       sync.WaitGroup // end when the connection is closed
 }
 
 // run runs the command to its end.
