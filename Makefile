@@ -6,7 +6,7 @@ GO      ?= go
 BINARY  := bin/dstack
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit lint sim bench clean
+.PHONY: help build package demo test unit lint sim bench clean
 
 help: ## list the targets
 	@echo 'dstack: from one YAML file to a published service'
@@ -15,6 +15,9 @@ help: ## list the targets
 
 build: ## build bin/dstack, one static binary
 	@GO='$(GO)' scripts/build.sh $(BINARY) $(VERSION)
+
+package: ## build the Debian package in dist/; VERSION names its version, GOARCH its architecture
+	@GO='$(GO)' scripts/build.sh package $(VERSION)
 
 demo: build ## start a server, apply examples/http-server, call it; needs Go and python3 only
 	@scripts/demo.sh $(BINARY)
@@ -39,5 +42,5 @@ sim: ## run many random histories of the simulated world, compare 10 000 trees w
 bench: build ## measure what users wait for, also beside the published releases; parts of it need Docker, nginx and Python
 	@scripts/test.sh bench
 
-clean: ## remove bin/ (the caches of the tests are in ~/.cache/dstack-test)
-	rm -rf bin
+clean: ## remove bin/ and dist/ (the caches of the tests are in ~/.cache/dstack-test)
+	rm -rf bin dist

@@ -322,8 +322,9 @@ func readUnit(t *testing.T) string {
 	return string(text)
 }
 
-// TestSystemdUnit_IsValid checks the unit file with systemd's own checker, which prints
-// what it does not understand and exits with 0.
+// TestSystemdUnit_IsValid checks the unit file, alone and with the settings for the engine
+// process, with systemd's own checker, which prints what it does not understand and exits
+// with 0. Alone, it gives the server few rights.
 func TestSystemdUnit_IsValid(t *testing.T) {
 	checker := needPiece(t, "systemd", "DSTACK_TEST_SYSTEMD")
 	const program = "/usr/local/bin/dstack"
@@ -331,17 +332,29 @@ func TestSystemdUnit_IsValid(t *testing.T) {
 	if !strings.Contains(unit, "ExecStart="+program+" server\n") {
 		t.Fatal("the unit file does not start " + program)
 	}
+	dropIn, err := os.ReadFile("../packaging/systemd/process-engine.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(t.TempDir(), "dstack.service")
 	if err := os.WriteFile(path, []byte(strings.ReplaceAll(unit, program, dstackBinary)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := runChecker(checker, path)
-	if err != nil || strings.TrimSpace(out) != "" {
-		t.Errorf("%v: %s", err, out)
+	if out, err := exec.Command(checker, "security", "--offline=true", "--no-pager", "--threshold=20", path).CombinedOutput(); err != nil {
+		t.Errorf("the server has more rights than an exposure of 2.0: %v\n%s", err, out)
 	}
-}
-
-func runChecker(checker, path string) (string, error) {
-	out, err := exec.Command(checker, "verify", path).CombinedOutput()
-	return string(out), err
+	for _, withDropIn := range []bool{false, true} {
+		if withDropIn {
+			if err := os.Mkdir(path+".d", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(path+".d", "process-engine.conf"), dropIn, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, err := exec.Command(checker, "verify", "--man=no", path).CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != "" {
+			t.Errorf("with the drop-in %v: %v: %s", withDropIn, err, out)
+		}
+	}
 }

@@ -377,6 +377,25 @@ systemd_piece() {
 	export DSTACK_TEST_SYSTEMD=systemd-analyze
 }
 
+# nfpm, which makes the Debian package.
+nfpm_piece() {
+	local version dir
+	version=$(sed -n 's/^nfpm_version=\([^ ]*\).*/\1/p' scripts/build.sh)
+	dir=$cache/nfpm-$version
+	[ -e "$dir/nfpm" ] || GOBIN=$dir GOFLAGS= CGO_ENABLED=0 go install "github.com/goreleaser/nfpm/v2/cmd/nfpm@$version" >"$root/nfpm.log" 2>&1 ||
+		{ mark_missing NFPM "go could not install it: $(tail -n1 "$root/nfpm.log")" && return; }
+	export DSTACK_TEST_NFPM=$dir/nfpm
+}
+
+# pebble, an ACME server for tests.
+pebble_piece() {
+	local version=v2.10.3 dir
+	dir=$cache/pebble-$version
+	[ -e "$dir/pebble" ] || GOBIN=$dir GOFLAGS= CGO_ENABLED=0 go install "github.com/letsencrypt/pebble/v2/cmd/pebble@$version" >"$root/pebble.log" 2>&1 ||
+		{ mark_missing PEBBLE "go could not install it: $(tail -n1 "$root/pebble.log")" && return; }
+	export DSTACK_TEST_PEBBLE=$dir/pebble
+}
+
 # A Python environment with transformers, the reference for chat templates.
 jinja_piece() {
 	local dir

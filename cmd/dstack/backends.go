@@ -143,7 +143,7 @@ func openLocalEngine(ctx context.Context, d *daemon, engine string, isRetired bo
 	}
 	l, err := local.New(ctx, local.Options{
 		Engine: engine, Retired: isRetired, Dir: d.filePath("process"), Installation: installation, HostID: d.hostID,
-		KeeperProgram: program, Hidden: d.listHiddenFolders(), Code: d.openCode, Files: d.openFile, Dialer: d.dialer, Log: d.log,
+		KeeperProgram: program, Hidden: d.listHiddenFolders(), MayStart: d.mayStart, Code: d.openCode, Files: d.openFile, Dialer: d.dialer, Log: d.log,
 	})
 	if err != nil {
 		return openedBackend{}, err

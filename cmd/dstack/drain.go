@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"dstack/internal/human"
 	"dstack/internal/loop"
+	"dstack/internal/sdnotify"
 )
 
 // drainNoticeDelay is how long the server finishes requests silently. Most are done within that time, and so are long
@@ -65,15 +65,33 @@ func (f *inFlight) waitIdle(ctx context.Context) (left int) {
 }
 
 // drain ends the requests of a server that stops: it closes the listener and idle connections, refuses requests that wait
-// for a replica, lets the others finish for drainTimeout, and cuts the rest.
-func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.CancelFunc) {
-	limited, cancel := context.WithTimeout(ctx, d.drainTimeout)
+// for a replica, lets the others finish for drainTimeout, and cuts the rest. A replaced process has more time, and requests
+// go on waiting in it.
+func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFunc) {
+	timeout := d.drainTimeout
+	if d.isReplaced() {
+		timeout = d.longDrain
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	_ = d.listener.Close()
+	d.published.frontend.StopAccepting()
+	if d.isReplaced() {
+		defer context.AfterFunc(d.interrupted, func() {
+			_ = loop.Sleep(limited, d.drainTimeout)
+			cancel()
+		})()
+		_ = loop.Sleep(limited, idleGrace)
+		d.waitForReplaced(limited, timeout)
+	} else {
+		d.notify(sdnotify.Stopping)
+		d.gateway.RefuseWaiting()
+	}
 	var group errgroup.Group
-	group.Go(func() error { return srv.Shutdown(limited) })
-	d.gateway.RefuseWaiting()
+	group.Go(func() error { return port.shutDown(limited) })
+	group.Go(func() error { d.published.frontend.Drain(limited); return nil })
 	if left := d.waitForRequests(limited); left > 0 {
-		d.log.Warn("requests were cut off because the server stops", "requests", left, "drain_timeout", d.drainTimeout)
+		d.log.Warn("requests were cut off because the server stops", "requests", left, "drain_timeout", timeout)
 		cut()
 	}
 	ended, cancelEnded := context.WithTimeout(ctx, cutTimeout)
@@ -81,7 +99,19 @@ func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.Cancel
 	context.AfterFunc(ended, cancel)
 	d.requests.waitIdle(ended)
 	_ = group.Wait() // until the ends of the responses are sent; its error is that of limited
-	_ = srv.Close()
+	_ = port.server.Close()
+	d.published.frontend.Close()
+}
+
+// waitForReplaced waits until no request of a replaced process is in flight.
+func (d *daemon) waitForReplaced(ctx context.Context, timeout time.Duration) {
+	brief, cancel := context.WithTimeout(ctx, drainNoticeDelay)
+	defer cancel()
+	if left := d.requests.waitIdle(brief); left > 0 && ctx.Err() == nil {
+		fmt.Fprintf(d.errOut, " process %d has taken over; this one finishes %s, at most %s\n",
+			d.successor.Load(), human.Count(left, "request"), human.ExactDuration(timeout))
+		d.requests.waitIdle(ctx)
+	}
 }
 
 // waitForRequests waits until no request is in flight, and says so if that takes long. It returns how many are left if

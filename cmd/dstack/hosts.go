@@ -19,23 +19,32 @@ func (d *daemon) openHosts(ctx context.Context) error {
 		return err
 	}
 	d.hosts = ssh.New(ssh.Options{
-		Hosts: d.store, Installation: installation, Code: d.openCode, Files: d.openFile, Dialer: d.dialer, Log: d.log,
-		Changed:    func() { d.reconciler.Wake() }, // it is created later, and before the tasks run
-		OwnMachine: d.listOwnEngines,
+		Hosts: d.store, Installation: installation, MayStart: d.mayStart, Code: d.openCode, Files: d.openFile, Dialer: d.dialer, Log: d.log,
+		Changed:     func() { d.reconciler.Wake() }, // it is created later, and before the tasks run
+		OwnMachines: d.listServerMachines,
 	})
 	d.backends.Share(ssh.Key, d.hosts)
 	return d.hosts.ReadHosts(ctx)
 }
 
-// listOwnEngines returns the IDs of the Docker Engines of the server's own machine that replicas run on without SSH, and the
-// ID of the machine's last boot.
-func (d *daemon) listOwnEngines() (engines []string, bootID string) {
+// listServerMachines returns the machines of all servers that share the database, whose Docker Engines they use without SSH.
+func (d *daemon) listServerMachines() []dstack.ServerMachine {
+	machines := []dstack.ServerMachine{d.describeMachine()}
+	for _, other := range d.membership.Servers() {
+		machines = append(machines, other.Machine)
+	}
+	return machines
+}
+
+// describeMachine returns what identifies this server's machine.
+func (d *daemon) describeMachine() dstack.ServerMachine {
+	m := dstack.ServerMachine{BootID: local.BootID()}
 	for _, opened := range slices.Concat(d.opened, d.retired) {
 		if l, ok := opened.Backend.(*local.Local); ok && l.DockerID() != "" {
-			engines = append(engines, l.DockerID())
+			m.Engines = append(m.Engines, l.DockerID())
 		}
 	}
-	return engines, local.BootID()
+	return m
 }
 
 // describeHosts describes the hosts of all fleets in one line for the start message; empty: there are none.

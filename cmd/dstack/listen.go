@@ -9,12 +9,13 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
+	"dstack/internal/listen"
 )
 
-// openListener listens on a TCP address. flag is the flag that sets the port, for the hint of an error; see
-// newListenError.
-func openListener(ctx context.Context, address, flag string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+// openListener listens on a TCP address, with the socket that sockets has inherited for it, if there is one. flag is the flag
+// that sets the port, for the hint of an error; see newListenError.
+func openListener(ctx context.Context, sockets *listen.Set, name, address, flag string) (net.Listener, error) {
+	l, err := sockets.Listen(ctx, name, address)
 	if err != nil {
 		return nil, newListenError(address, flag, err)
 	}

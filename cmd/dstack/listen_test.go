@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"dstack/internal/dstack"
+	"dstack/internal/listen"
 )
 
 func TestOpenListener_Errors(t *testing.T) {
@@ -33,7 +34,7 @@ func TestOpenListener_Errors(t *testing.T) {
 			"write the host and the port, such as 127.0.0.1:9100", dstack.Invalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l, err := openListener(t.Context(), c.address, "--port")
+			l, err := openListener(t.Context(), &listen.Set{}, "server", c.address, "--port")
 			if err == nil {
 				l.Close()
 				t.Fatal("the address was accepted")

@@ -20,9 +20,10 @@ const (
 // lockName is the name of the file that a server locks in its folder. It contains the URL of the server; see recordURL.
 const lockName = "server.lock"
 
-// lockFolder makes this process the only server that uses a folder, until unlock or until the process ends in any way.
-// If another server uses the folder, the error is of kind Conflict.
-func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
+// lockFolder makes this process the only server that uses a folder, until the file is closed or the process ends in any way.
+// A process that gets the open file from this one shares the lock. If another server uses the folder, the error is of kind
+// Conflict.
+func lockFolder(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
@@ -31,10 +32,11 @@ func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 		_ = f.Close() // nothing was written
 		return nil, &dstack.Error{
 			Kind: dstack.Conflict, Message: "another dstack server already uses " + dir,
-			Hint: "stop it first, or choose another folder for this server with DSTACK_SERVER_DIR", Cause: err,
+			Hint:  "replace it with --take-over, stop it first, or choose another folder for this server with DSTACK_SERVER_DIR",
+			Cause: err,
 		}
 	}
-	return func() { _ = f.Close() }, nil
+	return f, nil
 }
 
 // lockFile locks a file. It retries for lockTimeout.

@@ -45,5 +45,5 @@ func runCommand() int {
 }
 
 func newCommand() *cobra.Command {
-	return cli.New(cli.Options{Version: currentVersion(), Server: serverCommand(), Templates: fetchTemplate})
+	return cli.New(cli.Options{Version: currentVersion(), Server: serverCommand(), Serve: gatewayServeCommand(), Templates: fetchTemplate})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,18 +25,19 @@ import (
 	"dstack/internal/gateway"
 	"dstack/internal/gitrepo"
 	"dstack/internal/hub"
+	"dstack/internal/installationca"
+	"dstack/internal/listen"
 	"dstack/internal/loop"
+	"dstack/internal/sdnotify"
 	"dstack/internal/server"
 	"dstack/internal/server/logs"
+	"dstack/internal/server/peers"
 	"dstack/internal/server/reconcile"
 	"dstack/internal/server/store"
 )
 
 const (
 	maxLogBytesPerRun   = 64 << 20
-	headerTimeout       = 10 * time.Second
-	idleTimeout         = 2 * time.Minute
-	maxHeaderBytes      = 64 << 10
 	metricsTimeout      = 5 * time.Second
 	placeTimeout        = time.Minute
 	defaultStartTimeout = 30 * time.Minute
@@ -46,7 +49,8 @@ func serverCommand() *cobra.Command {
 		Use:   "server",
 		Short: "Start the server and the gateway on this machine.",
 		Example: "dstack server\n" +
-			"dstack server --host 0.0.0.0 --port 3000   # reachable from elsewhere; put TLS in front",
+			"dstack server --host 0.0.0.0 --port 3000   # reachable from elsewhere; put TLS in front\n" +
+			"dstack server --take-over                  # replace the running server without an interruption",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.readEnvironment(); err != nil {
@@ -56,7 +60,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
-	c.AddCommand(tokenCommand())
+	c.AddCommand(tokenCommand(), keyCommand())
 	return c
 }
 
@@ -69,12 +73,25 @@ type daemon struct {
 	sshListener     net.Listener // nil: clients cannot attach to runs
 	errOut          io.Writer
 	drainTimeout    time.Duration
+	longDrain       time.Duration  // drainTimeout of a replaced process
 	proxies         []netip.Prefix // trusted
 	publicHost      string         // of DSTACK_SERVER_URL; empty: not set
 	proxyWarning    sync.Once
 	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
+	commandsEnd     context.Context // ends then, too, unless another process replaces this one
+	interrupted     context.Context // ends when the process is told to stop
 	drained         context.Context // ends when no request is in flight any more
+	uncut           context.Context // of all requests: its end ends them
+	cutRequests     context.CancelFunc
+
+	lock        *os.File // of the folder
+	sockets     listen.Set
+	running     runningServer // the server that this process replaces; nil: none
+	successor   atomic.Int64  // the process that has replaced this one; 0: none
+	program     string        // the path that this process was started from
+	supervisor  sdnotify.Supervisor
+	gatewayName string // in load reports
 
 	sealer     *store.Sealer
 	store      *store.Store
@@ -88,31 +105,31 @@ type daemon struct {
 	reconciler *reconcile.Reconciler
 	server     *server.Server
 	api        http.Handler
+	membership *peers.Membership // nil: the server is alone
+	changes    *loop.Broadcast   // notified on every change
 	gateway    *gateway.Gateway
+	published  *published                // the gateways of projects that this process serves
+	authority  *installationca.Authority // of the installation
 }
 
 // runServer runs the server until ctx ends. Replicas keep running after that.
 func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
 	d := &daemon{
 		serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat),
-		backends: backend.NewSet(), dialer: &dial.Dialer{}, errOut: errOut,
+		backends: backend.NewSet(), dialer: &dial.Dialer{}, changes: &loop.Broadcast{}, errOut: errOut,
+		supervisor: sdnotify.FromEnvironment(), gatewayName: o.hostID, interrupted: ctx,
 	}
 	slog.SetDefault(d.log)
-	unlock, err := lockFolder(ctx, o.dir)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if d.listener, err = openListener(ctx, o.listenAddress(), "--port"); err != nil {
-		return err
+	d.uncut, d.cutRequests = context.WithCancel(context.WithoutCancel(ctx))
+	defer d.cutRequests()
+	if d.program, err = os.Executable(); err != nil {
+		return fmt.Errorf("cannot find the dstack program: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if o.metricsAddress != "" {
-		if d.metricsListener, err = openListener(ctx, o.metricsAddress, "--metrics"); err != nil {
-			return err
-		}
+	if err := d.claimFolder(ctx); err != nil {
+		return err
 	}
-	if err := d.openSSHListener(ctx); err != nil {
+	if err := d.openListeners(ctx); err != nil {
 		return err
 	}
 	booted, err := d.buildComponents(ctx)
@@ -127,11 +144,18 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if err := d.printStartMessage(ctx, out, errOut, booted); err != nil {
 		return err
 	}
+	if err := d.begin(ctx); err != nil {
+		return err
+	}
 	var endDrain context.CancelFunc
 	d.drained, endDrain = context.WithCancel(context.WithoutCancel(ctx))
 	defer endDrain()
-	tasks := slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, attachTasks)
-	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// What only one process of a folder may do. It pauses while another process takes over.
+	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, d.hostPortTasks())...)
+	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
+	for _, task := range append(d.gateway.Tasks(), d.published.tasks()...) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
 	tasks = append(tasks, loop.Task{Name: "listener", Run: func(ctx context.Context) error {
@@ -141,21 +165,41 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if d.metricsListener != nil {
 		tasks = append(tasks, loop.Task{Name: "metrics", Run: d.listenForMetrics})
 	}
+	d.notify(sdnotify.Ready, sdnotify.Status("serving at "+d.serverURL()))
 	err = loop.Run(ctx, tasks...)
-	if err == nil { // ctx ended
+	d.forgetDrained(ctx)
+	if err == nil && !d.isReplaced() { // ctx ended
 		d.printStopMessage(ctx, out)
 	}
 	return err
+}
+
+// openListeners opens the listeners of the server, or uses those of the server that it replaces.
+func (d *daemon) openListeners(ctx context.Context) (err error) {
+	if d.listener, err = openListener(ctx, &d.sockets, "server", d.listenAddress(), "--port"); err != nil {
+		return err
+	}
+	if d.metricsAddress != "" {
+		if d.metricsListener, err = openListener(ctx, &d.sockets, "metrics", d.metricsAddress, "--metrics"); err != nil {
+			return err
+		}
+	}
+	return d.openSSHListener(ctx)
 }
 
 // buildComponents opens the store and the backends, and creates the other components. It starts none of them.
 func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error) {
 	var none server.BootResult
 	var err error
-	if d.sealer, err = store.NewSealer(d.filePath("encryption.key")); err != nil {
+	undoKey, err := d.openSealer(ctx)
+	if err != nil {
 		return none, err
 	}
 	if d.store, err = store.Open(ctx, d.database, d.sealer); err != nil {
+		undoKey()
+		return none, err
+	}
+	if err := d.openAuthority(ctx); err != nil {
 		return none, err
 	}
 	format := newConfigFormat(backendTypes)
@@ -170,6 +214,10 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if config.DrainTimeout != nil {
 		d.drainTimeout = *config.DrainTimeout
 	}
+	d.longDrain = server.DefaultTakeOverDrainTimeout
+	if config.TakeOverDrainTimeout != nil {
+		d.longDrain = *config.TakeOverDrainTimeout
+	}
 	d.proxies = d.trustedProxies(config)
 	if d.publicURL != "" {
 		d.publicHost = d.site().Server.Host
@@ -181,16 +229,14 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err := d.openHosts(ctx); err != nil {
 		return none, err
 	}
-	// The lock of the folder proves that no other server of this host is running, so the leases of a killed one are free.
-	if err := d.store.FreeLeases(ctx, d.hostID); err != nil {
+	if err := d.checkOwnEngines(ctx); err != nil {
 		return none, err
 	}
-	changes := &loop.Broadcast{}
 	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
 	d.reconciler = reconcile.New(reconcile.Options{
-		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: changes, Log: d.log,
-		Owner: d.leaseOwner(), Host: d.hostID,
-		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
+		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: d.changes, Log: d.log,
+		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.permit, IsShared: d.store.IsShared,
+		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout}, Gateways: d.gatewayOptions(),
 	})
 	if d.hub, err = hub.New(hub.Options{
 		Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Proxy: http.ProxyFromEnvironment, Log: d.log,
@@ -201,8 +247,13 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	links, err := d.linkOptions()
+	if err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
-		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: changes,
+		Links: links,
+		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
 	})
@@ -212,9 +263,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.hostID, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
+	if d.published, err = d.newPublished(); err != nil {
+		return none, err
+	}
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.
 	return server.Boot(ctx, server.BootOptions{Store: d.store, Dir: d.dir, Config: config, Token: d.token})
 }
@@ -252,30 +306,38 @@ func (d *daemon) openFile(ctx context.Context, file dstack.FileArchive) (io.Read
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer d.requests.begin()()
 	d.warnOfUntrustedProxy(r)
+	d.markLastResponse(w, r)
 	if d.gateway.Serves(r) {
 		d.gateway.ServeHTTP(w, r)
 		return
 	}
-	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), d.stopping)))
+	d.serveAPI(w, r)
+}
+
+// serveAPI answers a request to the API.
+func (d *daemon) serveAPI(w http.ResponseWriter, r *http.Request) {
+	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), server.Stopping{Waits: d.stopping, Commands: d.commandsEnd})))
 }
 
 // serveRequests serves the listener until ctx ends, and then drains; see drain.
 func (d *daemon) serveRequests(ctx context.Context) error {
-	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancelRequests()
+	defer d.cutRequests()
 	d.stopping = ctx
-	srv := &http.Server{
-		Handler: d, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		BaseContext: func(net.Listener) context.Context { return requests },
-		ConnContext: gateway.WithConn,
-		ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-	}
+	commands, endCommands := context.WithCancel(d.uncut)
+	defer endCommands()
+	d.commandsEnd = commands
+	defer context.AfterFunc(ctx, func() {
+		if !d.isReplaced() {
+			endCommands()
+		}
+	})()
+	port := d.newMainPort()
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		d.drain(context.WithoutCancel(ctx), srv, cancelRequests)
+		d.drain(context.WithoutCancel(ctx), port, d.cutRequests)
 	})
-	err := srv.Serve(d.listener)
+	err := port.serve()
 	if stop() {
 		return err
 	}
@@ -285,11 +347,14 @@ func (d *daemon) serveRequests(ctx context.Context) error {
 
 // close closes what is open, in any state of buildComponents.
 func (d *daemon) close() error {
-	errs := []error{ignoreClosed(d.listener.Close())}
+	var errs []error
+	if d.running != nil {
+		d.running.Close() // without Begin, it goes on
+	}
 	if d.hub != nil {
 		d.hub.Close()
 	}
-	for _, l := range []net.Listener{d.metricsListener, d.sshListener} {
+	for _, l := range []net.Listener{d.listener, d.metricsListener, d.sshListener} {
 		if l != nil {
 			errs = append(errs, ignoreClosed(l.Close()))
 		}
@@ -301,13 +366,17 @@ func (d *daemon) close() error {
 		errs = append(errs, d.hosts.Close())
 	}
 	if d.store != nil {
+		d.leaveServers()
 		errs = append(errs, d.store.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, ignoreClosed(d.lock.Close()))
 	}
 	return errors.Join(errs...)
 }
 
 func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 		return nil
 	}
 	return err

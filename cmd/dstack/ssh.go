@@ -51,16 +51,16 @@ func (d *daemon) openSSHListener(ctx context.Context) (err error) {
 		return nil
 	}
 	if d.ssh.port != 0 {
-		d.sshListener, err = openListener(ctx, net.JoinHostPort(d.host, strconv.Itoa(d.ssh.port)), sshPortVariable)
+		d.sshListener, err = openListener(ctx, &d.sockets, "ssh", net.JoinHostPort(d.host, strconv.Itoa(d.ssh.port)), sshPortVariable)
 		return err
 	}
 	file := d.filePath("ssh-port")
 	if kept := readKeptPort(file); kept != 0 && kept != d.port {
-		if d.sshListener, err = openListener(ctx, net.JoinHostPort(d.host, strconv.Itoa(kept)), sshPortVariable); err == nil {
+		if d.sshListener, err = openListener(ctx, &d.sockets, "ssh", net.JoinHostPort(d.host, strconv.Itoa(kept)), sshPortVariable); err == nil {
 			return nil
 		}
 	}
-	if d.sshListener, err = openListener(ctx, net.JoinHostPort(d.host, "0"), sshPortVariable); err != nil {
+	if d.sshListener, err = openListener(ctx, &d.sockets, "ssh", net.JoinHostPort(d.host, "0"), sshPortVariable); err != nil {
 		return err
 	}
 	if err := os.WriteFile(file, []byte(strconv.Itoa(d.sshPort())+"\n"), 0o600); err != nil {
@@ -111,7 +111,10 @@ func (d *daemon) sshTasks() ([]loop.Task, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []loop.Task{jobs.LogsTask(), {Name: "SSH listener", Run: func(ctx context.Context) error {
+	attached, end := context.WithCancel(context.Background())
+	listener := d.untilReplaced(attached, loop.Task{Name: "SSH listener", Run: func(ctx context.Context) error {
+		defer end()
 		return ssh.Serve(ctx, d.sshListener)
-	}}}, nil
+	}})
+	return []loop.Task{d.untilReplaced(attached, jobs.LogsTask()), listener}, nil
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -71,6 +72,21 @@ func NewClient(rawURL, token string) (*Client, error) {
 		// Following a redirect would send the token to another server.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+// WithTLS returns a client that opens connections with a TLS configuration, for
+// servers without a public certificate.
+func (c *Client) WithTLS(config *tls.Config) *Client {
+	transport := c.http.Transport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	changed := *c.http
+	changed.Transport = transport
+	return &Client{base: c.base, token: c.token, http: &changed}
+}
+
+// WithToken returns a client that sends another token.
+func (c *Client) WithToken(token string) *Client {
+	return &Client{base: c.base, token: token, http: c.http}
 }
 
 // proxyUnlessLocal returns the proxy from the environment, or none for

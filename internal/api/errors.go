@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +64,9 @@ func (c *Client) unreachableError(ctx context.Context, err error) error {
 	case errors.Is(err, http.ErrSchemeMismatch):
 		message += ": it speaks http, not https"
 		hint = "correct the URL: dstack config --url http://" + c.base.Host
+	case isUnknownAuthority(err) && isLoopbackHost(c.base.Hostname()): // the server's port has its own authority
+		message += ": this machine does not know the authority of its certificate"
+		hint = "use http on the machine of the server: dstack config --url http://" + c.base.Host
 	default:
 		message += ": " + human.DescribeFailure(err)
 		hint = otherwiseHint
@@ -72,16 +76,26 @@ func (c *Client) unreachableError(ctx context.Context, err error) error {
 
 const otherwiseHint = "check that it runs, that this machine can reach it, and the URL: dstack config"
 
+func isUnknownAuthority(err error) bool {
+	_, ok := errors.AsType[x509.UnknownAuthorityError](err)
+	return ok
+}
+
+// isLoopbackHost reports whether a host without port is this machine.
+func isLoopbackHost(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
 // unreachableHint says how to start the server that listens at the client's URL, if it
 // is on this machine, and otherwise what to check.
 func (c *Client) unreachableHint() string {
-	host, port := strings.ToLower(c.base.Hostname()), c.base.Port()
+	port := c.base.Port()
 	if port == "" && c.base.Scheme == "http" {
 		port = "80"
 	}
-	ip := net.ParseIP(host)
 	switch {
-	case port == "" || host != "localhost" && (ip == nil || !ip.IsLoopback()):
+	case port == "" || !isLoopbackHost(c.base.Hostname()):
 		return otherwiseHint
 	case port == defaultPort:
 		return "start it with: dstack server"

@@ -26,6 +26,8 @@ var packages = []entry{
 	{"internal/human", ""},
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
+	{"internal/listen", ""},
+	{"internal/sdnotify", "loop"},
 	{"internal/jinja", ""},
 	{"internal/jinja/jinjatest", ""},
 	{"internal/page", ""},
@@ -35,6 +37,7 @@ var packages = []entry{
 	{"internal/spec", "gpu human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
+	{"internal/installationca", "dstack"},
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
 
@@ -50,8 +53,11 @@ var packages = []entry{
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/ratelimit", "dstack"},
 	{"internal/decide/access", "dstack"},
+	{"internal/decide/renewal", ""},
 	{"internal/decide/fleet", "dstack"},
+	{"internal/decide/gateway", "human spec dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/gateway", "human dstack"},
 	{"internal/decide/host", "human spec dstack decide/placement"},
 
 	// How a request reached the server: the URL that its client used.
@@ -82,18 +88,28 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/ratelimit decide/route decide/status decide/volume"},
+	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume decide/ratelimit decide/gateway"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
-	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store"},
-	{"internal/server/wire", "human spec dstack api server/store"},
+	{"internal/server/peers", "human loop dstack server/store"},
+	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store decide/gateway"},
+	{"internal/server/wire", "human spec dstack decide/route api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/gateway decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+
+	// Certificates of gateways.
+	{"internal/certificate", "spec dstack decide/renewal loop"},
+	{"internal/certificate/dnstest", ""},
+	{"internal/certificate/acmetest", ""},
 
 	// The gateway.
 	{"internal/openai", "human"},
-	{"internal/gateway", "human spec dstack dial decide/route decide/ratelimit origin page loop openai chattemplate"},
+	{"internal/frontend/extendedconnect", ""},
+	{"internal/frontend", "human loop page frontend/extendedconnect"},
+	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
+
+	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route api"},
 
 	// The command line.
 	{"internal/gitignore", ""},

@@ -33,6 +33,7 @@ type Options struct {
 	// Templates returns the chat template of a model; nil if there is no hub.
 	Templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 	Server    *cobra.Command   // `dstack server`; nil: none
+	Serve     *cobra.Command   // `dstack gateway serve`; nil: none
 	Extra     []*cobra.Command // further commands, such as the hidden process keeper
 }
 
@@ -85,9 +86,10 @@ func New(o Options) *cobra.Command {
 		newApplyCommand(a), newOfferCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
-		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newKeyCommand(a), newFleetCommand(a), newVolumeCommand(a),
+		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newKeyCommand(a), newFleetCommand(a), newVolumeCommand(a), newGatewayCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
+	addGatewayProcessCommands(a, root, o.Serve)
 	if o.Server != nil {
 		root.AddCommand(o.Server)
 	}

@@ -17,17 +17,21 @@ type Gateway struct {
 	Project       ProjectID
 	ProjectName   string
 	Name          string       // unique in the project
+	Domain        string       // lower case, without *. before it; empty: none
 	Configuration spec.Gateway // as it was applied last; values of secrets are sealed in the store
 	IsDefault     bool         // of its project: services that name no gateway have their URL there
 	Author        string       // name of the user who applied it last
 	CreatedAt     time.Time
 	AppliedAt     time.Time // when it was applied last
 	IsDeleting    bool      // its deletion was requested; it exists until its processes are gone
+	Problem       Reason    // why the server cannot start its processes; empty: it can
 	Status        GatewayStatus
 	Reason        Reason // why it has this status, or what is missing; for the user
-	StatusSince   time.Time
 	Processes     []GatewayProcess
 }
+
+// HasStartedProcesses reports whether the server starts the processes of the gateway on other machines, and has to end them.
+func (g Gateway) HasStartedProcesses() bool { return g.Configuration.Backend == spec.BackendSSH }
 
 // GatewayStatus is the status of a gateway; the values are those of the wire format.
 type GatewayStatus string
@@ -47,7 +51,10 @@ type GatewayProcess struct {
 	Host         InstanceID // the host of a fleet on which the server started it; empty: it is elsewhere
 	Name         string     // of its machine, for people
 	Version      string     // of its program
+	IsRemoved    bool       // it may not serve any more
 	Address      string     // at which clients reach it, if that is known
+	HTTPSPort    int        // on which it serves TLS; 0: it does not
+	HTTPPort     int        // on which it serves plain HTTP; 0: it does not
 	JoinedAt     time.Time
 	SeenAt       time.Time // when it reported last
 	TableVersion uint64    // of the route table that it serves by
@@ -80,4 +87,9 @@ type CertificateStatus struct {
 	NextAt   time.Time        `json:"next_at,omitzero"` // of the next try
 	Queue    int              `json:"queue,omitempty"`  // its place among those that wait, from 1
 	Queued   int              `json:"queued,omitempty"` // how many wait
+}
+
+// HasCertificate reports whether there is a certificate, which may have expired.
+func (c CertificateStatus) HasCertificate() bool {
+	return c.State == CertificateValid || c.State == CertificateFailing
 }

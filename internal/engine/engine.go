@@ -45,6 +45,11 @@ type Engine interface {
 	Remove(ctx context.Context, id dstack.AttemptID) error
 }
 
+// StartCheck fails if an attempt may not be started any more: the server was frozen, or an image was pulled for minutes, and
+// another server goes on with the machine meanwhile, or the replica was stopped. An engine asks right before it starts what
+// ran never before, and then leaves everything as it is. It may be asked again and again.
+type StartCheck func(ctx context.Context, id dstack.AttemptID) error
+
 // CodeOpener opens the code of an attempt as a tar stream; the caller closes it. It may
 // take minutes, to fetch a git repository. An attempt whose HasCode is false has no code.
 type CodeOpener func(ctx context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error)

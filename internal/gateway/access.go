@@ -51,13 +51,13 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 			p.countKey(false)
 			return modelNotFound(p.model.name)
 		}
-		a.routes = v.Model(p.destination.Project, p.model.name)
+		a.routes = v.Model(p.destination, p.model.name)
 		if len(a.routes) == 0 {
 			return modelNotFound(p.model.name)
 		}
 		return nil
 	}
-	r := v.Run(p.destination.Project, p.destination.Run)
+	r := v.Run(p.destination)
 	if r == nil || r.Auth {
 		if err := a.checkToken(v, p); err != nil {
 			return err

@@ -8,6 +8,9 @@ import (
 
 // scheme returns the scheme of the URL that the client used.
 func (p *proxyRequest) scheme() string {
+	if p.destination.Gateway != "" {
+		return p.client.Origin.Scheme
+	}
 	return p.gateway.site.Scheme(p.client.Origin.Scheme, p.r.Host)
 }
 

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -100,7 +102,7 @@ func (l Limits) orDefaults() Limits {
 // wait.
 type Gateway struct {
 	control     ControlPlane
-	name        string
+	name        atomic.Pointer[string]
 	site        route.Site
 	proxies     route.Proxies
 	limits      Limits
@@ -119,6 +121,8 @@ type Gateway struct {
 	readBudget  *budget
 	transport   *http.Transport
 	buffers     buffers
+	ready       chan struct{} // closed by the first route table
+	setReady    func()
 }
 
 // New returns a gateway, which serves once its Tasks run.
@@ -131,24 +135,26 @@ func New(o Options) *Gateway {
 	}
 	limits := o.Limits.orDefaults()
 	g := &Gateway{
-		control:     o.Control,
-		name:        cmp.Or(o.Name, "gateway"),
-		site:        o.Site,
-		limits:      limits,
-		log:         o.Log,
-		proxyLog:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-		queue:       newWaitQueue(limits.MaxHeld, limits.HeldBytes),
-		loads:       newLoadTracker(),
-		metrics:     newMetrics(),
-		prompts:     newPromptRenderer(),
-		traits:      newModelTraits(),
-		sessions:    newSessionSealer(o.SessionKey),
-		signIns:     newSignInLimiter(),
-		keys:        newKeyTracker(),
-		bodyBudget:  newBodyBudget(limits.BodyBytes, limits.MaxBody),
-		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
-		transport:   newTransport(limits, o.Dialer),
+		control:    o.Control,
+		site:       o.Site,
+		limits:     limits,
+		log:        o.Log,
+		proxyLog:   slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		queue:      newWaitQueue(limits.MaxHeld, limits.HeldBytes),
+		loads:      newLoadTracker(),
+		ready:      make(chan struct{}),
+		metrics:    newMetrics(),
+		prompts:    newPromptRenderer(),
+		traits:     newModelTraits(),
+		sessions:   newSessionSealer(o.SessionKey),
+		signIns:    newSignInLimiter(),
+		keys:       newKeyTracker(),
+		bodyBudget: newBodyBudget(limits.BodyBytes, limits.MaxBody),
+		readBudget: newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
+		transport:  newTransport(limits, o.Dialer),
 	}
+	g.SetName(cmp.Or(o.Name, "gateway"))
+	g.setReady = sync.OnceFunc(func() { close(g.ready) })
 	g.rateLimiter = newRateLimiter(g.loads.changed)
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
@@ -222,5 +228,6 @@ func (g *Gateway) applyTable(t route.Table) {
 	g.rateLimiter.applyTable(index)
 	g.loads.applyTable(index)
 	g.keys.applyTable(index) // after the view: requests that begin meanwhile look there
+	g.setReady()
 	g.queue.wakeAll()
 }

@@ -95,7 +95,7 @@ func (k *keepAlive) commentLine() string {
 	p := k.request
 	var routes []*route.Route
 	if v := p.gateway.loads.view.Load(); v != nil {
-		routes = v.Model(p.destination.Project, p.model.name)
+		routes = v.Model(p.destination, p.model.name)
 	}
 	if len(routes) == 0 {
 		return "waiting for a replica"

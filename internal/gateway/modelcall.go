@@ -66,7 +66,7 @@ func (m *modelCall) checkMethod() error {
 func (m *modelCall) listModels() {
 	p := m.request
 	var all []openai.Model
-	for _, known := range p.acquirer.access.view.Models(p.destination.Project) {
+	for _, known := range p.acquirer.access.view.Models(p.destination) {
 		if !p.acquirer.access.allowsModel(p.destination.Project, known.Name) {
 			continue
 		}
@@ -86,7 +86,7 @@ func (m *modelCall) showModel() error {
 	if err != nil {
 		return modelNotFound(m.Rest)
 	}
-	routes := p.acquirer.access.view.Model(p.destination.Project, name)
+	routes := p.acquirer.access.view.Model(p.destination, name)
 	if len(routes) == 0 || !p.acquirer.access.allowsModel(p.destination.Project, name) {
 		return modelNotFound(name)
 	}
@@ -103,7 +103,7 @@ func (m *modelCall) showModel() error {
 // of the first run.
 func (m *modelCall) describeModel(name string, since int64) openai.Model {
 	p, status := m.request, ""
-	for _, r := range p.acquirer.access.view.Model(p.destination.Project, name) {
+	for _, r := range p.acquirer.access.view.Model(p.destination, name) {
 		if len(r.Ready) > 0 {
 			status = "ready"
 			break

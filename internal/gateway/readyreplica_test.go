@@ -29,7 +29,7 @@ func routeTo(names ...string) route.Route {
 func TestPick(t *testing.T) {
 	l := newLoadTracker()
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b", "c")}}))
-	routes := []*route.Route{v.Run("main", "llama")}
+	routes := []*route.Route{v.Run(route.Destination{Project: "main", Run: "llama"})}
 	pick := func(excluded ...string) *readyReplica { return l.pickReplica(v, routes, endpoints(excluded...), false) }
 
 	turn := pick().target.Address + pick().target.Address + pick().target.Address
@@ -63,7 +63,7 @@ func TestPick_PenalizedReplicasComeLast(t *testing.T) {
 		l := newLoadTracker()
 		index := route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}})
 		v := l.applyTable(index)
-		routes := []*route.Route{v.Run("main", "llama")}
+		routes := []*route.Route{v.Run(route.Destination{Project: "main", Run: "llama"})}
 		a := l.pickReplica(v, routes, endpoints("b"), false)
 		l.penalize(a, time.Now().Add(penaltyTime))
 		l.release(a)
@@ -94,7 +94,7 @@ func TestPick_PanicComesLast(t *testing.T) {
 	sick.Run, sick.Name, sick.PanicMode = "sick", "sick", true
 	l := newLoadTracker()
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{sick, well}}))
-	routes := []*route.Route{v.Run("main", "sick"), v.Run("main", "llama")}
+	routes := []*route.Route{v.Run(route.Destination{Project: "main", Run: "sick"}), v.Run(route.Destination{Project: "main", Run: "llama"})}
 	for range 5 {
 		if p := l.pickReplica(v, routes, nil, false); p.target.Address != "b" {
 			t.Errorf("picked %s", p.target.Address)
@@ -113,7 +113,7 @@ func TestPick_PanicComesLast(t *testing.T) {
 func TestLoadTracker_OutlivesTables(t *testing.T) {
 	l := newLoadTracker()
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}}))
-	busy := l.pickReplica(v, []*route.Route{v.Run("main", "llama")}, nil, false)
+	busy := l.pickReplica(v, []*route.Route{v.Run(route.Destination{Project: "main", Run: "llama"})}, nil, false)
 	l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("b")}}))
 	if got := l.snapshot()["run"]; got.InFlight != 1 || got.Accepted != 1 || len(got.Replicas) != 2 {
 		t.Errorf("while it answers: %+v", got)

@@ -41,11 +41,18 @@ func (g *Gateway) sendReports(ctx context.Context) error {
 	}
 }
 
+// SetName changes the name of the gateway in the reports from now on. A gateway that only finishes its requests must not
+// replace the reports of its successor.
+func (g *Gateway) SetName(name string) { g.name.Store(&name) }
+
+// Report sends a report now, beside those of its task.
+func (g *Gateway) Report(ctx context.Context) error { return g.sendReport(ctx) }
+
 func (g *Gateway) sendReport(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	report := g.loads.loadReport()
-	report.Gateway = g.name
+	report.Gateway = *g.name.Load()
 	g.metrics.addTo(&report)
 	g.keys.addTo(&report)
 	report.Demands = g.rateLimiter.demands()

@@ -13,7 +13,6 @@ import (
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/openai"
-	"dstack/internal/origin"
 )
 
 // proxyRequest is one request, from its arrival until its response is sent.
@@ -51,7 +50,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // between, because the body names the model. While the request waits for a
 // replica, each new route table repeats the second and third step.
 func (p *proxyRequest) serve() error {
-	if err := p.identify(); err != nil {
+	if err := p.checkAddress(); err != nil {
 		return err
 	}
 	if p.redirectToRoot() || p.answerPreflight() {
@@ -86,8 +85,9 @@ func (p *proxyRequest) serve() error {
 }
 
 func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxyRequest {
+	destination, _ := g.identify(r)
 	p := &proxyRequest{
-		gateway: g, r: r, id: requestID(r), client: origin.ClientOf(r, g.proxies), startedAt: time.Now(),
+		gateway: g, r: r, id: requestID(r), client: g.clientOf(r, destination), destination: destination, startedAt: time.Now(),
 		response: newResponseWriter(w, g.limits.StallTimeout),
 	}
 	p.acquirer.request, p.forwarder.request = p, p
@@ -103,9 +103,8 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 // ctx ends when the client disconnects or the server stops.
 func (p *proxyRequest) ctx() context.Context { return p.r.Context() }
 
-// identify finds what the request is for, by its address alone.
-func (p *proxyRequest) identify() error {
-	p.destination, _ = p.gateway.identify(p.r)
+// checkAddress refuses requests whose address names nothing, and methods that are not for services.
+func (p *proxyRequest) checkAddress() error {
 	if p.destination.Models {
 		p.model = newModelCall(p)
 	}

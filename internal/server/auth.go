@@ -20,6 +20,9 @@ func (s *Server) authorize(c *apiCall) error {
 	if c.operation.level == access.LevelNone {
 		return nil
 	}
+	if c.operation.level == access.LevelGatewayProcess {
+		return s.authorizeProcess(c)
+	}
 	known, project, err := s.authenticate(c)
 	if err != nil {
 		return err

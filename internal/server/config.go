@@ -31,6 +31,8 @@ type Config struct {
 	Projects       []ProjectConfig
 	TrustedProxies []netip.Prefix // whose forwarding headers are believed; nil: not set, empty: none
 	DrainTimeout   *time.Duration // how long requests may finish when the server stops; nil: DefaultDrainTimeout
+	// TakeOverDrainTimeout is DrainTimeout for a server that was replaced; nil: DefaultTakeOverDrainTimeout.
+	TakeOverDrainTimeout *time.Duration
 }
 
 // ProjectConfig is a project and the backends that its runs may use.
@@ -164,7 +166,10 @@ func (r *configReader) readRoot(n *strictyaml.Node) Config {
 			}
 		}},
 		{Name: "trusted_proxies", Read: func(n *strictyaml.Node) { c.TrustedProxies = r.readTrustedProxies(n) }},
-		{Name: "drain_timeout", Read: func(n *strictyaml.Node) { c.DrainTimeout = r.readDrainTimeout(n) }},
+		{Name: "drain_timeout", Read: func(n *strictyaml.Node) { c.DrainTimeout = r.readDrainTimeout(n, maxDrainTimeout) }},
+		{Name: "take_over_drain_timeout", Read: func(n *strictyaml.Node) {
+			c.TakeOverDrainTimeout = r.readDrainTimeout(n, maxTakeOverDrainTimeout)
+		}},
 	})
 	return c
 }

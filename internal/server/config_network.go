@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 	"dstack/internal/strictyaml"
 )
@@ -13,12 +14,16 @@ const (
 	// DefaultDrainTimeout is how long a server that stops finishes its requests, unless its configuration says.
 	DefaultDrainTimeout = 30 * time.Second
 	maxDrainTimeout     = time.Hour
-	maxTrustedProxies   = 100
+	// DefaultTakeOverDrainTimeout is how long a replaced server finishes its requests, unless its configuration says.
+	DefaultTakeOverDrainTimeout = time.Hour
+	maxTakeOverDrainTimeout     = 24 * time.Hour
+	maxTrustedProxies           = 100
 )
 
-// readDrainTimeout reads how long a server that stops finishes its requests.
-func (r *configReader) readDrainTimeout(n *strictyaml.Node) *time.Duration {
-	const hint = "write a duration from 0s to 1h, such as 90s"
+// readDrainTimeout reads how long a server that stops, or was replaced, finishes its requests.
+func (r *configReader) readDrainTimeout(n *strictyaml.Node, most time.Duration) *time.Duration {
+	limit := human.ExactDuration(most)
+	hint := "write a duration from 0s to " + limit + ", such as 90s"
 	if !n.IsScalar() || n.Kind == strictyaml.Bool {
 		r.Add(n, n.Describe()+" is not a duration", hint)
 		return nil
@@ -29,8 +34,8 @@ func (r *configReader) readDrainTimeout(n *strictyaml.Node) *time.Duration {
 	case err != nil:
 		r.Add(n, n.Describe()+" is not a duration", hint)
 		return nil
-	case timeout > maxDrainTimeout:
-		r.Add(n, n.Describe()+" is longer than 1h", hint)
+	case timeout > most:
+		r.Add(n, n.Describe()+" is longer than "+limit, hint)
 		return nil
 	}
 	return &timeout

@@ -50,7 +50,7 @@ func (s *Server) execInReplica(c *apiCall) error {
 		return err
 	}
 	defer end()
-	defer c.endWhenStopping()()
+	defer c.endCommandWhenStopping()()
 	c.setReadDeadline(0)
 	conn, err := websocket.Accept(c.w, c.r, nil)
 	if err != nil {

@@ -158,6 +158,8 @@ func describeResponses(operation *apiOperation, schemas *wire.Schemas) wire.Sche
 	case operation.format == formatWebSocket:
 		add(http.StatusSwitchingProtocols, "A WebSocket. Its messages are described at ExecUpdate.", "", nil)
 		schemas.Response(operation.responseType)
+	case operation.format == formatConnection:
+		add(http.StatusSwitchingProtocols, "The connection is that to the replica from now on.", "", nil)
 	default:
 		add(http.StatusOK, "Success.", responseMediaType(operation), schemas.Response(operation.responseType))
 	}

@@ -43,6 +43,8 @@ const (
 	formatLines     bodyFormat = "lines"     // the response is one JSON document per line
 	formatMultipart bodyFormat = "multipart" // the request is a multipart form with a file
 	formatWebSocket bodyFormat = "websocket" // the response has status 101; then both sides send messages
+	// formatConnection: the response has status 101; then the connection is that to a replica.
+	formatConnection bodyFormat = "connection"
 )
 
 // apiCall is one HTTP request for an operation, with its caller and project.
@@ -54,6 +56,8 @@ type apiCall struct {
 	user      dstack.User    // zero if the operation needs no token
 	project   dstack.Project // zero if the path names no project
 	role      access.Project // the caller's role in the project
+
+	process dstack.GatewayProcess // the caller, with level LevelGatewayProcess
 }
 
 // isGlobalAdmin reports whether the caller may see everything.
@@ -162,7 +166,6 @@ var unsupportedHints = map[string]string{
 	"configuring backends by the API": "configure them in the server's config.yml and restart the server",
 	"pools":                           "machines come from the backends in the server's config.yml",
 	"secrets/add":                     "call secrets/create_or_update, or run: dstack secret set NAME",
-	"gateways":                        "the server itself publishes services, at its own address",
 	"groups of offers":                "list them one by one: dstack offer",
 	"metrics of runs":                 "the server's metrics for Prometheus are at the address that DSTACK_SERVER_METRICS sets",
 	"presets":                         "apply the service itself: dstack apply -f FILE",

@@ -48,6 +48,9 @@ type Options struct {
 	// Repos reads git repositories; nil: code comes from folders only.
 	Repos *gitrepo.Cache
 
+	// Links is what gateway processes on other machines get; zero: none can join.
+	Links LinkOptions
+
 	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
 }
@@ -77,6 +80,10 @@ type Server struct {
 	table    tableCache
 	muxes    map[wire.Dialect]*http.ServeMux
 	commands execSlots // running commands of runs/exec
+
+	links          LinkOptions
+	published      publishedStates
+	processReports processReports
 
 	accessInterval time.Duration // between two checks of the access of a command's caller
 
@@ -113,6 +120,11 @@ func New(o Options) *Server {
 	}
 	s.backendTypes = o.BackendTypes
 	s.table = newTableCache()
+	s.links = o.Links
+	s.links.Offline = cmp.Or(s.links.Offline, defaultOffline)
+	if s.links.DeriveKey == nil {
+		s.links.DeriveKey = func(string) ([]byte, error) { return nil, nil }
+	}
 	s.muxes = s.newMuxes()
 	return s
 }

@@ -43,7 +43,7 @@ var dialectRules = []dialectRule{
 	{DialectOriginal, "service profile fleet", "termination_policy termination_idle_time", nil},
 	{DialectOriginal, "service", "python", isText("3.8")},
 	{DialectOriginal, "service profile fleet", "backends.*", isText("local")},
-	{DialectOriginal, "volume gateway", "backend", isText("local")},
+	{DialectOriginal, "volume", "backend", isText("local")},
 
 	{DialectLater, "service", "probes rate_limits gateway strip_prefix groups router cors privileged user shell docker " +
 		"files repos single_branch priority dstack scaling.window", nil},

@@ -1,22 +1,21 @@
 package spec
 
 import (
-	"fmt"
-
 	"dstack/internal/strictyaml"
 )
 
-// Gateway is a configuration with `type: gateway`: a machine that publishes
-// services under a domain.
+// Gateway is a configuration with `type: gateway`: it publishes services under
+// a domain.
 type Gateway struct {
 	Name        Text
 	Default     bool
-	Backend     string
+	Backend     string // BackendLocal, BackendSSH, BackendExternal, or that of a cloud
 	Region      string
-	Domain      Text
+	Domain      Text // as it was written; see DomainName
 	PublicIP    bool
 	Certificate *Certificate // nil: none, and so no TLS
 	LaterGateway
+	OwnGateway
 
 	UnsupportedNotes []UnsupportedNote
 }
@@ -27,30 +26,15 @@ type LaterGateway struct {
 	LoadBalancer *LoadBalancer `json:"load_balancer,omitempty"`
 }
 
+// OwnGateway is the fields of a gateway that no published version has.
+type OwnGateway struct {
+	Hosts          []string `json:"hosts,omitempty"`          // names of hosts of fleets, with BackendSSH; empty: any
+	TrustedProxies []string `json:"trusted_proxies,omitzero"` // networks and addresses; nil: those of the server
+}
+
 // LoadBalancer is a balancer of the cloud in front of a gateway.
 type LoadBalancer struct {
 	Type string `json:"type"` // alb
-}
-
-// Certificate is the source of a gateway's certificate.
-type Certificate struct {
-	Type string // lets-encrypt, acm, gcp-cm
-	ARN  string // with type acm
-	Name string // with type gcp-cm
-}
-
-// MarshalJSON writes only the keys that belong to the type.
-func (c Certificate) MarshalJSON() ([]byte, error) {
-	if c.Type == "acm" {
-		return marshalJSON(struct {
-			Type string `json:"type"`
-			ARN  string `json:"arn"`
-		}{c.Type, c.ARN})
-	}
-	return marshalJSON(struct {
-		Type string `json:"type"`
-		Name string `json:"name,omitempty"`
-	}{c.Type, c.Name})
 }
 
 // MarshalJSON writes the normal form of the wire format, with all keys in fixed
@@ -66,10 +50,22 @@ func (g Gateway) MarshalJSON() ([]byte, error) {
 		PublicIP    bool         `json:"public_ip"`
 		Certificate *Certificate `json:"certificate"`
 		LaterGateway
-	}{"gateway", g.Name, g.Default, g.Backend, g.Region, g.Domain, g.PublicIP, g.Certificate, g.LaterGateway})
+		OwnGateway
+	}{"gateway", g.Name, g.Default, g.Backend, g.Region, g.Domain, g.PublicIP, g.Certificate, g.LaterGateway, g.OwnGateway})
 }
 
-var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services under a domain.",
+// UnmarshalJSON reads every spelling of a gateway that a file may have. The error is Problems.
+func (g *Gateway) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if n.Kind != strictyaml.Mapping || n.Get("type").IsScalar() && n.Get("type").Text != "gateway" {
+			r.Add(n, "this is not the configuration of a gateway", "write type: gateway")
+			return
+		}
+		*g = *r.readGateway(n)
+	})
+}
+
+var gatewayMapping = newMapping("gateway", "a gateway", "It publishes services under a domain: the server itself, processes on hosts of fleets, or on any other machine.",
 	[]field[Gateway]{
 		{Key: requiredKey("type", "type: gateway"), description: "The type of this configuration.",
 			shape: oneOfShape("gateway"),
@@ -81,35 +77,38 @@ var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishe
 		{Key: nullableKey("default"), description: "Whether services that name no gateway use this one.",
 			defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
-		{Key: requiredKey("backend", "backend: aws"), description: "The backend from which the machine is rented.",
-			shape: backendShape, examples: []string{"aws"},
-			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readBackend(n) }},
-		{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape,
+		{Key: requiredKey("backend", "backend: local"), description: "What serves: `local` the server itself, `ssh` (or `remote`) " +
+			"hosts of fleets, `external` machines that join with a token of `dstack gateway token`.",
+			shape: gatewayBackendShape, examples: []string{"local", "ssh"},
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readGatewayBackend(n) }},
+		{Key: nullableKey("region"), description: "The region of a cloud.", shape: textShape,
 			examples: []string{"eu-west-1"},
-			read:     func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region = r.readNonEmpty(n) }},
+			read:     func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region, _ = r.ReadText(n) }},
+		{Key: nullableKey("hosts"), description: "The hosts of the project's fleets that may serve, with `ssh`: `HOST` or `FLEET/HOST`.",
+			defaultText: "(all)", shape: textsShape, examples: []string{"[edge-1, edge-2]"},
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Hosts = r.readTexts(n, "`hosts`") }},
 		{Key: nullableKey("domain"), description: "The domain under which services are published, with or without a " +
 			"leading `*.`.", shape: textShape, examples: []string{"example.com"},
-			read: readTextInto(func(g *Gateway) *Text { return &g.Domain })},
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Domain = r.readDomain(n) }},
 		{Key: plainKey("public_ip"), description: "Whether the gateway can be reached from the internet. " +
 			"`lets-encrypt` " +
-			"requires it.", defaultText: "true", shape: boolShape,
+			"without `dns` requires it.", defaultText: "true", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.PublicIP, _ = r.ReadBool(n) }},
-		{Key: nullableKey("certificate"), description: "The source of its certificate. With `null` there is none, " +
-			"and " +
-			"services with `https` cannot be published.", defaultText: "{type: lets-encrypt}",
+		{Key: nullableKey("certificate"), description: "The source of its certificates. With `null` there are none, " +
+			"and services are published with plain HTTP, for example behind a load balancer.", defaultText: "{type: lets-encrypt}",
 			shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.readCertificate(n) }},
-		{Key: nullableKey("replicas"), description: "The number of machines of the gateway.", defaultText: "1",
+		{Key: nullableKey("replicas"), description: "On how many hosts it runs, with `ssh`.", defaultText: "1",
 			shape: intShape(1, maxGatewayReplicas), examples: []string{"2"},
-			unsupported: &unsupportedUse[Gateway]{what: "more than one", hint: gatewayReplicasHint},
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) {
 				if v, ok := r.ReadInt(n, 1, maxGatewayReplicas); ok {
 					g.Replicas = &v
-					if v > 1 {
-						r.addUnsupportedUse(n, fmt.Sprintf("%d replicas of a gateway", v), gatewayReplicasHint)
-					}
 				}
 			}},
+		{Key: nullableKey("trusted_proxies"), description: "Networks and addresses of proxies in front of the gateway. `Forwarded` and " +
+			"`X-Forwarded-*` count only if one of them sent the request.", defaultText: "(those of the server)", shape: textsShape,
+			examples: []string{"[10.0.0.0/8]"},
+			read:     func(r *reader, n *strictyaml.Node, g *Gateway) { g.TrustedProxies = r.readNetworks(n) }},
 		{Key: nullableKey("load_balancer"), description: "A load balancer of the cloud in front of the gateway.",
 			shape: mappingShape("gateway.load_balancer"), examples: []string{"{type: alb}"},
 			unsupported: &unsupportedUse[Gateway]{hint: loadBalancerHint},
@@ -127,9 +126,8 @@ var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishe
 	})
 
 const (
-	maxGatewayReplicas  = 9
-	gatewayReplicasHint = "write replicas: 1, or remove it"
-	loadBalancerHint    = "remove it; put a load balancer of your own in front of the server"
+	maxGatewayReplicas = 9
+	loadBalancerHint   = "remove it; put a load balancer of your own in front of the gateway"
 )
 
 var loadBalancerMapping = newMapping("gateway.load_balancer", "`load_balancer`", "A load balancer of the cloud in front of a gateway.",
@@ -139,54 +137,25 @@ var loadBalancerMapping = newMapping("gateway.load_balancer", "`load_balancer`",
 			read:  func(r *reader, n *strictyaml.Node, b *LoadBalancer) { b.Type, _ = r.ReadOneOf(n, "alb") }},
 	})
 
-var certificateMapping = newMapping("gateway.certificate", "`certificate`", "The source of a gateway's certificate.",
-	[]field[Certificate]{
-		{Key: requiredKey("type", "type: lets-encrypt"),
-			description: "Issued by Let's Encrypt, or managed by AWS Certificate Manager or Google's Certificate Manager.",
-			shape:       oneOfShape(certificateTypes...),
-			read: func(r *reader, n *strictyaml.Node, c *Certificate) {
-				c.Type, _ = r.ReadOneOf(n, certificateTypes...)
-			}},
-		{Key: nullableKey("arn"), description: "The ARN of the certificate, with `type: acm`.", shape: textShape,
-			read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.readNonEmpty(n) }},
-		{Key: nullableKey("name"), description: "The full name of the certificate, with `type: gcp-cm`.", shape: textShape,
-			examples: []string{"projects/me/locations/europe-west9/certificates/mine"},
-			read:     func(r *reader, n *strictyaml.Node, c *Certificate) { c.Name = r.readNonEmpty(n) }},
-	})
-
-var certificateTypes = []string{"lets-encrypt", "acm", "gcp-cm"}
-
-// readCertificate reads a certificate, and checks that `arn` is set exactly with
-// type acm, and `name` with type gcp-cm.
-func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
-	c := &Certificate{}
-	if !certificateMapping.read(r, n, c) {
-		return c
-	}
-	switch arn := n.Get("arn"); {
-	case c.Type == "acm" && arn.IsNull():
-		r.Add(n, "`arn` is required with type: acm",
-			"add arn: followed by the ARN of the certificate in AWS Certificate Manager")
-	case c.Type != "acm" && c.Type != "" && !arn.IsNull():
-		r.Add(arn, "`arn` can only be used with type: acm", "remove it, or set type: acm")
-	}
-	switch name := n.Get("name"); {
-	case c.Type == "gcp-cm" && name.IsNull():
-		r.Add(n, "`name` is required with type: gcp-cm", "add name: followed by the full name of the certificate")
-	case c.Type != "gcp-cm" && c.Type != "" && !name.IsNull():
-		r.Add(name, "`name` can only be used with type: gcp-cm", "remove it, or set type: gcp-cm")
-	}
-	return c
-}
-
 // readGateway reads a gateway. `certificate: null` means no certificate, a
 // missing key the default.
 func (r *reader) readGateway(n *strictyaml.Node) *Gateway {
-	g := &Gateway{PublicIP: true, Certificate: &Certificate{Type: "lets-encrypt"}}
+	g := &Gateway{PublicIP: true, Certificate: &Certificate{Type: CertificateLetsEncrypt}}
 	gatewayMapping.read(r, n, g)
 	if c := n.Get("certificate"); c != nil && c.IsNull() {
 		g.Certificate = nil
 	}
+	r.checkGateway(n, g)
 	g.UnsupportedNotes = r.unsupported
 	return g
+}
+
+// DecodeGateway reads a gateway from fields with their values, as in JSON. The error is Problems.
+func DecodeGateway(fields map[string]any) (g Gateway, err error) {
+	text, err := marshalJSON(fields)
+	if err != nil {
+		return g, err
+	}
+	err = g.UnmarshalJSON(text)
+	return g, err
 }

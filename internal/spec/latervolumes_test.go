@@ -67,9 +67,9 @@ func TestParse_LaterVolumesAndGateways(t *testing.T) {
 // What a server cannot do with a later gateway or volume is named with its place.
 func TestUnsupported_LaterVolumesAndGateways(t *testing.T) {
 	for text, want := range map[string]string{
-		gatewayHead + "replicas: 1":                "type gateway",
-		gatewayHead + "replicas: 2":                "type gateway, 2 replicas of a gateway",
-		gatewayHead + "load_balancer: {type: alb}": "type gateway, load_balancer",
+		gatewayHead + "replicas: 1":                "gateways of the backend aws",
+		gatewayHead + "replicas: 2":                "gateways of the backend aws",
+		gatewayHead + "load_balancer: {type: alb}": "gateways of the backend aws, load_balancer",
 		volumeHead + "auto_cleanup_duration: off":  "volumes of the backend aws",
 		volumeHead + "auto_cleanup_duration: 1h":   "volumes of the backend aws, auto_cleanup_duration",
 		"type: volume\nbackend: ssh\nsize: 1GB":    "",

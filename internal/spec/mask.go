@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"slices"
 	"strings"
 
 	"dstack/internal/strictyaml"
@@ -39,12 +40,24 @@ func (m secretMasker) maskSecrets(n *strictyaml.Node) {
 			m.maskEnv(p.Value)
 		case "password":
 			m.maskScalar(p.Value, false)
+		case "dns":
+			m.maskSettings(p.Value)
 		default:
 			m.maskSecrets(p.Value)
 		}
 	}
 	for _, item := range n.Items {
 		m.maskSecrets(item)
+	}
+}
+
+// maskSettings masks the secret settings of a DNS provider.
+func (m secretMasker) maskSettings(dns *strictyaml.Node) {
+	for _, p := range dns.Pairs {
+		isPlain := slices.ContainsFunc(dnsSettings, func(s dnsSetting) bool { return s.key == p.Key.Text && !s.isSecret })
+		if p.Key.Text != "provider" && !isPlain {
+			m.maskValue(p.Value)
+		}
 	}
 }
 

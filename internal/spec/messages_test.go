@@ -14,14 +14,15 @@ import (
 // untestableMessages are messages that no file in testdata can cause, with the
 // reason.
 var untestableMessages = map[string]string{
-	"invalid JSON: %s":                          "only the API parses JSON",
-	"the configuration is larger than %s":       "only the API parses JSON",
-	"cannot start the YAML parser: %s":          "cannot be caused by a file",
-	"type %s as a fleet":                        "only the API can request a fleet of another type",
-	"type %s as a run":                          "only the API can request a run of another type",
-	"`%s` is not a valid name for a secret":     "names of secrets are on the command line",
-	"the file is larger than %s":                "tested in TestParse_RejectsOversizedFilesQuickly, since the files are large",
-	"this is not the configuration of a volume": "only the API can create a volume from something else",
+	"invalid JSON: %s":                           "only the API parses JSON",
+	"the configuration is larger than %s":        "only the API parses JSON",
+	"cannot start the YAML parser: %s":           "cannot be caused by a file",
+	"type %s as a fleet":                         "only the API can request a fleet of another type",
+	"type %s as a run":                           "only the API can request a run of another type",
+	"`%s` is not a valid name for a secret":      "names of secrets are on the command line",
+	"the file is larger than %s":                 "tested in TestParse_RejectsOversizedFilesQuickly, since the files are large",
+	"this is not the configuration of a volume":  "only the API can create a volume from something else",
+	"this is not the configuration of a gateway": "only the API can create a gateway from something else",
 }
 
 // Every message about a file appears in a golden file in testdata, so that

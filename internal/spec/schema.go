@@ -46,7 +46,7 @@ func allMappings() []mappingTable {
 		retryMapping.describe(), retryPolicyMapping.describe(),
 		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(), gatewayReferenceMapping.describe(),
 		filesMapping.describe(), reposMapping.describe(), utilizationMapping.describe(), scheduleMapping.describe(),
-		gatewayMapping.describe(), certificateMapping.describe(), loadBalancerMapping.describe(), volumeMapping.describe(),
+		gatewayMapping.describe(), certificateMapping.describe(), dnsProviderMapping.describe(), loadBalancerMapping.describe(), volumeMapping.describe(),
 		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(), sshProxyMapping.describe(),
 		profilesMapping.describe(), profileMapping.describe(),
 	}
@@ -122,6 +122,9 @@ func buildDefinitions() schema {
 	}
 	if volume, ok := defs["volume"].(schema); ok {
 		volume["allOf"] = []schema{volumeNeedsRegion}
+	}
+	if gateway, ok := defs["gateway"].(schema); ok {
+		gateway["allOf"] = []schema{gatewayNeedsRegion}
 	}
 	if service, ok := defs["service"].(schema); ok {
 		service["allOf"] = []schema{commandsOrImage, imageExcludesPython}

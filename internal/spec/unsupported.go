@@ -49,11 +49,14 @@ func (v *Volume) Unsupported() Problems {
 	return all
 }
 
-// Unsupported reports the whole configuration: separate gateways are not
-// implemented yet.
+// Unsupported returns the features of the gateway that are not implemented yet: the machines and certificates of clouds.
 func (g *Gateway) Unsupported() Problems {
-	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address",
-		g.UnsupportedNotes)
+	all := problemsOf(g.UnsupportedNotes)
+	if g.IsOnOwnMachine() {
+		return all
+	}
+	return append(Problems{newUnsupported("backend", "gateways of the backend "+g.Backend, "write backend: local for the server itself, "+
+		"backend: ssh for a host of a fleet, or backend: external for any other machine of yours")}, all...)
 }
 
 // unsupportedType returns the problem for a type of configuration, and those of

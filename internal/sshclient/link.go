@@ -36,19 +36,20 @@ type link struct {
 	wakeUp chan struct{} // the interval of keep-alive messages changed
 	ask    chan struct{} // the next keep-alive message is due at once
 
-	offers   <-chan ssh.NewChannel // of the server, which may open none
+	offers   <-chan ssh.NewChannel // of the server, which may open those to a Listener
 	requests <-chan *ssh.Request   // of the server, such as its own keep-alive messages
 
 	// The client's mutex protects these.
-	channels    int       // open channels, sessions among them
-	sessions    int       // commands that have not ended, as far as is known
-	stuck       int       // sessions among them whose channel is closed
-	maxChannels int       // lowered when the server refuses more
-	maxSessions int       // lowered when the server refuses more
-	idleSince   time.Time // valid without open channels
-	lossReason  error     // why the client closed it; nil: the server did, or the network
-	isHeld      bool      // a channel keeps it from being unused
-	isMute      bool      // it was closed because the server did not answer
+	channels    int               // open channels, sessions among them
+	sessions    int               // commands that have not ended, as far as is known
+	stuck       int               // sessions among them whose channel is closed
+	maxChannels int               // lowered when the server refuses more
+	maxSessions int               // lowered when the server refuses more
+	idleSince   time.Time         // valid without open channels
+	lossReason  error             // why the client closed it; nil: the server did, or the network
+	isHeld      bool              // a channel keeps it from being unused
+	isMute      bool              // it was closed because the server did not answer
+	listeners   map[int]*Listener // by port
 }
 
 // newLink returns a link. The caller runs serve.
@@ -68,7 +69,7 @@ func (l *link) serve() {
 				l.offers = nil
 				continue
 			}
-			_ = offer.Reject(ssh.Prohibited, "not allowed")
+			l.acceptForwarded(offer)
 		case request, ok := <-l.requests:
 			if !ok {
 				l.requests = nil

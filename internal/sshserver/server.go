@@ -103,7 +103,7 @@ func New(o Options) (*Server, error) {
 const acceptRetryDelay = 100 * time.Millisecond
 
 // Serve serves the connections of a listener until ctx ends. It then closes the listener and all connections, and returns
-// once they have ended.
+// once they have ended. If the caller closes the listener, Serve goes on until the open connections have ended.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var connections sync.WaitGroup
@@ -120,6 +120,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 			}
 			return ctx.Err()
 		case errors.Is(err, net.ErrClosed):
+			connections.Wait()
 			return err
 		case err != nil:
 			if skipped, ok := failures.Admit("accept", err.Error(), time.Now()); ok {

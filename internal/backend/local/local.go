@@ -36,9 +36,10 @@ type Options struct {
 	Engine        string // auto, docker or process; empty: auto
 	Dir           string // the folder of the processes' folders
 	Installation  dstack.Installation
-	HostID        string   // identifies this machine among the servers that share a database
-	KeeperProgram string   // the dstack program, which runs the keepers of processes
-	Hidden        []string // folders that processes must not read, if the system can hide them
+	HostID        string            // identifies this machine among the servers that share a database
+	KeeperProgram string            // the dstack program, which runs the keepers of processes
+	Hidden        []string          // folders that processes must not read, if the system can hide them
+	MayStart      engine.StartCheck // asked before a container starts; nil: always
 	Code          engine.CodeOpener
 	Files         engine.FileOpener
 	Retired       bool         // offers nothing: the engine only runs what it has
@@ -100,7 +101,9 @@ func New(ctx context.Context, o Options) (*Local, error) {
 func (l *Local) useDocker(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
 	defer cancel()
-	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Files: l.Files, Dialer: l.Dialer, Log: l.Log})
+	e, err := docker.New(ctx, docker.Options{
+		Installation: l.Installation, MayStart: l.MayStart, Code: l.Code, Files: l.Files, Dialer: l.Dialer, Log: l.Log,
+	})
 	if err != nil {
 		return err
 	}

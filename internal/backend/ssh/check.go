@@ -199,7 +199,7 @@ func (c *hostCheck) openEngine(ctx context.Context, about docker.About) *host.Fa
 	c.link.mu.Unlock()
 	var err error
 	c.engine, err = docker.New(ctx, docker.Options{
-		Remote: &remote, Installation: c.b.Installation, Code: c.b.Code, Files: c.b.Files, Dialer: c.b.Dialer, Log: c.b.Log,
+		Remote: &remote, Installation: c.b.Installation, MayStart: c.b.MayStart, Code: c.b.Code, Files: c.b.Files, Dialer: c.b.Dialer, Log: c.b.Log,
 	})
 	if err != nil {
 		f := failureOf(err)
@@ -218,8 +218,7 @@ func (c *hostCheck) closeEngine() {
 // findSameMachine returns why the host may not be used because another one, or the server's, is
 // the same machine; nil: none is.
 func (b *Backend) findSameMachine(l *link, found dstack.HostFacts) *host.Failure {
-	engines, bootID := b.OwnMachine()
-	if failure := host.FindOwnMachine(found, engines, bootID); failure != nil {
+	if failure := host.FindOwnMachine(found, b.OwnMachines()); failure != nil {
 		return failure
 	}
 	b.mu.Lock()

@@ -30,15 +30,16 @@ const Key = "ssh"
 type Options struct {
 	Hosts        Hosts
 	Installation dstack.Installation
+	MayStart     engine.StartCheck // asked before a container starts; nil: always
 	Code         engine.CodeOpener
 	Files        engine.FileOpener
 	Dialer       *dial.Dialer // gets an entry for each host, by its ID
 	Changed      func()       // called after the status of a host changed; nil: nothing
 	Log          *slog.Logger // nil: no log
 
-	// OwnMachine returns the IDs of the Docker Engines of the server's own machine that another
-	// backend uses, and the ID of that machine's last boot. nil: there are none.
-	OwnMachine func() (engines []string, bootID string)
+	// OwnMachines returns the machines of the servers that share the database, whose Docker Engines
+	// another backend uses. nil: there are none.
+	OwnMachines func() []dstack.ServerMachine
 }
 
 // Backend is the backend for all hosts of all fleets.
@@ -83,8 +84,8 @@ func New(o Options) *Backend {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	if o.OwnMachine == nil {
-		o.OwnMachine = func() ([]string, string) { return nil, "" }
+	if o.OwnMachines == nil {
+		o.OwnMachines = func() []dstack.ServerMachine { return nil }
 	}
 	return &Backend{
 		Options: o, limits: sshclient.NewLoginLimiter(), wake: loop.NewWake(), loginScript: loginScript, pingInterval: enginePingInterval,

@@ -436,7 +436,9 @@ func TestBackend_AHostIsTheServersOwnMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := open(t, hosts, func(o *Options) {
-		o.OwnMachine = func() ([]string, string) { return []string{*own.engineID.Load()}, strings.TrimSpace(string(boot)) }
+		o.OwnMachines = func() []dstack.ServerMachine {
+			return []dstack.ServerMachine{{}, {Engines: []string{*own.engineID.Load()}, BootID: strings.TrimSpace(string(boot))}}
+		}
 	})
 	if c := hosts.waitForStatus(t, "own", dstack.HostFailed); c.Step != dstack.HostStepIdentity || !strings.Contains(c.Message, "the server's own machine") {
 		t.Errorf("check %+v", c)

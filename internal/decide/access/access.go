@@ -13,6 +13,9 @@ const (
 	LevelMember       Level = "member" // membership in the project
 	LevelProjectAdmin Level = "admin"  // role admin in the project
 	LevelGlobalAdmin  Level = "gadmin" // global role admin
+
+	// LevelGatewayProcess is that of gateway processes, whose credentials open nothing else. No user has it.
+	LevelGatewayProcess Level = "gateway"
 )
 
 // Caller is the user who makes a call. The zero value is an unauthenticated
@@ -62,6 +65,8 @@ func Allow(level Level, caller Caller, p Project) Decision {
 		return allowIf(isGlobalAdmin, Denied)
 	case LevelNone:
 		return Allowed
+	case LevelGatewayProcess:
+		return Denied
 	default:
 		return Denied
 	}

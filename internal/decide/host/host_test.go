@@ -226,7 +226,7 @@ func TestFindOwnMachine(t *testing.T) {
 		"the server's boot unknown": {dstack.HostFacts{EngineID: "E", MachineID: "m/"}, []string{"E"}, "", false},
 		"the host's boot unknown":   {dstack.HostFacts{EngineID: "E"}, []string{"E"}, "boot", false},
 	} {
-		f := host.FindOwnMachine(c.found, c.engines, c.boot)
+		f := host.FindOwnMachine(c.found, []dstack.ServerMachine{{Engines: []string{"other"}, BootID: "b"}, {Engines: c.engines, BootID: c.boot}})
 		if (f != nil) != c.isOwn {
 			t.Errorf("%s: %+v", name, f)
 		}

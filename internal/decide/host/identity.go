@@ -35,11 +35,13 @@ func FindSameMachine(h dstack.Host, found dstack.HostFacts, all []dstack.Host) *
 	return nil
 }
 
-// FindOwnMachine returns why a host may not be used because it is the machine of the server,
-// whose containers the server starts without SSH; nil: it is another one. engines are the IDs
-// of the Docker Engines that it does so with, and bootID is that of its machine's last boot.
-func FindOwnMachine(found dstack.HostFacts, engines []string, bootID string) *Failure {
-	if found.EngineID == "" || bootID == "" || !slices.Contains(engines, found.EngineID) || !strings.HasSuffix(found.MachineID, "/"+bootID) {
+// FindOwnMachine returns why a host may not be used because it is the machine of a server, whose
+// containers that server starts without SSH; nil: it is another one.
+func FindOwnMachine(found dstack.HostFacts, machines []dstack.ServerMachine) *Failure {
+	isOwn := slices.ContainsFunc(machines, func(m dstack.ServerMachine) bool {
+		return m.BootID != "" && slices.Contains(m.Engines, found.EngineID) && strings.HasSuffix(found.MachineID, "/"+m.BootID)
+	})
+	if found.EngineID == "" || !isOwn {
 		return nil
 	}
 	return &Failure{

@@ -6,6 +6,8 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"slices"
+
+	"dstack/internal/dstack"
 )
 
 // Digest is the SHA-256 of a token.
@@ -20,6 +22,8 @@ type Index struct {
 	projects      map[string][]Model
 	existing      map[string]bool // all projects; nil: not known
 	tokens        map[Digest]*Grant
+	gateways      map[string]*Gateway // by domain
+	gatewayIDs    map[dstack.GatewayID]*Gateway
 	keys          map[Digest]*indexedKey
 	keyIDs        map[string]bool
 }
@@ -51,6 +55,8 @@ func NewIndex(t Table) *Index {
 		models:        map[routeKey][]*Route{},
 		projects:      map[string][]Model{},
 		tokens:        make(map[Digest]*Grant, len(t.Tokens)),
+		gateways:      make(map[string]*Gateway, len(t.Gateways)),
+		gatewayIDs:    make(map[dstack.GatewayID]*Gateway, len(t.Gateways)),
 		keys:          make(map[Digest]*indexedKey, len(t.Keys)),
 		keyIDs:        make(map[string]bool, len(t.Keys)),
 	}
@@ -68,6 +74,7 @@ func NewIndex(t Table) *Index {
 	for _, project := range t.Projects {
 		x.existing[project] = true
 	}
+	x.addGateways(t.Gateways)
 	for text, projects := range t.Tokens {
 		x.addGrant(text, projects)
 	}
@@ -78,7 +85,7 @@ func NewIndex(t Table) *Index {
 }
 
 func (x *Index) addModel(r *Route) {
-	if r.Model == "" || x.Run(r.Project, r.Name) != r {
+	if r.Model == "" || x.runs[routeKey{r.Project, r.Name}] != r {
 		return
 	}
 	key := routeKey{r.Project, r.Model}
@@ -104,16 +111,35 @@ func (x *Index) addGrant(text string, projects []string) {
 	x.tokens[g.digest] = g
 }
 
-// Run returns the route of a run, or nil.
-func (x *Index) Run(project, name string) *Route { return x.runs[routeKey{project, name}] }
+// Run returns the route of the run that a destination names, or nil.
+func (x *Index) Run(d Destination) *Route {
+	if r := x.runs[routeKey{d.Project, d.Run}]; r != nil && r.IsAt(d.Gateway) {
+		return r
+	}
+	return nil
+}
 
-// Model returns the routes of all runs that have a model, in the order in which
-// they were submitted. The caller must not modify them.
-func (x *Index) Model(project, model string) []*Route { return x.models[routeKey{project, model}] }
+// Model returns the routes of all runs at a destination that have a model, in the
+// order in which they were submitted. The caller must not modify them.
+func (x *Index) Model(d Destination, model string) []*Route {
+	routes := x.models[routeKey{d.Project, model}]
+	isElsewhere := func(r *Route) bool { return !r.IsAt(d.Gateway) }
+	if slices.ContainsFunc(routes, isElsewhere) {
+		routes = slices.DeleteFunc(slices.Clone(routes), isElsewhere)
+	}
+	return routes
+}
 
-// Models returns the models of a project, in the order in which their first runs
-// were submitted. The caller must not modify them.
-func (x *Index) Models(project string) []Model { return x.projects[project] }
+// Models returns the models at a destination, in the order in which their first
+// runs were submitted. The caller must not modify them.
+func (x *Index) Models(d Destination) []Model {
+	models := x.projects[d.Project]
+	isElsewhere := func(m Model) bool { return len(x.Model(d, m.Name)) == 0 }
+	if slices.ContainsFunc(models, isElsewhere) {
+		models = slices.DeleteFunc(slices.Clone(models), isElsewhere)
+	}
+	return models
+}
 
 // HasProject reports whether a project exists, also without any run. It is true if the
 // table does not list the projects.

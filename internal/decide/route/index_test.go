@@ -22,14 +22,14 @@ func TestIndex_FindsRuns(t *testing.T) {
 		{Run: "old", Project: "main", Name: "llama", Since: 10},
 		{Run: "theirs", Project: "team", Name: "llama", Since: 1},
 	}})
-	if got := x.Run("main", "llama"); got == nil || got.Run != "new" {
+	if got := x.Run(route.Destination{Project: "main", Run: "llama"}); got == nil || got.Run != "new" {
 		t.Errorf("of two runs with one name: got %+v, want the later", got)
 	}
-	if got := x.Run("team", "llama"); got == nil || got.Run != "theirs" {
+	if got := x.Run(route.Destination{Project: "team", Run: "llama"}); got == nil || got.Run != "theirs" {
 		t.Errorf("same name in another project: got %+v", got)
 	}
 	for _, absent := range [][2]string{{"main", "other"}, {"other", "llama"}, {"main", "Llama"}, {"", ""}} {
-		if got := x.Run(absent[0], absent[1]); got != nil {
+		if got := x.Run(route.Destination{Project: absent[0], Run: absent[1]}); got != nil {
 			t.Errorf("%v: got %+v, want none", absent, got)
 		}
 	}
@@ -48,20 +48,20 @@ func TestIndex_SharesAModelAmongRuns(t *testing.T) {
 		{Run: "p", Project: "main", Name: "p", Since: 1},
 	}})
 	var got []dstack.RunID
-	for _, r := range x.Model("main", "org/m") {
+	for _, r := range x.Model(route.Destination{Project: "main"}, "org/m") {
 		got = append(got, r.Run)
 	}
 	if !slices.Equal(got, []dstack.RunID{"a", "b"}) {
 		t.Errorf("runs of the model: %v", got)
 	}
-	if got := x.Model("main", "ORG/M"); got != nil {
+	if got := x.Model(route.Destination{Project: "main"}, "ORG/M"); got != nil {
 		t.Errorf("models are named exactly, got %+v", got)
 	}
 	want := []route.Model{{Name: "org/m", Since: 10}, {Name: "other/one", Since: 30}}
-	if got := x.Models("main"); !slices.Equal(got, want) {
+	if got := x.Models(route.Destination{Project: "main"}); !slices.Equal(got, want) {
 		t.Errorf("models: got %+v, want %+v", got, want)
 	}
-	if got := x.Models("nobody"); len(got) != 0 {
+	if got := x.Models(route.Destination{Project: "nobody"}); len(got) != 0 {
 		t.Errorf("models of no project: %+v", got)
 	}
 }
@@ -107,7 +107,7 @@ func BenchmarkIndex_Run(b *testing.B) {
 		x := route.NewIndex(t)
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			for b.Loop() {
-				if x.Run("main", "run-7") == nil {
+				if x.Run(route.Destination{Project: "main", Run: "run-7"}) == nil {
 					b.Fatal("lost")
 				}
 			}

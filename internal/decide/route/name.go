@@ -1,6 +1,10 @@
 package route
 
-import "strings"
+import (
+	"strings"
+
+	"dstack/internal/dstack"
+)
 
 // The paths of services and models, for clients that cannot resolve a name below
 // the domain.
@@ -9,9 +13,9 @@ const (
 	ModelsPath   = "/proxy/models/"
 )
 
-// modelsLabel is the name of a project's models below the domain. No run may have
+// ModelsLabel is the name of a project's models below the domain. No run may have
 // it.
-const modelsLabel = "gateway"
+const ModelsLabel = "gateway"
 
 // Destination is what the address of a request names. It need not exist.
 type Destination struct {
@@ -21,6 +25,9 @@ type Destination struct {
 	// Base is the prefix of the path that is not for the replica, as it was sent;
 	// empty if the host names the run.
 	Base string
+	// Gateway is the gateway at whose domain the request is; empty: at an address of
+	// the server itself.
+	Gateway dstack.GatewayID
 }
 
 // IsEmpty reports that the address is a gateway's, but names nothing.
@@ -53,7 +60,7 @@ func (d Domain) ByHost(host string) (Destination, bool) {
 	if run == "" || project == "" || strings.Contains(project, ".") {
 		return Destination{}, true
 	}
-	if run == modelsLabel {
+	if run == ModelsLabel {
 		return Destination{Project: project, Models: true}, true
 	}
 	return Destination{Project: project, Run: run}, true

@@ -4,6 +4,7 @@ package route
 
 import (
 	"encoding/json"
+	"net/netip"
 	"time"
 
 	"dstack/internal/dstack"
@@ -25,9 +26,11 @@ type Table struct {
 	// Tokens maps the SHA-256 (hexadecimal) of each token to the projects that it
 	// opens, by lower-case name. "*" opens all.
 	Tokens map[string][]string `json:"tokens,omitempty"`
+	// TokensEnded says that Tokens is empty because no server has answered the gateway for too long.
+	TokensEnded bool `json:"tokens_ended,omitempty"`
 	// Projects lists all projects, by lower-case name. nil: they are not known.
 	Projects []string `json:"projects,omitempty"`
-	// Gateways are those that the receiver of the table serves, by domain.
+	// Gateways are those that have a domain, by domain: all of them for a server, one for a process of it.
 	Gateways []Gateway `json:"gateways,omitempty"`
 	// Keys are the keys for callers that are neither revoked nor expired.
 	Keys []Key `json:"keys,omitempty"`
@@ -42,6 +45,9 @@ type Gateway struct {
 	Domain    string           `json:"domain"` // lower case, without dots around it and without a star
 	IsDefault bool             `json:"default,omitempty"`
 	IsPlain   bool             `json:"plain,omitempty"` // it has no certificate: http only
+	IsLocal   bool             `json:"local,omitempty"` // the server itself serves it
+	// TrustedProxies are those in front of this gateway. nil: those of the process.
+	TrustedProxies []netip.Prefix `json:"trusted_proxies,omitzero"`
 	// Processes is how many processes serve the gateway now.
 	Processes int `json:"processes,omitempty"`
 }

@@ -24,6 +24,7 @@ type Options struct {
 	Host         string  // such as unix:///var/run/docker.sock; empty: the same as the docker command's
 	Remote       *Remote // the engine of another machine, in place of Host; nil: an engine of this machine
 	Installation dstack.Installation
+	MayStart     engine.StartCheck // nil: always
 	Code         engine.CodeOpener // nil: attempts have no code
 	Files        engine.FileOpener // nil: attempts have no files
 	Dialer       *dial.Dialer      // opens the connections of port checks; nil: directly
@@ -50,6 +51,7 @@ type Engine struct {
 	terminations map[dstack.AttemptID]*termination
 	portOpen     map[dstack.AttemptID]bool // the last definite result of checkPort
 	sockets      map[dstack.AttemptID]containerSockets
+	gateways     map[gatewayKey]*gatewayStartup // starts and removals under way, and failed starts
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -71,6 +73,7 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 		terminations: map[dstack.AttemptID]*termination{},
 		portOpen:     map[dstack.AttemptID]bool{},
 		sockets:      map[dstack.AttemptID]containerSockets{},
+		gateways:     map[gatewayKey]*gatewayStartup{},
 	}
 	if err := e.connect(ctx); err != nil {
 		e.closeClients()

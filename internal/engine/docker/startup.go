@@ -93,7 +93,8 @@ func (e *Engine) findStartup(id dstack.AttemptID) *startup {
 // removes the container and keeps the error for ListReports to report.
 func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.AttemptSpec) {
 	err := e.recoverPanic(func() error { return e.startOnceReachable(ctx, s, spec) })
-	if err != nil && e.ctx.Err() == nil {
+	_, isForbidden := errors.AsType[startForbiddenError](err)
+	if err != nil && !isForbidden && e.ctx.Err() == nil {
 		e.removeFailedContainer(spec.Attempt)
 	}
 	e.mu.Lock()
@@ -101,6 +102,8 @@ func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.Attempt
 	now := time.Now().UTC()
 	switch {
 	case err == nil:
+	case isForbidden:
+		e.opts.Log.Info("a container is not started, and left as it is", "run", spec.Run, "attempt", spec.Attempt, "err", err)
 	case s.isStopped():
 		e.endedReports[spec.Attempt] = dstack.Report{
 			Attempt: spec.Attempt, State: dstack.AttemptExited, ExitCode: 143,
@@ -177,6 +180,9 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 	if err != nil {
 		return err
 	}
+	if err := e.checkStart(ctx, spec.Attempt); err != nil {
+		return err
+	}
 	if err := e.createVolumes(ctx, spec.Mounts); err != nil {
 		return err
 	}
@@ -187,14 +193,40 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 	if err != nil {
 		return err
 	}
+	if id == "" {
+		return nil // another server has started it
+	}
 	if err := e.copyUploads(ctx, id, spec); err != nil {
+		return err
+	}
+	// Whoever goes on in place of this server starts or removes the container of this ID. So even a server that is frozen
+	// between the check and the start starts nothing twice.
+	if err := e.checkStart(ctx, spec.Attempt); err != nil {
 		return err
 	}
 	_, err = e.docker.ContainerStart(ctx, id, client.ContainerStartOptions{})
 	return err
 }
 
-// createContainer creates the container of an attempt and returns its ID. If an
+// startForbiddenError says that the attempt may not be started by this server now. It hides its cause, which may be a connection
+// that says nothing about Docker.
+type startForbiddenError struct{ cause error }
+
+func (e startForbiddenError) Error() string { return e.cause.Error() }
+
+// checkStart asks whether an attempt may still be started.
+func (e *Engine) checkStart(ctx context.Context, id dstack.AttemptID) error {
+	if e.opts.MayStart == nil {
+		return nil
+	}
+	if err := e.opts.MayStart(ctx, id); err != nil {
+		return startForbiddenError{err}
+	}
+	return nil
+}
+
+// createContainer creates the container of an attempt and returns its ID; empty: it
+// runs, because another server has started it. If an
 // earlier server created it and was killed before it started it, createContainer
 // returns that container; or a new one, where the files that the earlier server has copied
 // would be taken for those of the image.
@@ -215,6 +247,9 @@ func (e *Engine) createContainer(
 			Message: fmt.Sprintf("a container named %s exists already, and this server did not create it", options.Name),
 			Hint:    "remove it with docker rm",
 		}
+	}
+	if found.State != container.StateCreated {
+		return "", nil
 	}
 	if spec.CodePath == "" {
 		return found.ID, nil

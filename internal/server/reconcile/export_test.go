@@ -20,7 +20,7 @@ func (r *Reconciler) RunInstancePass(ctx context.Context) (int, error) {
 			return n, err
 		}
 		n += len(leases)
-		p.begin(ctx, leases)
+		p.begin(ctx, leases, r.Permit())
 		p.steps.Wait()
 	}
 }

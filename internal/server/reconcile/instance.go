@@ -16,8 +16,9 @@ import (
 )
 
 // stepInstance decides, performs and saves the next step of an instance. Of the
-// three passes, only this one calls backends and engines to change something.
-func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *instancePass) (changed bool, err error) {
+// three passes, only this one calls backends and engines to change something. permit
+// fails once another server may do the same.
+func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *instancePass, permit func() error) (changed bool, err error) {
 	id := dstack.InstanceID(l.ID)
 	seen, err := r.Store.InstanceFacts(ctx, id)
 	if err != nil {
@@ -37,11 +38,14 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 	var reports []dstack.Report
 	if b != nil {
 		var actFailure error
-		reports, actFailure = r.act(ctx, b, seen, step)
+		reports, actFailure = r.act(ctx, b, seen, step, permit)
 		failure = errors.Join(failure, actFailure)
 		r.updateProbes(id, seen.Replicas, reports)
 		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
 		r.excludeOffer(seen, step, actFailure)
+		if err := permit(); err != nil {
+			return false, err
+		}
 		step = step.AfterFailure(seen, actFailure, time.Now())
 		if reports != nil {
 			step = step.AfterAnswer(time.Now())
@@ -52,6 +56,7 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 		return false, err
 	}
 	r.logActions(id, step.Action, failure)
+	r.giveUp(ctx, seen.Instance, failure)
 	if seen.Instance.Status != step.To {
 		r.logChange("instance", string(id), seen.Instance.Status, step.To, step.Reason)
 	}
@@ -60,6 +65,19 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 	}
 	failedBefore := seen.Instance.ConsecutiveFailures > 0
 	return saved || seen.Instance.Reason != step.Reason || (failure != nil) != failedBefore, nil
+}
+
+// failuresToGiveUp is after how many failed calls in a row another server tries to reach an engine.
+const failuresToGiveUp = 3
+
+// giveUp lets another server work on an instance that this one cannot reach. A lost call costs one step.
+func (r *Reconciler) giveUp(ctx context.Context, seen dstack.Instance, failure error) {
+	if failure == nil || seen.ConsecutiveFailures < failuresToGiveUp || seen.Host != "" || !r.IsShared() {
+		return
+	}
+	if err := r.Store.GiveUpInstance(ctx, seen.ID, dstack.ServerID(r.Host)); err != nil && ctx.Err() == nil {
+		r.Log.Warn("an instance was not given up", "instance", seen.ID, "err", err)
+	}
 }
 
 // logActions logs the failure of an instance's action, equal ones in a row with
@@ -80,8 +98,11 @@ func (r *Reconciler) logActions(id dstack.InstanceID, action lifecycle.Action, f
 // act performs the action of a step, within ActTimeout. An action that takes
 // longer has failed. The reports are nil unless the engine answered.
 func (r *Reconciler) act(
-	ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep,
+	ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, permit func() error,
 ) ([]dstack.Report, error) {
+	if err := permit(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, r.ActTimeout)
 	defer cancel()
 	id := seen.Instance.ID
@@ -97,7 +118,7 @@ func (r *Reconciler) act(
 		if err != nil {
 			return nil, err
 		}
-		return r.syncEngine(ctx, eng, seen, reports)
+		return r.syncEngine(ctx, eng, seen, reports, permit)
 	default:
 		return nil, fmt.Errorf("unknown action %q", step.Action)
 	}
@@ -153,7 +174,7 @@ func (r *Reconciler) askEngine(
 // syncEngine starts, stops and removes attempts so that the engine runs what is
 // placed on the instance, and returns its reports. reports are those before.
 func (r *Reconciler) syncEngine(
-	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts, reports []dstack.Report,
+	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts, reports []dstack.Report, permit func() error,
 ) ([]dstack.Report, error) {
 	if err := r.hideSecrets(ctx, seen.Replicas, reports); err != nil {
 		return nil, err
@@ -162,7 +183,10 @@ func (r *Reconciler) syncEngine(
 	var failures []error
 	removed := map[dstack.AttemptID]bool{}
 	for _, c := range lifecycle.PlanEngineCommands(seen.Instance, seen.Replicas, reports) {
-		var err error
+		err := permit()
+		if err != nil {
+			return nil, err
+		}
 		switch c.Command {
 		case lifecycle.HoldAttempt:
 			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})

@@ -59,11 +59,12 @@ func (p *instancePass) claim(ctx context.Context) (time.Duration, error) {
 	if free == 0 {
 		return idleInterval, nil
 	}
+	permit := p.r.Permit()
 	leases, err := p.r.Store.Claim(ctx, store.Instances, p.r.Owner, p.r.Host, time.Now(), leaseTime, free)
 	if err != nil {
 		return 0, err
 	}
-	p.begin(ctx, leases)
+	p.begin(ctx, leases, permit)
 	return p.r.timeUntilDue(ctx, store.Instances)
 }
 
@@ -74,12 +75,12 @@ func (p *instancePass) countFree() int {
 }
 
 // begin begins the steps of claimed instances.
-func (p *instancePass) begin(ctx context.Context, leases []store.Lease) {
+func (p *instancePass) begin(ctx context.Context, leases []store.Lease, permit func() error) {
 	p.mu.Lock()
 	p.inFlight += len(leases)
 	p.mu.Unlock()
 	for _, l := range leases {
-		p.steps.Go(func() { p.step(ctx, l) })
+		p.steps.Go(func() { p.step(ctx, l, permit) })
 	}
 }
 
@@ -91,10 +92,10 @@ func (p *instancePass) end() {
 }
 
 // step makes the next step of an instance. A failure concerns this instance alone.
-func (p *instancePass) step(ctx context.Context, l store.Lease) {
+func (p *instancePass) step(ctx context.Context, l store.Lease, permit func() error) {
 	defer p.end()
 	err := recoverPanic(func() error {
-		changed, err := p.r.stepInstance(ctx, l, p)
+		changed, err := p.r.stepInstance(ctx, l, p, permit)
 		if changed || err != nil {
 			p.changed.Store(true)
 		}

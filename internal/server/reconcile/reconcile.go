@@ -46,10 +46,17 @@ type Options struct {
 	SSHPublicKey string          // may log in to the machines that are created; empty: none
 	Limits       lifecycle.Limits
 	ActTimeout   time.Duration // limits one listing of a backend, and one action on an instance; 0: 30 s
+	Gateways     GatewayOptions
 	Log          *slog.Logger
+
+	// Permit returns a function that fails once other servers may have taken over what this one has read since the call of
+	// Permit. The passes ask it before each action outside of the database. nil: this server is alone.
+	Permit func() (check func() error)
+	// IsShared reports whether another server could work on an instance whose engine does not answer this one; nil: never.
+	IsShared func() bool
 }
 
-// Reconciler runs four passes: over runs, replicas, instances and volumes. They share
+// Reconciler runs five passes: over runs, replicas, instances, volumes and gateways. They share
 // the store, and in memory only which offers failed lately.
 type Reconciler struct {
 	Options
@@ -67,10 +74,16 @@ func New(o Options) *Reconciler {
 	if o.ActTimeout == 0 {
 		o.ActTimeout = defaultActTimeout
 	}
+	if o.Permit == nil {
+		o.Permit = func() func() error { return func() error { return nil } }
+	}
+	if o.IsShared == nil {
+		o.IsShared = func() bool { return false }
+	}
 	r := &Reconciler{
 		Options: o, wakes: map[store.Kind]loop.Wake{}, logCopier: newLogCopier(o.Logs, o.Log),
 	}
-	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes} {
+	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes, store.GatewayWork} {
 		r.wakes[kind] = loop.NewWake()
 	}
 	if r.Dialer == nil {
@@ -95,6 +108,7 @@ func (r *Reconciler) Tasks() []loop.Task {
 		r.newPass("replica pass", store.Replicas, replicaBatch, r.stepReplicas),
 		r.newInstancePass().task(),
 		r.newPass("volume pass", store.Volumes, volumeBatch, r.stepVolumes),
+		r.newGatewayPass(),
 		{Name: "log copies", Run: r.logCopier.run},
 		{Name: "probes", Run: r.prober.run},
 	}

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -24,6 +25,7 @@ func (r *Reconciler) stepVolumes(ctx context.Context, leases []store.Lease) bool
 
 // stepVolume decides, performs and saves the next step of a volume.
 func (r *Reconciler) stepVolume(ctx context.Context, l store.Lease) (changed bool, err error) {
+	permit := r.Permit()
 	v, err := r.Store.Volume(ctx, dstack.VolumeID(l.ID))
 	if err != nil {
 		return false, err
@@ -33,9 +35,9 @@ func (r *Reconciler) stepVolume(ctx context.Context, l store.Lease) (changed boo
 		return false, err
 	}
 	if step.Action != volume.NoAction {
-		found := r.actOnVolume(ctx, v, step.Action)
-		if ctx.Err() != nil {
-			return false, ctx.Err()
+		found := r.actOnVolume(ctx, v, step.Action, permit)
+		if err := cmp.Or(ctx.Err(), permit()); err != nil {
+			return false, err
 		}
 		r.logVolumeAction(v, step.Action, found.Err)
 		step = step.After(v, found, time.Now())
@@ -54,13 +56,16 @@ func (r *Reconciler) stepVolume(ctx context.Context, l store.Lease) (changed boo
 }
 
 // actOnVolume performs an action within ActTimeout.
-func (r *Reconciler) actOnVolume(ctx context.Context, v dstack.Volume, action volume.Action) (found volume.Result) {
+func (r *Reconciler) actOnVolume(ctx context.Context, v dstack.Volume, action volume.Action, permit func() error) (found volume.Result) {
 	ctx, cancel := context.WithTimeout(ctx, r.ActTimeout)
 	defer cancel()
 	volumes, err := r.findVolumes(ctx, v)
 	if err != nil {
 		isGone := dstack.KindOf(err) == dstack.NotFound
 		return volume.Result{Err: err, IsMachineGone: isGone}
+	}
+	if err := permit(); err != nil {
+		return volume.Result{Err: err}
 	}
 	switch action {
 	case volume.Create:

@@ -90,8 +90,23 @@ func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now tim
 	if err != nil {
 		return false, err
 	}
+	if woke {
+		s.markChanged()
+	}
 	s.lastReports.put(c.Gateway, lastReport{counts: counts, demands: c.Demands, keys: c.Keys, drains: c.DrainSequence, at: now})
 	return woke, nil
+}
+
+// ForgetGateway deletes the report of a gateway that has ended.
+func (s *Store) ForgetGateway(ctx context.Context, name string) error {
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
+		for _, query := range []string{"DELETE FROM counts WHERE gateway = ?", "DELETE FROM gateways WHERE name = ?"} {
+			if _, err := tx.NewRaw(query, cleanText(name)).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func marshalCounts(runs map[dstack.RunID]dstack.RunLoad) (map[string]string, error) {

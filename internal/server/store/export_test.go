@@ -37,3 +37,39 @@ func (s *Store) CountReads() *atomic.Int64 {
 	s.reader = s.reader.WithQueryHook(countingHook{count})
 	return count
 }
+
+// MigrateDown undoes the migrations after a version, the later ones first.
+func (s *Store) MigrateDown(ctx context.Context, version int64) error {
+	providers, err := s.newMigrationProviders()
+	if err != nil {
+		return err
+	}
+	if _, err := providers.expansions.DownTo(ctx, 0); err != nil {
+		return err
+	}
+	_, err = providers.changes.DownTo(ctx, version)
+	return err
+}
+
+// ExecForTest runs a statement.
+func (s *Store) ExecForTest(ctx context.Context, query string, args ...any) error {
+	_, err := s.writer.NewRaw(query, args...).Exec(ctx)
+	return err
+}
+
+// WriteForTest locks what all writers need, and calls during inside of the transaction.
+func (s *Store) WriteForTest(ctx context.Context, during func()) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := countChange(ctx, tx); err != nil {
+			return err
+		}
+		during()
+		return nil
+	})
+}
+
+// SetMaxIdleInTransaction limits how long stores that are opened from now on may do nothing in a transaction.
+func SetMaxIdleInTransaction(d time.Duration) (before time.Duration) {
+	before, maxIdleInTransaction = maxIdleInTransaction, d
+	return before
+}

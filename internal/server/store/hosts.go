@@ -136,11 +136,12 @@ func (s *Store) RemoveLeftHosts(ctx context.Context) (bool, error) {
 }
 
 // removeLeft removes hosts that leave, once no unfinished replica is on them and
-// what its engine reported is forgotten. A host that does not answer reports
+// what its engine reported is forgotten, and no gateway process. A host that does not answer reports
 // nothing any more, so its replicas alone count.
 func removeLeft(ctx context.Context, tx bun.Tx) (removed int64, err error) {
 	hosts, err := rowsAffected(tx.NewRaw(`DELETE FROM hosts WHERE leaving
 		AND NOT EXISTS (SELECT 1 FROM replicas AS r WHERE r.live AND r.instance_id = hosts.id)
+		AND NOT EXISTS (SELECT 1 FROM gateway_placements AS g WHERE g.host_id = hosts.id)
 		AND (status <> ? OR NOT EXISTS (SELECT 1 FROM reports AS p WHERE p.instance_id = hosts.id))`, string(dstack.HostReady)).Exec(ctx))
 	if err != nil {
 		return 0, err

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
 )
 
 // Kind is a table whose rows the reconcile passes work on.
@@ -40,12 +42,17 @@ type Lease struct {
 	Touches int64
 }
 
-// hostCondition selects the instances, and the volumes on them, that ?host can reach.
-func hostCondition(kind Kind) string {
+// hostCondition selects the instances, and the volumes on them, that ?host can reach, and that no
+// other server works on.
+func (s *Store) hostCondition(kind Kind) string {
+	condition := ""
 	if kind == Instances || kind == Volumes {
-		return " AND (host = '' OR host = ?host)"
+		condition += " AND (host = '' OR host = ?host)"
 	}
-	return ""
+	if kind == Instances && s.IsShared() {
+		condition += " AND (holder = '' OR holder = ?host)"
+	}
+	return condition
 }
 
 // maxAhead is twice as far ahead as anything is ever due. A row that is due later
@@ -54,11 +61,18 @@ const maxAhead = 2 * time.Minute
 
 // Claim leases up to n unfinished rows that are due at now and not leased, the
 // longest due first. It skips instances that only another host can reach (Host
-// neither empty nor host). No row is claimed twice.
+// neither empty nor host), and those that another server holds: the server that claims
+// an instance holds it until GiveUpInstance, LeaveServers or EndSilentServers. Only the
+// engine of one server knows which images are being pulled, and which attempts were
+// refused. No row is claimed twice.
 func (s *Store) Claim(ctx context.Context, kind Kind, owner, host string, now time.Time, lease time.Duration, n int) ([]Lease, error) {
-	query := `UPDATE ?table SET lease_owner = ?owner, lease_until = ?until WHERE id IN (
+	hold := ""
+	if kind == Instances && s.IsShared() {
+		hold = ", holder = ?host"
+	}
+	query := `UPDATE ?table SET lease_owner = ?owner, lease_until = ?until` + hold + ` WHERE id IN (
 		SELECT id FROM ?table WHERE live AND (due_at <= ?now OR due_at > ?beyond)
-		AND (lease_until <= ?now OR lease_until > ?beyond)` + hostCondition(kind) + `
+		AND (lease_until <= ?now OR lease_until > ?beyond)` + s.hostCondition(kind) + `
 		ORDER BY due_at, id LIMIT ?n`
 	if s.kind == postgres {
 		query += " FOR UPDATE SKIP LOCKED"
@@ -98,7 +112,7 @@ type claimArgs struct {
 func (s *Store) NextDue(ctx context.Context, kind Kind, host string) (time.Time, error) {
 	var next *int64
 	err := s.reader.NewRaw(`SELECT MIN(CASE WHEN lease_until > due_at THEN lease_until ELSE due_at END)
-		FROM ?table WHERE live AND due_at IS NOT NULL`+hostCondition(kind), claimArgs{Table: bun.Ident(kind), Host: host}).Scan(ctx, &next)
+		FROM ?table WHERE live AND due_at IS NOT NULL`+s.hostCondition(kind), claimArgs{Table: bun.Ident(kind), Host: host}).Scan(ctx, &next)
 	if err != nil || next == nil {
 		return time.Time{}, wrapError(err)
 	}
@@ -133,16 +147,26 @@ func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time)
 // A server calls it before its first pass, so that rows that an earlier process
 // of this host had leased when it was killed are not blocked.
 func (s *Store) FreeLeases(ctx context.Context, host string) error {
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error { return freeLeases(ctx, tx, host) })
+}
+
+func freeLeases(ctx context.Context, tx bun.Tx, host string) error {
 	prefix := host + "/"
-	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
-		for _, kind := range []Kind{Runs, Replicas, Instances, Volumes} {
-			_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
-				bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
-			if err != nil {
-				return err
-			}
+	for _, kind := range []Kind{Runs, Replicas, Instances, Volumes, GatewayWork} {
+		_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
+			bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
+		if err != nil {
+			return err
 		}
-		return nil
+	}
+	return nil
+}
+
+// GiveUpInstance lets any server work on an instance next: the engine did not answer this one.
+func (s *Store) GiveUpInstance(ctx context.Context, id dstack.InstanceID, server dstack.ServerID) error {
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.NewRaw("UPDATE instances SET holder = '' WHERE id = ? AND holder = ?", string(id), string(server)).Exec(ctx)
+		return err
 	})
 }
 

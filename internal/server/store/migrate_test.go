@@ -2,12 +2,14 @@ package store_test
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/pressly/goose/v3"
 
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
@@ -19,16 +21,8 @@ func TestMigrate_OldDatabaseUpAndDown(t *testing.T) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		h.submit("new", t0.Add(time.Second))
 		h.revise(run.ID, "two", true, t0)
-		raw := h.openRaw()
-		dialect := goose.DialectSQLite3
-		if strings.HasPrefix(h.url, "postgres") {
-			dialect = goose.DialectPostgres
-		}
-		provider, err := goose.NewProvider(dialect, raw, os.DirFS("migrations"), goose.WithDisableGlobalRegistry(true))
-		h.noError(err)
+		h.noError(h.s.MigrateDown(t.Context(), 2))
 		h.noError(h.s.Close())
-		_, err = provider.DownTo(t.Context(), 2)
-		h.noError(err)
 		h.open()
 
 		got, old := h.reread(run.ID)
@@ -56,18 +50,10 @@ func TestMigrate_OldDatabaseUpAndDown(t *testing.T) {
 func TestOpenMigrated_DoesNotMigrate(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		h.setSecret("TOKEN", "one", t0)
-		raw := h.openRaw()
-		dialect := goose.DialectSQLite3
-		if strings.HasPrefix(h.url, "postgres") {
-			dialect = goose.DialectPostgres
-		}
-		provider, err := goose.NewProvider(dialect, raw, os.DirFS("migrations"), goose.WithDisableGlobalRegistry(true))
-		h.noError(err)
+		h.noError(h.s.MigrateDown(t.Context(), 6))
 		h.noError(h.s.Close())
-		_, err = provider.DownTo(t.Context(), 6)
-		h.noError(err)
 		for range 2 {
-			_, err = store.OpenMigrated(t.Context(), h.url, h.sealer)
+			_, err := store.OpenMigrated(t.Context(), h.url, h.sealer)
 			h.wantKind(dstack.Conflict, err)
 		}
 		h.open()
@@ -91,6 +77,71 @@ func TestOpen_RefusesTheDatabaseOfALaterVersion(t *testing.T) {
 		_, err = store.OpenMigrated(t.Context(), h.url, h.sealer)
 		h.wantKind(dstack.Conflict, err)
 	})
+}
+
+// An earlier version opens the database of a later one that only added to it: goose's own table says nothing of that.
+func TestOpen_ExpansionsAreNotRecordedAsChanges(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		var last int64
+		h.noError(h.openRaw().QueryRowContext(t.Context(), "SELECT MAX(version_id) FROM goose_db_version").Scan(&last))
+		if last != 13 {
+			t.Errorf("the version of 4205efd knows 13 migrations, and would refuse number %d", last)
+		}
+		h.noError(h.s.Close())
+		_, err := h.openRaw().ExecContext(t.Context(), "INSERT INTO expansions (version_id, is_applied) VALUES (9999, TRUE)")
+		h.noError(err)
+		h.open()
+		beside, err := store.OpenMigrated(t.Context(), h.url, h.sealer)
+		h.noError(err)
+		h.noError(beside.Close())
+	})
+}
+
+// Every statement of an expansion leaves what an earlier version reads and writes as it is.
+func TestExpansions_OnlyAdd(t *testing.T) {
+	names, err := filepath.Glob("migrations/*.sql")
+	if err != nil || len(names) < 14 {
+		t.Fatalf("%v %v", names, err)
+	}
+	var oldTables []string
+	for _, name := range names { // in their order
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		up, _, _ := strings.Cut(string(text), "-- +goose Down")
+		if filepath.Base(name) < "0014" {
+			for _, created := range regexp.MustCompile(`CREATE TABLE (\w+)`).FindAllStringSubmatch(up, -1) {
+				oldTables = append(oldTables, created[1])
+			}
+			continue
+		}
+		for _, statement := range strings.Split(removeComments(up), ";") {
+			if problem := findProblem(strings.Join(strings.Fields(statement), " "), oldTables); problem != "" {
+				t.Errorf("%s: %s: %s", name, problem, statement)
+			}
+		}
+	}
+}
+
+func removeComments(text string) string { return regexp.MustCompile(`--.*`).ReplaceAllString(text, "") }
+
+// findProblem says why a statement is not an expansion; empty: it is.
+func findProblem(statement string, oldTables []string) string {
+	created := regexp.MustCompile(`^CREATE (UNIQUE )?INDEX \w+ ON (\w+)`).FindStringSubmatch(statement)
+	switch {
+	case statement == "", strings.HasPrefix(statement, "CREATE TABLE "):
+		return ""
+	case created != nil && created[1] != "" && slices.Contains(oldTables, created[2]):
+		return "an earlier version does not know that these are unique"
+	case created != nil:
+		return ""
+	case !regexp.MustCompile(`^ALTER TABLE \w+ ADD COLUMN `).MatchString(statement):
+		return "it may change what an earlier version uses"
+	case strings.Contains(statement, "NOT NULL") && !strings.Contains(statement, "DEFAULT"):
+		return "an earlier version cannot add a row without this column"
+	}
+	return ""
 }
 
 // A new revision writes no secret in the clear.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
+	"dstack/internal/loop"
 )
 
 const (
@@ -63,7 +65,8 @@ func OpenMigrated(ctx context.Context, where string, sealer *Sealer) (*Store, er
 // openDatabase returns a store that is connected to the database at a URL, which may have no tables yet.
 func openDatabase(where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
-	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: defaultPatience, clock: time.Now}
+	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: defaultPatience, clock: time.Now,
+		changed: loop.NewWake()}
 	var err error
 	switch scheme {
 	case "sqlite", "sqlite+aiosqlite":
@@ -165,12 +168,27 @@ func (s *Store) openPostgres(where string) error {
 	// Most queries contain their values as text, so that a prepared statement
 	// would never be reused. This mode also works with pgbouncer.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	db := stdlib.OpenDB(*config)
+	s.postgresConfig = config
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(limitSession))
 	db.SetMaxOpenConns(postgresConns)
 	db.SetMaxIdleConns(postgresConns)
 	s.writer = bun.NewDB(db, pgdialect.New())
 	s.reader = s.writer
 	return nil
+}
+
+// maxIdleInTransaction is how long a server may do nothing in a transaction. Tests shorten it.
+var maxIdleInTransaction = 5 * time.Second
+
+// sessionLimits make PostgreSQL end the transaction of a server that was frozen, or whose machine or network is gone: it holds
+// locks that all servers need.
+const sessionLimits = `SELECT set_config('idle_in_transaction_session_timeout', $1, false), set_config('tcp_keepalives_idle', '10', false),
+	set_config('tcp_keepalives_interval', '3', false), set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10s', false)`
+
+// limitSession sets sessionLimits for a new connection.
+func limitSession(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, sessionLimits, strconv.FormatInt(maxIdleInTransaction.Milliseconds(), 10))
+	return err
 }
 
 // Close closes the database when running queries have ended.

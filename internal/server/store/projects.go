@@ -80,6 +80,9 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 			return conflict("stop these runs first: dstack stop NAME --project PROJECT",
 				"cannot delete projects: still running: %s", strings.Join(live, ", "))
 		}
+		if err := checkNoGateways(ctx, tx, lower); err != nil {
+			return err
+		}
 		if err := checkNoVolumes(ctx, tx, lower); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"dstack/internal/decide/route"
 	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // Routes returns the route table: a route for each unfinished run, the oldest
@@ -47,7 +48,7 @@ type cachedTable struct {
 func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, err error) {
 	var runs []routeRow
 	err = tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
-		r.wanted, r.submitted_at, r.status, r.reason, r.stop
+		r.wanted, r.submitted_at, r.status, r.reason, r.stop, r.gateway, CASE WHEN r.gateway IS NULL THEN r.spec ELSE '' END AS spec
 		FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
 	if err != nil {
 		return table, err
@@ -59,7 +60,10 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 	if err != nil {
 		return table, err
 	}
-	if table.Routes, err = s.buildRoutes(runs, targets); err != nil {
+	if table.Gateways, err = s.findRouteGateways(ctx, tx); err != nil {
+		return table, err
+	}
+	if table.Routes, err = s.buildRoutes(runs, targets, table.Gateways); err != nil {
 		return table, err
 	}
 	if table.Tokens, err = findTokens(ctx, tx); err != nil {
@@ -83,6 +87,8 @@ type routeRow struct {
 	SubmittedAt       int64
 	Status, Reason    string
 	Stop              string
+	Gateway           *string // what the configuration says of gateways; nil: Spec says it
+	Spec              string
 }
 
 type targetRow struct {
@@ -126,7 +132,7 @@ func (t targetRow) facts() (route.ReplicaFacts, error) {
 	return facts, nil
 }
 
-func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
+func (s *Store) buildRoutes(runs []routeRow, targets []targetRow, gateways []route.Gateway) ([]route.Route, error) {
 	s.templates.retain(runs, func(r routeRow) string { return r.Template })
 	s.rules.retain(runs, func(r routeRow) string { return r.Rules })
 	byRun := map[string][]targetRow{}
@@ -150,6 +156,11 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route
 		if rules != nil {
 			r.Rules = *rules
 		}
+		choice, err := s.gatewayChoice(run.ID, run.Spec, run.Gateway)
+		if err != nil {
+			return nil, fmt.Errorf("read the gateway of run %s: %w", run.ID, err)
+		}
+		r.Gateway = route.ChooseGateway(gateways, run.Project, choice)
 		facts, err := run.facts(byRun[run.ID])
 		if err != nil {
 			return nil, err
@@ -180,4 +191,40 @@ func findTokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
 		}
 	}
 	return opens, nil
+}
+
+// findRouteGateways returns the gateways that have a domain, as the processes that serve them know them.
+func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gateway, error) {
+	var rows []struct {
+		ID, Project, Name, Domain, Backend, Proxies string
+		IsDefault, Plain                            bool
+	}
+	err := tx.NewRaw(`SELECT g.id, p.name_lower AS project, g.name, g.domain, g.backend, g.proxies, g.is_default, g.plain FROM project_gateways AS g
+		JOIN projects AS p ON p.id = g.project_id WHERE g.domain <> '' ORDER BY g.domain`).Scan(ctx, &rows)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	var processes []struct {
+		GatewayID string
+		SeenAt    int64
+	}
+	if err := tx.NewRaw("SELECT gateway_id, seen_at FROM gateway_process_reports").Scan(ctx, &processes); err != nil {
+		return nil, err
+	}
+	serving := map[string]int{}
+	for _, p := range processes {
+		if s.clock().Sub(fromMicros(p.SeenAt)) < dstack.GatewaySilence {
+			serving[p.GatewayID]++
+		}
+	}
+	gateways := make([]route.Gateway, len(rows))
+	for i, r := range rows {
+		proxies, err := readNetworks(r.Proxies)
+		if err != nil {
+			return nil, fmt.Errorf("read the proxies of gateway %s: %w", r.ID, err)
+		}
+		gateways[i] = route.Gateway{ID: dstack.GatewayID(r.ID), Project: r.Project, Name: r.Name, Domain: r.Domain, IsDefault: r.IsDefault, IsPlain: r.Plain,
+			IsLocal: r.Backend == spec.BackendLocal, Processes: serving[r.ID], TrustedProxies: proxies}
+	}
+	return gateways, nil
 }

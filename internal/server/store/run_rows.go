@@ -157,19 +157,21 @@ type publicSpec struct {
 	Template string // JSON of a dstack.ChatTemplate; empty: none
 	Rules    string // JSON of a route.Rules; empty: none
 	Scales   bool   // replicas is a range
+	// GatewayChoice is the gateway of the configuration: see spec.Service.Gateway. nil: an older version wrote the row.
+	GatewayChoice *string `bun:"gateway"`
 }
 
 // setPublic writes all columns of a publicSpec; args returns their values.
-const setPublic = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?"
+const setPublic = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?, gateway = ?"
 
 func (o publicSpec) args() []any {
-	return []any{o.Repo, o.Auth, o.Model, o.Prefix, o.Format, o.Template, o.Rules, o.Scales}
+	return []any{o.Repo, o.Auth, o.Model, o.Prefix, o.Format, o.Template, o.Rules, o.Scales, o.GatewayChoice}
 }
 
 // publishSpec returns the public part of a spec.
 func publishSpec(rs dstack.RunSpec) (publicSpec, error) {
 	conf := rs.Configuration
-	o := publicSpec{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max}
+	o := publicSpec{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max, GatewayChoice: new(string(conf.Gateway))}
 	if rules := rulesOf(conf); !reflect.ValueOf(rules).IsZero() {
 		text, err := json.Marshal(rules)
 		if err != nil {

@@ -37,12 +37,19 @@ type Sealer struct {
 // The file has one base64 key a line, the newest first. The newest key seals; all
 // keys open. It fails when others can read the file.
 func NewSealer(file string) (*Sealer, error) {
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		if err := makeKeyFile(file); err != nil {
 			return nil, keyError(file, human.DescribeFailure(err), folderHint, err)
 		}
-		text, err = os.ReadFile(file)
+	}
+	return ReadSealer(file)
+}
+
+// ReadSealer is NewSealer for a key file that exists.
+func ReadSealer(file string) (*Sealer, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, keyError(file, "it does not exist", "start the server once, which creates it, or set DSTACK_SERVER_DIR", err)
 	}
 	if err != nil {
 		return nil, keyError(file, human.DescribeFailure(err), "check that the file is yours", err)

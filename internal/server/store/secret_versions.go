@@ -181,3 +181,20 @@ func (s *Store) findNeededVersions(
 	}
 	return needed, nil
 }
+
+// CurrentSecretValues returns the latest values of secrets of a project. Those that do not exist are missing.
+func (s *Store) CurrentSecretValues(ctx context.Context, p dstack.ProjectID, names []string) (map[string]string, error) {
+	rows, err := findSecrets(ctx, s.reader, p, names...)
+	if err != nil {
+		return nil, wrapError(err)
+	}
+	values := map[string]string{}
+	for _, row := range rows { // the oldest of each first
+		value, err := s.sealer.open(row.Value, row.sealName())
+		if err != nil {
+			return nil, fmt.Errorf("open the secret %s: %w", row.Name, err)
+		}
+		values[row.Name] = value
+	}
+	return values, nil
+}

@@ -8,10 +8,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/uptrace/bun"
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // Store is the server's database. All methods are safe for concurrent use by
@@ -28,6 +30,10 @@ type Store struct {
 	table       atomic.Pointer[cachedTable] // the last table that was read
 	kind        database
 	name        dstack.Installation
+
+	postgresConfig *pgx.ConnConfig // nil: SQLite
+	changed        loop.Wake       // signals that isChanged is set
+	isChanged      atomic.Bool     // something was committed that the other servers have not been told of
 
 	patience time.Duration    // limit for one query or transaction
 	clock    func() time.Time // decides which gateway reports are recent, and nothing else

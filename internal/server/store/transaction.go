@@ -50,6 +50,7 @@ func (s *Store) writeDurable(ctx context.Context, do func(context.Context, bun.T
 // contains. Like addEvents, it must be the last statement: it locks a row that
 // all writers need.
 func countChange(ctx context.Context, tx bun.Tx) error {
+	setCounted(ctx)
 	_, err := tx.NewRaw("UPDATE installation SET changes = changes + 1 WHERE one = 1").Exec(ctx)
 	return err
 }
@@ -63,12 +64,16 @@ func (s *Store) writeRelaxed(ctx context.Context, do func(context.Context, bun.T
 func (s *Store) tryWrite(ctx context.Context, how durability, do func(context.Context, bun.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
+	var counted bool
 	var err error
 	for range maxWriteTries {
-		err = s.writeOnce(ctx, how, do)
+		err = s.writeOnce(withCounted(ctx, &counted), how, do)
 		if !isSerializationFailure(err) {
 			break
 		}
+	}
+	if err == nil && counted {
+		s.markChanged()
 	}
 	return wrapError(contextErrorOf(ctx, err))
 }
@@ -118,10 +123,10 @@ func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error
 }
 
 // isSerializationFailure reports whether PostgreSQL aborted the transaction in
-// favour of another.
+// favour of another, also because this server was frozen in it: see sessionLimits.
 func isSerializationFailure(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (e.Code == "40001" || e.Code == "40P01")
+	return ok && (e.Code == "40001" || e.Code == "40P01" || e.Code == "25P03")
 }
 
 // wrapError turns a driver's error into one with a hint. A dstack.Error stays as

@@ -1,0 +1,135 @@
+package certificate_test
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/certificate/acmetest"
+	"dstack/internal/certificate/dnstest"
+	"dstack/internal/dstack"
+)
+
+func TestACME_HTTPChallenge(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	keeper := keep(t, r.options(t))
+	r.https.Close() //nolint:errcheck // so that only HTTP-01 can work
+	r.serveHTTP(t, keeper)
+	keeper.SetDomains(perName("llama.example.com", "gateway.example.com"))
+	for _, name := range []string{"llama.example.com", "gateway.example.com"} {
+		if s := waitForState(t, keeper, name, dstack.CertificateValid); s.NotAfter.Before(time.Now()) || !strings.Contains(s.Issuer, "Pebble") {
+			t.Errorf("status %+v", s)
+		}
+	}
+	if keeper.Covers("other.example.com") {
+		t.Error("a name without a certificate is covered")
+	}
+	// No service answers below the path of challenges, whatever is asked.
+	for _, path := range []string{"unknown", "dstack-probe-x"} {
+		answer, err := http.Get("http://" + r.http.Addr().String() + "/.well-known/acme-challenge/" + path) //nolint:noctx
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(answer.Body)
+		answer.Body.Close() //nolint:errcheck
+		if answer.StatusCode != http.StatusNotFound || strings.Contains(string(body), "service") {
+			t.Errorf("%s: %d %s", path, answer.StatusCode, body)
+		}
+	}
+}
+
+func TestACME_TLSChallenge(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	keeper := keep(t, r.options(t))
+	r.http.Close() //nolint:errcheck // so that only TLS-ALPN-01 can work
+	r.serveHTTPS(t, keeper)
+	keeper.SetDomains(perName("llama.example.com"))
+	waitForState(t, keeper, "llama.example.com", dstack.CertificateValid)
+	if _, err := r.connect("llama.example.com", r.roots(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestACME_OneWildcardByDNS(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *acmetest.Options) { o.Environment = []string{"PEBBLE_WFE_NONCEREJECT=20"} })
+	r.dns.SetTexts("_acme-challenge.example.com", "of somebody else")
+	keeper := keep(t, r.options(t))
+	r.serveHTTPS(t, keeper)
+
+	keeper.SetDomains(r.wildcard("d3Jvbmc="))
+	s := waitForState(t, keeper, "*.example.com", dstack.CertificateMissing)
+	if !strings.Contains(s.Reason, "the DNS provider rfc2136 does not write _acme-challenge.example.com") || !strings.Contains(s.Reason, "refuses the key") || s.Hint == "" {
+		t.Errorf("with a wrong key: %+v", s)
+	}
+
+	keeper.SetDomains(r.wildcard(dnstest.Key))
+	waitForState(t, keeper, "*.example.com", dstack.CertificateValid)
+	for _, name := range []string{"llama.example.com", "gateway.example.com", "anything.example.com"} {
+		if _, err := r.connect(name, r.roots(t)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := r.connect("a.b.example.com", nil); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("a name without a certificate: %v", err)
+	}
+	if len(keeper.Statuses("g1")) != 1 {
+		t.Errorf("more than one certificate: %+v", keeper.Statuses("g1"))
+	}
+	waitFor(t, "cleaned up", func() bool {
+		return slices.Equal(r.dns.Texts("_acme-challenge.example.com"), []string{"of somebody else"})
+	})
+}
+
+func TestACME_NameThatPointsElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	keeper := keep(t, r.options(t))
+	other := listen(t)
+	serve(t, other, http.NotFoundHandler())
+	r.serveHTTP(t, keeper)
+	r.dns.SetAddresses("gone.example.com")
+	another := r.options(t)
+	another.ACME.HTTPPort, another.ACME.HTTPSPort = portOf(other), portOf(other)
+	misled := keep(t, another)
+	misled.SetDomains(perName("llama.example.com", "gone.example.com"))
+
+	s := waitForState(t, misled, "llama.example.com", dstack.CertificateMissing)
+	if s.Reason != "llama.example.com does not point at 192.0.2.7" || !strings.Contains(s.Hint, "another program answers at 127.0.0.1") || s.NextAt.IsZero() {
+		t.Errorf("status %+v", s)
+	}
+	s = waitForState(t, misled, "gone.example.com", dstack.CertificateMissing)
+	if s.Reason != "gone.example.com does not point at 192.0.2.7: it has no DNS record" {
+		t.Errorf("status %+v", s)
+	}
+	if orders := r.acme.Count("POST /order-plz"); orders != 0 {
+		t.Errorf("%d orders were made", orders)
+	}
+
+	r.dns.SetAddresses("gone.example.com", "127.0.0.1")
+	keeper.SetDomains(perName("gone.example.com"))
+	keeper.RetryNow()
+	waitForState(t, keeper, "gone.example.com", dstack.CertificateValid)
+}
+
+func TestACME_Rejection(t *testing.T) {
+	t.Parallel()
+	elsewhere := dnstest.Start(t, "example.com") // what the ACME server sees
+	elsewhere.SetAddresses("*.example.com", "127.0.0.2")
+	r := newRig(t, func(o *acmetest.Options) { o.DNS = elsewhere.Addr })
+	keeper := keep(t, r.options(t))
+	r.serveHTTP(t, keeper)
+	keeper.SetDomains(perName("llama.example.com"))
+	s := waitForState(t, keeper, "llama.example.com", dstack.CertificateMissing)
+	if !strings.HasPrefix(s.Reason, "127.0.0.1 rejected llama.example.com: ") || !strings.Contains(s.Reason, "refused") || s.Hint == "" {
+		t.Errorf("status %+v", s)
+	}
+	if wait := time.Until(s.NextAt); wait < 30*time.Second || wait > 2*time.Minute {
+		t.Errorf("the next try is in %v", wait)
+	}
+}

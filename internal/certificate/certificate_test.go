@@ -1,0 +1,80 @@
+package certificate_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"testing"
+
+	"dstack/internal/certificate"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// shakeHands makes a TLS handshake with a keeper, and returns what its client sees.
+func shakeHands(keeper *certificate.Keeper, config *tls.Config) (tls.ConnectionState, error) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()                                    //nolint:errcheck
+	defer theirs.Close()                                  //nolint:errcheck
+	go tls.Server(theirs, keeper.TLSConfig()).Handshake() //nolint:errcheck
+	client := tls.Client(ours, config)
+	err := client.Handshake()
+	return client.ConnectionState(), err
+}
+
+func TestInternal_ServesNamesBelowTheDomainToClientsThatTrustTheRoot(t *testing.T) {
+	t.Parallel()
+	storage := certificate.FileStorage{Dir: t.TempDir()}
+	keeper := keep(t, certificate.Options{Storage: storage})
+	keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Names: []string{"llama.example.com", "a.b.example.com"},
+		Certificate: &spec.Certificate{Type: "internal"}}})
+	waitForState(t, keeper, "*.example.com", dstack.CertificateValid)
+	waitForState(t, keeper, "a.b.example.com", dstack.CertificateValid)
+
+	text, err := certificate.Root(t.Context(), storage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		t.Fatalf("the root is not PEM: %s", text)
+	}
+	for name, isServed := range map[string]bool{"llama.example.com": true, "GATEWAY.example.com": true, "a.b.example.com": true,
+		"c.b.example.com": false, "example.com": false, "example.org": false} {
+		state, err := shakeHands(keeper, &tls.Config{ServerName: name, RootCAs: roots})
+		if (err == nil) != isServed || keeper.Covers(name) != isServed {
+			t.Errorf("%s: %v, covered %v", name, err, keeper.Covers(name))
+		}
+		if err == nil && state.Version != tls.VersionTLS13 {
+			t.Errorf("%s: version %x", name, state.Version)
+		}
+	}
+}
+
+// The process of a gateway has an intermediate authority: with its key, nobody can issue certificates for other domains.
+func TestInternal_IntermediateIsLimitedToItsDomain(t *testing.T) {
+	t.Parallel()
+	storage := certificate.FileStorage{Dir: t.TempDir()}
+	text, err := certificate.Root(t.Context(), storage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	for name, isBelieved := range map[string]bool{"llama.example.com": true, "bank.example.org": false, "notexample.com": false} {
+		cert, err := certificate.IssueWithIntermediate(t.Context(), storage, "example.com", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		intermediates := x509.NewCertPool()
+		parent, err := x509.ParseCertificate(cert.Certificate[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		intermediates.AddCert(parent)
+		_, err = cert.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates})
+		if (err == nil) != isBelieved {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package gatewaylink
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// loadTotals adds the counts of earlier processes in the same folder to those of this one, so that a server that was
+// away hears of every request. It is safe for concurrent use.
+type loadTotals struct {
+	mu     sync.Mutex
+	before map[dstack.RunID]dstack.RunMetrics // of earlier processes
+	now    map[dstack.RunID]dstack.RunMetrics // with those of this one
+}
+
+func newLoadTotals(before map[dstack.RunID]dstack.RunMetrics) *loadTotals {
+	return &loadTotals{before: before, now: maps.Clone(before)}
+}
+
+// add returns the report with the counts of earlier processes.
+func (t *loadTotals) add(report dstack.LoadReport) dstack.LoadReport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	runs := make(map[dstack.RunID]dstack.RunLoad, len(report.Runs))
+	t.now = make(map[dstack.RunID]dstack.RunMetrics, len(report.Runs))
+	for id, load := range report.Runs {
+		if earlier, ok := t.before[id]; ok {
+			load.Metrics.Requests += earlier.Requests
+			load.Metrics.TokensIn += earlier.TokensIn
+			load.Metrics.TokensOut += earlier.TokensOut
+		}
+		runs[id] = load
+		t.now[id] = dstack.RunMetrics{Requests: load.Metrics.Requests, TokensIn: load.Metrics.TokensIn, TokensOut: load.Metrics.TokensOut}
+	}
+	report.Runs = runs
+	return report
+}
+
+func (t *loadTotals) totals() map[dstack.RunID]dstack.RunMetrics {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now
+}
+
+// Report tells a server what the gateway counted.
+func (l *Link) Report(ctx context.Context, load dstack.LoadReport) (dstack.LoadAnswer, error) {
+	load = l.totals.add(load)
+	load.Gateway = l.options.Identity.ID
+	l.mu.Lock()
+	if l.state == nil || load.TableVersion != l.table.Version {
+		load.TableVersion = 0 // of an earlier table
+	} else {
+		load.TableVersion = l.state.header.TableVersion
+	}
+	isRemoved := l.isRemoved
+	l.mu.Unlock()
+	if isRemoved {
+		return dstack.LoadAnswer{}, nil
+	}
+	report := api.GatewayReport{Load: load, TableVersion: load.TableVersion}
+	if l.options.Describe != nil {
+		l.options.Describe(&report)
+	}
+	return l.sendReport(ctx, report)
+}
+
+func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) (dstack.LoadAnswer, error) {
+	report.Version = l.options.Version
+	used := l.servers.use()
+	answer, err := used.client.ReportGateway(ctx, report)
+	if err != nil {
+		if ctx.Err() == nil && isAway(err) {
+			l.servers.leave(used)
+		}
+		return dstack.LoadAnswer{}, err
+	}
+	l.servers.learn(answer.Servers, l.options.Identity.Credential, l.options.Identity.Fingerprint)
+	l.mu.Lock()
+	l.lastReport = time.Now()
+	l.mu.Unlock()
+	return answer.Load, nil
+}
+
+// save writes the state and the counts into the folder.
+func (l *Link) save(context.Context) (time.Duration, error) {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	if since := time.Since(l.saved.at); since < minSaveInterval {
+		return minSaveInterval - since, nil
+	}
+	l.saved.at = time.Now()
+	return saveInterval, l.saveNow()
+}
+
+// saveNow is save without a pause since the last time. l.saving is held.
+func (l *Link) saveNow() error {
+	l.mu.Lock()
+	state, seenAt, isRemoved := l.state, l.seenAt, l.isRemoved
+	l.mu.Unlock()
+	if isRemoved {
+		err := os.Remove(filepath.Join(l.options.Dir, stateName))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return err
+	}
+	var err error
+	if state != nil && (state != l.saved.state || !seenAt.Equal(l.saved.seenAt)) {
+		if err = saveState(l.options.Dir, l.options.Identity.Key, state, seenAt); err == nil {
+			l.saved.state, l.saved.seenAt = state, seenAt
+		}
+	}
+	if totals := l.totals.totals(); !maps.Equal(totals, l.saved.totals) {
+		if failure := saveLoads(l.options.Dir, l.options.Identity.Key, totals); failure == nil {
+			l.saved.totals = totals
+		} else {
+			err = errors.Join(err, failure)
+		}
+	}
+	return err
+}
+
+// saveInterval is how often the counts are saved if nothing else is.
+const saveInterval = 10 * time.Second

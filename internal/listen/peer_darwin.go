@@ -1,0 +1,12 @@
+package listen
+
+import "golang.org/x/sys/unix"
+
+// peerUser returns the user of the process at the other end of a Unix socket.
+func peerUser(fd int) (uid int, err error) {
+	peer, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return 0, err
+	}
+	return int(peer.Uid), nil
+}
