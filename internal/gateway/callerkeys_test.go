@@ -227,7 +227,9 @@ func TestCallerKey_EndsWhatIsInFlight(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer socket.CloseNow()
-			waitUntil(t, "the requests", func() bool { return r.gateway.Load()["run-web"].InFlight == 4 && r.gateway.Load()["run-waits"].Held == 1 })
+			waitUntil(t, "the requests", func() bool {
+				return r.gateway.Load()["run-web"].InFlight == 4 && r.gateway.Load()["run-waits"].Held == 1
+			})
 			c.end(r)
 			if rest, err := io.ReadAll(ended.Body); err == nil || string(rest) != "first\n" {
 				t.Errorf("the stream goes on: %q, %v", rest, err)
