@@ -48,7 +48,7 @@ type cachedTable struct {
 func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, err error) {
 	var runs []routeRow
 	err = tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
-		r.wanted, r.submitted_at, r.status, r.reason, r.stop, r.gateway, CASE WHEN r.gateway IS NULL THEN r.spec ELSE '' END AS spec
+		r.wanted, r.submitted_at, r.status, r.reason, r.stop, CASE WHEN r.rules LIKE '%"gateway":%' THEN '' ELSE r.spec END AS spec
 		FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
 	if err != nil {
 		return table, err
@@ -87,8 +87,7 @@ type routeRow struct {
 	SubmittedAt       int64
 	Status, Reason    string
 	Stop              string
-	Gateway           *string // what the configuration says of gateways; nil: Spec says it
-	Spec              string
+	Spec              string // empty if Rules has the gateway
 }
 
 type targetRow struct {
@@ -153,10 +152,11 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow, gateways []rou
 		if err != nil {
 			return nil, fmt.Errorf("read the gateway's rules of run %s: %w", run.ID, err)
 		}
-		if rules != nil {
-			r.Rules = *rules
+		if rules == nil {
+			rules = &storedRules{}
 		}
-		choice, err := s.gatewayChoice(run.ID, run.Spec, run.Gateway)
+		r.Rules = rules.Rules
+		choice, err := s.gatewayChoice(run.ID, run.Spec, rules.Gateway)
 		if err != nil {
 			return nil, fmt.Errorf("read the gateway of run %s: %w", run.ID, err)
 		}
