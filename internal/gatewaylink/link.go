@@ -56,7 +56,7 @@ type Link struct {
 
 // savedFiles is what the files of the folder contain.
 type savedFiles struct {
-	at     time.Time // of the latest try
+	at     time.Time // when the state was written last
 	state  *state
 	seenAt time.Time
 	totals map[dstack.RunID]dstack.RunMetrics

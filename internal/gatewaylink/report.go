@@ -97,7 +97,6 @@ func (l *Link) save(context.Context) (time.Duration, error) {
 	if since := time.Since(l.saved.at); since < minSaveInterval {
 		return minSaveInterval - since, nil
 	}
-	l.saved.at = time.Now()
 	return saveInterval, l.saveNow()
 }
 
@@ -115,6 +114,7 @@ func (l *Link) saveNow() error {
 	}
 	var err error
 	if state != nil && (state != l.saved.state || !seenAt.Equal(l.saved.seenAt)) {
+		l.saved.at = time.Now()
 		if err = saveState(l.options.Dir, l.options.Identity.Key, state, seenAt); err == nil {
 			l.saved.state, l.saved.seenAt = state, seenAt
 		}
