@@ -151,6 +151,7 @@ var apiOperations = []apiOperation{
 	newOperation(api.PathGatewayJoin, access.LevelNone, (*Server).joinGateway, "Join a gateway as a process that serves it. The token is in the body."),
 	newProcessOperation(api.PathGatewayState, (*Server).getGatewayState, "Get what a gateway process serves by. Can wait for a change."),
 	newProcessOperation(api.PathGatewayReport, (*Server).reportGatewayProcess, "Report what a gateway process counts, and how it is."),
+	newProcessOperation(api.PathGatewayStorage, (*Server).callGatewayStorage, "Load or store what a certificate of the gateway's domain needs."),
 	{method: http.MethodGet, path: api.PathGatewayConnect, level: access.LevelGatewayProcess, maxBody: maxBodyBytes, format: formatConnection,
 		query: []string{"address"}, summary: "Connect to a replica that a gateway process cannot reach itself.",
 		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[wire.Null](), handle: (*Server).connectGatewayProcess},
