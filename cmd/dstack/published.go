@@ -49,7 +49,7 @@ func (d *daemon) newPublished() (*published, error) {
 		return nil, err
 	}
 	p.keeper, err = certificate.New(certificate.Options{
-		Storage: d.certificateStorage(), HTTPPort: d.ports.http, HTTPSPort: d.ports.https, Wants: p.wants, SessionKey: sessions, Log: d.log,
+		Storage: d.certificateStorage(), ACME: d.acme, HTTPPort: d.ports.http, HTTPSPort: d.ports.https, Wants: p.wants, SessionKey: sessions, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
@@ -300,7 +300,12 @@ func (d *daemon) servePublished(w http.ResponseWriter, r *http.Request) {
 	d.gateway.ServeHTTP(w, r) // never the API, even if the gateway is gone meanwhile
 }
 
-// certificateStorage keeps the certificates of local gateways.
+// gatewayAuthority returns the certificate of the installation's own authority for gateways.
+func (d *daemon) gatewayAuthority(ctx context.Context) ([]byte, error) {
+	return certificate.Root(ctx, d.certificateStorage())
+}
+
+// certificateStorage keeps the certificates of local gateways, for all servers of the installation.
 func (d *daemon) certificateStorage() certificate.Storage {
-	return certificate.FileStorage{Dir: d.filePath("certificates")}
+	return d.store.Certificates()
 }

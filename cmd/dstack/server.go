@@ -251,7 +251,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
-	d.server = server.New(server.Options{
+	d.server = server.New(server.Options{GatewayAuthority: d.gatewayAuthority,
 		Links: links,
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,

@@ -27,7 +27,8 @@ func newGatewayCommand(a *app) *cobra.Command {
 		RunE: list.RunE,
 	}
 	c.Flags().AddFlagSet(list.Flags())
-	c.AddCommand(list, newGatewayGetCommand(a), newGatewayCreateCommand(a), newGatewayUpdateCommand(a), newGatewayDeleteCommand(a))
+	c.AddCommand(list, newGatewayGetCommand(a), newGatewayCreateCommand(a), newGatewayUpdateCommand(a), newGatewayDeleteCommand(a),
+		newGatewayAuthorityCommand(a))
 	return c
 }
 

@@ -146,6 +146,8 @@ var apiOperations = []apiOperation{
 	newOperation(api.PathFleetViews, access.LevelMember, (*Server).listFleetViews, "List fleets as the command line shows them, by name."),
 	newOperation(api.PathFleetDrain, access.LevelMember, answerIn((*Server).drainFleet, buildFleetView),
 		"Drain hosts of a fleet, which then get no new replicas, or use them again."),
+	newOperation(api.PathGatewayAuthority, access.LevelUser, (*Server).getGatewayAuthority,
+		"Get the certificate of the installation's own authority for gateways."),
 	newOperation(api.PathGatewayToken, access.LevelProjectAdmin, (*Server).createGatewayToken,
 		"Make a token with which one process joins a gateway. The response is the only place that shows it."),
 	newOperation(api.PathGatewayJoin, access.LevelNone, (*Server).joinGateway, "Join a gateway as a process that serves it. The token is in the body."),

@@ -6,6 +6,7 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -51,6 +52,9 @@ type Options struct {
 	// Links is what gateway processes on other machines get; zero: none can join.
 	Links LinkOptions
 
+	// GatewayAuthority returns the certificate of the installation's own authority for gateways, PEM; nil: there is none.
+	GatewayAuthority func(context.Context) ([]byte, error)
+
 	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
 }
@@ -80,6 +84,8 @@ type Server struct {
 	table    tableCache
 	muxes    map[wire.Dialect]*http.ServeMux
 	commands execSlots // running commands of runs/exec
+
+	gatewayAuthority func(context.Context) ([]byte, error)
 
 	links          LinkOptions
 	published      publishedStates
@@ -120,6 +126,7 @@ func New(o Options) *Server {
 	}
 	s.backendTypes = o.BackendTypes
 	s.table = newTableCache()
+	s.gatewayAuthority = o.GatewayAuthority
 	s.links = o.Links
 	s.links.Offline = cmp.Or(s.links.Offline, defaultOffline)
 	if s.links.DeriveKey == nil {
