@@ -31,7 +31,7 @@ session.on("remoteSettings", (settings) => {
     ":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": url.pathname, ":authority": url.host,
     "sec-websocket-version": "13", authorization: `Bearer ${token}`,
   });
-  let got = Buffer.alloc(0);
+  let got = Buffer.alloc(0), isAccepted = false;
   stream.on("error", fail);
   stream.on("response", (headers) => {
     if (headers[":status"] !== 200) {
@@ -39,9 +39,11 @@ session.on("remoteSettings", (settings) => {
       session.close();
       return;
     }
+    isAccepted = true;
     stream.write(frame(1, Buffer.from(text)));
   });
   stream.on("data", (data) => {
+    if (!isAccepted) return;
     got = Buffer.concat([got, data]);
     let at = 2, length = got[1] & 127;
     if (length === 126 && got.length >= 4) { length = got.readUInt16BE(2); at = 4; }
