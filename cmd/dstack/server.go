@@ -60,7 +60,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
-	c.AddCommand(tokenCommand(), keyCommand())
+	c.AddCommand(tokenCommand(), keyCommand(), backupCommand(), restoreCommand())
 	return c
 }
 
