@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"dstack/internal/api"
 	"dstack/internal/certificate"
 	"dstack/internal/decide/route"
 	"dstack/internal/dial"
@@ -68,7 +69,7 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 		return err
 	}
 	p.link, err = gatewaylink.New(gatewaylink.Options{Dir: o.dir, Identity: p.identity, Version: currentVersion(), Dialer: p.dialer,
-		Status: p.status, Log: p.log})
+		Describe: p.describe, Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,7 @@ func (p *gatewayProcess) build() (err error) {
 	p.gateway = gateway.New(gateway.Options{Control: p.link, Site: route.Site{Main: settings.Project}, SessionKey: settings.SessionKey,
 		Name: p.identity.ID, Dialer: p.dialer, Log: p.log})
 	p.keeper, err = certificate.New(certificate.Options{
-		Storage:  certificate.FileStorage{Dir: filepath.Join(p.dir, "certificates")},
+		Storage:  p.link.Storage(),
 		ACME:     certificate.ACME{Server: settings.ACME.Server, KeyID: settings.ACME.KeyID, HMACKey: settings.ACME.HMACKey, Email: settings.ACME.Email},
 		HTTPPort: p.httpPort, HTTPSPort: p.httpsPort, Wants: p.wantsCertificate, SessionKey: settings.TicketKey, Log: p.log,
 	})
@@ -145,7 +146,7 @@ func (p *gatewayProcess) build() (err error) {
 	}
 	p.front = frontend.New(frontend.Options{
 		Handler: p, TLS: p.keeper.TLSConfig(), Find: p.findName, Covers: p.keeper.Covers, Challenges: p.keeper.ChallengeHandler,
-		Listen: p.sockets.Listen, Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Log: p.log,
+		Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Listen: p.sockets.Listen, Log: p.log,
 	})
 	return nil
 }
@@ -171,10 +172,17 @@ func (p *gatewayProcess) findName(host string) frontend.Name {
 // wantsCertificate reports whether a name has something to serve.
 func (p *gatewayProcess) wantsCertificate(name string) bool { return p.gateway.Publishes(name) }
 
-// status returns the certificates and the problems of the process, for its reports.
-func (p *gatewayProcess) status() ([]dstack.CertificateStatus, []string) {
+// describe sets the certificates, the problems and the ports in a report of the process.
+func (p *gatewayProcess) describe(report *api.GatewayReport) {
 	settings, _ := p.link.Settings()
-	return p.keeper.Statuses(settings.Gateway), p.front.Problems()
+	report.Certificates, report.Problems = p.keeper.Statuses(settings.Gateway), p.front.Problems()
+	hasHTTPS, hasHTTP := p.front.IsOpen()
+	if hasHTTPS {
+		report.HTTPSPort = p.front.HTTPSPort()
+	}
+	if hasHTTP {
+		report.HTTPPort = p.front.HTTPPort()
+	}
 }
 
 // settingsPause is how long changes of the settings are collected.

@@ -167,6 +167,8 @@ type GatewayReport struct {
 	Version      string                     `json:"version"`
 	Certificates []dstack.CertificateStatus `json:"certificates"`
 	Problems     []string                   `json:"problems"` // what keeps it from serving completely, for the user
+	HTTPSPort    int                        `json:"https_port"` // on which it serves; 0: it does not
+	HTTPPort     int                        `json:"http_port"`
 	Leaving      bool                       `json:"leaving,omitempty"`
 }
 
@@ -178,23 +180,31 @@ type GatewayReported struct {
 }
 
 // GatewayStorageRequest is one call of the storage for certificates, which all
-// processes of a gateway share. Keys are those of certmagic.Storage.
+// processes of a gateway share; see certificate.Storage.
 type GatewayStorageRequest struct {
-	Action    string `json:"action"` // load, store, delete, exists, list, stat, lock, renew, unlock
-	Key       string `json:"key" maxLength:"1000"`
-	Value     []byte `json:"value,omitempty"`
-	Recursive bool   `json:"recursive,omitempty"` // with list
-	Seconds   int    `json:"seconds,omitempty"`   // with lock and renew: how long the lock is kept
-	Owner     string `json:"owner,omitempty" maxLength:"100"`
+	Action  StorageAction `json:"action"`
+	Key     string        `json:"key"` // the name of the lock with StorageLock and StorageUnlock
+	Value   []byte        `json:"value,omitempty"`
+	Owner   string        `json:"owner,omitempty"`   // of a lock
+	Seconds int           `json:"seconds,omitempty"` // how long the lock is kept
 }
+
+// StorageAction is what a call of the storage does.
+type StorageAction string
+
+// The actions of the storage.
+const (
+	StorageLoad   StorageAction = "load"
+	StorageStore  StorageAction = "store"
+	StorageDelete StorageAction = "delete"
+	StorageLock   StorageAction = "lock"
+	StorageUnlock StorageAction = "unlock"
+)
 
 // GatewayStorageAnswer answers a GatewayStorageRequest.
 type GatewayStorageAnswer struct {
-	Value    []byte    `json:"value,omitempty"`
-	Exists   bool      `json:"exists"` // with load, exists, stat, delete: the key; with lock and renew: the caller has the lock
-	Keys     []string  `json:"keys,omitempty"`
-	Modified time.Time `json:"modified,omitzero"`
-	Size     int64     `json:"size,omitempty"`
+	Value  []byte `json:"value,omitempty"`
+	Exists bool   `json:"exists"` // with load: the key; with lock: the owner has the lock
 }
 
 // UpgradeConnect is the protocol that PathGatewayConnect upgrades to.

@@ -122,6 +122,7 @@ func (s *Store) putGateway(ctx context.Context, tx bun.Tx, g dstack.Gateway, now
 	}
 	_, err = tx.NewInsert().Model(&row).On("CONFLICT (id) DO UPDATE").
 		Set(`configuration = EXCLUDED.configuration, domain = EXCLUDED.domain, plain = EXCLUDED.plain, backend = EXCLUDED.backend,
+			proxies = EXCLUDED.proxies,
 			username = EXCLUDED.username, applied_at = EXCLUDED.applied_at`).Exec(ctx)
 	return row, isNew, err
 }

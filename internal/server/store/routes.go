@@ -54,13 +54,16 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 		return table, err
 	}
 	var targets []targetRow
-	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') = ? AS is_away
+	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') = ? AS is_away, COALESCE(i.host, '') AS machine
 		FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id LEFT JOIN instances AS i ON i.id = r.instance_id
 		WHERE r.live ORDER BY r.num, r.submitted_at, r.id`, string(dstack.InstanceAway)).Scan(ctx, &targets)
 	if err != nil {
 		return table, err
 	}
 	if table.Gateways, err = s.findRouteGateways(ctx, tx); err != nil {
+		return table, err
+	}
+	if err := s.locateTargets(ctx, tx, targets); err != nil {
 		return table, err
 	}
 	if table.Routes, err = s.buildRoutes(runs, targets, table.Gateways); err != nil {
@@ -74,6 +77,32 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 	}
 	err = tx.NewRaw("SELECT name_lower FROM projects ORDER BY name_lower").Scan(ctx, &table.Projects)
 	return table, err
+}
+
+// locateTargets says how this server reaches replicas on the machines of other servers: through those, if they run.
+func (s *Store) locateTargets(ctx context.Context, tx bun.Tx, targets []targetRow) error {
+	self := s.server.Load()
+	if self == nil || !s.IsShared() {
+		return nil
+	}
+	var rows []struct {
+		ID    string
+		Ended bool
+	}
+	if err := tx.NewRaw("SELECT id, ended FROM servers WHERE id <> ?", string(*self)).Scan(ctx, &rows); err != nil {
+		return err
+	}
+	ended := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		ended[row.ID] = row.Ended
+	}
+	for i := range targets {
+		t := &targets[i]
+		if hasEnded, isOther := ended[t.Machine]; isOther {
+			t.Via, t.IsAway = dstack.ServerID(t.Machine).MachineHost(), t.IsAway || hasEnded
+		}
+	}
+	return nil
 }
 
 type routeRow struct {
@@ -96,6 +125,8 @@ type targetRow struct {
 	Status, Reason string
 	Report         string // empty: none yet
 	IsAway         bool
+	Machine        string // the server on whose machine it is; empty: every server can reach it
+	Via            string // the host of its endpoint; empty: that of its report
 }
 
 // facts collects what the targets of a run's route depend on. The rows tell
@@ -127,6 +158,9 @@ func (t targetRow) facts() (route.ReplicaFacts, error) {
 	facts.Report = &dstack.Report{}
 	if err := json.Unmarshal([]byte(t.Report), facts.Report); err != nil {
 		return facts, fmt.Errorf("read the report of replica %s: %w", t.ID, err)
+	}
+	if facts.Report.Host == "" {
+		facts.Report.Host = t.Via
 	}
 	return facts, nil
 }
@@ -196,10 +230,10 @@ func findTokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
 // findRouteGateways returns the gateways that have a domain, as the processes that serve them know them.
 func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gateway, error) {
 	var rows []struct {
-		ID, Project, Name, Domain, Backend string
-		IsDefault, Plain                   bool
+		ID, Project, Name, Domain, Backend, Proxies string
+		IsDefault, Plain                            bool
 	}
-	err := tx.NewRaw(`SELECT g.id, p.name_lower AS project, g.name, g.domain, g.backend, g.is_default, g.plain FROM project_gateways AS g
+	err := tx.NewRaw(`SELECT g.id, p.name_lower AS project, g.name, g.domain, g.backend, g.proxies, g.is_default, g.plain FROM project_gateways AS g
 		JOIN projects AS p ON p.id = g.project_id WHERE g.domain <> '' ORDER BY g.domain`).Scan(ctx, &rows)
 	if err != nil || len(rows) == 0 {
 		return nil, err
@@ -219,8 +253,12 @@ func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gatew
 	}
 	gateways := make([]route.Gateway, len(rows))
 	for i, r := range rows {
+		proxies, err := readNetworks(r.Proxies)
+		if err != nil {
+			return nil, fmt.Errorf("read the proxies of gateway %s: %w", r.ID, err)
+		}
 		gateways[i] = route.Gateway{ID: dstack.GatewayID(r.ID), Project: r.Project, Name: r.Name, Domain: r.Domain, IsDefault: r.IsDefault, IsPlain: r.Plain,
-			IsLocal: r.Backend == spec.BackendLocal, Processes: serving[r.ID]}
+			IsLocal: r.Backend == spec.BackendLocal, Processes: serving[r.ID], TrustedProxies: proxies}
 	}
 	return gateways, nil
 }

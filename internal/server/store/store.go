@@ -34,6 +34,8 @@ type Store struct {
 	changed        loop.Wake       // signals that isChanged is set
 	isChanged      atomic.Bool     // something was committed that the other servers have not been told of
 
+	server atomic.Pointer[dstack.ServerID] // this server, once it has joined those that share the database
+
 	patience time.Duration    // limit for one query or transaction
 	clock    func() time.Time // decides which gateway reports are recent, and nothing else
 }

@@ -10,6 +10,7 @@ CREATE TABLE project_gateways (
     domain        TEXT NOT NULL, -- lower case, without *. before it; empty: none
     plain         BOOLEAN NOT NULL, -- it has no certificate
     backend       TEXT NOT NULL,
+    proxies       TEXT NOT NULL DEFAULT '', -- JSON: networks of trusted proxies; empty: those of the process
     username      TEXT NOT NULL, -- who applied it last
     created_at    BIGINT NOT NULL,
     applied_at    BIGINT NOT NULL,
