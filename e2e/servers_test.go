@@ -13,7 +13,7 @@ import (
 func TestServersShareADatabase(t *testing.T) {
 	t.Parallel()
 	s := newServerSet(t, 3)
-	dir := s.newServiceFolder("web", 2)
+	dir := s.newServiceFolder("web", 2, "drain_timeout: 2s")
 	first := s.all[0]
 	s.user.applyAndWait(dir)
 	for _, h := range s.all {
