@@ -75,6 +75,7 @@ func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFu
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	_ = d.listener.Close()
+	d.published.frontend.StopAccepting()
 	if d.isReplaced() {
 		defer context.AfterFunc(d.interrupted, func() {
 			_ = loop.Sleep(limited, d.drainTimeout)
@@ -88,6 +89,7 @@ func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFu
 	}
 	var group errgroup.Group
 	group.Go(func() error { return port.shutDown(limited) })
+	group.Go(func() error { d.published.frontend.Drain(limited); return nil })
 	if left := d.waitForRequests(limited); left > 0 {
 		d.log.Warn("requests were cut off because the server stops", "requests", left, "drain_timeout", timeout)
 		cut()
@@ -98,6 +100,7 @@ func (d *daemon) drain(ctx context.Context, port *mainPort, cut context.CancelFu
 	d.requests.waitIdle(ended)
 	_ = group.Wait() // until the ends of the responses are sent; its error is that of limited
 	_ = port.server.Close()
+	d.published.frontend.Close()
 }
 
 // waitForReplaced waits until no request of a replaced process is in flight.

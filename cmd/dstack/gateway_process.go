@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"dstack/internal/api"
 	"dstack/internal/certificate"
 	"dstack/internal/decide/route"
 	"dstack/internal/dial"
@@ -68,7 +69,7 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 		return err
 	}
 	p.link, err = gatewaylink.New(gatewaylink.Options{Dir: o.dir, Identity: p.identity, Version: currentVersion(), Dialer: p.dialer,
-		Status: p.status, Log: p.log})
+		Describe: p.describe, Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -171,10 +172,17 @@ func (p *gatewayProcess) findName(host string) frontend.Name {
 // wantsCertificate reports whether a name has something to serve.
 func (p *gatewayProcess) wantsCertificate(name string) bool { return p.gateway.Publishes(name) }
 
-// status returns the certificates and the problems of the process, for its reports.
-func (p *gatewayProcess) status() ([]dstack.CertificateStatus, []string) {
+// describe sets the certificates, the problems and the ports in a report of the process.
+func (p *gatewayProcess) describe(report *api.GatewayReport) {
 	settings, _ := p.link.Settings()
-	return p.keeper.Statuses(settings.Gateway), p.front.Problems()
+	report.Certificates, report.Problems = p.keeper.Statuses(settings.Gateway), p.front.Problems()
+	hasHTTPS, hasHTTP := p.front.IsOpen()
+	if hasHTTPS {
+		report.HTTPSPort = p.front.HTTPSPort()
+	}
+	if hasHTTP {
+		report.HTTPPort = p.front.HTTPPort()
+	}
 }
 
 // settingsPause is how long changes of the settings are collected.

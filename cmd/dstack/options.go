@@ -39,6 +39,8 @@ type serverOptions struct {
 	metricsAddress string // host:port of the listener for /metrics; empty: none
 	limits         gateway.Limits
 	ssh            sshSetting
+	published      publishedFlags
+	ports          publishedPorts
 	hostID         string
 	peerURL        string // at which other servers reach this one; empty: they cannot
 }
@@ -54,6 +56,7 @@ func (o *serverOptions) addFlags(c *cobra.Command) {
 	f.BoolVar(&o.noDefault, "no-default", false, "do not change the default project of the command line")
 	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"),
 		"`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
+	o.published.addTo(f)
 	f.StringVar(&o.token, "token", "",
 		"the admin's token, at least 32 characters; generated on the first start if not set (DSTACK_SERVER_ADMIN_TOKEN)")
 	f.StringVar(&o.tokenFile, "token-file", "",
@@ -75,6 +78,10 @@ func (o *serverOptions) readEnvironment() error {
 	if err := o.readSSHPort(); err != nil {
 		return err
 	}
+	var err error
+	if o.ports, err = o.published.read(); err != nil {
+		return err
+	}
 	if _, ok := logLevels[strings.ToUpper(o.logLevel)]; !ok {
 		return newInvalidError(fmt.Sprintf("%q is not a log level", o.logLevel), "use DEBUG, INFO, WARNING or ERROR")
 	}
@@ -91,7 +98,6 @@ func (o *serverOptions) readEnvironment() error {
 		return err
 	}
 	o.logFormat = envOr("DSTACK_SERVER_LOG_FORMAT", "standard")
-	var err error
 	o.startTimeout, err = time.ParseDuration(envOr("DSTACK_SERVER_START_TIMEOUT", defaultStartTimeout.String()))
 	if err != nil || o.startTimeout <= 0 {
 		return newInvalidError("DSTACK_SERVER_START_TIMEOUT is not a duration: "+os.Getenv("DSTACK_SERVER_START_TIMEOUT"),

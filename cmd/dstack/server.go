@@ -82,6 +82,8 @@ type daemon struct {
 	commandsEnd     context.Context // ends then, too, unless another process replaces this one
 	interrupted     context.Context // ends when the process is told to stop
 	drained         context.Context // ends when no request is in flight any more
+	uncut           context.Context // of all requests: its end ends them
+	cutRequests     context.CancelFunc
 
 	lock        *os.File // of the folder
 	sockets     listen.Set
@@ -109,6 +111,7 @@ type daemon struct {
 	changes     *loop.Broadcast   // notified on every change
 	gateway     *gateway.Gateway
 	authority   *installationca.Authority // of the installation
+	published   *published                // the gateways of projects that this process serves
 }
 
 // runServer runs the server until ctx ends. Replicas keep running after that.
@@ -119,6 +122,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 		supervisor: sdnotify.FromEnvironment(), gatewayName: o.hostID, interrupted: ctx,
 	}
 	slog.SetDefault(d.log)
+	d.uncut, d.cutRequests = context.WithCancel(context.WithoutCancel(ctx))
+	defer d.cutRequests()
 	if d.program, err = os.Executable(); err != nil {
 		return fmt.Errorf("cannot find the dstack program: %w", err)
 	}
@@ -150,9 +155,9 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	// What only one process of a folder may do. It pauses while another process takes over.
-	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()})...)
+	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, d.hostPortTasks())...)
 	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
-	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
+	for _, task := range append(d.gateway.Tasks(), d.published.tasks()...) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
 	tasks = append(tasks, loop.Task{Name: "listener", Run: func(ctx context.Context) error {
@@ -234,7 +239,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	d.reconciler = reconcile.New(reconcile.Options{
 		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: d.changes, Log: d.log,
 		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.permit, IsShared: d.store.IsShared,
-		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
+		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout}, Gateways: d.gatewayOptions(),
 	})
 	if d.hub, err = hub.New(hub.Options{
 		Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Proxy: http.ProxyFromEnvironment, Log: d.log,
@@ -264,6 +269,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
+	if d.published, err = d.newPublished(); err != nil {
+		return none, err
+	}
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.
 	return server.Boot(ctx, server.BootOptions{Store: d.store, Dir: d.dir, Config: config, Token: d.token})
 }
@@ -310,15 +318,19 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.peerHandler.ServeHTTP(w, r.WithContext(peers.WithStopping(r.Context(), d.stopping)))
 		return
 	}
+	d.serveAPI(w, r)
+}
+
+// serveAPI answers a request to the API.
+func (d *daemon) serveAPI(w http.ResponseWriter, r *http.Request) {
 	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), server.Stopping{Waits: d.stopping, Commands: d.commandsEnd})))
 }
 
 // serveRequests serves the listener until ctx ends, and then drains; see drain.
 func (d *daemon) serveRequests(ctx context.Context) error {
-	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancelRequests()
+	defer d.cutRequests()
 	d.stopping = ctx
-	commands, endCommands := context.WithCancel(requests)
+	commands, endCommands := context.WithCancel(d.uncut)
 	defer endCommands()
 	d.commandsEnd = commands
 	defer context.AfterFunc(ctx, func() {
@@ -326,11 +338,11 @@ func (d *daemon) serveRequests(ctx context.Context) error {
 			endCommands()
 		}
 	})()
-	port := d.newMainPort(requests)
+	port := d.newMainPort()
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		d.drain(context.WithoutCancel(ctx), port, cancelRequests)
+		d.drain(context.WithoutCancel(ctx), port, d.cutRequests)
 	})
 	err := port.serve()
 	if stop() {

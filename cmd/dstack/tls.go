@@ -70,10 +70,10 @@ type mainPort struct {
 	split  *frontend.Splitter
 }
 
-func (d *daemon) newMainPort(requests context.Context) *mainPort {
+func (d *daemon) newMainPort() *mainPort {
 	p := &mainPort{split: frontend.NewSplitter(d.listener, d.log), server: frontend.NewServer(frontend.AcceptWebSockets(d),
 		frontend.ServerOptions{ConnContext: gateway.WithConn, Log: d.log,
-			BaseContext: func(net.Listener) context.Context { return requests }})}
+			BaseContext: func(net.Listener) context.Context { return d.uncut }})}
 	p.server.TLSConfig = d.serverTLS()
 	return p
 }

@@ -167,6 +167,8 @@ type GatewayReport struct {
 	Version      string                     `json:"version"`
 	Certificates []dstack.CertificateStatus `json:"certificates"`
 	Problems     []string                   `json:"problems"` // what keeps it from serving completely, for the user
+	HTTPSPort    int                        `json:"https_port"` // on which it serves; 0: it does not
+	HTTPPort     int                        `json:"http_port"`
 	Leaving      bool                       `json:"leaving,omitempty"`
 }
 

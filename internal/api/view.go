@@ -30,12 +30,13 @@ type Preview struct {
 	Totals     Totals      `json:"totals"`           // Placements and Rejections are only the first ones
 	// Groups are the plans of the groups of a service that has some. Placements, Rejections and
 	// Advice are then those of the first.
-	Groups   []GroupPreview `json:"groups,omitempty"`
-	Existing *RunView       `json:"existing"` // the unfinished run with this name; nil: none
-	Changes  []Change       `json:"changes"`  // from Existing to this run
-	Strategy string         `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
-	URL      string         `json:"url"`
-	ModelURL string         `json:"model_url,omitempty"`
+	Groups      []GroupPreview `json:"groups,omitempty"`
+	Existing    *RunView       `json:"existing"` // the unfinished run with this name; nil: none
+	Changes     []Change       `json:"changes"`  // from Existing to this run
+	Strategy    string         `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
+	URL         string         `json:"url"`
+	Publication *Publication   `json:"publication"` // by a gateway of the project; null: none publishes it
+	ModelURL    string         `json:"model_url,omitempty"`
 }
 
 // OffersRequest is the body of offers/list: what should run, of which only what its
@@ -140,14 +141,22 @@ type RunView struct {
 	Max             int           `json:"replicas_max"`
 	RolledBack      *RollbackView `json:"rolled_back"` // set if the latest revision failed
 	Auth            bool          `json:"auth"`
-	URL             string        `json:"url"`      // http://<run>.localhost:3000/; PathURL if the caller can resolve no name
-	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
+	URL             string        `json:"url"`         // http://<run>.localhost:3000/; PathURL if the caller can resolve no name
+	Publication     *Publication  `json:"publication"` // by a gateway of the project; null: none publishes it
+	PathURL         string        `json:"path_url"`    // http://127.0.0.1:3000/proxy/services/<project>/<run>/
 	Model           *ModelView    `json:"model"`
 	Replicas        []ReplicaView `json:"replicas"`
 	Groups          []GroupView   `json:"groups,omitempty"` // of a service that has some, in the order of its configuration
 	ReplicaCount    int           `json:"replica_count"`    // how many replica numbers have ever been in use
 	Version         string        `json:"version"`          // changes whenever a field above changes
 	Metrics         *RunMetrics   `json:"numbers"`          // nil: unknown
+}
+
+// Publication is where a gateway publishes a service, or will.
+type Publication struct {
+	Gateway string `json:"gateway"` // its name
+	URL     string `json:"url"`     // https://<run>.<domain>; empty: not known yet
+	Missing string `json:"missing"` // why clients cannot use it yet; empty: they can
 }
 
 // GroupView is a group of replicas in a RunView.

@@ -55,6 +55,7 @@ var packages = []entry{
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/renewal", ""},
 	{"internal/decide/fleet", "dstack"},
+	{"internal/decide/gateway", "human spec dstack"},
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/gateway", "human dstack"},
 	{"internal/decide/host", "human spec dstack decide/placement"},
@@ -92,10 +93,10 @@ var packages = []entry{
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/peers", "human loop dstack server/logs server/store"},
 	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store decide/gateway"},
-	{"internal/server/wire", "human spec dstack api server/store"},
+	{"internal/server/wire", "human spec dstack decide/route api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/peers server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate"},
+	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/gateway decide/route decide/access decide/status decide/volume origin page api backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate server/peers"},
 
 	// Certificates of gateways.
 	{"internal/certificate", "spec dstack decide/renewal loop"},
@@ -107,6 +108,8 @@ var packages = []entry{
 	{"internal/frontend/extendedconnect", ""},
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
+
+	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route api"},
 
 	// The command line.
 	{"internal/gitignore", ""},

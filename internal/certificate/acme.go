@@ -24,12 +24,12 @@ const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
 
 // ACME is the ACME server of an installation, and the account there.
 type ACME struct {
-	Server    string // URL of the directory; empty: Let's Encrypt
-	KeyID     string // of the external account binding; empty: none
-	HMACKey   string // of the external account binding, base64url
-	Email     string // for domains whose certificate has none
-	RootsFile string // PEM file of authorities that the server's certificate may have; empty: the system's
-	Profile   string // of certificates, if the server offers several
+	Server  string // URL of the directory; empty: Let's Encrypt
+	KeyID   string // of the external account binding; empty: none
+	HMACKey string // of the external account binding, base64url
+	Email   string // for domains whose certificate has none
+	Roots   string // PEM of the authorities that the server's certificate may have; empty: the system's
+	Profile string // of certificates, if the server offers several
 	// HTTPPort and HTTPSPort are where the server connects to for its challenges;
 	// 0: 80 and 443, which public servers use.
 	HTTPPort, HTTPSPort int
@@ -40,7 +40,7 @@ type ACME struct {
 func ACMEFromEnvironment(getenv func(string) string) (ACME, error) {
 	a := ACME{
 		Server: getenv("DSTACK_ACME_SERVER"), KeyID: getenv("DSTACK_ACME_EAB_KID"), HMACKey: getenv("DSTACK_ACME_EAB_HMAC_KEY"),
-		Email: getenv("DSTACK_ACME_EMAIL"), RootsFile: getenv("DSTACK_ACME_CA_ROOT"), Profile: getenv("DSTACK_ACME_PROFILE"),
+		Email: getenv("DSTACK_ACME_EMAIL"), Profile: getenv("DSTACK_ACME_PROFILE"),
 	}
 	var wrong []string
 	if u, err := url.Parse(a.Server); a.Server != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
@@ -49,8 +49,14 @@ func ACMEFromEnvironment(getenv func(string) string) (ACME, error) {
 	if (a.KeyID == "") != (a.HMACKey == "") {
 		wrong = append(wrong, "DSTACK_ACME_EAB_KID and DSTACK_ACME_EAB_HMAC_KEY belong together, and only one is set")
 	}
-	if _, err := readRoots(a.RootsFile); err != nil {
-		wrong = append(wrong, "DSTACK_ACME_CA_ROOT: "+err.Error())
+	if file := getenv("DSTACK_ACME_CA_ROOT"); file != "" {
+		text, err := os.ReadFile(file)
+		if a.Roots = string(text); err == nil {
+			_, err = parseRoots(a.Roots)
+		}
+		if err != nil {
+			wrong = append(wrong, "DSTACK_ACME_CA_ROOT: "+err.Error())
+		}
 	}
 	for name, port := range map[string]*int{"DSTACK_ACME_HTTP_PORT": &a.HTTPPort, "DSTACK_ACME_HTTPS_PORT": &a.HTTPSPort} {
 		text := getenv(name)
@@ -97,18 +103,14 @@ func (a ACME) host() string {
 	return u.Hostname()
 }
 
-// readRoots reads the certificates of authorities; nil without a file.
-func readRoots(file string) (*x509.CertPool, error) {
-	if file == "" {
+// parseRoots parses the certificates of authorities; nil without any text.
+func parseRoots(text string) (*x509.CertPool, error) {
+	if text == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, errors.New(file + " has no certificate in PEM")
+	if !pool.AppendCertsFromPEM([]byte(text)) {
+		return nil, errors.New("there is no certificate in PEM")
 	}
 	return pool, nil
 }
@@ -121,7 +123,7 @@ const (
 
 // newACMEClient returns a client for requests to the server, which notes its holds.
 func newACMEClient(a ACME) (*http.Client, error) {
-	roots, err := readRoots(a.RootsFile)
+	roots, err := parseRoots(a.Roots)
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "the authorities of the ACME server cannot be read: " + err.Error(), Cause: err}
 	}

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"dstack/internal/certificate"
 	"dstack/internal/certificate/acmetest"
 	"dstack/internal/certificate/dnstest"
 	"dstack/internal/dstack"
@@ -17,7 +16,7 @@ import (
 func TestACME_HTTPChallenge(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
-	keeper := keep(t, r.options())
+	keeper := keep(t, r.options(t))
 	r.https.Close() //nolint:errcheck // so that only HTTP-01 can work
 	r.serveHTTP(t, keeper)
 	keeper.SetDomains(perName("llama.example.com", "gateway.example.com"))
@@ -46,7 +45,7 @@ func TestACME_HTTPChallenge(t *testing.T) {
 func TestACME_TLSChallenge(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
-	keeper := keep(t, r.options())
+	keeper := keep(t, r.options(t))
 	r.http.Close() //nolint:errcheck // so that only TLS-ALPN-01 can work
 	r.serveHTTPS(t, keeper)
 	keeper.SetDomains(perName("llama.example.com"))
@@ -58,9 +57,9 @@ func TestACME_TLSChallenge(t *testing.T) {
 
 func TestACME_OneWildcardByDNS(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, func(o *acmetest.Options) { o.Environment = []string{"PEBBLE_WFE_NONCEREJECT=50"} })
+	r := newRig(t, func(o *acmetest.Options) { o.Environment = []string{"PEBBLE_WFE_NONCEREJECT=20"} })
 	r.dns.SetTexts("_acme-challenge.example.com", "of somebody else")
-	keeper := keep(t, r.options())
+	keeper := keep(t, r.options(t))
 	r.serveHTTPS(t, keeper)
 
 	keeper.SetDomains(r.wildcard("d3Jvbmc="))
@@ -90,12 +89,12 @@ func TestACME_OneWildcardByDNS(t *testing.T) {
 func TestACME_NameThatPointsElsewhere(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
-	keeper := keep(t, r.options())
+	keeper := keep(t, r.options(t))
 	other := listen(t)
 	serve(t, other, http.NotFoundHandler())
 	r.serveHTTP(t, keeper)
 	r.dns.SetAddresses("gone.example.com")
-	another := certificate.Options(r.options())
+	another := r.options(t)
 	another.ACME.HTTPPort, another.ACME.HTTPSPort = portOf(other), portOf(other)
 	misled := keep(t, another)
 	misled.SetDomains(perName("llama.example.com", "gone.example.com"))
@@ -123,7 +122,7 @@ func TestACME_Rejection(t *testing.T) {
 	elsewhere := dnstest.Start(t, "example.com") // what the ACME server sees
 	elsewhere.SetAddresses("*.example.com", "127.0.0.2")
 	r := newRig(t, func(o *acmetest.Options) { o.DNS = elsewhere.Addr })
-	keeper := keep(t, r.options())
+	keeper := keep(t, r.options(t))
 	r.serveHTTP(t, keeper)
 	keeper.SetDomains(perName("llama.example.com"))
 	s := waitForState(t, keeper, "llama.example.com", dstack.CertificateMissing)

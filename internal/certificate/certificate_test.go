@@ -55,17 +55,26 @@ func TestInternal_ServesNamesBelowTheDomainToClientsThatTrustTheRoot(t *testing.
 func TestInternal_IntermediateIsLimitedToItsDomain(t *testing.T) {
 	t.Parallel()
 	storage := certificate.FileStorage{Dir: t.TempDir()}
-	keeper := keep(t, certificate.Options{Storage: storage})
-	keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Names: []string{"bank.example.org"},
-		Certificate: &spec.Certificate{Type: "internal"}}})
-	waitForState(t, keeper, "bank.example.org", dstack.CertificateValid)
 	text, err := certificate.Root(t.Context(), storage)
 	if err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(text)
-	if _, err := shakeHands(keeper, &tls.Config{ServerName: "bank.example.org", RootCAs: roots}); err == nil {
-		t.Fatal("clients believe a certificate for a name beyond the domain")
+	for name, isBelieved := range map[string]bool{"llama.example.com": true, "bank.example.org": false, "notexample.com": false} {
+		cert, err := certificate.IssueWithIntermediate(t.Context(), storage, "example.com", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		intermediates := x509.NewCertPool()
+		parent, err := x509.ParseCertificate(cert.Certificate[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		intermediates.AddCert(parent)
+		_, err = cert.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates})
+		if (err == nil) != isBelieved {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -67,7 +67,9 @@ func namesOf(d Domain) []string {
 			}
 		}
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !isHostName(strings.TrimPrefix(name, "*.")) })
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return !isHostName(strings.TrimPrefix(name, "*.")) || name != d.Name && !strings.HasSuffix(name, "."+d.Name)
+	})
 	slices.Sort(names)
 	return slices.Compact(names)
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -42,9 +43,14 @@ func newRig(t *testing.T, change func(*acmetest.Options)) *rig {
 	return r
 }
 
-func (r *rig) options() certificate.Options {
+func (r *rig) options(t *testing.T) certificate.Options {
+	t.Helper()
+	roots, err := os.ReadFile(r.acme.RootFile)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return certificate.Options{Storage: r.storage, Resolvers: []string{r.dns.Addr}, Addresses: []string{"192.0.2.7"},
-		Log: slog.New(slog.DiscardHandler), ACME: certificate.ACME{Server: r.acme.Directory, RootsFile: r.acme.RootFile,
+		Log: slog.New(slog.DiscardHandler), ACME: certificate.ACME{Server: r.acme.Directory, Roots: string(roots),
 			HTTPPort: portOf(r.http), HTTPSPort: portOf(r.https)}}
 }
 

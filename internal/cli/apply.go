@@ -71,6 +71,16 @@ func (a *app) applyOther(ctx context.Context, name string, flags *applyFlags, ar
 		}
 		return true, fleet.run(ctx)
 	}
+	gateway, err := a.readGateway(file, flags)
+	if err != nil {
+		return false, err
+	}
+	if gateway != nil {
+		if len(args) > 0 {
+			return true, invalidInput("leave them out", "arguments do not fit a gateway")
+		}
+		return true, gateway.run(ctx)
+	}
 	volume, err := a.readVolume(file, flags)
 	if volume == nil || err != nil {
 		return false, err

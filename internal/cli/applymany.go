@@ -18,17 +18,19 @@ import (
 
 // applyManyCommand is one `dstack apply` of several files: all are checked and planned
 // together, confirmed once and then submitted in order. Their output is not followed.
-// Fleets and volumes come first, because services run on the hosts of the ones and mount the others.
+// Fleets, volumes and gateways come first, because services run on hosts, mount volumes and are published by gateways.
 type applyManyCommand struct {
 	*app
-	flags   applyFlags
-	client  *api.Client
-	project string
-	fleets  []*applyFleetCommand
-	applied []*api.FleetView // of fleets, after they were applied
-	volumes []*applyVolumeCommand
-	created []*api.Volume // of volumes, after they were applied
-	runs    []*plannedRun // in the order of the files
+	flags     applyFlags
+	client    *api.Client
+	project   string
+	fleets    []*applyFleetCommand
+	applied   []*api.FleetView // of fleets, after they were applied
+	volumes   []*applyVolumeCommand
+	created   []*api.Volume // of volumes, after they were applied
+	gateways  []*applyGatewayCommand
+	published []*api.GatewayView // of gateways, after they were applied
+	runs      []*plannedRun      // in the order of the files
 }
 
 // plannedRun is one file of an applyManyCommand.
@@ -58,6 +60,9 @@ func (m *applyManyCommand) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if yes, err := m.applyVolumes(ctx); err != nil || !yes {
+		return err
+	}
+	if yes, err := m.applyGateways(ctx); err != nil || !yes {
 		return err
 	}
 	if len(m.runs) == 0 {
@@ -103,6 +108,15 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 				m.fleets = append(m.fleets, fleet)
 			}
 			if fleet != nil || err != nil {
+				continue
+			}
+			gateway, err := m.readGateway(file, &flags)
+			problems = appendNew(problems, asFileProblems(name, err))
+			if gateway != nil {
+				problems = append(problems, gateway.findSameName(m.gateways)...)
+				m.gateways = append(m.gateways, gateway)
+			}
+			if gateway != nil || err != nil {
 				continue
 			}
 			volume, err := m.readVolume(file, &flags)
@@ -172,6 +186,24 @@ func (m *applyManyCommand) applyVolumes(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
+// applyGateways applies the gateways of all files, and waits until they serve. A gateway that cannot serve is an error. It
+// returns false if the user does not want one of them.
+func (m *applyManyCommand) applyGateways(ctx context.Context) (bool, error) {
+	for _, g := range m.gateways {
+		view, err := g.apply(ctx, m.client, m.project)
+		if err != nil {
+			m.printErrors([]error{&fileError{g.file.name, err}})
+			m.printInfo("no run was submitted")
+			return false, &reportedError{err}
+		}
+		if view == nil {
+			return false, nil
+		}
+		m.published = append(m.published, view)
+	}
+	return true, nil
+}
+
 // printApplied prints the volumes and runs as JSON if -o asks for it.
 func (m *applyManyCommand) printApplied() error {
 	if !m.flags.json {
@@ -183,6 +215,9 @@ func (m *applyManyCommand) printApplied() error {
 	}
 	for _, v := range m.created {
 		applied = append(applied, v)
+	}
+	for _, g := range m.published {
+		applied = append(applied, g)
 	}
 	for _, run := range m.listApplied() {
 		applied = append(applied, run)

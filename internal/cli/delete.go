@@ -24,6 +24,9 @@ func newDeleteCommand(a *app) *cobra.Command {
 			if name, ok := a.findVolumeToDelete(file); ok && len(args) == 0 {
 				return (&volumeDeleteCommand{app: a, yes: yes, json: asJSON}).run(c.Context(), []string{name})
 			}
+			if name, ok := a.findGatewayToDelete(file); ok && len(args) == 0 {
+				return (&gatewayDeleteCommand{app: a, yes: yes, json: asJSON}).run(c.Context(), []string{name})
+			}
 			names, err := a.namesToDelete(file, args)
 			if err != nil {
 				return err
@@ -32,7 +35,7 @@ func newDeleteCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "the run, or the volume with its data, of this configuration `FILE`")
+	c.Flags().StringVarP(&file, "file", "f", "", "the run, the gateway, or the volume with its data, of this configuration `FILE`")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	addOutputFlag(c, &asJSON)
 	a.addProjectFlags(c)
@@ -54,6 +57,23 @@ func (a *app) findVolumeToDelete(file string) (name string, ok bool) {
 		return "", false
 	}
 	return string(volume.Name), true
+}
+
+// findGatewayToDelete returns the name of the gateway in a file; ok is false if the file has none.
+func (a *app) findGatewayToDelete(file string) (name string, ok bool) {
+	if file == "" {
+		return "", false
+	}
+	source, err := a.readSource(file)
+	if err != nil || spec.FindType(source.text) != "gateway" {
+		return "", false
+	}
+	conf, err := spec.ParseConfiguration(source.name, source.text)
+	gateway, isGateway := conf.(*spec.Gateway)
+	if err != nil || !isGateway || gateway.Name == "" {
+		return "", false
+	}
+	return string(gateway.Name), true
 }
 
 func (a *app) namesToDelete(file string, args []string) ([]string, error) {

@@ -13,10 +13,8 @@ import (
 // addGatewayProcessCommands adds `dstack gateway token` and `dstack gateway serve` to the commands of gateways.
 func addGatewayProcessCommands(a *app, root, serve *cobra.Command) {
 	gateway, _, err := root.Find([]string{"gateway"})
-	if err != nil || gateway == root {
-		gateway = &cobra.Command{Use: "gateway", Short: "Manage gateways, and serve them on other machines.", Args: unknownCommand,
-			RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-		root.AddCommand(gateway)
+	if err != nil {
+		return // there is always one
 	}
 	gateway.AddCommand(newGatewayTokenCommand(a))
 	if serve != nil {

@@ -26,6 +26,9 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 	if preview.URL != "" {
 		j.printItems("address", []string{preview.URL})
 	}
+	if text := describeMissing(preview.Publication); text != "" {
+		j.printItems("", []string{text})
+	}
 	j.printUpload()
 	j.printInfo("")
 	for _, group := range preview.Groups {

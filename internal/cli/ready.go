@@ -30,6 +30,9 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 	if v.PathURL != "" && v.PathURL != v.URL {
 		a.printResult("        or  %s", cleanLine(v.PathURL))
 	}
+	if text := describeMissing(v.Publication); text != "" {
+		a.printInfo("            %s", a.err.paint(yellow, text))
+	}
 	if v.Model != nil {
 		a.printResult("   model    %s at %s", cleanLine(v.Model.Name), cleanLine(modelBaseURL(v.Model)))
 	}
@@ -70,4 +73,15 @@ func shellQuote(text string) string {
 		return text
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// describeMissing describes why a service is not at the address of its gateway yet; empty: it is, or no gateway publishes it.
+func describeMissing(p *api.Publication) string {
+	switch {
+	case p == nil || p.Missing == "":
+		return ""
+	case p.URL == "":
+		return cleanLine(p.Missing)
+	}
+	return cleanLine("not yet at " + p.URL + ": " + p.Missing)
 }

@@ -159,6 +159,9 @@ func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	if isReasonShown(v) && v.Status != api.StatusStopped {
 		add(cleanLine(v.Reason))
 	}
+	if text := describeMissing(v.Publication); text != "" && !v.Status.IsFinished() {
+		add(text)
+	}
 	for _, line := range replicaProblems(v, verbose, now) {
 		add(line)
 	}

@@ -80,6 +80,8 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	}
 	if s.Gateway == spec.GatewayNone {
 		add("gateway", "off: the address is by path")
+	} else if s.Gateway != "" && s.Gateway != spec.GatewayDefault {
+		add("gateway", string(s.Gateway))
 	}
 	if !s.Auth {
 		add("auth", "off: anyone who reaches the address may use it")

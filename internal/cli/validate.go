@@ -218,7 +218,7 @@ func describeAddress(s spec.Service) string {
 	case spec.GatewayNone:
 		return "<server>/proxy/services/<project>/" + name + "/"
 	case spec.GatewayDefault:
-		return name + ".<domain of the server>"
+		return name + ".<domain of the default gateway, or of the server>"
 	}
 	return name + ".<domain of the gateway " + cleanLine(string(s.Gateway)) + ">"
 }

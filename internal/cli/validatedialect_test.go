@@ -31,7 +31,7 @@ func TestValidate_Dialect(t *testing.T) {
 func TestValidate_Address(t *testing.T) {
 	u := newTestUser(t, nil)
 	for gateway, want := range map[string]string{
-		"false": "address: <server>/proxy/services/<project>/web/", "on": "address: web.<domain of the server>",
+		"false": "address: <server>/proxy/services/<project>/web/", "on": "address: web.<domain of the default gateway, or of the server>",
 		"front-door": "address: web.<domain of the gateway front-door>",
 	} {
 		u.writeFile("s.dstack.yml", serviceFile+"gateway: "+gateway+"\n")

@@ -88,3 +88,8 @@ type CertificateStatus struct {
 	Queue    int              `json:"queue,omitempty"`  // its place among those that wait, from 1
 	Queued   int              `json:"queued,omitempty"` // how many wait
 }
+
+// HasCertificate reports whether there is a certificate, which may have expired.
+func (c CertificateStatus) HasCertificate() bool {
+	return c.State == CertificateValid || c.State == CertificateFailing
+}

@@ -55,6 +55,8 @@ type Options struct {
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)
 	// ConnContext is that of an http.Server.
 	ConnContext func(context.Context, net.Conn) context.Context
+	// BaseContext is that of an http.Server: the end of its context ends the requests.
+	BaseContext func(net.Listener) context.Context
 	Log         *slog.Logger // nil: slog.Default
 }
 
@@ -63,6 +65,7 @@ type Frontend struct {
 	options     Options
 	https, http *port
 	wake        loop.Wake
+	changes     loop.Broadcast // a port was opened or closed, or could not be opened
 }
 
 // New returns a frontend, which listens once its Tasks run and a port is wanted.
@@ -86,14 +89,16 @@ func New(o Options) *Frontend {
 		plain = o.Challenges(plain)
 	}
 	f.options.HTTPSPort, f.options.HTTPPort = o.HTTPSPort, o.HTTPPort
-	f.https = &port{name: HTTPSListener, number: o.HTTPSPort, options: f.options, handler: AcceptWebSockets(http.HandlerFunc(f.serveSecure)), tls: o.TLS}
-	f.http = &port{name: HTTPListener, number: o.HTTPPort, options: f.options, handler: plain}
+	f.https = &port{name: HTTPSListener, number: o.HTTPSPort, options: f.options, handler: AcceptWebSockets(http.HandlerFunc(f.serveSecure)), tls: o.TLS,
+		changed: f.changes.Notify}
+	f.http = &port{name: HTTPListener, number: o.HTTPPort, options: f.options, handler: plain, changed: f.changes.Notify}
 	return f
 }
 
 // SetWanted says which ports are to be open. One that is not any more is closed once its requests are served.
 func (f *Frontend) SetWanted(https, http bool) {
-	if f.https.setWanted(https) || f.http.setWanted(http) {
+	changed := f.https.setWanted(https)
+	if f.http.setWanted(http) || changed {
 		f.wake.Signal()
 	}
 }
@@ -101,6 +106,19 @@ func (f *Frontend) SetWanted(https, http bool) {
 // Problems says, for users, why wanted ports are not open. They are tried again every few seconds.
 func (f *Frontend) Problems() []string {
 	return slices.DeleteFunc([]string{f.https.currentProblem(), f.http.currentProblem()}, func(p string) bool { return p == "" })
+}
+
+// WaitForPorts returns once each wanted port was opened, or could not be.
+func (f *Frontend) WaitForPorts(ctx context.Context) error {
+	for {
+		changed := f.changes.Changed()
+		if f.https.isDecided() && f.http.isDecided() {
+			return nil
+		}
+		if err := loop.SleepUntil(ctx, time.Hour, changed); err != nil {
+			return err
+		}
+	}
 }
 
 // HTTPSPort is the port that URLs with https need.
@@ -138,6 +156,12 @@ func (f *Frontend) keepPorts(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// StopAccepting closes the ports for good. Connections that are open are served on.
+func (f *Frontend) StopAccepting() {
+	f.https.stopAccepting()
+	f.http.stopAccepting()
 }
 
 // Drain stops accepting connections, and returns once all requests are served, or ctx ended.

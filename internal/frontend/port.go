@@ -27,11 +27,13 @@ type port struct {
 	options Options
 	handler http.Handler
 	tls     *tls.Config // nil: plain HTTP
+	changed func()
 
 	mu       sync.Mutex
 	isWanted bool
 	isEnding bool         // it is not opened again
 	server   *http.Server // nil: it is closed
+	listener net.Listener // of server
 	problem  string       // why it is closed although it is wanted; empty: it is not
 }
 
@@ -59,6 +61,13 @@ func (p *port) isOpen() bool {
 	return p.server != nil
 }
 
+// isDecided reports whether the port is open, cannot be opened, or need not be.
+func (p *port) isDecided() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.isWanted || p.isEnding || p.server != nil || p.problem != ""
+}
+
 // adjust opens or closes the port. It reports whether the port is as it is wanted.
 func (p *port) adjust(ctx context.Context, serving *errgroup.Group) (isDone bool) {
 	p.mu.Lock()
@@ -70,7 +79,7 @@ func (p *port) adjust(ctx context.Context, serving *errgroup.Group) (isDone bool
 	case isWanted:
 		return p.open(ctx, serving)
 	}
-	p.setServer(nil, "")
+	p.setServer(nil, nil, "")
 	serving.Go(func() error {
 		limited, cancel := context.WithTimeout(ctx, closeTime)
 		defer cancel()
@@ -86,21 +95,21 @@ func (p *port) open(ctx context.Context, serving *errgroup.Group) (isDone bool) 
 		p.reportProblem(err)
 		return false
 	}
-	server := NewServer(p.handler, ServerOptions{ConnContext: p.options.ConnContext, Log: p.options.Log})
+	server := NewServer(p.handler, ServerOptions{ConnContext: p.options.ConnContext, BaseContext: p.options.BaseContext, Log: p.options.Log})
 	if p.tls != nil {
 		server.TLSConfig = p.tls
 		listener = tls.NewListener(listener, p.tls)
 	}
-	if !p.setServer(server, "") {
+	if !p.setServer(server, listener, "") {
 		_ = listener.Close()
 		return true
 	}
 	p.options.Log.Info("listening for gateways", "port", p.number, "as", p.name)
 	serving.Go(func() error {
 		err := server.Serve(listener)
-		if !errors.Is(err, http.ErrServerClosed) {
+		if !errors.Is(err, http.ErrServerClosed) && !p.hasEnded() {
 			p.options.Log.Error("cannot accept connections for gateways", "port", p.number, "err", err)
-			p.setServer(nil, "port "+portText(p.number)+" was closed: "+human.DescribeFailure(err))
+			p.setServer(nil, nil, "port "+portText(p.number)+" was closed: "+human.DescribeFailure(err))
 		}
 		return nil
 	})
@@ -108,14 +117,31 @@ func (p *port) open(ctx context.Context, serving *errgroup.Group) (isDone bool) 
 }
 
 // setServer fails if the port ends.
-func (p *port) setServer(server *http.Server, problem string) bool {
+func (p *port) setServer(server *http.Server, listener net.Listener, problem string) bool {
+	defer p.changed()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.isEnding && server != nil {
 		return false
 	}
-	p.server, p.problem = server, problem
+	p.server, p.listener, p.problem = server, listener, problem
 	return true
+}
+
+func (p *port) hasEnded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.isEnding
+}
+
+// stopAccepting closes the listener for good. Connections stay.
+func (p *port) stopAccepting() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.isEnding = true
+	if p.listener != nil {
+		_ = p.listener.Close() // it may be closed already
+	}
 }
 
 // reportProblem keeps why the port could not be opened, and logs it when that changes.
@@ -134,6 +160,7 @@ func (p *port) reportProblem(err error) {
 	isNew := p.problem != text
 	p.problem = text
 	p.mu.Unlock()
+	p.changed()
 	if isNew {
 		p.options.Log.Warn("gateways are not served", "why", text)
 	}

@@ -32,6 +32,7 @@ type fakeControlPlane struct {
 	table      route.Table
 	tableErr   error
 	tableCalls int
+	applied    uint64 // version of the table that the gateway serves by
 
 	reports    []dstack.LoadReport // all so far
 	answer     dstack.LoadAnswer   // returned by Report
@@ -68,6 +69,7 @@ func (p *fakeControlPlane) Table(ctx context.Context, since uint64) (route.Table
 		p.mu.Lock()
 		table, err := p.table, p.tableErr
 		p.tableCalls++
+		p.applied = since
 		p.mu.Unlock()
 		if err != nil {
 			return route.Table{}, err

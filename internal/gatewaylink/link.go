@@ -24,8 +24,8 @@ type Options struct {
 	Identity Identity
 	Version  string       // of the program
 	Dialer   *dial.Dialer // gets an entry for each host of the targets
-	// Status returns the certificates and the problems of the process, for reports; nil: none.
-	Status func() ([]dstack.CertificateStatus, []string)
+	// Describe sets the certificates, the problems and the ports in a report; nil: there is nothing to say.
+	Describe func(*api.GatewayReport)
 	Log    *slog.Logger
 }
 

@@ -67,8 +67,8 @@ func (l *Link) Report(ctx context.Context, load dstack.LoadReport) (dstack.LoadA
 		return dstack.LoadAnswer{}, nil
 	}
 	report := api.GatewayReport{Load: load, TableVersion: load.TableVersion}
-	if l.options.Status != nil {
-		report.Certificates, report.Problems = l.options.Status()
+	if l.options.Describe != nil {
+		l.options.Describe(&report)
 	}
 	return l.sendReport(ctx, report)
 }

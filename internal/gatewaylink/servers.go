@@ -73,7 +73,9 @@ func newServer(text, credential, fingerprint string) (*server, error) {
 		s.address = net.JoinHostPort(u.Hostname(), map[bool]string{true: "80", false: "443"}[isPlain])
 	}
 	if !isPlain {
-		s.tls = newTLSConfig(u.Hostname(), fingerprint)
+		if s.tls, err = newTLSConfig(u.Hostname(), fingerprint); err != nil {
+			return nil, err
+		}
 		s.client = client.WithTLS(s.tls)
 	}
 	return s, nil

@@ -1,53 +1,51 @@
 package gatewaylink
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"net"
 
 	"dstack/internal/dstack"
+	"dstack/internal/installationca"
 )
 
-// serverName is the name in the certificates of an installation's servers.
-const serverName = "server.dstack.internal"
-
-// newTLSConfig returns how the process recognizes a server: by the installation's authority, which has the
-// fingerprint, or by a public certificate for the host in the URL.
-func newTLSConfig(host, fingerprint string) *tls.Config {
-	name := host
-	if net.ParseIP(host) != nil || host == "localhost" {
-		name = serverName
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: name,
-		ClientSessionCache: tls.NewLRUClientSessionCache(8),
+// newTLSConfig returns how the process recognizes a server: by the installation's authority, which has the fingerprint, or
+// by a public certificate for the host in the URL. An empty fingerprint is none.
+func newTLSConfig(host, fingerprint string) (*tls.Config, error) {
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: host, ClientSessionCache: tls.NewLRUClientSessionCache(8),
 		InsecureSkipVerify: true, // VerifyConnection verifies instead, also resumed sessions
-		VerifyConnection: func(c tls.ConnectionState) error {
-			return verifyServer(c.PeerCertificates, host, fingerprint)
-		},
 	}
+	if net.ParseIP(host) != nil || host == "localhost" {
+		config.ServerName = installationca.ServerName
+	}
+	if fingerprint == "" {
+		config.VerifyConnection = func(c tls.ConnectionState) error { return verifyPublic(c, host) }
+		return config, nil
+	}
+	pinned, err := installationca.ClientConfig(fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	config.VerifyConnection = func(c tls.ConnectionState) error {
+		foreign := pinned.VerifyConnection(c)
+		if foreign == nil || verifyPublic(c, host) == nil {
+			return nil
+		}
+		return foreign
+	}
+	return config, nil
 }
 
-func verifyServer(chain []*x509.Certificate, host, fingerprint string) error {
-	if len(chain) == 0 {
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "the server has no certificate"}
-	}
+// verifyPublic checks that a server has a certificate for a host from an authority that the system trusts.
+func verifyPublic(c tls.ConnectionState, host string) error {
 	options := x509.VerifyOptions{DNSName: host, Intermediates: x509.NewCertPool()}
-	for _, c := range chain[1:] {
-		options.Intermediates.AddCert(c)
+	for _, intermediate := range c.PeerCertificates[1:] {
+		options.Intermediates.AddCert(intermediate)
 	}
-	for _, c := range chain {
-		sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-		if fingerprint != "" && c.IsCA && hex.EncodeToString(sum[:]) == fingerprint {
-			options.Roots, options.DNSName = x509.NewCertPool(), serverName
-			options.Roots.AddCert(c)
-		}
-	}
-	if _, err := chain[0].Verify(options); err != nil {
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "this is not a server of the gateway's installation: " + err.Error(),
-			Hint: "check the URL of --server, and that no proxy with another certificate is in between", Cause: err}
+	if _, err := c.PeerCertificates[0].Verify(options); err != nil {
+		return &dstack.Error{Kind: dstack.Unavailable, Message: "the server's certificate is not valid: " + err.Error(), Cause: err,
+			Hint: "check the URL of --server, and that no proxy with another certificate is in between"}
 	}
 	return nil
 }

@@ -14,27 +14,28 @@ import (
 )
 
 // urlsFor returns the URLs of runs and models that work for the caller.
-func (s *Server) urlsFor(c *apiCall) route.URLs { return s.site.URLs(origin.ReaderOf(c.r, s.proxies)) }
+func (s *Server) urlsFor(c *apiCall) route.URLs {
+	return s.site.URLs(origin.ReaderOf(c.r, s.proxies)).WithGateways(s.listPublished(c.ctx), now())
+}
 
 // buildRunURLs returns the URLs of a run in the wire format. A URL by name has no trailing
 // slash, as in 0.18.10. One by path needs it, so that relative links work.
 func buildRunURLs(urls route.URLs, run dstack.Run) wire.RunURLs {
-	service := urls.RunForPrograms(run.Project, run.Name)
-	if run.Spec.Configuration.Gateway == spec.GatewayNone {
-		service = urls.RunByPath(run.Project, run.Name)
-	}
+	choice := string(run.Spec.Configuration.Gateway)
+	service := urls.RunForPrograms(run.Project, run.Name, choice)
 	if service != urls.RunByPath(run.Project, run.Name) {
 		service = strings.TrimSuffix(service, "/")
 	}
-	return wire.RunURLs{Service: service, Models: urls.Models(run.Project)}
+	return wire.RunURLs{Service: service, Models: urls.Models(run.Project, choice)}
 }
 
-// findRunURL returns the URL of a run that users are shown. Without a gateway it is by path.
-func findRunURL(urls route.URLs, project, name string, conf spec.Service) string {
-	if conf.Gateway == spec.GatewayNone {
-		return urls.RunByPath(project, name)
+// buildPublication returns where a gateway publishes a run; nil: none does.
+func buildPublication(urls route.URLs, project, name string, conf spec.Service) *api.Publication {
+	p := urls.Publication(project, name, string(conf.Gateway))
+	if p == nil {
+		return nil
 	}
-	return urls.Run(project, name)
+	return &api.Publication{Gateway: p.Gateway, URL: p.URL, Missing: string(p.Missing)}
 }
 
 // runURLsFor returns the URLs of a run, and the address of its jobs for SSH, that work for the caller.
@@ -81,7 +82,7 @@ func buildModelView(urls route.URLs, run dstack.Run) *api.ModelView {
 	if m == nil {
 		return nil
 	}
-	base := urls.Models(run.Project)
+	base := urls.Models(run.Project, string(run.Spec.Configuration.Gateway))
 	return &api.ModelView{Name: m.Name, BaseURL: base, URL: strings.TrimSuffix(base, route.APIPath),
 		PathURL: urls.ModelsByPath(run.Project)}
 }

@@ -125,7 +125,7 @@ func TestAddresses_WithoutAGateway(t *testing.T) {
 	const byName, byPath = "https://web.dstack.example.com/", "https://dstack.example.com/proxy/services/main/web/"
 	for gateway, want := range map[spec.Text]string{"": byName, spec.GatewayDefault: byName, spec.GatewayNone: byPath} {
 		conf := spec.Service{Gateway: gateway}
-		if got := findRunURL(urls, "main", "web", conf); got != want {
+		if got := urls.Run("main", "web", string(conf.Gateway)); got != want {
 			t.Errorf("gateway %q: users are shown %s, not %s", gateway, got, want)
 		}
 		run := dstack.Run{Project: "main", Name: "web", Spec: dstack.RunSpec{Configuration: conf}}

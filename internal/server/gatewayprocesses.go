@@ -32,6 +32,10 @@ type LinkOptions struct {
 	Machine     string        // of this server; see gatewaylink.MachineID
 	// Dial connects to a replica, for processes that cannot reach it.
 	Dial func(ctx context.Context, e dstack.Endpoint) (net.Conn, error)
+	// Certificates is the storage for certificates, which the processes of a gateway share; nil: there is none.
+	Certificates CertificateStorage
+	// PrepareAuthority makes the installation's authority ready to issue certificates below a domain; nil: it cannot.
+	PrepareAuthority func(ctx context.Context, domain string) error
 	// Servers returns the URLs of all servers of the installation that processes may use; nil: unknown.
 	Servers func() []string
 }

@@ -17,6 +17,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // publishedStates has the state of each gateway that processes on other machines follow. It is safe for concurrent use.
@@ -122,7 +123,7 @@ type stateUpdate struct {
 // putRoute is put for a route. Routes that did not change are not encoded again.
 func (u *stateUpdate) putRoute(r *route.Route) {
 	name := api.PartRoutePrefix + string(r.Run)
-	if last, ok := u.state.parts[name]; ok && last.route.Equal(r) {
+	if last, ok := u.state.parts[name]; ok && last.route.IsSame(r) {
 		u.kept[name] = true
 		return
 	}
@@ -254,7 +255,12 @@ func (s *Server) readGatewaySettings(ctx context.Context, id dstack.GatewayID) (
 	if settings.TicketKey, err = s.links.DeriveKey("gateway tls sessions " + string(id)); err != nil {
 		return api.GatewaySettings{}, err
 	}
-	settings.Certificate, err = s.resolveCertificate(ctx, g)
+	if settings.Certificate, err = s.resolveCertificate(ctx, g); err != nil {
+		return api.GatewaySettings{}, err
+	}
+	if c := settings.Certificate; c != nil && c.Type == spec.CertificateInternal && g.Domain != "" && s.links.PrepareAuthority != nil {
+		err = s.links.PrepareAuthority(ctx, g.Domain)
+	}
 	return settings, err
 }
 

@@ -40,14 +40,18 @@ func (s *Server) newGatewayToken(c *apiCall, g dstack.Gateway, life time.Duratio
 	if g.IsDeleting {
 		return "", expiresAt, &dstack.Error{Kind: dstack.Conflict, Message: "the gateway " + g.Name + " is being deleted"}
 	}
-	var fingerprint [32]byte
-	if raw, err := hex.DecodeString(s.links.Fingerprint); err == nil && len(raw) == len(fingerprint) {
-		fingerprint = [32]byte(raw)
-	}
-	token := api.NewJoinToken(fingerprint)
+	token := api.NewJoinToken(s.authorityFingerprint())
 	expiresAt = now().Add(life)
 	err = s.store.CreateGatewayToken(c.ctx, store.GatewayToken{Hash: token.Hash(), Gateway: g.ID, User: c.user.Name, ExpiresAt: expiresAt}, now())
 	return token.String(), expiresAt, err
+}
+
+// authorityFingerprint returns the fingerprint of the installation's authority; zero: there is none.
+func (s *Server) authorityFingerprint() (fingerprint [32]byte) {
+	if raw, err := hex.DecodeString(s.links.Fingerprint); err == nil && len(raw) == len(fingerprint) {
+		fingerprint = [32]byte(raw)
+	}
+	return fingerprint
 }
 
 // joinGateway lets a process that has a token serve a gateway. The token is its only right to call this.

@@ -43,7 +43,7 @@ the configuration at <a href="{{.Schema}}">{{.Schema}}</a>.
 // get JSON.
 func (s *Server) serveHome(w http.ResponseWriter, r *http.Request) {
 	urls := s.site.URLs(origin.ReaderOf(r, s.proxies))
-	view := homeView{Name: "dstack", Version: s.version, API: openapiPath, Models: urls.Models(s.site.Main),
+	view := homeView{Name: "dstack", Version: s.version, API: openapiPath, Models: urls.Models(s.site.Main, ""),
 		Schema: "/schema/dstack.yml.json"}
 	w.Header().Set("Vary", "Accept")
 	if !acceptsHTML(r) {

@@ -166,7 +166,6 @@ var unsupportedHints = map[string]string{
 	"configuring backends by the API": "configure them in the server's config.yml and restart the server",
 	"pools":                           "machines come from the backends in the server's config.yml",
 	"secrets/add":                     "call secrets/create_or_update, or run: dstack secret set NAME",
-	"gateways":                        "the server itself publishes services, at its own address",
 	"groups of offers":                "list them one by one: dstack offer",
 	"metrics of runs":                 "the server's metrics for Prometheus are at the address that DSTACK_SERVER_METRICS sets",
 	"presets":                         "apply the service itself: dstack apply -f FILE",

@@ -38,6 +38,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err := checkSpec(rs, p.name); err != nil {
 		return p, err
 	}
+	if err := s.checkServiceGateway(c, rs.Configuration.Gateway); err != nil {
+		return p, err
+	}
 	template, templateNotes, err := s.resolveTemplate(c.ctx, rs.Configuration)
 	if err != nil {
 		return p, err
@@ -250,17 +253,19 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 			preview.Groups = append(preview.Groups, group)
 		}
 	}
+	urls := s.urlsFor(c)
 	if p.existing != nil {
-		view := buildRunView(*p.existing, s.urlsFor(c))
+		view := buildRunView(*p.existing, urls)
 		preview.Existing = &view
 		preview.Changes = p.listChanges()
 		preview.Strategy = combineStrategies(preview.Changes)
 	}
 	if p.name != "" {
-		preview.URL = findRunURL(s.urlsFor(c), c.project.Name, p.name, p.spec.Configuration)
+		preview.Publication = buildPublication(urls, c.project.Name, p.name, p.spec.Configuration)
+		preview.URL = urls.Run(c.project.Name, p.name, string(p.spec.Configuration.Gateway))
 	}
 	if p.spec.Configuration.Model != nil {
-		preview.ModelURL = s.urlsFor(c).Models(c.project.Name)
+		preview.ModelURL = urls.Models(c.project.Name, string(p.spec.Configuration.Gateway))
 	}
 	return preview, nil
 }

@@ -40,10 +40,11 @@ func buildRunView(details store.RunDetails, urls route.URLs) api.RunView {
 		ReadyAt: nullIfZero(run.ReadyAt), FinishedAt: nullIfZero(run.FinishedAt),
 		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max,
 		RolledBack: buildRollbackView(details), Auth: conf.Auth,
-		URL:      findRunURL(urls, run.Project, run.Name, conf),
-		PathURL:  urls.RunByPath(run.Project, run.Name),
-		Model:    buildModelView(urls, run),
-		Replicas: []api.ReplicaView{},
+		URL:         urls.Run(run.Project, run.Name, string(conf.Gateway)),
+		PathURL:     urls.RunByPath(run.Project, run.Name),
+		Model:       buildModelView(urls, run),
+		Publication: buildPublication(urls, run.Project, run.Name, conf),
+		Replicas:    []api.ReplicaView{},
 	}
 	summary := status.Summarize(status.NewFacts(run, details.Replicas))
 	v.Status, v.Ready, v.Serving = viewStates[summary.State], summary.Ready, summary.Serving

@@ -149,3 +149,13 @@ func (r *reader) readGateway(n *strictyaml.Node) *Gateway {
 	g.UnsupportedNotes = r.unsupported
 	return g
 }
+
+// DecodeGateway reads a gateway from fields with their values, as in JSON. The error is Problems.
+func DecodeGateway(fields map[string]any) (g Gateway, err error) {
+	text, err := marshalJSON(fields)
+	if err != nil {
+		return g, err
+	}
+	err = g.UnmarshalJSON(text)
+	return g, err
+}

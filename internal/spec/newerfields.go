@@ -89,8 +89,7 @@ const (
 	userExpression  = `^[^:\s]+(:[^:\s]+)?$`
 	shellExpression = `^(sh|bash|/.+)$`
 
-	gatewayHint = "remove it; the server itself publishes the service"
-	stripHint   = "remove it; the replica receives the path without /proxy/services/<project>/<run>"
+	stripHint = "remove it; the replica receives the path without /proxy/services/<project>/<run>"
 )
 
 var anyShape = shape{"anything", schema{}}

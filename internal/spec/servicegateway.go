@@ -8,19 +8,17 @@ import (
 
 // Values of Service.Gateway that are not the name of a gateway.
 const (
-	GatewayDefault = "true"  // the default gateway, which is the server itself
+	GatewayDefault = "true"  // the project's default gateway, or the server itself if the project has no gateway
 	GatewayNone    = "false" // none: the service is published by path, at the server's own address
 )
 
 var gatewayField = field[Service]{Key: nullableKey("gateway"),
-	description: "The gateway that publishes the service. With `true`, that is the server itself, as if it were not set; " +
-		"with `false`, the address is by path: `<server>/proxy/services/<project>/<run>/`.",
+	description: "The gateway of the project that publishes the service. If it is not set, all do, and the address is at the default gateway. " +
+		"`true` requires that there is a default gateway, unless the project has none at all. With `false`, the service is only at the server's own address, by path: " +
+		"`<server>/proxy/services/<project>/<run>/`.",
 	shape:    anyOfShape("name, `true`, `false`, or {gateway.reference}", nonEmptyShape, mappingShape("gateway.reference")),
 	examples: []string{"false", "my-gateway"},
-	unsupported: &unsupportedUse[Service]{what: "gateways by name", hint: gatewayHint, isUsed: func(s *Service) bool {
-		return s.Gateway != "" && s.Gateway != GatewayDefault && s.Gateway != GatewayNone
-	}},
-	read: func(r *reader, n *strictyaml.Node, s *Service) { s.Gateway = r.readGatewayChoice(n) }}
+	read:     func(r *reader, n *strictyaml.Node, s *Service) { s.Gateway = r.readGatewayChoice(n) }}
 
 // gatewayReference names a gateway, which may belong to another project.
 type gatewayReference struct{ project, name string }

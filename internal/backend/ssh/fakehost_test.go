@@ -185,21 +185,66 @@ func (h *fakeHost) serve(conn net.Conn) {
 		return nil, nil
 	}}
 	config.AddHostKey(h.hostKey)
-	_, channels, requests, err := cryptossh.NewServerConn(conn, config)
+	server, channels, requests, err := cryptossh.NewServerConn(conn, config)
 	if err != nil {
 		return
 	}
 	h.logins.Add(1)
 	go func() {
+		var forwards []net.Listener
 		for r := range requests {
-			if r.WantReply {
-				_ = r.Reply(false, nil)
+			l := h.listen(server, r)
+			if l != nil {
+				forwards = append(forwards, l)
 			}
+			if r.WantReply {
+				_ = r.Reply(l != nil, nil)
+			}
+		}
+		for _, l := range forwards {
+			_ = l.Close()
 		}
 	}()
 	for c := range channels {
 		go h.serveChannel(c)
 	}
+}
+
+// listen listens on a port for a client that asks for it; nil: it does not.
+func (h *fakeHost) listen(server *cryptossh.ServerConn, r *cryptossh.Request) net.Listener {
+	var target struct {
+		Host string
+		Port uint32
+	}
+	if r.Type != "tcpip-forward" || cryptossh.Unmarshal(r.Payload, &target) != nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(target.Host, fmt.Sprint(target.Port)))
+	if err != nil {
+		return nil
+	}
+	h.work.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			channel, requests, err := server.OpenChannel("forwarded-tcpip", cryptossh.Marshal(struct {
+				Host       string
+				Port       uint32
+				Origin     string
+				OriginPort uint32
+			}{target.Host, target.Port, "127.0.0.1", 1}))
+			if err != nil {
+				_ = conn.Close()
+				continue
+			}
+			go cryptossh.DiscardRequests(requests)
+			go func() { _, _ = io.Copy(channel, conn); _ = channel.CloseWrite() }()
+			go func() { _, _ = io.Copy(conn, channel); _ = conn.Close() }()
+		}
+	})
+	return l
 }
 
 func (h *fakeHost) serveChannel(c cryptossh.NewChannel) {

@@ -55,7 +55,7 @@ func (g *Gateway) destination(label string, isDirectlyBelow bool) Destination {
 	switch {
 	case label == "" || !isDirectlyBelow:
 		return Destination{Gateway: g.ID}
-	case label == modelsLabel:
+	case label == ModelsLabel:
 		return Destination{Project: g.Project, Models: true, Gateway: g.ID}
 	}
 	return Destination{Project: g.Project, Run: label, Gateway: g.ID}

@@ -13,9 +13,9 @@ const (
 	ModelsPath   = "/proxy/models/"
 )
 
-// modelsLabel is the name of a project's models below the domain. No run may have
+// ModelsLabel is the name of a project's models below the domain. No run may have
 // it.
-const modelsLabel = "gateway"
+const ModelsLabel = "gateway"
 
 // Destination is what the address of a request names. It need not exist.
 type Destination struct {
@@ -60,7 +60,7 @@ func (d Domain) ByHost(host string) (Destination, bool) {
 	if run == "" || project == "" || strings.Contains(project, ".") {
 		return Destination{}, true
 	}
-	if run == modelsLabel {
+	if run == ModelsLabel {
 		return Destination{Project: project, Models: true}, true
 	}
 	return Destination{Project: project, Run: run}, true

@@ -7,7 +7,7 @@ import "slices"
 func (x *Index) PublishedNames() []string {
 	var names []string
 	for domain, g := range x.gateways {
-		names = append(names, modelsLabel+"."+domain)
+		names = append(names, ModelsLabel+"."+domain)
 		for key, r := range x.runs {
 			if key.project == g.Project && r.IsAt(g.ID) && !r.IsStopping {
 				names = append(names, key.name+"."+domain)

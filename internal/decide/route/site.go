@@ -1,6 +1,12 @@
 package route
 
-import "strings"
+import (
+	"strings"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
 
 // APIPath is where a server has the models of its main project at its own
 // address, as model servers do. It is the default base path of most clients.
@@ -87,6 +93,10 @@ func hasSuffixASCII(text, suffix string) bool {
 	return len(text) >= len(suffix) && equalASCII(text[len(text)-len(suffix):], suffix)
 }
 
+// PublicDomain returns the domain below which the server itself publishes services, and whose names every reader can
+// resolve; empty: there is none.
+func (s Site) PublicDomain() string { return s.publicDomain() }
+
 // publicDomain returns the domain whose names every reader can resolve, or ""
 // if there is none.
 func (s Site) publicDomain() string {
@@ -156,7 +166,7 @@ type Reader struct {
 
 // URLs returns the URLs of runs and models that work for a reader.
 func (s Site) URLs(reader Reader) URLs {
-	u := URLs{base: s.Server, main: lowerASCII(s.Main)}
+	u := URLs{base: s.Server, main: lowerASCII(s.Main), isLocal: reader.IsLocal}
 	isPlain := s.Server.Scheme != "https"
 	isSecure := reader.Origin.Scheme == "https"
 	if !reader.Origin.IsZero() && (!s.Server.isHost(reader.Origin.Host) || isPlain && isSecure) {
@@ -187,15 +197,63 @@ type URLs struct {
 	base  Origin // the server's own address
 	names Origin // the domain of the names, with their scheme and port; zero: none
 	main  string
+
+	isLocal   bool // the reader is on the server's machine
+	published []Published
+	now       time.Time
+}
+
+// WithGateways returns the URLs of a server with gateways.
+func (u URLs) WithGateways(published []Published, now time.Time) URLs {
+	u.published, u.now = published, now
+	return u
+}
+
+// Publication is where a run is published by a gateway, or will be.
+type Publication struct {
+	Gateway string        // its name
+	URL     string        // https://notes.example.com; empty: not known yet
+	Missing dstack.Reason // why clients cannot use the URL yet; empty: they can
+}
+
+// Publication returns where a gateway publishes a run, by what the configuration of the run says of gateways; nil: no
+// gateway does.
+func (u URLs) Publication(project, run, choice string) *Publication {
+	g := FindPublished(u.published, project, choice)
+	if g == nil {
+		return nil
+	}
+	at, missing := g.URL(run, u.now)
+	p := Publication{Gateway: g.Name, Missing: missing}
+	if !at.IsZero() {
+		p.URL = at.String()
+	}
+	return &p
+}
+
+// atGateway returns the origin of a name at the gateway of a project; empty: the reader cannot use it now.
+func (u URLs) atGateway(project, label, choice string, isForProgram bool) string {
+	g := FindPublished(u.published, project, choice)
+	if g == nil || g.isLocalDomain() && (isForProgram || !u.isLocal) {
+		return ""
+	}
+	if at, missing := g.URL(label, u.now); missing == "" {
+		return at.String()
+	}
+	return ""
 }
 
 // Server returns the origin of the server itself.
 func (u URLs) Server() string { return u.base.String() }
 
-// Run returns the URL of a run: by name where the reader can resolve it, else by
-// path.
-func (u URLs) Run(project, run string) string {
-	if name := u.RunByName(project, run); name != "" {
+// Run returns the URL of a run: at its gateway if that serves it, else by name where
+// the reader can resolve it, else by path. choice is what the configuration of the
+// run says of gateways: see spec.Service.Gateway.
+func (u URLs) Run(project, run, choice string) string {
+	if url := u.atGateway(project, run, choice, false); url != "" {
+		return url + "/"
+	}
+	if name := u.RunByName(project, run); name != "" && choice != spec.GatewayNone {
 		return name
 	}
 	return u.RunByPath(project, run)
@@ -203,11 +261,15 @@ func (u URLs) Run(project, run string) string {
 
 // RunForPrograms returns the URL of a run for programs, whose resolvers need not know the
 // names below localhost: then it is by path.
-func (u URLs) RunForPrograms(project, run string) string {
-	if name, _ := trimPort(u.names.Host); name == localDomain {
-		return u.RunByPath(project, run)
+func (u URLs) RunForPrograms(project, run, choice string) string {
+	if url := u.atGateway(project, run, choice, true); url != "" {
+		return url + "/"
 	}
-	return u.Run(project, run)
+	name, _ := trimPort(u.names.Host)
+	if byName := u.RunByName(project, run); byName != "" && name != localDomain && choice != spec.GatewayNone {
+		return byName
+	}
+	return u.RunByPath(project, run)
 }
 
 // RunByName returns https://<run>.<domain>/, or "" if the reader can resolve no
@@ -228,10 +290,13 @@ func (u URLs) RunByPath(project, run string) string {
 	return u.base.String() + ServicesPath + lowerASCII(project) + "/" + run + "/"
 }
 
-// Models returns the base URL of a project's models for clients of OpenAI's API.
-// It is at the server's own address, whose name every client of the server can
-// resolve.
-func (u URLs) Models(project string) string {
+// Models returns the base URL of a project's models for clients of OpenAI's API: at
+// the gateway that choice names, if that serves them, else at the server's own
+// address, whose name every client of the server can resolve.
+func (u URLs) Models(project, choice string) string {
+	if url := u.atGateway(project, ModelsLabel, choice, true); url != "" {
+		return url + APIPath
+	}
 	if lowerASCII(project) == u.main {
 		return u.base.String() + APIPath
 	}

@@ -132,8 +132,8 @@ func TestSite_URLs(t *testing.T) {
 	} {
 		u := c.site.URLs(c.reader)
 		for _, g := range []struct{ what, got, want string }{
-			{"run", u.Run(c.project, "web"), c.run}, {"by path", u.RunByPath(c.project, "web"), c.byPath},
-			{"models", u.Models(c.project), c.models}, {"models by path", u.ModelsByPath(c.project), c.of},
+			{"run", u.Run(c.project, "web", ""), c.run}, {"by path", u.RunByPath(c.project, "web"), c.byPath},
+			{"models", u.Models(c.project, ""), c.models}, {"models by path", u.ModelsByPath(c.project), c.of},
 		} {
 			if g.got != g.want {
 				t.Errorf("%s: %s: got %s, want %s", c.name, g.what, g.got, g.want)

@@ -32,7 +32,7 @@ type GatewayOptions struct {
 
 const (
 	gatewayBatch       = 16               // gateways claimed at once
-	gatewayQuietDelay  = 5 * time.Second  // the next look at a gateway whose processes all serve
+	gatewayQuietDelay  = 2 * time.Second  // the next look at a gateway whose processes all serve
 	gatewayActiveDelay = time.Second      // and at any other
 	gatewayAskTimeout  = 10 * time.Second // for one host to list its containers
 )
@@ -82,7 +82,7 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 		return false, ctx.Err()
 	}
 	now := time.Now()
-	if err := r.Store.SaveGatewayPlan(ctx, l, seen, plan, nextGatewayLook(plan, now), now); err != nil {
+	if err := r.Store.SaveGatewayPlan(ctx, l, seen, plan, nextGatewayLook(seen, plan, now), now); err != nil {
 		return false, err
 	}
 	return r.logGatewayChanges(seen, plan), nil
@@ -100,14 +100,19 @@ func countWanted(g dstack.Gateway) int {
 }
 
 // nextGatewayLook returns when a gateway is looked at again: soon while something is to happen.
-func nextGatewayLook(plan gateway.PlacementPlan, now time.Time) time.Time {
-	isQuiet := len(plan.New) == 0 && !slices.ContainsFunc(plan.Steps, func(s gateway.PlacementStep) bool {
-		return s.Phase != dstack.GatewayServing || s.Action != gateway.NoPlacementAction || s.Reason != ""
-	})
-	if isQuiet {
-		return now.Add(gatewayQuietDelay)
+func nextGatewayLook(seen store.GatewayFacts, plan gateway.PlacementPlan, now time.Time) time.Time {
+	if len(plan.New) > 0 {
+		return now
 	}
-	return now.Add(gatewayActiveDelay)
+	for i, s := range plan.Steps {
+		switch before := seen.Placements[i]; {
+		case s.Program.Digest != before.Program.Digest, s.Phase == dstack.GatewayLeaving && before.Phase != s.Phase:
+			return now // what follows from the intent
+		case s.Phase != dstack.GatewayServing, s.Action != gateway.NoPlacementAction, s.Reason != "":
+			return now.Add(gatewayActiveDelay)
+		}
+	}
+	return now.Add(gatewayQuietDelay)
 }
 
 // hostsBackend is the key of the backend that has the hosts of fleets.

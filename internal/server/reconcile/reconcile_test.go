@@ -38,6 +38,7 @@ type rig struct {
 	broadcast  loop.Broadcast
 	project    dstack.Project
 	actTimeout time.Duration
+	gateways   reconcile.GatewayOptions
 	log        *slog.Logger // nil: discarded
 	stop       func()
 	passes     *reconcile.Reconciler
@@ -91,7 +92,7 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	}
 	r.passes = reconcile.New(reconcile.Options{
 		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.broadcast, Owner: "here/" + uuid.NewString(), Host: "here",
-		Limits: limits, ActTimeout: r.actTimeout, Log: r.log,
+		Limits: limits, ActTimeout: r.actTimeout, Gateways: r.gateways, Log: r.log,
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)

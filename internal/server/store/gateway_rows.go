@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -21,6 +22,7 @@ type gatewayRow struct {
 	Domain        string
 	Plain         bool
 	Backend       string
+	Proxies       string
 	Username      string
 	CreatedAt     int64
 	AppliedAt     int64
@@ -64,9 +66,30 @@ func (s *Store) setConfiguration(row *gatewayRow, g dstack.Gateway) error {
 	if err := json.Unmarshal(text, &again); err != nil {
 		return fmt.Errorf("the configuration of gateway %s could not be read again: %w", g.Name, err)
 	}
+	if row.Proxies, err = writeNetworks(conf.ProxyNetworks()); err != nil {
+		return fmt.Errorf("write the proxies of gateway %s: %w", g.Name, err)
+	}
 	row.Domain, row.Plain, row.Backend = conf.DomainName(), conf.Certificate == nil, conf.Backend
 	row.Configuration, err = s.sealer.seal(cleanText(string(text)), row.sealName())
 	return err
+}
+
+// writeNetworks returns networks as JSON; nil: empty.
+func writeNetworks(networks []netip.Prefix) (string, error) {
+	if networks == nil {
+		return "", nil
+	}
+	text, err := json.Marshal(networks)
+	return string(text), err
+}
+
+// readNetworks is the opposite of writeNetworks.
+func readNetworks(text string) (networks []netip.Prefix, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	err = json.Unmarshal([]byte(text), &networks)
+	return networks, err
 }
 
 type gatewayProcessRow struct {

@@ -48,7 +48,7 @@ type cachedTable struct {
 func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, err error) {
 	var runs []routeRow
 	err = tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
-		r.wanted, r.submitted_at, r.status, r.reason, r.stop, r.gateway, CASE WHEN r.gateway IS NULL THEN r.spec ELSE '' END AS spec
+		r.wanted, r.submitted_at, r.status, r.reason, r.stop, CASE WHEN r.rules LIKE '%"gateway":%' THEN '' ELSE r.spec END AS spec
 		FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
 	if err != nil {
 		return table, err
@@ -116,8 +116,7 @@ type routeRow struct {
 	SubmittedAt       int64
 	Status, Reason    string
 	Stop              string
-	Gateway           *string // what the configuration says of gateways; nil: Spec says it
-	Spec              string
+	Spec              string // empty if Rules has the gateway
 }
 
 type targetRow struct {
@@ -187,10 +186,11 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow, gateways []rou
 		if err != nil {
 			return nil, fmt.Errorf("read the gateway's rules of run %s: %w", run.ID, err)
 		}
-		if rules != nil {
-			r.Rules = *rules
+		if rules == nil {
+			rules = &storedRules{}
 		}
-		choice, err := s.gatewayChoice(run.ID, run.Spec, run.Gateway)
+		r.Rules = rules.Rules
+		choice, err := s.gatewayChoice(run.ID, run.Spec, rules.Gateway)
 		if err != nil {
 			return nil, fmt.Errorf("read the gateway of run %s: %w", run.ID, err)
 		}
@@ -230,10 +230,10 @@ func findTokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
 // findRouteGateways returns the gateways that have a domain, as the processes that serve them know them.
 func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gateway, error) {
 	var rows []struct {
-		ID, Project, Name, Domain, Backend string
-		IsDefault, Plain                   bool
+		ID, Project, Name, Domain, Backend, Proxies string
+		IsDefault, Plain                            bool
 	}
-	err := tx.NewRaw(`SELECT g.id, p.name_lower AS project, g.name, g.domain, g.backend, g.is_default, g.plain FROM project_gateways AS g
+	err := tx.NewRaw(`SELECT g.id, p.name_lower AS project, g.name, g.domain, g.backend, g.proxies, g.is_default, g.plain FROM project_gateways AS g
 		JOIN projects AS p ON p.id = g.project_id WHERE g.domain <> '' ORDER BY g.domain`).Scan(ctx, &rows)
 	if err != nil || len(rows) == 0 {
 		return nil, err
@@ -253,8 +253,12 @@ func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gatew
 	}
 	gateways := make([]route.Gateway, len(rows))
 	for i, r := range rows {
+		proxies, err := readNetworks(r.Proxies)
+		if err != nil {
+			return nil, fmt.Errorf("read the proxies of gateway %s: %w", r.ID, err)
+		}
 		gateways[i] = route.Gateway{ID: dstack.GatewayID(r.ID), Project: r.Project, Name: r.Name, Domain: r.Domain, IsDefault: r.IsDefault, IsPlain: r.Plain,
-			IsLocal: r.Backend == spec.BackendLocal, Processes: serving[r.ID]}
+			IsLocal: r.Backend == spec.BackendLocal, Processes: serving[r.ID], TrustedProxies: proxies}
 	}
 	return gateways, nil
 }

@@ -30,7 +30,7 @@ func (h *fixture) everything() []byte {
 		return all.Bytes()
 	}
 	db := h.openRaw()
-	tables := strings.Fields("installation users projects members secrets repos codes runs revisions events replicas attempts instances claims reports")
+	tables := strings.Fields("installation users projects members secrets repos codes runs revisions events replicas attempts instances claims reports certificates")
 	for _, table := range tables {
 		rows, err := db.QueryContext(h.t.Context(), "SELECT row_to_json(x)::text FROM "+table+" AS x")
 		h.noError(err)

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/uptrace/bun"
 
-	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 )
@@ -24,7 +23,7 @@ type Store struct {
 	sealer      *Sealer // nil: nothing is sealed
 	specs       specCache
 	templates   textCache[dstack.ChatTemplate]
-	rules       textCache[route.Rules]
+	rules       textCache[storedRules]
 	lastReports lastReports
 	placed      placedCache
 	table       atomic.Pointer[cachedTable] // the last table that was read

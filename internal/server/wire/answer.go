@@ -3,6 +3,7 @@ package wire
 import (
 	"time"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 )
@@ -56,4 +57,13 @@ type FleetAnswer struct {
 type FleetName struct {
 	Name string
 	ID   string // empty: the name counts
+}
+
+// GatewayAnswer is a gateway as handlers return it.
+type GatewayAnswer struct {
+	Gateway      dstack.Gateway // with its status
+	Hint         string         // what the user can do
+	Serving      []dstack.GatewayProcess
+	Certificates []dstack.CertificateStatus
+	Published    route.Published
 }

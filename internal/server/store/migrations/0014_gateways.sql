@@ -10,6 +10,7 @@ CREATE TABLE project_gateways (
     domain        TEXT NOT NULL, -- lower case, without *. before it; empty: none
     plain         BOOLEAN NOT NULL, -- it has no certificate
     backend       TEXT NOT NULL,
+    proxies       TEXT NOT NULL DEFAULT '', -- JSON: networks of trusted proxies; empty: those of the process
     username      TEXT NOT NULL, -- who applied it last
     created_at    BIGINT NOT NULL,
     applied_at    BIGINT NOT NULL,
@@ -39,10 +40,6 @@ CREATE TABLE gateway_process_reports (
     PRIMARY KEY (gateway_id, process)
 );
 
--- What the configuration of the run says of gateways; NULL: an older version wrote the row.
-ALTER TABLE runs ADD COLUMN gateway TEXT;
-
 -- +goose Down
-ALTER TABLE runs DROP COLUMN gateway;
 DROP TABLE gateway_process_reports;
 DROP TABLE project_gateways;

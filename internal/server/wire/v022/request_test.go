@@ -125,14 +125,16 @@ func TestDecodeGetPlan_Refusals(t *testing.T) {
 		}
 	}
 	for changes, want := range map[string]string{
-		`{"privileged":true}`:                        "privileged",
-		`{"gateway":{"project":null,"name":"edge"}}`: "gateway",
-		`{"tags":{"a":"b"}}`:                         "tags",
+		`{"privileged":true}`: "privileged",
+		`{"tags":{"a":"b"}}`:  "tags",
 	} {
 		rs := mustDecodePlan(t, sendConfiguration(t, changes)).RunSpec
 		if problems := rs.Configuration.Unsupported(); len(problems) != 1 || !strings.Contains(problems[0].Message, want) {
 			t.Errorf("%s: %v", changes, problems)
 		}
+	}
+	if got := mustDecodePlan(t, sendConfiguration(t, `{"gateway":{"project":null,"name":"edge"}}`)).RunSpec.Configuration.Gateway; got != "edge" {
+		t.Errorf("the gateway is %q", got)
 	}
 	for dir, isKnown := range map[string]bool{"null": true, `"."`: true, `"/workflow"`: true, `"code"`: false, `"/elsewhere"`: false} {
 		body := strings.Replace(sendConfiguration(t, `{}`), `"repo_dir":null`, `"repo_dir":`+dir, 1)

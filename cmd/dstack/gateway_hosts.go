@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+
+	"dstack/internal/backend/ssh"
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/frontend"
+	"dstack/internal/loop"
+	"dstack/internal/server/reconcile"
+)
+
+// runningProgram is the path of the file that this process runs, also after another file has replaced it.
+const runningProgram = "/proc/self/exe"
+
+// gatewayOptions returns what the gateway processes on the hosts of fleets get.
+func (d *daemon) gatewayOptions() reconcile.GatewayOptions {
+	path := d.program
+	if _, err := os.Stat(runningProgram); err == nil {
+		path = runningProgram
+	}
+	read := sync.OnceValues(func() (engine.Program, error) { return readProgram(path) })
+	o := reconcile.GatewayOptions{
+		Program: func() (engine.Program, string, error) {
+			program, err := read()
+			return program, currentVersion(), err
+		},
+		Token: func(ctx context.Context, g dstack.Gateway, host dstack.InstanceID) (string, error) {
+			return d.server.NewHostToken(ctx, g, host)
+		},
+	}
+	if d.publicURL != "" {
+		o.Servers = []string{d.publicURL}
+	}
+	return o
+}
+
+// readProgram returns the program in a file of this machine, for others.
+func readProgram(path string) (engine.Program, error) {
+	p := engine.Program{OS: runtime.GOOS, Arch: runtime.GOARCH, Open: func() (io.ReadCloser, error) { return os.Open(path) }}
+	file, err := p.Open()
+	if err != nil {
+		return p, fmt.Errorf("read the own program: %w", err)
+	}
+	defer file.Close()
+	sum := sha256.New()
+	if p.Bytes, err = io.Copy(sum, file); err != nil {
+		return p, fmt.Errorf("read the own program: %w", err)
+	}
+	p.Digest = hex.EncodeToString(sum.Sum(nil))
+	return p, nil
+}
+
+// hostPortTasks keep a port of each host with a gateway process open, at which that process reaches this server.
+func (d *daemon) hostPortTasks() []loop.Task {
+	forwards := d.hosts.NewForwards(func(ctx context.Context) ([]ssh.Forward, error) {
+		placements, err := d.store.ListPlacements(ctx)
+		if err != nil {
+			return nil, err
+		}
+		wanted := make([]ssh.Forward, len(placements))
+		for i, p := range placements {
+			wanted[i] = ssh.Forward{Host: p.Host, Port: p.Port}
+		}
+		return wanted, nil
+	})
+	return []loop.Task{forwards.Task(), {Name: "connections from hosts", Run: func(ctx context.Context) error {
+		return d.serveHosts(ctx, forwards.Listener(ctx))
+	}}}
+}
+
+// gatewayProcessPaths begin the paths that gateway processes call.
+const gatewayProcessPaths = "/api/gateway_processes/"
+
+// serveHosts serves connections from hosts. All users of a host can make them, so that they get nothing but what gateway
+// processes call, over TLS, and no rights of this machine's loopback interface.
+func (d *daemon) serveHosts(ctx context.Context, l net.Listener) error {
+	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, gatewayProcessPaths) {
+			http.Error(w, "only processes of gateways are served here", http.StatusForbidden)
+			return
+		}
+		d.serveAPI(w, r)
+	})
+	server := frontend.NewServer(handler, frontend.ServerOptions{Log: d.log, BaseContext: func(net.Listener) context.Context { return requests }})
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	config := d.serverTLS()
+	config.NextProtos = []string{"http/1.1"}
+	err := server.Serve(tls.NewListener(l, config))
+	if ctx.Err() != nil && (errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed)) {
+		return ctx.Err()
+	}
+	return err
+}

@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dstack/internal/certificate"
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/frontend"
+	"dstack/internal/gateway"
+	"dstack/internal/loop"
+	"dstack/internal/spec"
+)
+
+// published serves the gateways with `backend: local` in the server's process: it opens the published ports while a
+// gateway needs them, keeps the certificates, and reports both to the store.
+type published struct {
+	daemon   *daemon
+	keeper   *certificate.Keeper
+	frontend *frontend.Frontend
+	changes  *loop.Broadcast
+
+	served   atomic.Pointer[servedGateways]
+	mu       sync.Mutex
+	reported map[dstack.GatewayID]time.Time // when its report was saved last
+}
+
+// servedGateways are the gateways that this process serves.
+type servedGateways struct {
+	ids map[dstack.GatewayID]bool
+	// server is the gateway at whose domain, or below it, the server itself is; empty: none.
+	server        dstack.GatewayID
+	serverIsPlain bool
+}
+
+func (d *daemon) newPublished() (*published, error) {
+	p := &published{daemon: d, changes: d.changes, reported: map[dstack.GatewayID]time.Time{}}
+	p.served.Store(&servedGateways{})
+	sessions, err := d.sealer.DeriveKey("tls sessions of gateways")
+	if err != nil {
+		return nil, err
+	}
+	p.keeper, err = certificate.New(certificate.Options{
+		Storage: d.certificateStorage(), HTTPPort: d.ports.http, HTTPSPort: d.ports.https, Wants: p.wants, SessionKey: sessions, Log: d.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.frontend = frontend.New(frontend.Options{
+		Handler: http.HandlerFunc(d.servePublished), TLS: p.keeper.TLSConfig(), Challenges: p.keeper.ChallengeHandler,
+		Find: p.find, Covers: p.keeper.Covers, WhatIsMissing: p.whatIsMissing,
+		Host: d.ports.host, HTTPSPort: d.ports.https, HTTPPort: d.ports.http, Listen: d.sockets.Listen, ConnContext: gateway.WithConn, Log: d.log,
+		BaseContext: func(net.Listener) context.Context { return d.uncut },
+	})
+	return p, nil
+}
+
+// tasks are to run until the server is drained.
+func (p *published) tasks() []loop.Task {
+	return slices.Concat([]loop.Task{{Name: "local gateways", Run: p.follow}}, p.frontend.Tasks(), p.keeper.Tasks())
+}
+
+// Intervals of the pass over the local gateways.
+const (
+	minPublishedInterval = 100 * time.Millisecond
+	maxPublishedInterval = time.Second
+	// publishedReportInterval is how often a report is saved that did not change. It is less than dstack.GatewaySilence.
+	publishedReportInterval = 4 * time.Second
+)
+
+// follow keeps what this process serves as the store has it. While the store does not answer, everything stays.
+func (p *published) follow(ctx context.Context) error {
+	select {
+	case <-p.daemon.gateway.Ready():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	var failures loop.RepeatFilter
+	for {
+		changed := p.changes.Changed()
+		if err := p.pass(ctx); err == nil {
+			failures.Forget("")
+		} else if skipped, ok := failures.Admit("", err.Error(), time.Now()); ok && ctx.Err() == nil {
+			p.daemon.log.Warn("cannot update the local gateways; they are served as before", "err", err, "not_logged", skipped)
+		}
+		if err := loop.Sleep(ctx, minPublishedInterval); err != nil {
+			return err
+		}
+		if err := loop.SleepUntil(ctx, maxPublishedInterval, changed); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *published) pass(ctx context.Context) error {
+	if p.daemon.isReplaced() { // the process that replaced this one serves them
+		return nil
+	}
+	all, err := p.daemon.store.ListGateways(ctx)
+	if err != nil {
+		return err
+	}
+	table, err := p.daemon.server.Table(ctx, 0)
+	if err != nil {
+		return err
+	}
+	local, going := chooseLocal(all)
+	site := p.daemon.site()
+	domains := make([]certificate.Domain, len(local))
+	served := &servedGateways{ids: map[dstack.GatewayID]bool{}}
+	needsTLS, needsHTTP := false, false
+	for i, g := range local {
+		if domains[i], err = p.domainOf(ctx, g, table); err != nil {
+			return err
+		}
+		if server, ok := serverBelow(site, g.Domain); ok {
+			served.server, served.serverIsPlain = g.ID, g.Configuration.Certificate == nil
+			domains[i].Names = append(domains[i].Names, server)
+		}
+		served.ids[g.ID] = true
+		needsTLS = needsTLS || g.Configuration.Certificate != nil
+		needsHTTP = true // for redirects, challenges, and gateways without a certificate
+	}
+	p.served.Store(served)
+	p.keeper.SetDomains(domains)
+	p.frontend.SetWanted(needsTLS, needsHTTP)
+	if err := p.frontend.WaitForPorts(ctx); err != nil {
+		return err
+	}
+	return p.report(ctx, local, going, table.Version)
+}
+
+// chooseLocal returns the gateways that this process serves, and those that it is to forget.
+func chooseLocal(all []dstack.Gateway) (local, going []dstack.Gateway) {
+	for _, g := range all {
+		switch {
+		case g.Configuration.Backend != spec.BackendLocal || g.Domain == "":
+		case g.IsDeleting:
+			going = append(going, g)
+		default:
+			local = append(local, g)
+		}
+	}
+	return local, going
+}
+
+// serverBelow returns the name of the server itself if it is a domain or below it.
+func serverBelow(site route.Site, domain string) (string, bool) {
+	name := strings.ToLower(hostOf(site.Server.Host))
+	return name, site.Server.Scheme == "https" && (name == domain || strings.HasSuffix(name, "."+domain))
+}
+
+// domainOf returns for which names a gateway needs certificates, and their source.
+func (p *published) domainOf(ctx context.Context, g dstack.Gateway, table route.Table) (certificate.Domain, error) {
+	d := certificate.Domain{Gateway: g.ID, Name: g.Domain, Certificate: g.Configuration.Certificate}
+	if d.Certificate == nil {
+		return d, nil
+	}
+	if names := g.Configuration.SecretNames(); len(names) > 0 {
+		values, err := p.daemon.store.CurrentSecretValues(ctx, g.Project, names)
+		if err != nil {
+			return d, err
+		}
+		// A secret that does not exist is empty: obtaining the certificate then fails, and says so.
+		d.Certificate, _ = d.Certificate.ResolveSecrets(func(name string) (string, bool) { return values[name], true })
+	}
+	d.Names = namesAt(g, table)
+	return d, nil
+}
+
+// namesAt returns the names that a gateway serves.
+func namesAt(g dstack.Gateway, table route.Table) []string {
+	project := strings.ToLower(g.ProjectName)
+	names := map[string]bool{}
+	for _, r := range table.Routes {
+		if r.Project == project && r.IsAt(g.ID) {
+			names[strings.ToLower(r.Name)+"."+g.Domain] = true
+			if r.Model != "" {
+				names["gateway."+g.Domain] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// report saves how this process serves each gateway.
+func (p *published) report(ctx context.Context, local, going []dstack.Gateway, version uint64) error {
+	https, http := p.frontend.IsOpen()
+	now := time.Now()
+	for _, g := range local {
+		process := dstack.GatewayProcess{ID: p.daemon.gatewayName, Gateway: g.ID, Name: machineName(), Version: currentVersion(), TableVersion: version,
+			Certificates: p.keeper.Statuses(g.ID), Problems: p.frontend.Problems()}
+		if https && g.Configuration.Certificate != nil {
+			process.HTTPSPort = p.frontend.HTTPSPort()
+		}
+		if http {
+			process.HTTPPort = p.frontend.HTTPPort()
+		}
+		if !p.needsReport(g, process, now) {
+			continue
+		}
+		if err := p.daemon.store.SaveGatewayProcess(ctx, process, now); err != nil {
+			return err
+		}
+		p.setReported(g.ID, now)
+	}
+	for _, g := range going {
+		if slices.ContainsFunc(g.Processes, func(known dstack.GatewayProcess) bool { return known.ID == p.daemon.gatewayName }) {
+			if err := p.daemon.store.RemoveGatewayProcess(ctx, g.ID, p.daemon.gatewayName); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// needsReport reports whether the store knows something else, or nothing since a while.
+func (p *published) needsReport(g dstack.Gateway, process dstack.GatewayProcess, now time.Time) bool {
+	at := slices.IndexFunc(g.Processes, func(known dstack.GatewayProcess) bool { return known.ID == process.ID })
+	if at < 0 {
+		return true
+	}
+	known := g.Processes[at]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return now.Sub(p.reported[g.ID]) >= publishedReportInterval || known.HTTPSPort != process.HTTPSPort || known.HTTPPort != process.HTTPPort ||
+		!slices.Equal(known.Problems, process.Problems) ||
+		!slices.EqualFunc(known.Certificates, process.Certificates, func(a, b dstack.CertificateStatus) bool {
+			return a.Name == b.Name && a.State == b.State && a.Reason == b.Reason && a.Queue == b.Queue && a.NotAfter.Equal(b.NotAfter)
+		})
+}
+
+func (p *published) setReported(id dstack.GatewayID, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reported[id] = now
+}
+
+// find says what this process serves at a host of the published ports.
+func (p *published) find(host string) frontend.Name {
+	if !route.IsValidHost(host) {
+		return frontend.UnknownName
+	}
+	served := p.served.Load()
+	if p.daemon.site().IsServer(host) {
+		switch {
+		case served.server == "":
+			return frontend.UnknownName
+		case served.serverIsPlain:
+			return frontend.PlainName
+		}
+		return frontend.SecureName
+	}
+	g, ok := p.daemon.gateway.FindGateway(host)
+	switch {
+	case !ok || !served.ids[g.ID]:
+		return frontend.UnknownName
+	case g.IsPlain:
+		return frontend.PlainName
+	}
+	return frontend.SecureName
+}
+
+// wants reports whether a name may get a certificate although no run has it yet: only a run's name may, which the table has.
+func (p *published) wants(name string) bool {
+	return p.daemon.gateway.Publishes(name) && p.find(name) == frontend.SecureName
+}
+
+// whatIsMissing says why there is no certificate for a name.
+func (p *published) whatIsMissing(name string) string {
+	id := p.served.Load().server
+	if g, ok := p.daemon.gateway.FindGateway(name); ok {
+		id = g.ID
+	}
+	_, parent, _ := strings.Cut(name, ".")
+	for _, c := range p.keeper.Statuses(id) {
+		if c.Name == name || c.Name == "*."+parent {
+			return c.Reason
+		}
+	}
+	return ""
+}
+
+// servePublished serves a request at one of the names that find knows.
+func (d *daemon) servePublished(w http.ResponseWriter, r *http.Request) {
+	if d.site().IsServer(r.Host) {
+		d.ServeHTTP(w, r)
+		return
+	}
+	defer d.requests.begin()()
+	d.markLastResponse(w, r)
+	d.gateway.ServeHTTP(w, r) // never the API, even if the gateway is gone meanwhile
+}
+
+// certificateStorage keeps the certificates of local gateways.
+func (d *daemon) certificateStorage() certificate.Storage {
+	return certificate.FileStorage{Dir: d.filePath("certificates")}
+}

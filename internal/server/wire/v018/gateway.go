@@ -1,0 +1,123 @@
+package v018
+
+import (
+	"cmp"
+	"encoding/json"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
+	"dstack/internal/spec"
+)
+
+// CreateGateway is the body of gateways/create: a configuration, or the fields of `dstack gateway create`.
+type CreateGateway struct {
+	Name          *string          `json:"name"`
+	BackendType   *string          `json:"backend_type"`
+	Region        *string          `json:"region"`
+	Configuration *json.RawMessage `json:"configuration"`
+}
+
+// DecodeCreateGateway returns the configuration of the gateway. The error is spec.Problems.
+func DecodeCreateGateway(in CreateGateway) (conf spec.Gateway, err error) {
+	text := []byte(nil)
+	if in.Configuration != nil && string(*in.Configuration) != "null" {
+		text = *in.Configuration
+	} else {
+		fields := map[string]any{"type": "gateway", "name": in.Name, "region": in.Region}
+		if in.BackendType != nil {
+			fields["backend"] = *in.BackendType
+		}
+		if text, err = json.Marshal(fields); err != nil {
+			return conf, err
+		}
+	}
+	return conf, json.Unmarshal(text, &conf)
+}
+
+// Gateway is a gateway in an answer.
+type Gateway struct {
+	Name           string               `json:"name"`
+	Configuration  GatewayConfiguration `json:"configuration"`
+	CreatedAt      api.Timestamp        `json:"created_at"`
+	Status         dstack.GatewayStatus `json:"status"`
+	StatusMessage  *string              `json:"status_message"`
+	Hostname       *string              `json:"hostname"`
+	IPAddress      *string              `json:"ip_address"`
+	InstanceID     *string              `json:"instance_id"`
+	Backend        string               `json:"backend"`
+	Region         string               `json:"region"`
+	Default        bool                 `json:"default"`
+	WildcardDomain *string              `json:"wildcard_domain"`
+}
+
+// GatewayConfiguration is the configuration of a gateway in an answer.
+type GatewayConfiguration struct {
+	Type        string       `json:"type"`
+	Name        string       `json:"name"`
+	Default     bool         `json:"default"`
+	Backend     string       `json:"backend"`
+	Region      string       `json:"region"`
+	Domain      spec.Text    `json:"domain"`
+	PublicIP    bool         `json:"public_ip"`
+	Certificate *Certificate `json:"certificate"`
+}
+
+// Certificate is the source of certificates in an answer. Clients know only these types, and refuse a list with another.
+type Certificate struct {
+	Type string `json:"type"`
+}
+
+// BuildGateways returns gateways in their order.
+func BuildGateways(answers []wire.GatewayAnswer) []Gateway {
+	gateways := make([]Gateway, 0, len(answers))
+	for _, a := range answers {
+		gateways = append(gateways, BuildGateway(a))
+	}
+	return gateways
+}
+
+// BuildGateway returns a gateway.
+func BuildGateway(a wire.GatewayAnswer) Gateway {
+	g := a.Gateway
+	conf := BuildGatewayConfiguration(g.Configuration)
+	conf.Name = g.Name
+	gateway := Gateway{Name: g.Name, Configuration: conf, CreatedAt: api.NewTimestamp(g.CreatedAt), Status: g.Status, StatusMessage: GatewayMessage(a),
+		Backend: conf.Backend, Region: conf.Region, Default: g.IsDefault}
+	for _, p := range a.Serving {
+		if p.Address != "" {
+			gateway.Hostname, gateway.IPAddress = &p.Address, &p.Address
+			break
+		}
+	}
+	if g.Domain != "" {
+		gateway.WildcardDomain = &g.Domain
+	}
+	return gateway
+}
+
+// GatewayMessage returns why a gateway has its status, and what to do; nil: nothing is missing.
+func GatewayMessage(a wire.GatewayAnswer) *string {
+	message := string(a.Gateway.Reason)
+	if message == "" {
+		return nil
+	}
+	if a.Hint != "" {
+		message += " (" + a.Hint + ")"
+	}
+	return &message
+}
+
+// BuildGatewayConfiguration returns a configuration in words that clients know.
+func BuildGatewayConfiguration(conf spec.Gateway) GatewayConfiguration {
+	known := GatewayConfiguration{Type: "gateway", Name: string(conf.Name), Default: conf.Default, Backend: conf.Backend, Region: conf.Region,
+		Domain: conf.Domain, PublicIP: conf.PublicIP}
+	if conf.Backend == spec.BackendExternal {
+		known.Backend = spec.BackendSSH
+	}
+	known.Region = cmp.Or(known.Region, spec.TitleBackends([]string{conf.Backend})[0])
+	if conf.Certificate != nil {
+		known.Certificate = &Certificate{Type: spec.CertificateLetsEncrypt}
+	}
+	return known
+}
