@@ -230,11 +230,13 @@ func (g *gatewayGroup) checkLimit(t *testing.T) {
 		wg.Wait()
 		return passed
 	}
-	if got := count(2*time.Second, []int{0, 1, 2}); got < 18 || got > 45 {
-		t.Errorf("%d requests passed at three gateways in two seconds, want 26: 10 a second and a burst of 5", got)
+	together, alone := count(1500*time.Millisecond, []int{0, 1, 2}), count(time.Second, []int{2})
+	t.Logf("%d requests passed at three gateways, then %d at one", together, alone)
+	if together < 14 || together > 38 { // each alone would let 21 pass
+		t.Errorf("%d requests passed at three gateways in 1.5 seconds, want 21: 10 a second and a burst of 5", together)
 	}
-	if got := count(1500*time.Millisecond, []int{2}); got < 6 || got > 20 {
-		t.Errorf("%d requests passed at one gateway in the next 1.5 seconds, want 15", got)
+	if alone < 3 || alone > 15 {
+		t.Errorf("%d requests passed at one gateway in the next second, want 10 at most", alone)
 	}
 }
 
