@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -26,6 +27,7 @@ type harness struct {
 	token          string
 	extraEnv       []string // of the server and of commands
 	serverArgs     []string // of `dstack server`; nil: the port and --default
+	program        string   // that is the server; empty: the one that is tested
 	cleanUpTimeout time.Duration
 
 	installation string // read from the server's database on first use
@@ -88,7 +90,7 @@ func (h *harness) spawnServer() {
 	if args == nil {
 		args = []string{"--port", strconv.Itoa(h.port), "--default"}
 	}
-	h.cmd = exec.Command(dstackBinary, append([]string{"server"}, args...)...)
+	h.cmd = exec.Command(cmp.Or(h.program, dstackBinary), append([]string{"server"}, args...)...)
 	h.cmd.Env = h.buildEnv()
 	h.cmd.Stdout, h.cmd.Stderr = &h.log, &h.log
 	// In its own process group, the server does not get the Ctrl-C of a terminal.

@@ -371,6 +371,22 @@ fleet_piece() {
 	fi
 }
 
+# The program of the commit before servers could be replaced while they run, from the history of this repository.
+before_piece() {
+	local commit=4205efdb6d54d97dbac965c4ccc6b97dc2a87d23 binary
+	binary=$cache/dstack-before-$(hash_of <(go version; echo $commit))
+	if [ ! -e "$binary" ]; then
+		git cat-file -e $commit 2>/dev/null || { mark_missing BEFORE "the history of this repository does not have $commit" && return; }
+		mkdir -p "$root/before" "$cache"
+		git archive $commit | tar -x -C "$root/before" &&
+			(cd "$root/before" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=0.0.0-before' \
+				-o "$root/dstack-before" ./cmd/dstack) >"$root/before.log" 2>&1 ||
+			{ mark_broken BEFORE "it cannot be built: $(tail -n1 "$root/before.log")" && return; }
+		mv "$root/dstack-before" "$binary"
+	fi
+	export DSTACK_TEST_BEFORE=$binary
+}
+
 # systemd's checker of unit files. systemd itself does not run in the tests.
 systemd_piece() {
 	need systemd-analyze systemd || { mark_missing SYSTEMD "$why" && return; }

@@ -42,6 +42,7 @@ type serverOptions struct {
 	published      publishedFlags
 	ports          publishedPorts
 	hostID         string
+	peerURL        string // at which other servers reach this one; empty: they cannot
 }
 
 func (o *serverOptions) addFlags(c *cobra.Command) {
@@ -103,6 +104,9 @@ func (o *serverOptions) readEnvironment() error {
 			"write it as 90s, 30m or 2h")
 	}
 	if err := o.readLimits(); err != nil {
+		return err
+	}
+	if err := o.readPeerURL(); err != nil {
 		return err
 	}
 	o.hostID, err = ensureHostID(o.dir)

@@ -93,23 +93,25 @@ type daemon struct {
 	supervisor  sdnotify.Supervisor
 	gatewayName string // in load reports
 
-	sealer     *store.Sealer
-	store      *store.Store
-	backends   *backend.Set
-	opened     []openedBackend // those in backends, in the order of config.yml
-	retired    []openedBackend // engines that run what they have, and get nothing new
-	hosts      *ssh.Backend    // the hosts of fleets; it is one of backends
-	dialer     *dial.Dialer    // shared by the probes, the engines and the gateway
-	hub        *hub.Client
-	repos      *gitrepo.Cache
-	reconciler *reconcile.Reconciler
-	server     *server.Server
-	api        http.Handler
-	membership *peers.Membership // nil: the server is alone
-	changes    *loop.Broadcast   // notified on every change
-	gateway    *gateway.Gateway
-	published  *published                // the gateways of projects that this process serves
-	authority  *installationca.Authority // of the installation
+	sealer      *store.Sealer
+	store       *store.Store
+	backends    *backend.Set
+	opened      []openedBackend // those in backends, in the order of config.yml
+	retired     []openedBackend // engines that run what they have, and get nothing new
+	hosts       *ssh.Backend    // the hosts of fleets; it is one of backends
+	dialer      *dial.Dialer    // shared by the probes, the engines and the gateway
+	hub         *hub.Client
+	repos       *gitrepo.Cache
+	reconciler  *reconcile.Reconciler
+	server      *server.Server
+	api         http.Handler
+	membership  *peers.Membership // nil: the server is alone
+	peers       *peers.Directory  // nil: the server is alone
+	peerHandler *peers.Handler    // nil: the server is alone
+	changes     *loop.Broadcast   // notified on every change
+	gateway     *gateway.Gateway
+	authority   *installationca.Authority // of the installation
+	published   *published                // the gateways of projects that this process serves
 }
 
 // runServer runs the server until ctx ends. Replicas keep running after that.
@@ -229,10 +231,11 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err := d.openHosts(ctx); err != nil {
 		return none, err
 	}
-	if err := d.checkOwnEngines(ctx); err != nil {
+	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
+	allOutput, err := d.openPeers(output)
+	if err != nil {
 		return none, err
 	}
-	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
 	d.reconciler = reconcile.New(reconcile.Options{
 		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: d.changes, Log: d.log,
 		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.permit, IsShared: d.store.IsShared,
@@ -251,9 +254,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	if err := d.addCertificateLinks(&links); err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
 		Links: links,
-		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
+		Store: d.store, Logs: output, Output: allOutput, Peers: d.peers, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
 	})
@@ -309,6 +315,10 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.markLastResponse(w, r)
 	if d.gateway.Serves(r) {
 		d.gateway.ServeHTTP(w, r)
+		return
+	}
+	if d.peerHandler.Serves(r) {
+		d.peerHandler.ServeHTTP(w, r.WithContext(peers.WithStopping(r.Context(), d.stopping)))
 		return
 	}
 	d.serveAPI(w, r)

@@ -3,38 +3,140 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"dstack/internal/dstack"
+	"dstack/internal/installationca"
 	"dstack/internal/loop"
+	"dstack/internal/server"
+	"dstack/internal/server/logs"
 	"dstack/internal/server/peers"
 )
 
-// joinServers makes this server one of those that share the database. On SQLite it is alone.
-func (d *daemon) joinServers(ctx context.Context) error {
+// openPeers prepares what a server needs that shares its database with others. On SQLite it is alone.
+func (d *daemon) openPeers(output *logs.Store) (server.OutputReader, error) {
 	if !d.store.IsShared() {
-		return nil
+		return output, nil
+	}
+	if err := d.checkOwnEngines(context.Background()); err != nil {
+		return nil, err
 	}
 	name, _ := os.Hostname() // it is for people only
-	self := dstack.Server{
-		ID: dstack.ServerID(d.hostID), Process: uuid.NewString(), Name: name, Version: currentVersion(),
-		Machine: d.describeMachine(), StartedAt: time.Now(),
+	id := dstack.ServerID(d.hostID)
+	d.membership = peers.New(peers.Options{Register: d.store, Changed: d.noteServers, Log: d.log, Self: dstack.Server{
+		ID: id, Process: uuid.NewString(), Name: name, URL: d.peerURL, Version: currentVersion(), Machine: d.describeMachine(), StartedAt: time.Now(),
+	}})
+	secret, err := d.sealer.DeriveKey("calls between servers")
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	d.membership, err = peers.Join(ctx, peers.Options{Register: d.store, Self: self, Changed: d.noteChange, Log: d.log})
-	return err
+	config, err := installationca.ClientConfig(d.authority.Fingerprint())
+	if err != nil {
+		return nil, err
+	}
+	d.peers = peers.NewDirectory(d.membership, config, secret, d.log)
+	d.peerHandler = peers.NewHandler(d.peers, output, func(ctx context.Context, address string) (bool, error) {
+		return d.store.IsMachineEndpoint(ctx, id, address)
+	})
+	return peers.NewLogs(output, d.peers, d.store.OutputServer), nil
+}
+
+// joinServers makes this process one of the servers that share the database.
+func (d *daemon) joinServers(ctx context.Context) error {
+	if d.membership == nil {
+		return nil
+	}
+	return d.membership.Join(ctx)
+}
+
+// noteServers makes the machines of other servers reachable, after one came, went or moved.
+func (d *daemon) noteServers() {
+	for _, other := range d.membership.Servers() {
+		if id := other.ID; id != dstack.ServerID(d.hostID) {
+			d.dialer.AddHost(id.MachineHost(), func(ctx context.Context, address string) (net.Conn, error) {
+				return d.peers.DialMachine(ctx, id, address)
+			})
+		}
+	}
+	d.noteChange()
+}
+
+// peerURLVariable sets the URL at which the other servers that share the database reach this one.
+const peerURLVariable = "DSTACK_SERVER_PEER_URL"
+
+// readPeerURL sets the URL for other servers: the configured one, or the address that the server listens on. A server that
+// listens on all addresses is reached at the one from which it reaches the database.
+func (o *serverOptions) readPeerURL() error {
+	o.peerURL = strings.TrimRight(os.Getenv(peerURLVariable), "/")
+	if o.peerURL == "" {
+		host := o.host
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = findOwnAddress(o.database)
+		}
+		if host != "" {
+			o.peerURL = "https://" + net.JoinHostPort(host, strconv.Itoa(o.port))
+		}
+		return nil
+	}
+	u, err := url.Parse(o.peerURL)
+	if err != nil || u.Scheme != "https" || u.Port() == "" || u.Path != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return newInvalidError(peerURLVariable+" is not the URL of a server: "+o.peerURL,
+			"write https://, an address of this machine that the other servers reach, and the server's port: https://10.0.0.5:3000")
+	}
+	return nil
+}
+
+// findOwnAddress returns the address of this machine from which it reaches the host of a database URL; empty: it is not known.
+func findOwnAddress(database string) string {
+	u, err := url.Parse(database)
+	if err != nil || u.Hostname() == "" {
+		return ""
+	}
+	conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "5432")) // nothing is sent
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = conn.Close() }()
+	host, _, _ := net.SplitHostPort(conn.LocalAddr().String())
+	return host
+}
+
+// describePeers says where the other servers reach this one; empty: it is alone.
+func (d *daemon) describePeers() string {
+	switch {
+	case d.membership == nil:
+		return ""
+	case d.peerURL == "":
+		return "servers that share the database do not reach this one: set " + peerURLVariable
+	case d.isLoopback() && os.Getenv(peerURLVariable) == "":
+		return "servers on this machine that share the database reach this one at " + d.peerURL + "; for others, set " + peerURLVariable
+	}
+	return "servers that share the database reach this one at " + d.peerURL
+}
+
+// checkPeerURL warns if this server itself does not answer at the URL that it tells to others.
+func (d *daemon) checkPeerURL(ctx context.Context) (time.Duration, error) {
+	const soon, later = time.Second, 5 * time.Minute
+	if d.peerURL == "" || loop.Sleep(ctx, soon) != nil {
+		return later, nil
+	}
+	if err := d.peers.Check(ctx, dstack.Server{ID: dstack.ServerID(d.hostID), URL: d.peerURL}); err != nil && ctx.Err() == nil {
+		d.log.Warn("this server does not answer at its address for other servers; set "+peerURLVariable, "url", d.peerURL, "err", err)
+	}
+	return later, nil
 }
 
 // checkOwnEngines fails if another server starts containers with the Docker Engine of this machine, too: each would stop those
 // of the other.
 func (d *daemon) checkOwnEngines(ctx context.Context) error {
-	if !d.store.IsShared() {
-		return nil
-	}
 	servers, err := d.store.ListServers(ctx)
 	if err != nil {
 		return err
@@ -65,7 +167,8 @@ func (d *daemon) shareTasks() []loop.Task {
 	if d.membership == nil {
 		return nil
 	}
-	return append(d.store.ShareTasks(dstack.ServerID(d.hostID), d.noteChange), d.membership.Task())
+	tasks := d.store.ShareTasks(dstack.ServerID(d.hostID), d.noteChange)
+	return append(tasks, d.membership.Task(), loop.Repeat("address for other servers", nil, d.checkPeerURL))
 }
 
 // leaveServers lets the other servers go on at once.

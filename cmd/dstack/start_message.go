@@ -23,8 +23,10 @@ func (d *daemon) printStartMessage(ctx context.Context, out, errOut io.Writer, b
 			fmt.Fprintf(out, " %s\n", b.notice)
 		}
 	}
-	if hosts := d.describeHosts(ctx); hosts != "" {
-		fmt.Fprintf(out, " %s\n", hosts)
+	for _, line := range []string{d.describeHosts(ctx), d.describePeers()} {
+		if line != "" {
+			fmt.Fprintf(out, " %s\n", line)
+		}
 	}
 	if !d.isLoopback() && !strings.HasPrefix(d.publicURL, "https://") {
 		fmt.Fprintf(errOut, "warning: %s is reachable from other machines without TLS: tokens are sent unencrypted\n"+

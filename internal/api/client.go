@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -37,30 +36,29 @@ const (
 // Errors that the user can act on are *dstack.Error. If the server gives no
 // answer, calls that only read are retried; calls that change something are
 // not, because the server may have carried them out.
+//
+// With several servers, calls go to one of them as long as it answers, and then to
+// the next.
 type Client struct {
-	base  *url.URL
+	urls  *serverURLs
 	token string
 	http  *http.Client
 }
 
-// NewClient returns a client for the server at rawURL. It opens no connection.
+// NewClient returns a client for the server at rawURL, or for several servers that
+// share a database: see SplitURLs. It opens no connection.
 // An invalid URL or token is a *dstack.Error of kind Invalid.
 func NewClient(rawURL, token string) (*Client, error) {
-	base, err := url.Parse(strings.TrimRight(rawURL, "/"))
-	if err == nil && base.Port() != "" {
-		_, err = strconv.ParseUint(base.Port(), 10, 16)
-	}
-	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
-		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("%q is not the URL of a dstack server", rawURL),
-			Hint:    "write a URL such as http://127.0.0.1:3000"}
+	urls, err := parseServerURLs(rawURL)
+	if err != nil {
+		return nil, err
 	}
 	if strings.ContainsAny(token, "\r\n\x00") {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "the token contains a line break",
 			Hint: "pass only the token, exactly as the server printed it"}
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
-	return &Client{base: base, token: token, http: &http.Client{
+	return &Client{urls: urls, token: token, http: &http.Client{
 		Transport: &http.Transport{
 			Proxy:               proxyUnlessLocal,
 			DialContext:         dialer.DialContext,
@@ -81,12 +79,12 @@ func (c *Client) WithTLS(config *tls.Config) *Client {
 	transport.TLSClientConfig = config
 	changed := *c.http
 	changed.Transport = transport
-	return &Client{base: c.base, token: c.token, http: &changed}
+	return &Client{urls: c.urls, token: c.token, http: &changed}
 }
 
 // WithToken returns a client that sends another token.
 func (c *Client) WithToken(token string) *Client {
-	return &Client{base: c.base, token: token, http: c.http}
+	return &Client{urls: c.urls, token: token, http: c.http}
 }
 
 // proxyUnlessLocal returns the proxy from the environment, or none for
@@ -103,8 +101,8 @@ func proxyUnlessLocal(r *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(r)
 }
 
-// URL returns the base URL of the server.
-func (c *Client) URL() string { return c.base.String() }
+// URL returns the base URL of the server that the client uses now.
+func (c *Client) URL() string { return c.base().String() }
 
 // Close closes idle connections. The client can still be used afterwards.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -273,8 +271,16 @@ func projectPath(path, project string) string {
 func readWithRetry[T any](ctx context.Context, c *Client, path string, body any, limit time.Duration) (T, error) {
 	var answer T
 	wait := initialBackoff
+	if c.urls.isShared() && limit == callTimeout {
+		limit = sharedTimeout
+	}
 	for try := 1; ; try++ {
+		base := c.base()
 		err := c.call(ctx, path, body, &answer, limit)
+		if c.urls.isShared() && dstack.KindOf(err) == dstack.Timeout && ctx.Err() == nil { // it is frozen
+			c.urls.noteFailure(base)
+			err = c.unreachableError(ctx, err)
+		}
 		if try == maxReadAttempts || !isNoResponse(err) {
 			return answer, err
 		}
@@ -287,7 +293,13 @@ func readWithRetry[T any](ctx context.Context, c *Client, path string, body any,
 
 // callOnce makes a call that changes something, which must not be repeated.
 func (c *Client) callOnce(ctx context.Context, path string, body, answer any) error {
-	return c.call(ctx, path, body, answer, callTimeout)
+	var err error
+	for range c.urls.all {
+		if err = c.call(ctx, path, body, answer, callTimeout); !isNotSent(err) {
+			break
+		}
+	}
+	return err
 }
 
 // call posts body as JSON to path and decodes the response into answer, which
@@ -310,7 +322,7 @@ func (c *Client) call(ctx context.Context, path string, body, answer any, limit 
 	}
 	if len(text) > maxResponseBytes {
 		return &dstack.Error{Kind: dstack.TooLarge,
-			Message: fmt.Sprintf("the response of %s is larger than %s", c.base, human.Bytes(maxResponseBytes))}
+			Message: fmt.Sprintf("the response of %s is larger than %s", c.base(), human.Bytes(maxResponseBytes))}
 	}
 	if answer == nil {
 		answer = new(json.RawMessage)
@@ -327,7 +339,11 @@ func (c *Client) call(ctx context.Context, path string, body, answer any, limit 
 // sendRequest makes one request and turns any status other than 200 into an
 // error. The caller must close the body of the response.
 func (c *Client) sendRequest(ctx context.Context, path, contentType string, body io.Reader, size int64) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+path, body)
+	if err := c.chooseServer(ctx); err != nil {
+		return nil, err
+	}
+	base := c.base()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base.String()+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("create the request: %w", err)
 	}
@@ -340,8 +356,12 @@ func (c *Client) sendRequest(ctx context.Context, path, contentType string, body
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
+		if ctx.Err() == nil {
+			c.urls.noteFailure(base)
+		}
 		return nil, c.unreachableError(ctx, err)
 	}
+	c.urls.noteAnswer(base)
 	if response.StatusCode == http.StatusOK {
 		return response, nil
 	}

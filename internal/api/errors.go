@@ -58,15 +58,15 @@ func (c *Client) unreachableError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // canceled by the caller, or timed out
 	}
-	message, hint := fmt.Sprintf("cannot reach the dstack server at %s", c.base), c.unreachableHint()
+	message, hint := "cannot reach "+c.describeServers(), c.unreachableHint()
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED): // it does not run
 	case errors.Is(err, http.ErrSchemeMismatch):
 		message += ": it speaks http, not https"
-		hint = "correct the URL: dstack config --url http://" + c.base.Host
-	case isUnknownAuthority(err) && isLoopbackHost(c.base.Hostname()): // the server's port has its own authority
+		hint = "correct the URL: dstack config --url http://" + c.base().Host
+	case isUnknownAuthority(err) && isLoopbackHost(c.base().Hostname()): // the server's port has its own authority
 		message += ": this machine does not know the authority of its certificate"
-		hint = "use http on the machine of the server: dstack config --url http://" + c.base.Host
+		hint = "use http on the machine of the server: dstack config --url http://" + c.base().Host
 	default:
 		message += ": " + human.DescribeFailure(err)
 		hint = otherwiseHint
@@ -90,12 +90,15 @@ func isLoopbackHost(host string) bool {
 // unreachableHint says how to start the server that listens at the client's URL, if it
 // is on this machine, and otherwise what to check.
 func (c *Client) unreachableHint() string {
-	port := c.base.Port()
-	if port == "" && c.base.Scheme == "http" {
+	if c.urls.isShared() {
+		return otherwiseHint
+	}
+	port := c.base().Port()
+	if port == "" && c.base().Scheme == "http" {
 		port = "80"
 	}
 	switch {
-	case port == "" || !isLoopbackHost(c.base.Hostname()):
+	case port == "" || !isLoopbackHost(c.base().Hostname()):
 		return otherwiseHint
 	case port == defaultPort:
 		return "start it with: dstack server"
@@ -109,7 +112,7 @@ const defaultPort = "3000"
 // timeoutError returns the error of a call that took longer than limit.
 func (c *Client) timeoutError(limit time.Duration) error {
 	return &dstack.Error{Kind: dstack.Timeout,
-		Message: fmt.Sprintf("the dstack server at %s did not answer within %s", c.base, limit),
+		Message: fmt.Sprintf("the dstack server at %s did not answer within %s", c.base(), limit),
 		Hint:    "check the output of the server, then try again"}
 }
 
@@ -117,7 +120,7 @@ func (c *Client) timeoutError(limit time.Duration) error {
 // format of a dstack server.
 func (c *Client) unexpectedResponseError(cause error) error {
 	return &dstack.Error{Kind: dstack.Unavailable, Cause: cause,
-		Message: fmt.Sprintf("%s does not answer like a dstack server", c.base),
+		Message: fmt.Sprintf("%s does not answer like a dstack server", c.base()),
 		Hint:    "check the URL (dstack config), and that client and server have the same version"}
 }
 
@@ -129,7 +132,7 @@ func (c *Client) responseError(response *http.Response) error {
 	}
 	if to := response.Header.Get("Location"); to != "" && response.StatusCode/100 == 3 {
 		return &dstack.Error{Kind: dstack.Invalid,
-			Message: fmt.Sprintf("%s redirects to %s", c.base, to),
+			Message: fmt.Sprintf("%s redirects to %s", c.base(), to),
 			Hint:    "set the new URL: dstack config --url"}
 	}
 	var body struct {
@@ -147,11 +150,11 @@ func (c *Client) responseError(response *http.Response) error {
 		refused.Kind, refused.Message = parseDetail(response.StatusCode, body.Detail, body.Msg)
 	}
 	if refused.Message == "" {
-		refused.Message = fmt.Sprintf("the dstack server at %s answered %s", c.base, response.Status)
+		refused.Message = fmt.Sprintf("the dstack server at %s answered %s", c.base(), response.Status)
 		refused.Hint = "check the output of the server, then try again"
 	}
 	if refused.Hint == "" && refused.Kind == dstack.Unauthorized {
-		refused.Hint = "set the token again: dstack config --url " + c.base.String()
+		refused.Hint = "set the token again: dstack config --url " + c.base().String()
 	}
 	return refused
 }

@@ -138,6 +138,9 @@ func (c *Client) Exec(ctx context.Context, project string, ask ExecRequest, stre
 
 // openWebSocket opens a WebSocket to the server.
 func (c *Client) openWebSocket(ctx context.Context, path string) (*websocket.Conn, error) {
+	if err := c.chooseServer(ctx); err != nil {
+		return nil, err
+	}
 	// A WebSocket needs HTTP/1.1, which the usual transport does not ask for.
 	transport, ok := c.http.Transport.(*http.Transport)
 	if !ok {
@@ -154,7 +157,7 @@ func (c *Client) openWebSocket(ctx context.Context, path string) (*websocket.Con
 	if c.token != "" {
 		header.Set("Authorization", "Bearer "+c.token)
 	}
-	conn, response, err := websocket.Dial(ctx, c.base.String()+path, &websocket.DialOptions{
+	conn, response, err := websocket.Dial(ctx, c.base().String()+path, &websocket.DialOptions{
 		HTTPClient: &http.Client{Transport: transport, CheckRedirect: c.http.CheckRedirect}, HTTPHeader: header,
 	})
 	if err == nil {
@@ -164,7 +167,7 @@ func (c *Client) openWebSocket(ctx context.Context, path string) (*websocket.Con
 		return nil, c.unreachableError(ctx, err)
 	}
 	if response.Request == nil {
-		at, _ := url.Parse(c.base.String() + path)
+		at, _ := url.Parse(c.base().String() + path)
 		response.Request = &http.Request{URL: at}
 	}
 	if response.StatusCode == http.StatusNotFound || response.StatusCode/100 == 2 {
@@ -182,7 +185,7 @@ func (c *Client) translateUpgradeFailure(response *http.Response) error {
 	err := c.responseError(response)
 	if known, ok := errors.AsType[*dstack.Error](err); ok && strings.Contains(known.Message, "has no path") {
 		return &dstack.Error{Kind: dstack.Unsupported, Cause: err,
-			Message: "the dstack server at " + c.base.String() + " is too old for this command", Hint: "update the server"}
+			Message: "the dstack server at " + c.base().String() + " is too old for this command", Hint: "update the server"}
 	}
 	return err
 }
@@ -327,6 +330,6 @@ func (s *execSession) brokenError(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
-		Message: "the connection to the dstack server at " + s.client.base.String() + " broke, and the command was ended",
+		Message: "the connection to the dstack server at " + s.client.base().String() + " broke, and the command was ended",
 		Hint:    "run it again; a command that must go on belongs in the service"}
 }

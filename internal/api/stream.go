@@ -85,7 +85,11 @@ func (c *Client) sendUpload(ctx context.Context, path string, code Upload, out a
 // Otherwise it goes on until the caller stops iterating.
 func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) iter.Seq2[RunView, error] {
 	return func(yield func(RunView, error) bool) {
-		ask.WaitSeconds = int(pollWait / time.Second)
+		wait := pollWait
+		if c.urls.isShared() {
+			wait = sharedPollWait // a frozen server is noticed soon
+		}
+		ask.WaitSeconds = int(wait / time.Second)
 		for {
 			view, err := c.GetRunView(ctx, project, ask)
 			if err != nil {
@@ -111,23 +115,30 @@ func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) 
 // may call Follow again with After set to continue without loss.
 func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) iter.Seq2[LogEntry, error] {
 	return func(yield func(LogEntry, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
+		stream, cancel := context.WithCancel(ctx)
 		defer cancel()
 		text, err := json.Marshal(ask)
 		if err != nil {
 			yield(LogEntry{}, fmt.Errorf("encode the request: %w", err))
 			return
 		}
-		response, err := c.sendRequest(ctx, projectPath(PathFollow, project), "application/json",
+		response, err := c.sendRequest(stream, projectPath(PathFollow, project), "application/json",
 			bytes.NewReader(text), int64(len(text)))
 		if err != nil {
 			yield(LogEntry{}, err)
 			return
 		}
 		defer response.Body.Close()
+		base, received := c.base(), func() {}
+		if c.urls.isShared() { // a frozen server keeps its connections
+			silence := time.AfterFunc(maxSilence, cancel)
+			defer silence.Stop()
+			received = func() { silence.Reset(maxSilence) }
+		}
 		lines := bufio.NewScanner(response.Body)
 		lines.Buffer(make([]byte, 64<<10), maxLogLineBytes)
 		for lines.Scan() {
+			received()
 			if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 				continue // an empty line is a keep-alive
 			}
@@ -144,6 +155,7 @@ func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) ite
 		if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
 			yield(LogEntry{}, c.unexpectedResponseError(err))
 		} else if err != nil {
+			c.urls.noteFailure(base)
 			yield(LogEntry{}, c.unreachableError(ctx, err))
 		}
 	}

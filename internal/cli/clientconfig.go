@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
 	"dstack/internal/loop"
@@ -39,6 +40,13 @@ type projectConfig struct {
 
 	Project      string `yaml:"-"` // the project's name on the server; empty: Name
 	Installation string `yaml:"-"` // the installation whose server wrote the entry; empty: unknown
+
+	MoreURLs []string `yaml:"-"` // other servers that share the database with that of URL
+}
+
+// serverURLs returns the URLs of all servers of the entry, for api.NewClient.
+func (p projectConfig) serverURLs() string {
+	return api.JoinURLs(append([]string{p.URL}, p.MoreURLs...)...)
 }
 
 // projectName returns the name of the project on the server.

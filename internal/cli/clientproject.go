@@ -15,7 +15,7 @@ func (a *app) newClient() (*api.Client, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	client, err := api.NewClient(project.URL, project.Token)
+	client, err := api.NewClient(project.serverURLs(), project.Token)
 	return client, project.projectName(), err
 }
 
@@ -100,6 +100,6 @@ func (a *app) connectEntry(ctx context.Context) (*api.Client, projectConfig, err
 		return nil, entry, err
 	}
 	a.noteUnusedToken(entry)
-	client, err := api.NewClient(entry.URL, entry.Token)
+	client, err := api.NewClient(entry.serverURLs(), entry.Token)
 	return client, entry, err
 }

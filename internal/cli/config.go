@@ -18,7 +18,8 @@ import (
 // configCommand is one `dstack config`.
 type configCommand struct {
 	*app
-	url, token, tokenFile    string
+	urls                     []string
+	token, tokenFile         string
 	entry                    string // --name
 	makeDefault, keepDefault bool
 	remove, yes, json        bool
@@ -30,11 +31,12 @@ func newConfigCommand(a *app) *cobra.Command {
 		Use:   "config",
 		Short: "Show or set the servers and projects of the command line.",
 		Example: "dstack config --project main-2 --default                   # use another of the servers that it shows\n" +
-			"dstack config --project main --url http://127.0.0.1:3000   # add one; asks for the token",
+			"dstack config --project main --url http://127.0.0.1:3000   # add one; asks for the token\n" +
+			"dstack config --url https://a.example.com --url https://b.example.com   # servers that share a database",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c.Context(), c) },
 	}
-	c.Flags().StringVar(&k.url, "url", "", "the server's `URL`")
+	c.Flags().StringArrayVar(&k.urls, "url", nil, "the server's `URL`; again for each server that shares the database with it")
 	c.Flags().StringVar(&k.token, "token", "",
 		"your `TOKEN`, - to read it from stdin; prompts without it (DSTACK_TOKEN)")
 	c.Flags().StringVar(&k.tokenFile, "token-file", "", "read your token from `FILE`, - for stdin")
@@ -116,7 +118,8 @@ func (k *configCommand) save(project projectConfig, choice DefaultChoice) error 
 	if aside != "" {
 		k.printInfo("the entry %s of another server is kept as %s", project.Name, aside)
 	}
-	k.printInfo("project %s at %s is configured in %s", project.Name, project.URL, clientConfigPath(k.home))
+	k.printInfo("project %s at %s is configured in %s", project.Name, strings.Join(append([]string{project.URL}, project.MoreURLs...), " and "),
+		clientConfigPath(k.home))
 	return nil
 }
 
@@ -127,7 +130,7 @@ func (k *configCommand) projectName(config *clientConfig) string {
 	if name, _ := k.env("DSTACK_PROJECT"); name != "" {
 		return name
 	}
-	if known := config.defaultProject(); known != nil && k.url == "" {
+	if known := config.defaultProject(); known != nil && len(k.urls) == 0 {
 		return known.Name
 	}
 	return "main"
@@ -139,6 +142,8 @@ type projectEntry struct {
 	Project string `json:"project"` // the project's name on the server
 	URL     string `json:"url"`
 	Default bool   `json:"default"`
+
+	MoreURLs []string `json:"more_urls,omitempty"` // other servers that share the database
 }
 
 func (k *configCommand) printProjects() error {
@@ -149,7 +154,7 @@ func (k *configCommand) printProjects() error {
 	t := &table{head: []string{"PROJECT", "URL", "DEFAULT"}, movable: []int{1}}
 	list := []projectEntry{}
 	for _, p := range config.Projects {
-		list = append(list, projectEntry{p.Name, p.projectName(), p.URL, p.Default})
+		list = append(list, projectEntry{p.Name, p.projectName(), p.URL, p.Default, p.MoreURLs})
 		isDefault := "-"
 		if p.Default {
 			isDefault = "yes"
@@ -158,7 +163,7 @@ func (k *configCommand) printProjects() error {
 		if p.projectName() != p.Name {
 			name += " (project " + cleanLine(p.projectName()) + ")"
 		}
-		t.rows = append(t.rows, []string{name, cleanLine(p.URL), isDefault})
+		t.rows = append(t.rows, []string{name, cleanLine(strings.Join(append([]string{p.URL}, p.MoreURLs...), " ")), isDefault})
 	}
 	if k.json {
 		return k.printJSON(list)
@@ -196,9 +201,11 @@ type wantedEntry struct {
 // flags, else from the environment, else from the entry in the file. A project without an
 // entry is looked for at the server of the default entry.
 func (k *configCommand) resolveServer(ctx context.Context, config *clientConfig, entry, name string) (wantedEntry, error) {
-	project := wantedEntry{projectConfig{Name: entry, Project: name, URL: strings.TrimRight(k.url, "/")}, true}
+	project := wantedEntry{projectConfig{Name: entry, Project: name}, true}
+	project.setURLs(k.urls)
 	if project.URL == "" {
-		project.URL, _ = k.env("DSTACK_URL")
+		urls, _ := k.env("DSTACK_URL")
+		project.setURLs(api.SplitURLs(urls))
 	}
 	known := config.findProject(entry)
 	if known != nil && known.Project != "" && k.entry == "" && (project.URL == "" || project.URL == known.URL) {
@@ -208,7 +215,7 @@ func (k *configCommand) resolveServer(ctx context.Context, config *clientConfig,
 		known = config.defaultProject()
 	}
 	if project.URL == "" && known != nil {
-		project.URL = known.URL
+		project.URL, project.MoreURLs = known.URL, known.MoreURLs
 	}
 	if project.URL == "" {
 		return project, invalidInput("add --url http://127.0.0.1:3000", "the server's address is missing")
@@ -217,9 +224,20 @@ func (k *configCommand) resolveServer(ctx context.Context, config *clientConfig,
 	project.Token = token
 	if known != nil && known.URL == project.URL && known.Token == token {
 		project.Installation = known.Installation
-		project.isNew = !strings.EqualFold(known.Name, entry) || !strings.EqualFold(known.projectName(), project.projectName())
+		project.isNew = !slices.Equal(known.MoreURLs, project.MoreURLs) || !strings.EqualFold(known.Name, entry) || !strings.EqualFold(known.projectName(), project.projectName())
 	}
 	return project, err
+}
+
+// setURLs sets the URL of the server, and those of the servers that share its database.
+func (p *projectConfig) setURLs(urls []string) {
+	for i, one := range urls {
+		if one = strings.TrimRight(one, "/"); i == 0 {
+			p.URL = one
+		} else {
+			p.MoreURLs = append(p.MoreURLs, one)
+		}
+	}
 }
 
 // findToken returns the token from the flag, the environment, the file or the
@@ -275,7 +293,7 @@ func (a *app) readTokenFile(path string) (string, error) {
 // checkServer verifies that the server accepts the token, and returns the
 // project's name as the server writes it.
 func (k *configCommand) checkServer(ctx context.Context, configured projectConfig) (string, error) {
-	client, err := api.NewClient(configured.URL, configured.Token)
+	client, err := api.NewClient(configured.serverURLs(), configured.Token)
 	if err != nil {
 		return "", err
 	}

@@ -20,6 +20,8 @@ type serverRecord struct {
 	URL          string `yaml:"url"`
 	Project      string `yaml:"project,omitempty"`      // see projectConfig
 	Installation string `yaml:"installation,omitempty"` // see projectConfig
+
+	MoreURLs []string `yaml:"more_urls,omitempty"` // see projectConfig
 }
 
 const serversHeader = "# Written by dstack. It says more about the entries of config.yml; tokens are only there.\n"
@@ -59,8 +61,8 @@ func writeServerRecords(home string, records []serverRecord) error {
 	return replaceFile(path, content)
 }
 
-// addRecords completes the entries with their records. The installation of an entry
-// counts only while the entry has the URL of the record: otherwise the user has changed
+// addRecords completes the entries with their records. The installation of an entry, and
+// its other servers, count only while the entry has the URL of the record: otherwise the user has changed
 // it, and it may belong to another server.
 func (c *clientConfig) addRecords(records []serverRecord) {
 	for i := range c.Projects {
@@ -71,7 +73,7 @@ func (c *clientConfig) addRecords(records []serverRecord) {
 		}
 		entry.Project = records[at].Project
 		if records[at].URL == entry.URL {
-			entry.Installation = records[at].Installation
+			entry.Installation, entry.MoreURLs = records[at].Installation, records[at].MoreURLs
 		}
 	}
 }
@@ -80,8 +82,8 @@ func (c *clientConfig) addRecords(records []serverRecord) {
 func (c *clientConfig) serverRecords() []serverRecord {
 	var records []serverRecord
 	for _, entry := range c.Projects {
-		if entry.Project != "" || entry.Installation != "" {
-			records = append(records, serverRecord{entry.Name, entry.URL, entry.Project, entry.Installation})
+		if entry.Project != "" || entry.Installation != "" || len(entry.MoreURLs) > 0 {
+			records = append(records, serverRecord{entry.Name, entry.URL, entry.Project, entry.Installation, entry.MoreURLs})
 		}
 	}
 	return records

@@ -5,6 +5,9 @@ import "time"
 // ServerID identifies a server among those that share a database. It is kept in the server's folder.
 type ServerID string
 
+// MachineHost returns the host of endpoints on the machine of a server; see Endpoint.Host.
+func (id ServerID) MachineHost() string { return "server/" + string(id) }
+
 // Server is a server that shares the database with others.
 type Server struct {
 	ID        ServerID

@@ -195,7 +195,7 @@ func (l *attachedLogs) sendLogs(ctx context.Context, conn *websocket.Conn, job a
 		l.waitForEnd(ctx, job)
 	})
 	key := logs.Key{Project: run.Project, Run: run.ID, RunName: run.Name, Attempt: job.attempt}
-	for line, err := range l.server.logs.Follow(ctx, key, time.Time{}) {
+	for line, err := range l.server.output.Follow(ctx, key, time.Time{}) {
 		if err != nil {
 			return err
 		}

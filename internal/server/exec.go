@@ -62,6 +62,9 @@ func (s *Server) execInReplica(c *apiCall) error {
 	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(maxExecInputBytes)
 	exit := x.run()
+	if x.isForwarded {
+		return nil // the other server has sent the last message
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), maxExitTime)
 	defer cancel()
 	if x.send(ctx, api.ExecUpdate{Exit: &exit}) == nil {
@@ -85,9 +88,11 @@ type execCall struct {
 	request api.ExecRequest
 	// onlyAdmins: no container is around the command, so that it has the rights of the server.
 	onlyAdmins bool
-	input      *execInput
-	resizes    chan engine.TerminalSize
-	tasks      sync.WaitGroup // end when the connection is closed
+	// isForwarded: another server runs the command.
+	isForwarded bool
+	input       *execInput
+	resizes     chan engine.TerminalSize
+	tasks       sync.WaitGroup // end when the connection is closed
 }
 
 // run runs the command to its end.
@@ -118,6 +123,9 @@ func (x *execCall) runCommand() (int, error) {
 	replica, err := chooseExecReplica(details, x.request.Replica)
 	if err != nil {
 		return 0, err
+	}
+	if machine := dstack.ServerID(details.Instances[replica.Instance].Host); x.mustForward(machine) {
+		return 0, x.forward(machine)
 	}
 	executor, spec, err := x.findExecutor(details, replica)
 	if err != nil {
@@ -203,7 +211,7 @@ func (x *execCall) findExecutor(
 		return nil, none, &dstack.Error{Kind: dstack.Unsupported, Cause: err,
 			Message: "replica " + strconv.Itoa(replica.Num) + " of " + details.Run.Name + " runs on " + seen.Instance.Offer.Type +
 				", which only the server there can reach",
-			Hint: "use the server of that machine: dstack config --url"}
+			Hint: "use that server: dstack config --url"}
 	}
 	if err != nil {
 		return nil, none, err

@@ -35,11 +35,11 @@ func (s *Server) pollLogs(c *apiCall, in api.PollLogs) (api.LogEvents, error) {
 	key := logs.Key{Project: run.Project, Run: run.ID, RunName: run.Name, Attempt: dstack.AttemptID(in.JobSubmissionID)}
 	start, end := orZero(in.StartTime), orZero(in.EndTime)
 	if in.Descending {
-		if start, _, err = s.logs.FindTail(c.ctx, key, start, end, limit); err != nil {
+		if start, _, err = s.output.FindTail(c.ctx, key, start, end, limit); err != nil {
 			return events, err
 		}
 	}
-	for line, err := range s.logs.Read(c.ctx, key, start, end) {
+	for line, err := range s.output.Read(c.ctx, key, start, end) {
 		if err != nil {
 			return events, err
 		}

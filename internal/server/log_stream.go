@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"iter"
 	"maps"
 	"net/http"
@@ -221,7 +222,7 @@ func groupByReplica(sources []attemptSource) [][]attemptSource {
 func (f *logStream) readReplica(ctx context.Context, sources []attemptSource) iter.Seq2[api.LogEntry, error] {
 	return func(yield func(api.LogEntry, error) bool) {
 		for _, src := range sources {
-			for line, err := range f.server.logs.Read(ctx, src.key, f.findResumeTime(src.key.Attempt), time.Time{}) {
+			for line, err := range f.server.output.Read(ctx, src.key, f.findResumeTime(src.key.Attempt), time.Time{}) {
 				if !yield(f.newEntry(src, line), err) {
 					return
 				}
@@ -298,6 +299,9 @@ func (f *logStream) followLive(ctx context.Context) error {
 		} else if finished && deadline == nil {
 			deadline = time.After(maxTrailingTime)
 		}
+		if err := f.lines.keepAlive(); err != nil {
+			return err
+		}
 		stop, err := f.forwardLines(ctx, live, changed, deadline)
 		if stop || err != nil {
 			return err
@@ -348,7 +352,7 @@ func (f *logStream) copyAttempt(ctx context.Context, src attemptSource, from tim
 			return false
 		}
 	}
-	for line, err := range f.server.logs.Follow(ctx, src.key, from) {
+	for line, err := range f.server.output.Follow(ctx, src.key, from) {
 		entry := f.newEntry(src, line)
 		if err != nil {
 			entry = newLossEntry(err)
@@ -369,13 +373,15 @@ func (f *logStream) copyAttempt(ctx context.Context, src attemptSource, from tim
 type lineWriter struct {
 	control *http.ResponseController
 	encoder *json.Encoder
+	out     io.Writer
+	sentAt  time.Time // when something was last sent
 }
 
 // newLineWriter sends the header of the response.
 func newLineWriter(w http.ResponseWriter) *lineWriter {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
-	lw := &lineWriter{control: http.NewResponseController(w), encoder: json.NewEncoder(w)}
+	lw := &lineWriter{control: http.NewResponseController(w), encoder: json.NewEncoder(w), out: w, sentAt: time.Now()}
 	lw.encoder.SetEscapeHTML(false)
 	_ = lw.flush() // a disconnected client is detected on the next write
 	return lw
@@ -384,7 +390,21 @@ func newLineWriter(w http.ResponseWriter) *lineWriter {
 // writeEntry writes a line, which may stay in the buffer until the next flush.
 func (lw *lineWriter) writeEntry(entry api.LogEntry) error {
 	_ = lw.control.SetWriteDeadline(time.Now().Add(maxLineTime)) // not every writer supports deadlines
+	lw.sentAt = time.Now()
 	return lw.encoder.Encode(entry)
+}
+
+// keepAlive sends an empty line if nothing was sent for a while, which shows the client that the server answers.
+func (lw *lineWriter) keepAlive() error {
+	if time.Since(lw.sentAt) < api.StreamKeepAlive {
+		return nil
+	}
+	lw.sentAt = time.Now()
+	_ = lw.control.SetWriteDeadline(time.Now().Add(maxLineTime)) // not every writer supports deadlines
+	if _, err := io.WriteString(lw.out, "\n"); err != nil {
+		return err
+	}
+	return lw.flush()
 }
 
 // clearDeadline lifts the write deadline for the next response on the

@@ -27,7 +27,7 @@ func (f *logStream) applyTail(ctx context.Context, sources []attemptSource) erro
 				f.sent[id] = skipAttempt
 				continue
 			}
-			start, found, err := f.server.logs.FindTail(ctx, chain[i].key, f.findResumeTime(id), time.Time{}, left)
+			start, found, err := f.server.output.FindTail(ctx, chain[i].key, f.findResumeTime(id), time.Time{}, left)
 			if err != nil {
 				return err
 			}

@@ -132,7 +132,7 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 		if !containsFold(in.ProjectsNames, p.Name) {
 			continue
 		}
-		if err := s.logs.RemoveProject(p.Name); err != nil {
+		if err := s.removeOutput(c.ctx, p.Name, ""); err != nil {
 			s.log.Warn("the logs of a deleted project were not removed", "project", p.Name, "err", err)
 		}
 		if s.repos == nil {

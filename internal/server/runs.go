@@ -285,7 +285,7 @@ func (s *Server) deleteRuns(c *apiCall, in api.DeleteRuns) (wire.Null, error) {
 	}
 	for _, name := range in.RunsNames {
 		if taken[name] {
-			if err := s.logs.Remove(c.project.Name, name); err != nil {
+			if err := s.removeOutput(c.ctx, c.project.Name, name); err != nil {
 				s.log.Warn("the logs of a deleted run were not removed", "run", name, "err", err)
 			}
 		}

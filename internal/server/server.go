@@ -18,6 +18,7 @@ import (
 	"dstack/internal/hub"
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
+	"dstack/internal/server/peers"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
 )
@@ -26,6 +27,8 @@ import (
 type Options struct {
 	Store       *store.Store
 	Logs        *logs.Store
+	Peers       *peers.Directory // the other servers that share the database; nil: this one is alone
+	Output      OutputReader     // the output of attempts on all servers; default: Logs
 	Backends    *backend.Set
 	Dir         string          // the server's folder; uploads are spooled to its subfolder tmp
 	Wake        func()          // called when there is work for the passes
@@ -61,6 +64,8 @@ const defaultUploadLimit = 64 << 20
 type Server struct {
 	store       *store.Store
 	logs        *logs.Store
+	output      OutputReader
+	peers       *peers.Directory
 	backends    *backend.Set
 	dir         string
 	wake        func()
@@ -92,7 +97,7 @@ type Server struct {
 
 // New returns a server. It starts no goroutines.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
+	s := &Server{store: o.Store, logs: o.Logs, output: o.Output, peers: o.Peers, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
 		hub: o.Hub, repos: o.Repos, log: o.Log, uploadLimit: o.UploadLimit, site: o.Site, ssh: o.SSH, version: o.Version,
 		accessInterval: execAccessInterval, userKeys: o.UserKeys}
 	s.site.Main = cmp.Or(s.site.Main, DefaultProject)
@@ -105,6 +110,9 @@ func New(o Options) *Server {
 	}
 	if s.wakeHosts = o.WakeHosts; s.wakeHosts == nil {
 		s.wakeHosts = func() {}
+	}
+	if s.output == nil {
+		s.output = o.Logs
 	}
 	if s.broadcast == nil {
 		s.broadcast = &loop.Broadcast{}

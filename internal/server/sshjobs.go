@@ -112,7 +112,7 @@ func (j *SSHJobs) Dial(ctx context.Context, login sshserver.Login, port int) (ne
 	if err != nil {
 		return nil, err
 	}
-	conn, err := j.dialer.Dial(ctx, endpoint)
+	conn, err := j.dialer.Dial(ctx, j.server.locateEndpoint(endpoint, findInstanceOf(found[0], attemptOfLogin(login))))
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: fmt.Sprintf("nothing answers at port %d of the job", port)}
 	}
@@ -132,4 +132,22 @@ func findJobEndpoint(details store.RunDetails, attempt dstack.AttemptID, port in
 		}
 	}
 	return dstack.Endpoint{}, &dstack.Error{Kind: dstack.Unavailable, Message: "the job does not run now"}
+}
+
+// findInstanceOf returns the machine of an attempt.
+func findInstanceOf(details store.RunDetails, attempt dstack.AttemptID) dstack.Instance {
+	for _, r := range details.Replicas {
+		if r.Attempt == attempt {
+			return details.Instances[r.Instance]
+		}
+	}
+	return dstack.Instance{}
+}
+
+// locateEndpoint returns how this server reaches an endpoint on a machine, which may be that of another server.
+func (s *Server) locateEndpoint(e dstack.Endpoint, machine dstack.Instance) dstack.Endpoint {
+	if s.peers != nil && e.Host == "" && machine.Host != "" && dstack.ServerID(machine.Host) != s.peers.Self() {
+		e.Host = dstack.ServerID(machine.Host).MachineHost()
+	}
+	return e
 }

@@ -64,21 +64,27 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// Join records that this server has started. Its Task must run as long as the server works.
-func Join(ctx context.Context, o Options) (*Membership, error) {
+// New returns the membership of a server, which begins with Join.
+func New(o Options) *Membership {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	m := &Membership{register: o.Register, self: o.Self, changed: o.Changed, log: o.Log, now: time.Now}
+	return &Membership{register: o.Register, self: o.Self, changed: o.Changed, log: o.Log, now: time.Now}
+}
+
+// Join records that this server has started. Its Task must run as long as the server works.
+func (m *Membership) Join(ctx context.Context) error {
 	began := m.now()
-	if err := o.Register.JoinServers(ctx, o.Self); err != nil {
-		return nil, err
+	if err := m.register.JoinServers(ctx, m.self); err != nil {
+		return err
 	}
+	m.mu.Lock()
 	m.beatAt, m.aliveSince = began, began
-	return m, m.readServers(ctx)
+	m.mu.Unlock()
+	return m.readServers(ctx)
 }
 
 // Task sends the heartbeats of this server, and takes over from servers that send none. It ends with an error if another

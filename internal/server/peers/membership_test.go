@@ -47,8 +47,11 @@ func withMembership(t *testing.T, test func(t *testing.T, m *Membership, r *fake
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &fakeRegister{}
-		m, err := Join(t.Context(), Options{Register: r, Self: dstack.Server{ID: "a", Process: "1"}})
-		if err != nil {
+		m := New(Options{Register: r, Self: dstack.Server{ID: "a", Process: "1"}})
+		if dstack.KindOf(m.Permit()()) != dstack.Conflict {
+			t.Error("a server may act before it has joined")
+		}
+		if err := m.Join(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		ctx, stop := context.WithCancel(t.Context())

@@ -228,7 +228,8 @@ func (s *Store) findGatewayUsers(ctx context.Context, tx bun.Tx, p dstack.Projec
 	}
 	users := map[string][]string{}
 	for _, row := range rows {
-		choice, err := s.gatewayChoice(row.ID, row.Spec, row.GatewayChoice)
+		rs, err := s.openSpecCached(specKey{run: row.ID}, row.Spec)
+		choice := string(rs.Configuration.Gateway)
 		if err != nil {
 			continue // it names none that could be known
 		}
@@ -238,7 +239,7 @@ func (s *Store) findGatewayUsers(ctx context.Context, tx bun.Tx, p dstack.Projec
 	return users, nil
 }
 
-// gatewayChoice returns what the configuration of a run says of gateways. Rows of older versions do not have it.
+// gatewayChoice returns what the configuration of a run says of gateways. Rows of earlier versions do not have it in their rules.
 func (s *Store) gatewayChoice(run, sealed string, stored *string) (string, error) {
 	if stored != nil {
 		return *stored, nil

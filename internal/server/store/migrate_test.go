@@ -128,6 +128,7 @@ func removeComments(text string) string { return regexp.MustCompile(`--.*`).Repl
 
 // findProblem says why a statement is not an expansion; empty: it is.
 func findProblem(statement string, oldTables []string) string {
+	added := regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN `).FindStringSubmatch(statement)
 	created := regexp.MustCompile(`^CREATE (UNIQUE )?INDEX \w+ ON (\w+)`).FindStringSubmatch(statement)
 	switch {
 	case statement == "", strings.HasPrefix(statement, "CREATE TABLE "):
@@ -136,13 +137,18 @@ func findProblem(statement string, oldTables []string) string {
 		return "an earlier version does not know that these are unique"
 	case created != nil:
 		return ""
-	case !regexp.MustCompile(`^ALTER TABLE \w+ ADD COLUMN `).MatchString(statement):
+	case added == nil:
 		return "it may change what an earlier version uses"
+	case slices.Contains(wholeTables, added[1]):
+		return "an earlier version reads all columns of this table, and refuses one that it does not know"
 	case strings.Contains(statement, "NOT NULL") && !strings.Contains(statement, "DEFAULT"):
 		return "an earlier version cannot add a row without this column"
 	}
 	return ""
 }
+
+// wholeTables are those that version 4205efd reads with `SELECT x.*`.
+var wholeTables = []string{"fleets", "hosts", "repo_access", "runs", "volumes"}
 
 // A new revision writes no secret in the clear.
 func TestSecrets_OfRevisionsAreNotReadable(t *testing.T) {

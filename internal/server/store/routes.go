@@ -48,19 +48,22 @@ type cachedTable struct {
 func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, err error) {
 	var runs []routeRow
 	err = tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
-		r.wanted, r.submitted_at, r.status, r.reason, r.stop, r.gateway, CASE WHEN r.gateway IS NULL THEN r.spec ELSE '' END AS spec
+		r.wanted, r.submitted_at, r.status, r.reason, r.stop, CASE WHEN r.rules LIKE '%"gateway":%' THEN '' ELSE r.spec END AS spec
 		FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
 	if err != nil {
 		return table, err
 	}
 	var targets []targetRow
-	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') = ? AS is_away
+	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') = ? AS is_away, COALESCE(i.host, '') AS machine
 		FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id LEFT JOIN instances AS i ON i.id = r.instance_id
 		WHERE r.live ORDER BY r.num, r.submitted_at, r.id`, string(dstack.InstanceAway)).Scan(ctx, &targets)
 	if err != nil {
 		return table, err
 	}
 	if table.Gateways, err = s.findRouteGateways(ctx, tx); err != nil {
+		return table, err
+	}
+	if err := s.locateTargets(ctx, tx, targets); err != nil {
 		return table, err
 	}
 	if table.Routes, err = s.buildRoutes(runs, targets, table.Gateways); err != nil {
@@ -76,6 +79,32 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 	return table, err
 }
 
+// locateTargets says how this server reaches replicas on the machines of other servers: through those, if they run.
+func (s *Store) locateTargets(ctx context.Context, tx bun.Tx, targets []targetRow) error {
+	self := s.server.Load()
+	if self == nil || !s.IsShared() {
+		return nil
+	}
+	var rows []struct {
+		ID    string
+		Ended bool
+	}
+	if err := tx.NewRaw("SELECT id, ended FROM servers WHERE id <> ?", string(*self)).Scan(ctx, &rows); err != nil {
+		return err
+	}
+	ended := make(map[string]bool, len(rows))
+	for _, row := range rows {
+		ended[row.ID] = row.Ended
+	}
+	for i := range targets {
+		t := &targets[i]
+		if hasEnded, isOther := ended[t.Machine]; isOther {
+			t.Via, t.IsAway = dstack.ServerID(t.Machine).MachineHost(), t.IsAway || hasEnded
+		}
+	}
+	return nil
+}
+
 type routeRow struct {
 	ID, Project, Name string
 	Auth              bool
@@ -87,8 +116,7 @@ type routeRow struct {
 	SubmittedAt       int64
 	Status, Reason    string
 	Stop              string
-	Gateway           *string // what the configuration says of gateways; nil: Spec says it
-	Spec              string
+	Spec              string // empty if Rules has the gateway
 }
 
 type targetRow struct {
@@ -97,6 +125,8 @@ type targetRow struct {
 	Status, Reason string
 	Report         string // empty: none yet
 	IsAway         bool
+	Machine        string // the server on whose machine it is; empty: every server can reach it
+	Via            string // the host of its endpoint; empty: that of its report
 }
 
 // facts collects what the targets of a run's route depend on. The rows tell
@@ -129,6 +159,9 @@ func (t targetRow) facts() (route.ReplicaFacts, error) {
 	if err := json.Unmarshal([]byte(t.Report), facts.Report); err != nil {
 		return facts, fmt.Errorf("read the report of replica %s: %w", t.ID, err)
 	}
+	if facts.Report.Host == "" {
+		facts.Report.Host = t.Via
+	}
 	return facts, nil
 }
 
@@ -153,10 +186,11 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow, gateways []rou
 		if err != nil {
 			return nil, fmt.Errorf("read the gateway's rules of run %s: %w", run.ID, err)
 		}
-		if rules != nil {
-			r.Rules = *rules
+		if rules == nil {
+			rules = &storedRules{}
 		}
-		choice, err := s.gatewayChoice(run.ID, run.Spec, run.Gateway)
+		r.Rules = rules.Rules
+		choice, err := s.gatewayChoice(run.ID, run.Spec, rules.Gateway)
 		if err != nil {
 			return nil, fmt.Errorf("read the gateway of run %s: %w", run.ID, err)
 		}

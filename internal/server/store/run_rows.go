@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -155,30 +154,33 @@ type publicSpec struct {
 	Prefix   string
 	Format   string // of the model: openai, tgi
 	Template string // JSON of a dstack.ChatTemplate; empty: none
-	Rules    string // JSON of a route.Rules; empty: none
+	Rules    string // JSON of storedRules; empty: an earlier version found none
 	Scales   bool   // replicas is a range
-	// GatewayChoice is the gateway of the configuration: see spec.Service.Gateway. nil: an older version wrote the row.
-	GatewayChoice *string `bun:"gateway"`
+}
+
+// storedRules are the rules of a run, and its gateway. They share a column because earlier versions read runs with all
+// columns, and refuse one that they do not know.
+type storedRules struct {
+	route.Rules
+	Gateway *string `json:"gateway,omitempty"` // see spec.Service.Gateway; nil: an earlier version wrote the row
 }
 
 // setPublic writes all columns of a publicSpec; args returns their values.
-const setPublic = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?, gateway = ?"
+const setPublic = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?"
 
 func (o publicSpec) args() []any {
-	return []any{o.Repo, o.Auth, o.Model, o.Prefix, o.Format, o.Template, o.Rules, o.Scales, o.GatewayChoice}
+	return []any{o.Repo, o.Auth, o.Model, o.Prefix, o.Format, o.Template, o.Rules, o.Scales}
 }
 
 // publishSpec returns the public part of a spec.
 func publishSpec(rs dstack.RunSpec) (publicSpec, error) {
 	conf := rs.Configuration
-	o := publicSpec{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max, GatewayChoice: new(string(conf.Gateway))}
-	if rules := rulesOf(conf); !reflect.ValueOf(rules).IsZero() {
-		text, err := json.Marshal(rules)
-		if err != nil {
-			return o, fmt.Errorf("write the rules of the gateway: %w", err)
-		}
-		o.Rules = string(text)
+	o := publicSpec{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max}
+	text, err := json.Marshal(storedRules{rulesOf(conf), new(string(conf.Gateway))})
+	if err != nil {
+		return o, fmt.Errorf("write the rules of the gateway: %w", err)
 	}
+	o.Rules = string(text)
 	if conf.Model == nil {
 		return o, nil
 	}

@@ -54,6 +54,7 @@ func (s *Store) JoinServers(ctx context.Context, server dstack.Server) error {
 	if err != nil {
 		return fmt.Errorf("write the machine of server %s: %w", server.ID, err)
 	}
+	s.server.Store(&server.ID)
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewRaw(`INSERT INTO servers (id, process, name, url, version, machine, started_at, seen_at, ended)
 			VALUES (?, ?, ?, ?, ?, ?, ?, `+s.databaseNow()+`, FALSE) ON CONFLICT (id) DO UPDATE SET process = EXCLUDED.process,
@@ -186,4 +187,32 @@ func (s *Store) CheckStart(ctx context.Context, attempt dstack.AttemptID, server
 		return conflict("", "another server starts attempt %s", attempt)
 	}
 	return nil
+}
+
+// OutputServer returns the server that copies the output of an attempt now; empty: none does, or the attempt has ended.
+func (s *Store) OutputServer(ctx context.Context, attempt dstack.AttemptID) (dstack.ServerID, error) {
+	var servers []string
+	err := s.reader.NewRaw(`SELECT CASE WHEN i.host <> '' THEN i.host ELSE i.holder END FROM replicas AS r
+		JOIN instances AS i ON i.id = r.instance_id WHERE r.attempt_id = ?`, string(attempt)).Scan(ctx, &servers)
+	if err != nil || len(servers) == 0 {
+		return "", wrapError(err)
+	}
+	return dstack.ServerID(servers[0]), nil
+}
+
+// IsMachineEndpoint reports whether an attempt on the machine of a server has reported an address.
+func (s *Store) IsMachineEndpoint(ctx context.Context, server dstack.ServerID, address string) (bool, error) {
+	var reports []string
+	err := s.reader.NewRaw(`SELECT p.report FROM reports AS p JOIN instances AS i ON i.id = p.instance_id WHERE i.live AND i.host = ?`,
+		string(server)).Scan(ctx, &reports)
+	if err != nil {
+		return false, wrapError(err)
+	}
+	for _, text := range reports {
+		rep, err := reportRow{Report: text}.toReport()
+		if err == nil && rep.State == dstack.AttemptRunning && rep.Endpoint == (dstack.Endpoint{Address: address}) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

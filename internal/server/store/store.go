@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/uptrace/bun"
 
-	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 )
@@ -24,7 +23,7 @@ type Store struct {
 	sealer      *Sealer // nil: nothing is sealed
 	specs       specCache
 	templates   textCache[dstack.ChatTemplate]
-	rules       textCache[route.Rules]
+	rules       textCache[storedRules]
 	lastReports lastReports
 	placed      placedCache
 	table       atomic.Pointer[cachedTable] // the last table that was read
@@ -34,6 +33,8 @@ type Store struct {
 	postgresConfig *pgx.ConnConfig // nil: SQLite
 	changed        loop.Wake       // signals that isChanged is set
 	isChanged      atomic.Bool     // something was committed that the other servers have not been told of
+
+	server atomic.Pointer[dstack.ServerID] // this server, once it has joined those that share the database
 
 	patience time.Duration    // limit for one query or transaction
 	clock    func() time.Time // decides which gateway reports are recent, and nothing else

@@ -40,10 +40,6 @@ CREATE TABLE gateway_process_reports (
     PRIMARY KEY (gateway_id, process)
 );
 
--- What the configuration of the run says of gateways; NULL: an older version wrote the row.
-ALTER TABLE runs ADD COLUMN gateway TEXT;
-
 -- +goose Down
-ALTER TABLE runs DROP COLUMN gateway;
 DROP TABLE gateway_process_reports;
 DROP TABLE project_gateways;
