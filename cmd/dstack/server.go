@@ -269,7 +269,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, GatewayProxies: config.TrustedProxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	if d.published, err = d.newPublished(); err != nil {
