@@ -2,17 +2,16 @@ package api
 
 import "context"
 
-// PathGatewayAuthority returns the certificate of the installation's own authority for gateways.
-const PathGatewayAuthority = "/api/gateways/get_authority"
+// PathGatewayAuthority is the call for the root of the installation's own authority, which issues the certificates of
+// gateways with `certificate: {type: internal}`.
+const PathGatewayAuthority = "/api/gateway_authority/get"
 
-// GatewayAuthority answers gateways/get_authority.
+// GatewayAuthority answers gateway_authority/get.
 type GatewayAuthority struct {
-	Certificate string `json:"certificate"` // of the root, PEM
+	Certificate string `json:"certificate"` // PEM
 }
 
-// GetGatewayAuthority returns the authority that issues certificates for gateways with `certificate: {type: internal}`.
+// GetGatewayAuthority returns the root of the installation's own authority.
 func (c *Client) GetGatewayAuthority(ctx context.Context) (GatewayAuthority, error) {
-	var authority GatewayAuthority
-	err := c.callOnce(ctx, PathGatewayAuthority, nil, &authority)
-	return authority, err
+	return readWithRetry[GatewayAuthority](ctx, c, PathGatewayAuthority, nil, callTimeout)
 }

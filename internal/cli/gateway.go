@@ -27,8 +27,7 @@ func newGatewayCommand(a *app) *cobra.Command {
 		RunE: list.RunE,
 	}
 	c.Flags().AddFlagSet(list.Flags())
-	c.AddCommand(list, newGatewayGetCommand(a), newGatewayCreateCommand(a), newGatewayUpdateCommand(a), newGatewayDeleteCommand(a),
-		newGatewayAuthorityCommand(a))
+	c.AddCommand(list, newGatewayGetCommand(a), newGatewayCreateCommand(a), newGatewayUpdateCommand(a), newGatewayDeleteCommand(a))
 	return c
 }
 

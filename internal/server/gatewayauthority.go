@@ -6,11 +6,11 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// getGatewayAuthority returns the certificate of the installation's own authority for gateways. It is not secret.
+// getGatewayAuthority answers with the root that clients of gateways with internal certificates trust. It is no secret.
 func (s *Server) getGatewayAuthority(c *apiCall, _ wire.Null) (api.GatewayAuthority, error) {
-	if s.gatewayAuthority == nil {
-		return api.GatewayAuthority{}, &dstack.Error{Kind: dstack.Unsupported, Message: "this server keeps no certificates"}
+	if s.links.Authority == nil {
+		return api.GatewayAuthority{}, &dstack.Error{Kind: dstack.Unsupported, Message: "this server has no authority for certificates"}
 	}
-	root, err := s.gatewayAuthority(c.ctx)
+	root, err := s.links.Authority(c.ctx)
 	return api.GatewayAuthority{Certificate: string(root)}, err
 }

@@ -6,7 +6,6 @@ package server
 
 import (
 	"cmp"
-	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -55,9 +54,6 @@ type Options struct {
 	// Links is what gateway processes on other machines get; zero: none can join.
 	Links LinkOptions
 
-	// GatewayAuthority returns the certificate of the installation's own authority for gateways, PEM; nil: there is none.
-	GatewayAuthority func(context.Context) ([]byte, error)
-
 	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
 }
@@ -89,8 +85,6 @@ type Server struct {
 	table    tableCache
 	muxes    map[wire.Dialect]*http.ServeMux
 	commands execSlots // running commands of runs/exec
-
-	gatewayAuthority func(context.Context) ([]byte, error)
 
 	links          LinkOptions
 	published      publishedStates
@@ -134,7 +128,6 @@ func New(o Options) *Server {
 	}
 	s.backendTypes = o.BackendTypes
 	s.table = newTableCache()
-	s.gatewayAuthority = o.GatewayAuthority
 	s.links = o.Links
 	s.links.Offline = cmp.Or(s.links.Offline, defaultOffline)
 	if s.links.DeriveKey == nil {
