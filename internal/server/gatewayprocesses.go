@@ -36,6 +36,8 @@ type LinkOptions struct {
 	Certificates CertificateStorage
 	// PrepareAuthority makes the installation's authority ready to issue certificates below a domain; nil: it cannot.
 	PrepareAuthority func(ctx context.Context, domain string) error
+	// Authority returns the root of the installation's own authority in PEM; nil: there is none.
+	Authority func(ctx context.Context) ([]byte, error)
 	// Servers returns the URLs of all servers of the installation that processes may use; nil: unknown.
 	Servers func() []string
 }
@@ -145,7 +147,11 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 		return api.GatewayReported{}, err
 	}
 	in.Load.Gateway = p.ID
-	load, err := s.Report(c.ctx, in.Load)
+	table, err := s.readRoutes(c.ctx, s.broadcast.Changed())
+	if err != nil {
+		return api.GatewayReported{}, err
+	}
+	load, err := s.Report(c.ctx, table.FilterReport(p.Gateway, in.Load))
 	if err != nil {
 		return api.GatewayReported{}, err
 	}
