@@ -98,7 +98,7 @@ func (s *gatewaySet) listGatewaysOn(host int) string {
 func (s *gatewaySet) removeGateways() {
 	const show = "for c in $(docker ps -aq --filter label=dstack.gateway_placement); do docker logs --tail 30 $c 2>&1; done"
 	const remove = "docker rm -f $(docker ps -aq --filter label=dstack.gateway_placement); docker volume rm $(docker volume ls -q --filter label=dstack.gateway_placement)"
-	for host := 1; s.t.Failed() && host <= fleetHosts; host++ {
+	for host := 1; s.hostSet != nil && s.t.Failed() && host <= fleetHosts; host++ {
 		logs, _ := s.control(context.Background(), nil, "run", strconv.Itoa(host), "sh", "-c", show)
 		s.t.Logf("the log of the gateway on host %d:\n%s", host, logs)
 		_, _ = s.control(context.Background(), nil, "run", strconv.Itoa(host), "sh", "-c", remove)
@@ -108,8 +108,9 @@ func (s *gatewaySet) removeGateways() {
 // TestFleet_Gateway: a gateway on a host that cannot dial the server serves a service on another host, to callers with a token.
 // It survives its own death and, while the server is down, a reboot of its host; and with the gateway, all of it goes.
 func TestFleet_Gateway(t *testing.T) {
-	s := &gatewaySet{newHostSet(t), "fleet.test"}
-	t.Cleanup(s.removeGateways)
+	s := &gatewaySet{domain: "fleet.test"}
+	t.Cleanup(s.removeGateways) // after the server has ended, which would start them again
+	s.hostSet = newHostSet(t)
 	s.applyFleet("edge", s.host(1), s.host(3)).expectExit(0)
 	s.applyFleet("work", s.host(2)).expectExit(0)
 	s.waitForHost(30*time.Second, "edge", s.address(1), api.HostStatusIdle)
@@ -158,7 +159,7 @@ func (s *gatewaySet) checkGatewayMoves() {
 	s.waitForGateway(2*time.Minute, "running", "")
 	s.awaitService(20*time.Second, 1, "shop")
 	s.applyGateway().expectExit(0) // any host of the project
-	s.runCLI("fleet", "drain", "edge", s.address(1), "-y").expectExit(0)
+	s.runCLI("fleet", "drain", "edge", s.address(1)).expectExit(0)
 	s.waitUntil(2*time.Minute, "the gateway has moved", func() error {
 		if left := s.listGatewaysOn(1); left != "" {
 			return fmt.Errorf("host 1 has %s", left)

@@ -142,7 +142,7 @@ func (p *gatewayProcess) build() (err error) {
 		Name: p.identity.ID, Dialer: p.dialer, Log: p.log})
 	p.keeper, err = certificate.New(certificate.Options{
 		Storage:  p.link.Storage(),
-		ACME:     certificate.ACME{Server: settings.ACME.Server, KeyID: settings.ACME.KeyID, HMACKey: settings.ACME.HMACKey, Email: settings.ACME.Email},
+		ACME:     parseACMESettings(settings.ACME),
 		HTTPPort: p.httpPort, HTTPSPort: p.httpsPort, Wants: p.wantsCertificate, SessionKey: settings.TicketKey, Log: p.log,
 	})
 	if err != nil {

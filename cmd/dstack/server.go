@@ -254,6 +254,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	if err := d.addCertificateLinks(&links); err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
 		Links: links,
 		Store: d.store, Logs: output, Output: allOutput, Peers: d.peers, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,

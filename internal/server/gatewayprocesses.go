@@ -36,6 +36,8 @@ type LinkOptions struct {
 	Certificates CertificateStorage
 	// PrepareAuthority makes the installation's authority ready to issue certificates below a domain; nil: it cannot.
 	PrepareAuthority func(ctx context.Context, domain string) error
+	// Authority returns the root of the installation's own authority in PEM; nil: there is none.
+	Authority func(ctx context.Context) ([]byte, error)
 	// Servers returns the URLs of all servers of the installation that processes may use; nil: unknown.
 	Servers func() []string
 }
