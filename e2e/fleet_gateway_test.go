@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -115,7 +116,7 @@ func TestFleet_Gateway(t *testing.T) {
 	s.applyFleet("work", s.host(2)).expectExit(0)
 	s.waitForHost(30*time.Second, "edge", s.address(1), api.HostStatusIdle)
 	s.waitForHost(30*time.Second, "work", s.address(2), api.HostStatusIdle)
-	s.applyGateway("hosts: ["+s.address(1)+"]").expectExit(0)
+	s.applyGateway("hosts: [" + s.address(1) + "]").expectExit(0)
 	s.applyAndWait(s.newFolder(s.serviceConfig("shop", 1, "fleets: [work]")))
 	s.waitForGateway(45*time.Second, "running", "")
 	s.awaitService(20*time.Second, 1, "shop")
@@ -132,6 +133,7 @@ func TestFleet_Gateway(t *testing.T) {
 	s.awaitService(45*time.Second, 1, "shop")
 	s.startServer()
 	s.waitForGateway(30*time.Second, "running", "")
+	s.checkGatewayUpgrade()
 	if isLongRun() {
 		s.checkGatewayMoves()
 	}
@@ -148,6 +150,36 @@ func TestFleet_Gateway(t *testing.T) {
 			t.Errorf("host %d has %s", host, left)
 		}
 	}
+}
+
+// checkGatewayUpgrade starts the server with another program: the gateway gets it, and serves all requests meanwhile.
+func (s *gatewaySet) checkGatewayUpgrade() {
+	s.t.Helper()
+	before := strings.Fields(s.listGatewaysOn(1))[0]
+	text, err := os.ReadFile(dstackBinary)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	next := filepath.Join(s.home, "next-dstack")
+	if err := os.WriteFile(next, append(text, "another digest"...), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	s.stopServer()
+	s.program = next
+	s.startServer()
+	calls := 0
+	s.waitUntil(90*time.Second, "the gateway has the new program", func() error {
+		for range 20 {
+			calls++
+			if status, body, err := s.call(1, "shop", s.token); err != nil || status != http.StatusOK {
+				s.t.Errorf("call %d: %d %s: %v", calls, status, body, err)
+			}
+		}
+		if all := s.listGatewaysOn(1); strings.Contains(all, before) || !strings.Contains(all, "running") {
+			return fmt.Errorf("host 1 has %s", all)
+		}
+		return nil
+	})
 }
 
 // checkGatewayMoves pulls the cable of the gateway's host and puts it back, and drains the host: the gateway then moves to
