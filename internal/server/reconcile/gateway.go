@@ -237,7 +237,7 @@ func (r *Reconciler) newLaunch(seen store.GatewayFacts, program engine.Program, 
 			"HOME": engine.GatewayStateFolder, "DSTACK_GATEWAY_DIR": engine.GatewayStateFolder,
 			"DSTACK_GATEWAY_TOKEN_FILE": engine.GatewayTokenFile, "DSTACK_GATEWAY_NAME": p.HostName,
 			"DSTACK_GATEWAY_ADDRESS": findPublicAddress(seen.Hosts, p.Host),
-			"DSTACK_GATEWAY_SERVER": strings.Join(append(slices.Clone(r.Gateways.Servers), forwarded.String()), ","),
+			"DSTACK_GATEWAY_SERVER":  strings.Join(append(slices.Clone(r.Gateways.Servers), forwarded.String()), ","),
 		},
 		Token: func(ctx context.Context) (string, error) {
 			if hasJoined && p.Failures < freshTokenFailures {
