@@ -166,10 +166,12 @@ type GatewayReport struct {
 	TableVersion uint64                     `json:"table_version"`
 	Version      string                     `json:"version"`
 	Certificates []dstack.CertificateStatus `json:"certificates"`
-	Problems     []string                   `json:"problems"` // what keeps it from serving completely, for the user
+	Problems     []string                   `json:"problems"`   // what keeps it from serving completely, for the user
 	HTTPSPort    int                        `json:"https_port"` // on which it serves; 0: it does not
 	HTTPPort     int                        `json:"http_port"`
 	Leaving      bool                       `json:"leaving,omitempty"`
+	// Apart tells a process that only finishes its requests, after it was replaced, from the one that serves; 0: it serves.
+	Apart int `json:"apart,omitempty"`
 }
 
 // GatewayReported answers gateway_processes/report.
