@@ -7,7 +7,6 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/loop"
-	"dstack/internal/sdnotify"
 )
 
 // certificateWait is how long a process that replaces another one waits until it has the certificates. One that no authority
@@ -52,11 +51,7 @@ func (p *gatewayProcess) replaceRunning(ctx context.Context, settings api.Gatewa
 	defer cancel()
 	for settings.Certificate != nil && !p.coversAll(names) && loop.Sleep(limited, certificatePollInterval) == nil {
 	}
-	if err := p.beginServing(ctx); err != nil {
-		return err
-	}
-	p.notify(sdnotify.Ready, sdnotify.Status("serving the gateway "+p.identity.Gateway))
-	return nil
+	return p.beginServing(ctx)
 }
 
 func (p *gatewayProcess) coversAll(names []string) bool {

@@ -94,6 +94,7 @@ func lockGatewayFolder(ctx context.Context, dir string) (*os.File, error) {
 
 // serve follows the server and serves requests until ctx ends, and then drains.
 func (p *gatewayProcess) serve(ctx context.Context) error {
+	interrupted := ctx
 	ctx, replaced := context.WithCancel(ctx)
 	defer replaced()
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -102,13 +103,10 @@ func (p *gatewayProcess) serve(ctx context.Context) error {
 	stopDrain := context.AfterFunc(ctx, func() {
 		defer close(done)
 		defer stop()
-		p.drain(context.WithoutCancel(ctx))
+		p.drain(context.WithoutCancel(ctx), interrupted)
 	})
 	tasks := append(p.link.Tasks(), loop.Task{Name: "gateway", Run: p.serveGateway})
 	tasks = append(tasks, p.handoverTasks(ctx, replaced)...)
-	if p.running == nil { // the process that this one replaces says it otherwise
-		p.notify(sdnotify.Ready, sdnotify.Status("serving the gateway "+p.identity.Gateway))
-	}
 	err := loop.Run(running, tasks...)
 	if !stopDrain() {
 		<-done
@@ -149,7 +147,7 @@ func (p *gatewayProcess) build() (err error) {
 		Name: p.identity.ID, Dialer: p.dialer, Log: p.log})
 	p.keeper, err = certificate.New(certificate.Options{
 		Storage:  p.link.Storage(),
-		ACME:     certificate.ACME{Server: settings.ACME.Server, KeyID: settings.ACME.KeyID, HMACKey: settings.ACME.HMACKey, Email: settings.ACME.Email},
+		ACME:     parseACMESettings(settings.ACME),
 		HTTPPort: p.httpPort, HTTPSPort: p.httpsPort, Wants: p.wantsCertificate, SessionKey: settings.TicketKey, Log: p.log,
 	})
 	if err != nil {
@@ -219,6 +217,7 @@ func (p *gatewayProcess) followSettings(ctx context.Context) error {
 		p.front.SetWanted(settings.Certificate != nil, true)
 		if isFirst {
 			fmt.Fprintf(p.out, " dstack %s · gateway %s of project %s · *.%s · data in %s\n", currentVersion(), settings.Name, settings.Project, settings.Domain, p.dir)
+			p.notify(sdnotify.Ready, sdnotify.Status("serving *."+settings.Domain))
 		}
 		select {
 		case <-changed:
@@ -232,8 +231,8 @@ func (p *gatewayProcess) followSettings(ctx context.Context) error {
 }
 
 // drain ends the requests of a gateway that stops: it accepts no connections, refuses requests that wait for a replica,
-// lets the others finish, and cuts the rest.
-func (p *gatewayProcess) drain(ctx context.Context) {
+// lets the others finish, and cuts the rest. A process that was replaced has more time, until interrupted ends, too.
+func (p *gatewayProcess) drain(ctx, interrupted context.Context) {
 	if p.front == nil { // nothing is served yet
 		return
 	}
@@ -245,10 +244,14 @@ func (p *gatewayProcess) drain(ctx context.Context) {
 	defer cancel()
 	p.stopAccepting()
 	if p.isReplaced() {
+		defer context.AfterFunc(interrupted, func() {
+			_ = loop.Sleep(limited, gatewayDrainTimeout)
+			cancel()
+		})()
 		_ = loop.Sleep(limited, idleGrace)
 		p.requests.waitIdle(limited)
 	} else {
-		p.notify(sdnotify.Stopping)
+		p.notify(sdnotify.Stopping, sdnotify.Status("finishing requests"))
 		p.gateway.RefuseWaiting()
 	}
 	var group errgroup.Group

@@ -244,6 +244,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	if err := d.addCertificateLinks(&links); err != nil {
+		return none, err
+	}
 	d.server = server.New(server.Options{
 		Links: links,
 		Store: d.store, Logs: output, Output: allOutput, Peers: d.peers, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
@@ -256,7 +259,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, GatewayProxies: config.TrustedProxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	if d.published, err = d.newPublished(); err != nil {

@@ -151,6 +151,10 @@ type ACME struct {
 	HMACKey string `json:"hmac_key,omitempty"`
 	Email   string `json:"email,omitempty"`
 	Roots   string `json:"roots,omitempty"` // PEM
+	Profile string `json:"profile,omitempty"`
+	// HTTPPort and HTTPSPort are where it connects to for challenges; 0: 80 and 443.
+	HTTPPort  int `json:"http_port,omitempty"`
+	HTTPSPort int `json:"https_port,omitempty"`
 }
 
 // GatewayHost is how a process reaches the replicas on a host of a fleet.
