@@ -51,8 +51,8 @@ func TestImportKey(t *testing.T) {
 		words      string
 	}{
 		"another key beside one":     {"-", other, dstack.Conflict, "is another key"},
-		"what is no key":             {"-", "hello\n", dstack.Invalid, "- has no key of a dstack server"},
-		"nothing":                    {"-", "", dstack.Invalid, "- has no key of a dstack server"},
+		"what is no key":             {"-", "hello\n", dstack.Invalid, "standard input has no key of a dstack server"},
+		"nothing":                    {"-", "", dstack.Invalid, "standard input has no key of a dstack server"},
 		"a file that does not exist": {filepath.Join(second.dir, "none"), "", dstack.Invalid, "cannot read"},
 	} {
 		err := second.importKey(t.Context(), c.from, strings.NewReader(c.text), &bytes.Buffer{})
