@@ -26,6 +26,7 @@ import (
 	"dstack/internal/gatewaylink"
 	"dstack/internal/listen"
 	"dstack/internal/loop"
+	"dstack/internal/sdnotify"
 )
 
 // gatewayProcess holds the components of a running `dstack gateway serve`.
@@ -43,6 +44,8 @@ type gatewayProcess struct {
 	metrics  net.Listener // nil: none are served
 	sockets  listen.Set
 	requests inFlight
+
+	supervisor sdnotify.Supervisor
 }
 
 // gatewayDrainTimeout is how long a gateway that stops finishes its requests.
@@ -50,7 +53,8 @@ const gatewayDrainTimeout = 5 * time.Minute
 
 // runGatewayServe serves a gateway until ctx ends.
 func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.Writer) (err error) {
-	p := &gatewayProcess{gatewayServeOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), out: out, errOut: errOut, dialer: &dial.Dialer{}}
+	p := &gatewayProcess{gatewayServeOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), out: out, errOut: errOut, dialer: &dial.Dialer{},
+		supervisor: sdnotify.FromEnvironment()}
 	slog.SetDefault(p.log)
 	unlock, err := lockGatewayFolder(ctx, o.dir)
 	if err != nil {
@@ -101,7 +105,7 @@ func (p *gatewayProcess) serve(ctx context.Context) error {
 		defer stop()
 		p.drain(context.WithoutCancel(ctx))
 	})
-	tasks := append(p.link.Tasks(), loop.Task{Name: "gateway", Run: p.serveGateway})
+	tasks := append(slices.Concat(p.link.Tasks(), p.supervisor.Tasks()), loop.Task{Name: "gateway", Run: p.serveGateway})
 	err := loop.Run(running, tasks...)
 	if !stopDrain() {
 		<-done
@@ -138,7 +142,7 @@ func (p *gatewayProcess) build() (err error) {
 		Name: p.identity.ID, Dialer: p.dialer, Log: p.log})
 	p.keeper, err = certificate.New(certificate.Options{
 		Storage:  p.link.Storage(),
-		ACME:     certificate.ACME{Server: settings.ACME.Server, KeyID: settings.ACME.KeyID, HMACKey: settings.ACME.HMACKey, Email: settings.ACME.Email},
+		ACME:     parseACMESettings(settings.ACME),
 		HTTPPort: p.httpPort, HTTPSPort: p.httpsPort, Wants: p.wantsCertificate, SessionKey: settings.TicketKey, Log: p.log,
 	})
 	if err != nil {
@@ -197,6 +201,7 @@ func (p *gatewayProcess) followSettings(ctx context.Context) error {
 		p.front.SetWanted(settings.Certificate != nil, true)
 		if isFirst {
 			fmt.Fprintf(p.out, " dstack %s · gateway %s of project %s · *.%s · data in %s\n", currentVersion(), settings.Name, settings.Project, settings.Domain, p.dir)
+			p.notify(sdnotify.Ready, sdnotify.Status("serving *."+settings.Domain))
 		}
 		select {
 		case <-changed:
@@ -212,6 +217,7 @@ func (p *gatewayProcess) followSettings(ctx context.Context) error {
 // drain ends the requests of a gateway that stops: it accepts no connections, refuses requests that wait for a replica,
 // lets the others finish, and cuts the rest.
 func (p *gatewayProcess) drain(ctx context.Context) {
+	p.notify(sdnotify.Stopping, sdnotify.Status("finishing requests"))
 	if p.front == nil { // nothing is served yet
 		return
 	}
@@ -225,4 +231,11 @@ func (p *gatewayProcess) drain(ctx context.Context) {
 	}
 	_ = group.Wait() // it has no error
 	p.front.Close()
+}
+
+// notify tells the supervisor of this process what it does.
+func (p *gatewayProcess) notify(states ...string) {
+	if err := p.supervisor.Notify(states...); err != nil {
+		p.log.Warn("the supervisor does not listen", "err", err)
+	}
 }

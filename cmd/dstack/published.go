@@ -48,8 +48,12 @@ func (d *daemon) newPublished() (*published, error) {
 	if err != nil {
 		return nil, err
 	}
+	acme, err := readACME()
+	if err != nil {
+		return nil, err
+	}
 	p.keeper, err = certificate.New(certificate.Options{
-		Storage: d.certificateStorage(), HTTPPort: d.ports.http, HTTPSPort: d.ports.https, Wants: p.wants, SessionKey: sessions, Log: d.log,
+		Storage: d.store.Certificates(), ACME: acme, HTTPPort: d.ports.http, HTTPSPort: d.ports.https, Wants: p.wants, SessionKey: sessions, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
@@ -298,9 +302,4 @@ func (d *daemon) servePublished(w http.ResponseWriter, r *http.Request) {
 	defer d.requests.begin()()
 	d.markLastResponse(w, r)
 	d.gateway.ServeHTTP(w, r) // never the API, even if the gateway is gone meanwhile
-}
-
-// certificateStorage keeps the certificates of local gateways.
-func (d *daemon) certificateStorage() certificate.Storage {
-	return certificate.FileStorage{Dir: d.filePath("certificates")}
 }

@@ -11,13 +11,17 @@ import (
 )
 
 // TestServerReference checks that docs/reference/server.md lists every variable and flag of the server, and every type
-// of backend.
+// of backend, and gateway-serve.md those of `dstack gateway serve`.
 func TestServerReference(t *testing.T) {
 	text, err := os.ReadFile("../../docs/reference/server.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := string(text)
+	serve, err := os.ReadFile("../../docs/reference/gateway-serve.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(text) + string(serve)
 	expect := func(what, quoted string) {
 		if !strings.Contains(page, quoted) {
 			t.Errorf("the page does not mention %s %s", what, quoted)
@@ -37,6 +41,11 @@ func TestServerReference(t *testing.T) {
 			expect("the variable", "`"+match[1]+"`")
 		}
 	}
+	gatewayServeCommand().Flags().VisitAll(func(f *pflag.Flag) {
+		if !strings.Contains(string(serve), "`--"+f.Name) {
+			t.Errorf("gateway-serve.md does not mention the flag --%s", f.Name)
+		}
+	})
 	serverCommand().Flags().VisitAll(func(f *pflag.Flag) { expect("the flag", "`--"+f.Name+"`") })
 	for name := range backendTypes {
 		expect("the backend", "### "+name)

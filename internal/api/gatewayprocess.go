@@ -151,6 +151,10 @@ type ACME struct {
 	HMACKey string `json:"hmac_key,omitempty"`
 	Email   string `json:"email,omitempty"`
 	Roots   string `json:"roots,omitempty"` // PEM
+	Profile string `json:"profile,omitempty"`
+	// HTTPPort and HTTPSPort are where it connects to for challenges; 0: 80 and 443.
+	HTTPPort  int `json:"http_port,omitempty"`
+	HTTPSPort int `json:"https_port,omitempty"`
 }
 
 // GatewayHost is how a process reaches the replicas on a host of a fleet.
@@ -166,7 +170,7 @@ type GatewayReport struct {
 	TableVersion uint64                     `json:"table_version"`
 	Version      string                     `json:"version"`
 	Certificates []dstack.CertificateStatus `json:"certificates"`
-	Problems     []string                   `json:"problems"` // what keeps it from serving completely, for the user
+	Problems     []string                   `json:"problems"`   // what keeps it from serving completely, for the user
 	HTTPSPort    int                        `json:"https_port"` // on which it serves; 0: it does not
 	HTTPPort     int                        `json:"http_port"`
 	Leaving      bool                       `json:"leaving,omitempty"`

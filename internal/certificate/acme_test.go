@@ -13,8 +13,25 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestACME_HTTPChallenge(t *testing.T) {
+// TestACME runs its cases together, because they mostly wait for the ACME server.
+func TestACME(t *testing.T) {
 	t.Parallel()
+	together(t, map[string]func(*testing.T){
+		"HTTPChallenge":               testHTTPChallenge,
+		"TLSChallenge":                testTLSChallenge,
+		"OneWildcardByDNS":            testOneWildcardByDNS,
+		"NameThatPointsElsewhere":     testNameThatPointsElsewhere,
+		"Rejection":                   testRejection,
+		"LimitHoldsForTheWholeDomain": testLimitHoldsForTheWholeDomain,
+		"IssuerAway":                  testIssuerAway,
+		"RenewalByTwoProcesses":       testRenewalByTwoProcesses,
+		"ExternalAccountBinding":      testExternalAccountBinding,
+		"AtTheFirstHandshake":         testAtTheFirstHandshake,
+		"SourceChanges":               testSourceChanges,
+	})
+}
+
+func testHTTPChallenge(t *testing.T) {
 	r := newRig(t, nil)
 	keeper := keep(t, r.options(t))
 	r.https.Close() //nolint:errcheck // so that only HTTP-01 can work
@@ -42,8 +59,7 @@ func TestACME_HTTPChallenge(t *testing.T) {
 	}
 }
 
-func TestACME_TLSChallenge(t *testing.T) {
-	t.Parallel()
+func testTLSChallenge(t *testing.T) {
 	r := newRig(t, nil)
 	keeper := keep(t, r.options(t))
 	r.http.Close() //nolint:errcheck // so that only TLS-ALPN-01 can work
@@ -55,8 +71,7 @@ func TestACME_TLSChallenge(t *testing.T) {
 	}
 }
 
-func TestACME_OneWildcardByDNS(t *testing.T) {
-	t.Parallel()
+func testOneWildcardByDNS(t *testing.T) {
 	r := newRig(t, func(o *acmetest.Options) { o.Environment = []string{"PEBBLE_WFE_NONCEREJECT=20"} })
 	r.dns.SetTexts("_acme-challenge.example.com", "of somebody else")
 	keeper := keep(t, r.options(t))
@@ -86,12 +101,12 @@ func TestACME_OneWildcardByDNS(t *testing.T) {
 	})
 }
 
-func TestACME_NameThatPointsElsewhere(t *testing.T) {
-	t.Parallel()
+func testNameThatPointsElsewhere(t *testing.T) {
 	r := newRig(t, nil)
 	keeper := keep(t, r.options(t))
 	other := listen(t)
 	serve(t, other, http.NotFoundHandler())
+	r.https.Close() //nolint:errcheck
 	r.serveHTTP(t, keeper)
 	r.dns.SetAddresses("gone.example.com")
 	another := r.options(t)
@@ -117,12 +132,12 @@ func TestACME_NameThatPointsElsewhere(t *testing.T) {
 	waitForState(t, keeper, "gone.example.com", dstack.CertificateValid)
 }
 
-func TestACME_Rejection(t *testing.T) {
-	t.Parallel()
+func testRejection(t *testing.T) {
 	elsewhere := dnstest.Start(t, "example.com") // what the ACME server sees
 	elsewhere.SetAddresses("*.example.com", "127.0.0.2")
 	r := newRig(t, func(o *acmetest.Options) { o.DNS = elsewhere.Addr })
 	keeper := keep(t, r.options(t))
+	r.https.Close() //nolint:errcheck
 	r.serveHTTP(t, keeper)
 	keeper.SetDomains(perName("llama.example.com"))
 	s := waitForState(t, keeper, "llama.example.com", dstack.CertificateMissing)

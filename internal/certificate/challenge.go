@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +24,7 @@ const challengePath = "/.well-known/acme-challenge/"
 type challengeAnswers struct {
 	mu    sync.Mutex
 	own   map[string]acme.Challenge // by name
-	other map[string]storedAnswer   // by name
+	other map[string]storedAnswer   // by name and token
 }
 
 // storedAnswer is what the storage had for a name at some time.
@@ -33,17 +34,18 @@ type storedAnswer struct {
 }
 
 // answerLife is how long an answer from the storage is believed, so that strangers who
-// ask for challenges do not load the storage; maxAnswers limits their number.
+// ask for challenges do not load the storage. It is short, because another process may
+// present a challenge right after. maxAnswers limits the number of answers.
 const (
-	answerLife = time.Second
+	answerLife = 100 * time.Millisecond
 	maxAnswers = 1000
 )
 
 // find returns the present challenge of a name. load reads it from the storage.
-func (a *challengeAnswers) find(name string, load func() acme.Challenge) acme.Challenge {
+func (a *challengeAnswers) find(name, token string, load func() acme.Challenge) acme.Challenge {
 	a.mu.Lock()
 	own, ok := a.own[name]
-	stored := a.other[name]
+	stored := a.other[name+" "+token]
 	a.mu.Unlock()
 	switch {
 	case ok:
@@ -57,7 +59,7 @@ func (a *challengeAnswers) find(name string, load func() acme.Challenge) acme.Ch
 	if a.other == nil || len(a.other) >= maxAnswers {
 		a.other = map[string]storedAnswer{}
 	}
-	a.other[name] = stored
+	a.other[name+" "+token] = stored
 	return stored.challenge
 }
 
@@ -110,8 +112,8 @@ const storageTimeout = 3 * time.Second
 
 // findChallenge returns the challenge of a name that was presented by this process
 // or another one; zero if there is none.
-func (k *Keeper) findChallenge(ctx context.Context, name, domain string) acme.Challenge {
-	return k.answers.find(name, func() (challenge acme.Challenge) {
+func (k *Keeper) findChallenge(ctx context.Context, name, domain, token string) acme.Challenge {
+	return k.answers.find(name, token, func() (challenge acme.Challenge) {
 		ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 		defer cancel()
 		text, err := k.opts.Storage.Load(ctx, challengeKey(domain, name))
@@ -172,23 +174,36 @@ func (k *Keeper) answerHTTPChallenge(ctx context.Context, name, token string) st
 	case strings.HasPrefix(token, probeTokenPrefix):
 		return k.probeAnswer(ctx, domain, "http", name, token)
 	}
-	challenge := k.findChallenge(ctx, name, domain)
+	challenge := k.findChallenge(ctx, name, domain, token)
 	if challenge.Type != acme.ChallengeTypeHTTP01 || challenge.Token != token {
 		return ""
 	}
 	return challenge.KeyAuthorization
 }
 
-// answerTLSChallenge returns the certificate that answers a TLS-ALPN-01 challenge,
-// or a probe of whether such challenges reach this process.
-func (k *Keeper) answerTLSChallenge(ctx context.Context, name string) (*tls.Certificate, error) {
+// probeProtocol marks our own handshakes that find out whether TLS-ALPN-01 challenges
+// reach a process of the domain.
+const probeProtocol = "dstack-probe"
+
+// isTLSChallenge reports whether a handshake is for a TLS-ALPN-01 challenge, and
+// whether it is one of our probes.
+func isTLSChallenge(protocols []string) (isChallenge, isProbe bool) {
+	isProbe = slices.Equal(protocols, []string{acmez.ACMETLS1Protocol, probeProtocol})
+	return isProbe || slices.Equal(protocols, []string{acmez.ACMETLS1Protocol}), isProbe
+}
+
+// answerTLSChallenge returns the certificate that answers a TLS-ALPN-01 challenge, or a probe; nil: there is no answer.
+func (k *Keeper) answerTLSChallenge(ctx context.Context, name string, isProbe bool) (*tls.Certificate, error) {
 	domain := k.checkedDomain(name)
 	if domain == "" {
 		return nil, nil
 	}
-	challenge := k.findChallenge(ctx, name, domain)
+	if isProbe {
+		return acmez.TLSALPN01ChallengeCert(k.probeChallenge(ctx, domain, name))
+	}
+	challenge := k.findChallenge(ctx, name, domain, "")
 	if challenge.Type != acme.ChallengeTypeTLSALPN01 {
-		challenge = k.probeChallenge(ctx, domain, name)
+		return nil, nil
 	}
 	return acmez.TLSALPN01ChallengeCert(challenge)
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // fileInterval is how often files are looked at.
-const fileInterval = 2 * time.Second
+const fileInterval = time.Second
 
 // maxFileSize limits the size of a file with a certificate or a key.
 const maxFileSize = 1 << 20

@@ -3,7 +3,6 @@ package certificate
 import (
 	"context"
 	"crypto/tls"
-	"slices"
 	"strings"
 	"time"
 
@@ -85,8 +84,8 @@ func (k *Keeper) newTLSConfig() *tls.Config {
 // gets the alert unrecognized_name.
 func (k *Keeper) chooseCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := normalizeName(hello.ServerName)
-	if slices.Equal(hello.SupportedProtos, []string{acmez.ACMETLS1Protocol}) {
-		return k.answerTLSChallenge(hello.Context(), name)
+	if isChallenge, isProbe := isTLSChallenge(hello.SupportedProtos); isChallenge {
+		return k.answerTLSChallenge(hello.Context(), name, isProbe)
 	}
 	if cert := k.served.Load().find(name); cert != nil || name == "" {
 		return cert, nil

@@ -21,9 +21,6 @@ import (
 // orderTimeout limits one order, without the time that DNS records need.
 const orderTimeout = 3 * time.Minute
 
-// pollInterval is how often an ACME server is asked about an order, if it says nothing about that.
-const pollInterval = time.Second
-
 // order orders the certificate of an entry and returns the changed record. The caller has the lock.
 func (k *Keeper) order(ctx context.Context, e *entry, rec record, present *tls.Certificate) (record, *tls.Certificate, error) {
 	solvers, limit, err := k.solversFor(ctx, e)
@@ -33,7 +30,6 @@ func (k *Keeper) order(ctx context.Context, e *entry, rec record, present *tls.C
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	client := &acmez.Client{Client: k.newDirectory(), ChallengeSolvers: solvers}
-	client.PollInterval = pollInterval
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return rec, nil, err

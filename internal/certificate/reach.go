@@ -19,6 +19,7 @@ import (
 
 	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
+	"golang.org/x/sync/errgroup"
 )
 
 // reached says who answers at an address.
@@ -45,15 +46,7 @@ func (k *Keeper) checkReach(ctx context.Context, e *entry) ([]string, *problem) 
 	if err != nil {
 		return nil, k.explainLookup(e, err)
 	}
-	http01, tls01 := reachedUs, reachedUs
-	where := addresses[0]
-	for _, address := range addresses[:min(len(addresses), maxProbed)] {
-		byHTTP, byTLS := k.probeHTTP(ctx, e, address), k.probeTLS(ctx, e, address)
-		if max(byHTTP, byTLS) < reachedUs {
-			where = address
-		}
-		http01, tls01 = min(http01, byHTTP), min(tls01, byTLS)
-	}
+	http01, tls01, where := k.probeAll(ctx, e, addresses[:min(len(addresses), maxProbed)])
 	var types []string
 	if http01 == reachedUs {
 		types = append(types, acme.ChallengeTypeHTTP01)
@@ -72,6 +65,25 @@ func (k *Keeper) checkReach(ctx context.Context, e *entry) ([]string, *problem) 
 			"nothing listens there; let the gateway listen on these ports, or forward them to it"}
 	}
 	return []string{acme.ChallengeTypeHTTP01, acme.ChallengeTypeTLSALPN01}, nil
+}
+
+// probeAll asks all addresses of a name at once. It returns the worst that they answer over
+// HTTP and over TLS, and an address where neither reaches us.
+func (k *Keeper) probeAll(ctx context.Context, e *entry, addresses []netip.Addr) (http01, tls01 reached, where netip.Addr) {
+	byHTTP, byTLS := make([]reached, len(addresses)), make([]reached, len(addresses))
+	var group errgroup.Group
+	for i, address := range addresses {
+		group.Go(func() error { byHTTP[i] = k.probeHTTP(ctx, e, address); return nil })
+		group.Go(func() error { byTLS[i] = k.probeTLS(ctx, e, address); return nil })
+	}
+	group.Wait() //nolint:errcheck,gosec // no probe fails
+	where = addresses[0]
+	for i, address := range addresses {
+		if max(byHTTP[i], byTLS[i]) < reachedUs {
+			where = address
+		}
+	}
+	return slices.Min(byHTTP), slices.Min(byTLS), where
 }
 
 // explainLookup returns the problem of a name that has no address.
@@ -156,7 +168,7 @@ func (k *Keeper) probeTLS(ctx context.Context, e *entry, address netip.Addr) rea
 		return classifyConnection(err)
 	}
 	defer conn.Close() //nolint:errcheck // only read
-	client := tls.Client(conn, &tls.Config{ServerName: e.name, NextProtos: []string{acmez.ACMETLS1Protocol}, MinVersion: tls.VersionTLS12,
+	client := tls.Client(conn, &tls.Config{ServerName: e.name, NextProtos: []string{acmez.ACMETLS1Protocol, probeProtocol}, MinVersion: tls.VersionTLS12,
 		InsecureSkipVerify: true}) //nolint:gosec // the extension of the certificate proves who it is
 	if err := client.HandshakeContext(ctx); err != nil {
 		return reachedAnother

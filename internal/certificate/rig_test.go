@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -168,4 +169,14 @@ func serve(t *testing.T, listener net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
 	go server.Serve(listener)            //nolint:errcheck
 	t.Cleanup(func() { server.Close() }) //nolint:errcheck
+}
+
+// together runs cases at the same time, however few processors there are.
+func together(t *testing.T, cases map[string]func(*testing.T)) {
+	t.Helper()
+	var group sync.WaitGroup
+	for name, run := range cases {
+		group.Go(func() { t.Run(name, run) })
+	}
+	group.Wait()
 }

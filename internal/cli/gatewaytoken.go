@@ -16,7 +16,7 @@ func addGatewayProcessCommands(a *app, root, serve *cobra.Command) {
 	if err != nil {
 		return // there is always one
 	}
-	gateway.AddCommand(newGatewayTokenCommand(a))
+	gateway.AddCommand(newGatewayTokenCommand(a), newGatewayCACommand(a))
 	if serve != nil {
 		gateway.AddCommand(serve)
 	}

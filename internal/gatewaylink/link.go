@@ -56,7 +56,7 @@ type Link struct {
 
 // savedFiles is what the files of the folder contain.
 type savedFiles struct {
-	at     time.Time // of the latest try
+	at     time.Time // when the state was written last
 	state  *state
 	seenAt time.Time
 	totals map[dstack.RunID]dstack.RunMetrics
@@ -68,7 +68,6 @@ const (
 	minFollowRetry  = 100 * time.Millisecond
 	maxFollowRetry  = 3 * time.Second
 	minSaveInterval = time.Second
-	maxSaveAge      = 5 * time.Minute // of the time in the state's file at which a server answered
 	reportTimeout   = 5 * time.Second
 )
 
@@ -112,6 +111,7 @@ func (l *Link) Tasks() []loop.Task {
 // Close tells the server that the process ends, saves what is not saved, and closes the connections to hosts.
 func (l *Link) Close(ctx context.Context) error {
 	l.saving.Lock()
+	l.saved.seenAt = time.Time{} // write the time at which a server answered last
 	err := l.saveNow()
 	l.saving.Unlock()
 	l.mu.Lock()
@@ -280,15 +280,11 @@ func (l *Link) applyAnswer(answer api.GatewayState) error {
 	l.mu.Lock()
 	before, hadEnded := l.state, l.hasEnded
 	isSame := before != nil && answer.Cursor == before.cursor && !answer.Complete && len(answer.Parts)+len(answer.Removed) == 0
-	isSaveDue := now.Sub(l.seenAt) > maxSaveAge
 	if isSame {
 		l.seenAt = now
 	}
 	l.mu.Unlock()
 	if isSame && !hadEnded {
-		if isSaveDue {
-			l.toSave.Signal()
-		}
 		return nil
 	}
 	after := before

@@ -97,7 +97,6 @@ func (l *Link) save(context.Context) (time.Duration, error) {
 	if since := time.Since(l.saved.at); since < minSaveInterval {
 		return minSaveInterval - since, nil
 	}
-	l.saved.at = time.Now()
 	return saveInterval, l.saveNow()
 }
 
@@ -114,7 +113,8 @@ func (l *Link) saveNow() error {
 		return err
 	}
 	var err error
-	if state != nil && (state != l.saved.state || !seenAt.Equal(l.saved.seenAt)) {
+	if state != nil && (state != l.saved.state || seenAt.Sub(l.saved.seenAt) > maxSavedAge) {
+		l.saved.at = time.Now()
 		if err = saveState(l.options.Dir, l.options.Identity.Key, state, seenAt); err == nil {
 			l.saved.state, l.saved.seenAt = state, seenAt
 		}
@@ -128,6 +128,9 @@ func (l *Link) saveNow() error {
 	}
 	return err
 }
+
+// maxSavedAge is how much earlier the time may be in the file at which a server answered last.
+const maxSavedAge = 5 * time.Minute
 
 // saveInterval is how often the counts are saved if nothing else is.
 const saveInterval = 10 * time.Second

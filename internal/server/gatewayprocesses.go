@@ -36,6 +36,8 @@ type LinkOptions struct {
 	Certificates CertificateStorage
 	// PrepareAuthority makes the installation's authority ready to issue certificates below a domain; nil: it cannot.
 	PrepareAuthority func(ctx context.Context, domain string) error
+	// Authority returns the root of the installation's own authority in PEM; nil: there is none.
+	Authority func(ctx context.Context) ([]byte, error)
 	// Servers returns the URLs of all servers of the installation that processes may use; nil: unknown.
 	Servers func() []string
 }
@@ -145,11 +147,16 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 		return api.GatewayReported{}, err
 	}
 	in.Load.Gateway = p.ID
-	load, err := s.Report(c.ctx, in.Load)
+	table, err := s.readRoutes(c.ctx, s.broadcast.Changed())
+	if err != nil {
+		return api.GatewayReported{}, err
+	}
+	load, err := s.Report(c.ctx, table.FilterReport(p.Gateway, in.Load))
 	if err != nil {
 		return api.GatewayReported{}, err
 	}
 	p.Version, p.TableVersion, p.Certificates, p.Problems = in.Version, in.TableVersion, in.Certificates, in.Problems
+	p.HTTPSPort, p.HTTPPort = in.HTTPSPort, in.HTTPPort
 	if isNews, mustNotify := s.processReports.note(p, now()); isNews {
 		if err := s.store.SaveGatewayProcess(c.ctx, p, now()); err != nil {
 			return api.GatewayReported{}, err
@@ -184,7 +191,8 @@ func (r *processReports) note(p dstack.GatewayProcess, now time.Time) (isNews, m
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last, isKnown := r.last[p.ID]
-	mustNotify = !isKnown || last.process.Version != p.Version || !slices.Equal(last.process.Problems, p.Problems) ||
+	mustNotify = !isKnown || last.process.Version != p.Version || last.process.HTTPSPort != p.HTTPSPort || last.process.HTTPPort != p.HTTPPort ||
+		!slices.Equal(last.process.Problems, p.Problems) ||
 		!reflect.DeepEqual(last.process.Certificates, p.Certificates)
 	if isNews = mustNotify || now.Sub(last.at).Abs() >= saveProcessEvery; !isNews {
 		return false, false

@@ -148,6 +148,8 @@ var apiOperations = []apiOperation{
 		"Drain hosts of a fleet, which then get no new replicas, or use them again."),
 	newOperation(api.PathGatewayToken, access.LevelProjectAdmin, (*Server).createGatewayToken,
 		"Make a token with which one process joins a gateway. The response is the only place that shows it."),
+	newOperation(api.PathGatewayAuthority, access.LevelUser, (*Server).getGatewayAuthority,
+		"Get the root of the authority that issues the certificates of gateways with the type internal."),
 	newOperation(api.PathGatewayJoin, access.LevelNone, (*Server).joinGateway, "Join a gateway as a process that serves it. The token is in the body."),
 	newProcessOperation(api.PathGatewayState, (*Server).getGatewayState, "Get what a gateway process serves by. Can wait for a change."),
 	newProcessOperation(api.PathGatewayReport, (*Server).reportGatewayProcess, "Report what a gateway process counts, and how it is."),

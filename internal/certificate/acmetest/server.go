@@ -152,7 +152,7 @@ func (s *Server) writeFiles(keyFile string) error {
 	}
 	settings := map[string]any{
 		"listenAddress": s.address, "managementListenAddress": s.management, "certificate": s.RootFile, "privateKey": keyFile,
-		"httpPort": s.options.HTTPPort, "tlsPort": s.options.HTTPSPort, "retryAfter": map[string]int{"authz": 1, "order": 1},
+		"httpPort": s.options.HTTPPort, "tlsPort": s.options.HTTPSPort,
 		"externalAccountBindingRequired": len(s.options.AccountKeys) > 0, "externalAccountMACKeys": s.options.AccountKeys, "keyAlgorithm": "ecdsa",
 		"domainBlocklist": []string{"blocked.example"},
 		"profiles":        map[string]any{"default": map[string]any{"description": "the only one", "validityPeriod": int(lifetime / time.Second)}},

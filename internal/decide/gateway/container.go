@@ -19,7 +19,7 @@ func (d *placementDecision) act(step *PlacementStep) {
 		step.IsGone = true // its host leaves, too, and would never go
 	case isSilent:
 		if step.Phase != dstack.GatewayLeaving && !d.isServing(*step) {
-			step.Reason = dstack.Reason("the host does not answer: " + silence.Error())
+			step.Reason, step.IsProblem = dstack.Reason("the host does not answer: "+silence.Error()), true
 		}
 	case step.Phase == dstack.GatewayLeaving && step.Since.Equal(d.now): // the intent is saved first
 	case step.Phase == dstack.GatewayLeaving:
@@ -98,6 +98,7 @@ func (d *placementDecision) start(step *PlacementStep, earlier *dstack.GatewayCo
 	switch {
 	case d.facts.Program.Digest != step.Program.Digest:
 		step.setMissing(earlier, dstack.Reason("waits for the server "+step.Program.Owner+", which has its program"), d.now)
+		step.IsProblem = true
 	case d.now.Before(step.NextAt):
 	default:
 		step.Action = StartContainer
@@ -122,6 +123,7 @@ func (d *placementDecision) startAgain(step *PlacementStep, current, earlier *ds
 		why = "its new version does not start, and the one before goes on: " + why
 	}
 	step.setMissing(earlier, dstack.Reason(why), d.now)
+	step.IsProblem = true
 }
 
 // describeStart says what a container waits for that was started and does not serve yet.
@@ -131,6 +133,7 @@ func (d *placementDecision) describeStart(step *PlacementStep, current, earlier 
 		why = "its process is joining"
 		if runs := d.now.Sub(current.StartedAt); runs >= silentProcessAfter {
 			why = dstack.Reason(fmt.Sprintf("its process has not reached a server for %s: see `docker logs` on the host", human.RoundDuration(runs)))
+			step.IsProblem = true
 		}
 	}
 	step.setMissing(earlier, why, d.now)

@@ -33,14 +33,14 @@ type PlacementPlan struct {
 	Missing string
 }
 
-// Problem returns why the gateway has fewer processes than it is to have, for the user; empty: all serve.
+// Problem returns why the gateway has fewer processes than it is to have, for the user; empty: all serve, or are being started.
 func (p PlacementPlan) Problem() string {
 	var reasons []string
 	if p.Missing != "" {
 		reasons = append(reasons, p.Missing)
 	}
 	for _, step := range p.Steps {
-		if step.Phase != dstack.GatewayLeaving && step.Reason != "" {
+		if step.Phase != dstack.GatewayLeaving && step.IsProblem {
 			reasons = append(reasons, fmt.Sprintf("on %s: %s", step.HostName, step.Reason))
 		}
 	}
@@ -59,6 +59,7 @@ type PlacementStep struct {
 	Action                  PlacementAction
 	Target                  string // with RemoveContainer: the digest of its program
 	IsGone                  bool   // the placement does not exist any more
+	IsProblem               bool   // Reason is one that the user may have to do something about, not the progress
 }
 
 // PlacementAction is what a pass does on the host of a placement. Each may be repeated.
@@ -94,7 +95,7 @@ func DecidePlacements(facts PlacementFacts, now time.Time) PlacementPlan {
 		step := &d.steps[i]
 		d.act(step)
 		if why := d.explainUnsuitable(*step); why != "" && step.Phase != dstack.GatewayLeaving {
-			step.Reason = dstack.Reason(why + "; it goes on until another host serves")
+			step.Reason, step.IsProblem = dstack.Reason(why+"; it goes on until another host serves"), true
 		}
 	}
 	return PlacementPlan{New: d.added, Steps: d.steps, Missing: d.explainMissing()}

@@ -171,7 +171,7 @@ func TestDecidePlacements(t *testing.T) {
 			}, "h1=serving", "",
 		},
 		"a new version is started beside the one before": {
-			newFacts(1, "h1"), func(f *PlacementFacts) { f.Containers["on-h1"][0].Program = "old" }, "h1=serving:start", "its program is copied",
+			newFacts(1, "h1"), func(f *PlacementFacts) { f.Containers["on-h1"][0].Program = "old" }, "h1=serving:start", "",
 		},
 		"the version before goes on while it has requests": {
 			newFacts(1, "h1"), func(f *PlacementFacts) {
@@ -204,7 +204,7 @@ func TestDecidePlacements(t *testing.T) {
 			}, "h1=starting:start", "its process ended",
 		},
 		"a container that is gone is started again": {
-			newFacts(1, "h1"), func(f *PlacementFacts) { f.Containers["on-h1"], f.Processes = nil, nil }, "h1=starting:start", "its program is copied",
+			newFacts(1, "h1"), func(f *PlacementFacts) { f.Containers["on-h1"], f.Processes = nil, nil }, "h1=starting:start", "",
 		},
 		"a process that does not join is told": {
 			newFacts(1, "h1"), func(f *PlacementFacts) { f.Processes = nil }, "h1=starting", "has not reached a server for 60s",

@@ -30,7 +30,9 @@ func Summarize(g dstack.Gateway, now time.Time) Summary {
 	case len(serving) == 0:
 		return summarizeAbsence(g, now)
 	}
-	if missing := findClosedPort(g, serving); missing != "" {
+	if missing := findClosedPort(g, serving); missing == portsClosed && slices.ContainsFunc(serving, func(p dstack.GatewayProcess) bool { return now.Sub(p.JoinedAt) < openTime }) {
+		return Summary{Status: dstack.GatewayProvisioning, Reason: "its ports are being opened"}
+	} else if missing != "" {
 		return Summary{dstack.GatewayFailed, missing, "end the other program, or choose other ports: --https-port and --http-port"}
 	}
 	s := Summary{Status: dstack.GatewayRunning}
@@ -49,7 +51,7 @@ func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 		last := slices.MaxFunc(g.Processes, func(a, b dstack.GatewayProcess) int { return a.SeenAt.Compare(b.SeenAt) })
 		reason := fmt.Sprintf("its process on %s has not answered for %s", last.Name, human.Duration(now.Sub(last.SeenAt).Round(time.Second)))
 		if len(g.Processes) > 1 {
-			reason = fmt.Sprintf("none of its %s has answered for %s", human.Count(len(g.Processes), "process"), human.Duration(now.Sub(last.SeenAt).Round(time.Second)))
+			reason = fmt.Sprintf("none of its %s has answered for %s", human.CountOf(len(g.Processes), "process", "processes"), human.Duration(now.Sub(last.SeenAt).Round(time.Second)))
 		}
 		if g.Problem != "" {
 			reason = string(g.Problem)
@@ -79,8 +81,14 @@ func findClosedPort(g dstack.Gateway, serving []dstack.GatewayProcess) dstack.Re
 			return dstack.Reason(strings.Join(p.Problems, "; "))
 		}
 	}
-	return "its ports are not open"
+	return portsClosed
 }
+
+// portsClosed is the reason for processes that report no open ports, and not why.
+const portsClosed dstack.Reason = "its ports are not open"
+
+// openTime is how long a process that has joined may take until it reports its ports.
+const openTime = 15 * time.Second
 
 // findMissing returns what a gateway lacks although it serves: ports of single processes, and certificates.
 func findMissing(g dstack.Gateway, serving []dstack.GatewayProcess) (dstack.Reason, string) {

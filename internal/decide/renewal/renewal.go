@@ -83,10 +83,10 @@ func limitHold(f Facts) time.Time {
 }
 
 // RenewAt returns when a certificate is renewed: when its issuer suggests, or in the last third of
-// its life. A suggestion in the last twentieth comes too late.
+// its life. A suggestion in the last tenth comes too late.
 func RenewAt(notBefore, notAfter, suggested time.Time, spread float64) time.Time {
 	life := notAfter.Sub(notBefore)
-	if !suggested.IsZero() && suggested.Before(notAfter.Add(-life/20)) {
+	if !suggested.IsZero() && suggested.Before(notAfter.Add(-life/10)) {
 		return suggested
 	}
 	return notAfter.Add(-life / 3).Add(time.Duration(spread * float64(life) / 50))

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -68,9 +69,12 @@ func (e *Engine) ensureProgramImage(ctx context.Context, p engine.Program, setPr
 
 var errImportEnded = errors.New("the import of the program has ended")
 
+const packBuffer = 256 << 10
+
 // packProgram writes a compressed file system that contains a program, and folders to mount at.
 func packProgram(w io.Writer, p engine.Program, program io.Reader, setProgress func(string)) error {
-	compressed, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	buffered := bufio.NewWriterSize(w, packBuffer) // gzip writes a few hundred bytes at a time, and each would be a message
+	compressed, err := gzip.NewWriterLevel(buffered, gzip.BestSpeed)
 	if err != nil {
 		return err
 	}
@@ -90,7 +94,7 @@ func packProgram(w io.Writer, p engine.Program, program io.Reader, setProgress f
 	if _, err := io.Copy(archive, counted); err != nil {
 		return err
 	}
-	return errors.Join(archive.Close(), compressed.Close())
+	return errors.Join(archive.Close(), compressed.Close(), buffered.Flush())
 }
 
 // countingReader tells how much was read, at each MiB.

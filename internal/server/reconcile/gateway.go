@@ -185,7 +185,7 @@ func (r *Reconciler) actOnHosts(ctx context.Context, g dstack.Gateway, program e
 				r.failures.Forget(placementKey(step.ID))
 				return
 			}
-			step.IsGone, step.Reason = false, dstack.Reason(describeFailure(err))
+			step.IsGone, step.IsProblem, step.Reason = false, true, dstack.Reason(describeFailure(err))
 			if skipped, ok := r.failures.Admit(placementKey(step.ID), err.Error(), time.Now()); ok {
 				r.Log.Warn("an action for a gateway failed", "gateway", g.Name, "host", step.HostName, "act", step.Action, "err", err, "not_logged", skipped)
 			}

@@ -152,6 +152,7 @@ func (r *rig) reportGateways(hosts map[string]*gatewayHost, g dstack.GatewayID) 
 // TestGatewayPass: the process of a gateway is started on a host, gets what it needs to join, is replaced by the program of the
 // next server without a second token, and is removed with the gateway. The failure of a host is told.
 func TestGatewayPass(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	hosts := r.addGatewayHosts("edge-1", "edge-2")
 	r.setProgram("one")
