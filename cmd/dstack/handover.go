@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
-	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +34,8 @@ const (
 	// idleGrace is how long a replaced server serves connections that are idle, so that clients can use each once more:
 	// the response says that it is the last one.
 	idleGrace = 3 * time.Second
+	// unusedTimeout is when inherited sockets are closed that nothing uses. Ports of gateways are opened some time after the start.
+	unusedTimeout = 30 * time.Second
 )
 
 // runningServer is the server that this process replaces. Until Begin it serves, and after Close, too.
@@ -41,167 +44,138 @@ type runningServer interface {
 	Close()
 }
 
-// claimFolder makes this process the only server of its folder. With --take-over it gets the lock and the listening sockets
-// of the running server, if there is one.
-func (d *daemon) claimFolder(ctx context.Context) (err error) {
-	if d.takeOver {
-		if err := d.claimFromRunning(ctx); err != nil || d.lock != nil {
+// handover is the part of a process that replaces the one that runs in its folder, and that the next one replaces.
+type handover struct {
+	folder     string
+	lockFolder func(ctx context.Context, dir string) (*os.File, error)
+	takesOver  bool // --take-over
+	// claimEarlier claims the folder from a process that cannot hand over, and leaves lock nil if there is none; nil: no such
+	// process is known.
+	claimEarlier func() error
+	events       *slog.Logger
+
+	lock       *os.File // of the folder
+	sockets    listen.Set
+	running    runningServer // the process that this one replaces; nil: none
+	successor  atomic.Int64  // the process that has replaced this one; 0: none
+	program    string        // the path that this process was started from
+	supervisor sdnotify.Supervisor
+}
+
+// claimFolder makes this process the only one of its folder. With --take-over it gets the lock and the listening sockets of
+// the running one, if there is one.
+func (h *handover) claimFolder(ctx context.Context) (err error) {
+	h.supervisor = sdnotify.FromEnvironment()
+	if h.program, err = os.Executable(); err != nil {
+		return fmt.Errorf("cannot find the dstack program: %w", err)
+	}
+	if h.takesOver {
+		if err := h.claimFromRunning(ctx); err != nil || h.lock != nil {
 			return err
 		}
 	}
-	d.lock, err = lockFolder(ctx, d.dir)
+	h.lock, err = h.lockFolder(ctx, h.folder)
 	return err
 }
 
-// claimFromRunning gets the lock and the sockets of the running server. Without one, the lock stays nil.
-func (d *daemon) claimFromRunning(ctx context.Context) error {
+// claimFromRunning gets the lock and the sockets of the running process. Without one, the lock stays nil.
+func (h *handover) claimFromRunning(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, takeOverTimeout)
 	defer cancel()
-	running, err := listen.TakeOver(limited, d.filePath(handoverName))
-	if errors.Is(err, listen.ErrNone) {
-		return d.claimFromEarlierVersion()
+	running, err := listen.TakeOver(limited, filepath.Join(h.folder, handoverName))
+	switch {
+	case errors.Is(err, listen.ErrNone) && h.claimEarlier == nil:
+		return nil
+	case errors.Is(err, listen.ErrNone):
+		return h.claimEarlier()
+	case err != nil:
+		return &dstack.Error{Kind: dstack.Conflict, Message: "cannot take over from the running process", Cause: err,
+			Hint: "look at the log of the running process, which goes on"}
 	}
-	if err != nil {
-		return &dstack.Error{Kind: dstack.Conflict, Message: "cannot take over from the running server", Cause: err,
-			Hint: "look at the log of the running server, which goes on"}
-	}
-	d.running = running
-	d.sockets.Inherit(running.Sockets...)
+	h.running = running
+	h.sockets.Inherit(running.Sockets...)
 	for _, f := range running.Files {
 		if f.Name == lockName {
-			d.lock = f.File
+			h.lock = f.File
 		}
 	}
-	if d.lock == nil {
+	if h.lock == nil {
 		running.Close()
-		return errors.New("the running server did not hand over the lock of its folder")
+		return errors.New("the running process did not hand over the lock of its folder")
 	}
-	d.log.Info("taking over from the running server", "pid", running.PID, "sockets", len(running.Sockets))
+	h.events.Info("taking over from the running process", "pid", running.PID, "sockets", len(running.Sockets))
 	return nil
 }
 
-// begin makes the running server stop accepting connections, if this process replaces one. After that, this process is the
-// server of the folder.
-func (d *daemon) begin(ctx context.Context) error {
-	if d.running != nil {
-		if err := d.running.Begin(ctx); err != nil {
-			return &dstack.Error{Kind: dstack.Conflict, Message: "cannot take over from the running server", Cause: err,
-				Hint: "look at the log of the running server"}
-		}
+// beginServing makes the running process stop accepting connections, if this one replaces it. After that, the folder is this
+// process's alone.
+func (h *handover) beginServing(ctx context.Context) error {
+	if h.running == nil {
+		return nil
 	}
-	d.sockets.CloseUnused()
-	if err := d.joinServers(ctx); err != nil {
-		return err
+	if err := h.running.Begin(ctx); err != nil {
+		return &dstack.Error{Kind: dstack.Conflict, Message: "cannot take over from the running process", Cause: err,
+			Hint: "look at the log of the running process"}
 	}
-	// The lock of the folder proves that no other server of this host runs its passes, so their leases are free.
-	return d.store.FreeLeases(ctx, d.hostID)
+	return nil
 }
 
-// handoverTasks returns the tasks with which another process replaces this one. replaced is called when it has.
-func (d *daemon) handoverTasks(passes *loop.Pausable, replaced func()) []loop.Task {
-	handover := &listen.Predecessor{
-		Path: d.filePath(handoverName), Sockets: &d.sockets, Files: []listen.File{{Name: lockName, File: d.lock}}, Log: d.log,
+// handoverSteps are what a process does when another one takes over.
+type handoverSteps struct {
+	pause  func(ctx context.Context) error // stops what only one of them may do, and returns when that has ended
+	resume func()                          // begins it again
+	yield  func(ctx context.Context)       // the other one is about to accept connections
+	// replaced is called when this process accepts no more connections, and only finishes its requests.
+	replaced func()
+}
+
+// tasks returns the tasks with which another process replaces this one.
+func (h *handover) tasks(steps handoverSteps) []loop.Task {
+	p := &listen.Predecessor{
+		Path: filepath.Join(h.folder, handoverName), Sockets: &h.sockets, Files: []listen.File{{Name: lockName, File: h.lock}}, Log: h.events,
 		Pause: func(ctx context.Context) error {
-			d.notify(sdnotify.Reloading(), sdnotify.Status("a new process takes over"))
+			h.notify(sdnotify.Reloading(), sdnotify.Status("a new process takes over"))
 			ctx, cancel := context.WithTimeout(ctx, pauseTimeout)
 			defer cancel()
-			return passes.Pause(ctx)
+			return steps.pause(ctx)
 		},
 		Resume: func() {
-			passes.Resume()
-			d.notify(sdnotify.Ready, sdnotify.Status("a new process did not take over; this one goes on"))
+			steps.resume()
+			h.notify(sdnotify.Ready, sdnotify.Status("a new process did not take over; this one goes on"))
 		},
-		Yield: d.yield,
+		Yield: func(ctx context.Context, successor int) {
+			h.successor.Store(int64(successor))
+			steps.yield(ctx)
+			h.notify(sdnotify.Ready, sdnotify.MainPID(successor))
+			h.events.Info("a new process has taken over; this one finishes its requests", "pid", successor)
+		},
 	}
-	return []loop.Task{
-		{Name: "handover", Run: func(ctx context.Context) error {
-			if err := handover.Run(ctx); err == nil {
-				replaced()
+	return append(h.supervisor.Tasks(),
+		loop.Task{Name: "handover", Run: func(ctx context.Context) error {
+			if err := p.Run(ctx); err == nil {
+				steps.replaced()
 			} else if ctx.Err() == nil { // such as a path that is too long for a Unix socket
-				d.log.Warn("this server cannot be replaced while it runs", "err", err)
+				h.events.Warn("this process cannot be replaced while it runs", "err", err)
 			}
 			<-ctx.Done()
 			return ctx.Err()
 		}},
-		{Name: "replacement", Run: d.replaceOnSignal},
-	}
-}
-
-// yield makes this process one that finishes its requests, immediately before its successor accepts connections.
-func (d *daemon) yield(ctx context.Context, successor int) {
-	d.successor.Store(int64(successor))
-	d.reportApart(ctx)
-	d.notify(sdnotify.Ready, sdnotify.MainPID(successor))
-	d.log.Info("a new process has taken over; this one finishes its requests", "pid", successor)
-}
-
-// reportApart makes this process report the requests that it finishes under a name of its own: the next process reports under
-// the name of the server, and replicas with requests of this one must stay known.
-func (d *daemon) reportApart(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
-	defer cancel()
-	d.gateway.SetName(d.drainName())
-	if err := d.gateway.Report(ctx); err != nil {
-		d.log.Warn("cannot report the requests that this process finishes", "err", err)
-	}
-}
-
-// untilYielded returns a task that runs the passes. When they have ended for good and the listeners are closed, it gives the
-// folder to the next process, which need not wait until the requests of this one have ended.
-func (d *daemon) untilYielded(passes loop.Task) loop.Task {
-	return loop.Task{Name: passes.Name, Run: func(ctx context.Context) error {
-		err := passes.Run(ctx)
-		if ctx.Err() == nil {
-			return err
-		}
-		if !d.isReplaced() {
-			d.reportApart(context.WithoutCancel(ctx))
-		}
-		for _, l := range []net.Listener{d.listener, d.metricsListener, d.sshListener} {
-			if l != nil {
-				_ = l.Close() // its task does the same
+		loop.Task{Name: "replacement", Run: h.replaceOnSignal},
+		loop.Task{Name: "inherited sockets", Run: func(ctx context.Context) error {
+			if err := loop.Sleep(ctx, unusedTimeout); err == nil {
+				h.sockets.CloseUnused()
 			}
-		}
-		_ = d.lock.Close()
-		return err
-	}}
+			<-ctx.Done()
+			return ctx.Err()
+		}})
 }
-
-// drainName returns the name of this process as a gateway that finishes its requests.
-func (d *daemon) drainName() string { return d.hostID + "/" + strconv.Itoa(os.Getpid()) }
 
 // isReplaced reports whether another process has taken over.
-func (d *daemon) isReplaced() bool { return d.successor.Load() != 0 }
-
-// forgetDrained deletes the report of this process, so that nothing waits for the next one.
-func (d *daemon) forgetDrained(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
-	defer cancel()
-	if err := d.store.ForgetGateway(ctx, d.drainName()); err != nil {
-		d.log.Warn("cannot delete the last load report", "err", err)
-	}
-}
-
-// untilReplaced returns a task that ends with the server, and that goes on in a replaced process until last ends or the
-// process has waited long enough for its requests.
-func (d *daemon) untilReplaced(last context.Context, task loop.Task) loop.Task {
-	return loop.Task{Name: task.Name, Run: func(ctx context.Context) error {
-		running, stop := context.WithCancel(context.WithoutCancel(ctx))
-		defer stop()
-		defer context.AfterFunc(ctx, func() {
-			if !d.isReplaced() {
-				stop()
-			}
-		})()
-		defer context.AfterFunc(last, stop)()
-		defer context.AfterFunc(d.drained, stop)()
-		return task.Run(running)
-	}}
-}
+func (h *handover) isReplaced() bool { return h.successor.Load() != 0 }
 
 // replaceOnSignal starts the program that lies where this one was started from, as the successor of this process, on each
 // SIGUSR2.
-func (d *daemon) replaceOnSignal(ctx context.Context) error {
+func (h *handover) replaceOnSignal(ctx context.Context) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR2)
 	defer signal.Stop(signals)
@@ -210,27 +184,27 @@ func (d *daemon) replaceOnSignal(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-signals:
-			if err := d.startSuccessor(ctx); err != nil && ctx.Err() == nil {
-				d.log.Error("the new process did not take over; this one goes on", "program", d.program, "err", err)
-				d.notify(sdnotify.Ready, sdnotify.Status("the new process did not take over: "+err.Error()))
+			if err := h.startSuccessor(ctx); err != nil && ctx.Err() == nil {
+				h.events.Error("the new process did not take over; this one goes on", "program", h.program, "err", err)
+				h.notify(sdnotify.Ready, sdnotify.Status("the new process did not take over: "+err.Error()))
 			}
 		}
 	}
 }
 
 // startSuccessor starts a process that takes over, and waits until that process or ctx ends.
-func (d *daemon) startSuccessor(ctx context.Context) error {
+func (h *handover) startSuccessor(ctx context.Context) error {
 	args := os.Args[1:]
 	if !slices.Contains(args, takeOverFlag) {
 		args = append(slices.Clone(args), takeOverFlag)
 	}
-	successor := exec.Command(d.program, args...) // it outlives this process
+	successor := exec.Command(h.program, args...) // it outlives this process
 	successor.Stdout, successor.Stderr = os.Stdout, os.Stderr
 	successor.Env = sdnotify.Environment(os.Environ())
 	if err := successor.Start(); err != nil {
 		return err
 	}
-	d.log.Info("a new process was started", "program", d.program, "pid", successor.Process.Pid)
+	h.events.Info("a new process was started", "program", h.program, "pid", successor.Process.Pid)
 	ended := make(chan error, 1)
 	var wait errgroup.Group
 	wait.Go(func() error {
@@ -246,15 +220,15 @@ func (d *daemon) startSuccessor(ctx context.Context) error {
 }
 
 // notify tells the supervisor of this process what it does.
-func (d *daemon) notify(states ...string) {
-	if err := d.supervisor.Notify(states...); err != nil {
-		d.log.Warn("the supervisor does not listen", "err", err)
+func (h *handover) notify(states ...string) {
+	if err := h.supervisor.Notify(states...); err != nil {
+		h.events.Warn("the supervisor does not listen", "err", err)
 	}
 }
 
 // markLastResponse makes a response of a replaced process the last one of its connection.
-func (d *daemon) markLastResponse(w http.ResponseWriter, r *http.Request) {
-	if d.isReplaced() && r.Header.Get("Upgrade") == "" {
+func (h *handover) markLastResponse(w http.ResponseWriter, r *http.Request) {
+	if h.isReplaced() && r.Header.Get("Upgrade") == "" {
 		w.Header().Set("Connection", "close")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"dstack/internal/certificate"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
 	"dstack/internal/human"
@@ -41,6 +42,7 @@ type serverOptions struct {
 	ssh            sshSetting
 	published      publishedFlags
 	ports          publishedPorts
+	acme           certificate.ACME
 	hostID         string
 	peerURL        string // at which other servers reach this one; empty: they cannot
 }
@@ -80,6 +82,9 @@ func (o *serverOptions) readEnvironment() error {
 	}
 	var err error
 	if o.ports, err = o.published.read(); err != nil {
+		return err
+	}
+	if o.acme, err = certificate.ACMEFromEnvironment(os.Getenv); err != nil {
 		return err
 	}
 	if _, ok := logLevels[strings.ToUpper(o.logLevel)]; !ok {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +24,6 @@ import (
 	"dstack/internal/gitrepo"
 	"dstack/internal/hub"
 	"dstack/internal/installationca"
-	"dstack/internal/listen"
 	"dstack/internal/loop"
 	"dstack/internal/sdnotify"
 	"dstack/internal/server"
@@ -60,7 +57,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
-	c.AddCommand(tokenCommand(), keyCommand())
+	c.AddCommand(tokenCommand(), keyCommand(), backupCommand(), restoreCommand())
 	return c
 }
 
@@ -85,12 +82,7 @@ type daemon struct {
 	uncut           context.Context // of all requests: its end ends them
 	cutRequests     context.CancelFunc
 
-	lock        *os.File // of the folder
-	sockets     listen.Set
-	running     runningServer // the server that this process replaces; nil: none
-	successor   atomic.Int64  // the process that has replaced this one; 0: none
-	program     string        // the path that this process was started from
-	supervisor  sdnotify.Supervisor
+	handover
 	gatewayName string // in load reports
 
 	sealer      *store.Sealer
@@ -119,14 +111,12 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	d := &daemon{
 		serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat),
 		backends: backend.NewSet(), dialer: &dial.Dialer{}, changes: &loop.Broadcast{}, errOut: errOut,
-		supervisor: sdnotify.FromEnvironment(), gatewayName: o.hostID, interrupted: ctx,
+		gatewayName: o.hostID, interrupted: ctx,
 	}
+	d.folder, d.lockFolder, d.takesOver, d.claimEarlier, d.events = o.dir, lockFolder, o.takeOver, d.claimFromEarlierVersion, d.log
 	slog.SetDefault(d.log)
 	d.uncut, d.cutRequests = context.WithCancel(context.WithoutCancel(ctx))
 	defer d.cutRequests()
-	if d.program, err = os.Executable(); err != nil {
-		return fmt.Errorf("cannot find the dstack program: %w", err)
-	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.claimFolder(ctx); err != nil {
 		return err
@@ -156,7 +146,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	defer stop()
 	// What only one process of a folder may do. It pauses while another process takes over.
 	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, d.hostPortTasks())...)
-	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), d.supervisor.Tasks(), attachTasks, d.shareTasks())
+	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), attachTasks, d.shareTasks())
 	for _, task := range append(d.gateway.Tasks(), d.published.tasks()...) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
@@ -269,7 +259,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, GatewayProxies: config.TrustedProxies, SessionKey: sessionKey, Name: d.gatewayName, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	if d.published, err = d.newPublished(); err != nil {

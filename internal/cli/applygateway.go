@@ -257,11 +257,15 @@ func (g *applyGatewayCommand) finish(v api.GatewayView) (*api.GatewayView, error
 		g.printInfo("   try      %s", cleanLine(v.Hint))
 	}
 	g.printInfo("")
+	printAddress := g.printResult
+	if g.flags.json { // the JSON alone is the result
+		printAddress = g.printInfo
+	}
 	if v.ServicesURL != "" {
-		g.printResult("   services %s", cleanLine(v.ServicesURL))
+		printAddress("   services %s", cleanLine(v.ServicesURL))
 	}
 	if v.ModelsURL != "" {
-		g.printResult("   models   %s", cleanLine(v.ModelsURL))
+		printAddress("   models   %s", cleanLine(v.ModelsURL))
 	}
 	return &v, nil
 }

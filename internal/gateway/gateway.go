@@ -40,9 +40,11 @@ type ControlPlane interface {
 type Options struct {
 	Control ControlPlane
 	Site    route.Site     // where services are published; default: below localhost, for the project main
-	Proxies []netip.Prefix // the trusted proxies in front of the gateway
-	Name    string         // tells this gateway from others in its reports; default: gateway
-	Dialer  *dial.Dialer   // connects to replicas; nil: a new one
+	Proxies []netip.Prefix // the trusted proxies in front of the addresses of the server itself
+	// GatewayProxies are the trusted proxies in front of gateways of projects that have none of their own.
+	GatewayProxies []netip.Prefix
+	Name           string       // tells this gateway from others in its reports; default: gateway
+	Dialer         *dial.Dialer // connects to replicas; nil: a new one
 	// SessionKey seals the cookies of browsers, 32 bytes; nil: a random key, with
 	// which they end when the gateway does.
 	SessionKey []byte
@@ -105,6 +107,7 @@ type Gateway struct {
 	name        atomic.Pointer[string]
 	site        route.Site
 	proxies     route.Proxies
+	ofGateways  []netip.Prefix // trusted proxies, unless a gateway has its own
 	limits      Limits
 	log         *slog.Logger
 	proxyLog    *log.Logger // of httputil.ReverseProxy, at level debug
@@ -157,6 +160,7 @@ func New(o Options) *Gateway {
 	g.setReady = sync.OnceFunc(func() { close(g.ready) })
 	g.rateLimiter = newRateLimiter(g.loads.changed)
 	g.site.Main = cmp.Or(g.site.Main, "main")
+	g.ofGateways = o.GatewayProxies
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
 	return g

@@ -49,7 +49,7 @@ func (g *Gateway) clientOf(r *http.Request, d route.Destination) route.Client {
 		return origin.ClientOf(r, g.proxies)
 	}
 	at := g.index().Gateway(d.Gateway)
-	proxies := route.Proxies{Trusted: g.proxies.Trusted}
+	proxies := route.Proxies{Trusted: g.ofGateways}
 	if at != nil && at.TrustedProxies != nil {
 		proxies.Trusted = at.TrustedProxies
 	}

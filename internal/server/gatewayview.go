@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,6 +25,11 @@ func (s *Server) answerGateway(g dstack.Gateway) wire.GatewayAnswer {
 	summary := gateway.Summarize(g, at)
 	g.Status, g.Reason = summary.Status, summary.Reason
 	serving := gateway.ServingProcesses(g, at)
+	if host := trimPort(s.site.Server.Host); g.Configuration.Backend == spec.BackendLocal && !route.IsLoopback(host) {
+		for i := range serving {
+			serving[i].Address = cmp.Or(serving[i].Address, host)
+		}
+	}
 	return wire.GatewayAnswer{Gateway: g, Hint: summary.Hint, Serving: serving, Certificates: gateway.ListCertificates(serving),
 		Published: route.Publish(g, serving, summary.Reason)}
 }

@@ -6,6 +6,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/server/wire"
+	"dstack/internal/server/wire/v018"
 	"dstack/internal/server/wire/v022"
 )
 
@@ -25,7 +26,7 @@ func (s *Server) planGateway(c *apiCall, in api.GatewayRequest) (v022.GatewayPla
 
 // applyGatewayPlan applies a gateway, unless another one than the user saw has its name.
 func (s *Server) applyGatewayPlan(c *apiCall, in v022.ApplyGatewayPlan) (v022.Gateway, error) {
-	conf := in.Plan.Spec.Configuration
+	conf := v018.ReadGatewayBackend(in.Plan.Spec.Configuration)
 	if conf.Name != "" {
 		g, err := s.store.FindGateway(c.ctx, c.project.ID, string(conf.Name))
 		if err == nil {

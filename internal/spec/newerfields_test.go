@@ -14,7 +14,6 @@ import (
 // unsupportedSpellings are uses of fields of later versions, each with one
 // unsupported feature.
 var unsupportedSpellings = []string{
-	"gateway: my-gateway | gateway: main/my-gateway | gateway: {name: my-gateway, project: main}",
 	"strip_prefix: false",
 	"router: {type: sglang, policy: cache_aware}",
 	"cors: true",
@@ -105,7 +104,7 @@ func TestNewerFields_Supported(t *testing.T) {
 
 func TestNewerFields_DefaultsAreSupported(t *testing.T) {
 	for _, input := range []string{
-		"privileged: false", "dstack: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "repos: []", "gateway: true", "gateway: false", "gateway: 'off'", "gateway: ~",
+		"privileged: false", "dstack: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "repos: []", "gateway: true", "gateway: my-gateway", "gateway: main/my-gateway", "gateway: {name: my-gateway, project: main}", "gateway: false", "gateway: 'off'", "gateway: ~",
 		"strip_prefix: true", "probes: []", "rate_limits: []", "https: auto", "probes: null", "priority: ~", "resources: {gpu: nvidia}", "model: m",
 	} {
 		s := parseWith(t, input)

@@ -51,7 +51,7 @@ func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 		last := slices.MaxFunc(g.Processes, func(a, b dstack.GatewayProcess) int { return a.SeenAt.Compare(b.SeenAt) })
 		reason := fmt.Sprintf("its process on %s has not answered for %s", last.Name, human.Duration(now.Sub(last.SeenAt).Round(time.Second)))
 		if len(g.Processes) > 1 {
-			reason = fmt.Sprintf("none of its %s has answered for %s", human.Count(len(g.Processes), "process"), human.Duration(now.Sub(last.SeenAt).Round(time.Second)))
+			reason = fmt.Sprintf("none of its %s has answered for %s", human.CountOf(len(g.Processes), "process", "processes"), human.Duration(now.Sub(last.SeenAt).Round(time.Second)))
 		}
 		if g.Problem != "" {
 			reason = string(g.Problem)

@@ -32,7 +32,19 @@ func DecodeCreateGateway(in CreateGateway) (conf spec.Gateway, err error) {
 			return conf, err
 		}
 	}
-	return conf, json.Unmarshal(text, &conf)
+	if err := json.Unmarshal(text, &conf); err != nil {
+		return conf, err
+	}
+	return ReadGatewayBackend(conf), nil
+}
+
+// ReadGatewayBackend returns a configuration of a client with the backend that it means. Clients of later versions do not know
+// the backend local, and none knows external: they write remote, and the other name as the region, as answers have it.
+func ReadGatewayBackend(conf spec.Gateway) spec.Gateway {
+	if conf.Backend == spec.BackendSSH && (conf.Region == spec.BackendLocal || conf.Region == spec.BackendExternal) {
+		conf.Backend = conf.Region
+	}
+	return conf
 }
 
 // Gateway is a gateway in an answer.

@@ -116,7 +116,7 @@ type GetGatewayPlan struct {
 
 // DecodeGetGatewayPlan returns the gateway to plan.
 func DecodeGetGatewayPlan(in GetGatewayPlan) (api.GatewayRequest, error) {
-	return api.GatewayRequest{Configuration: in.Spec.Configuration}, nil
+	return api.GatewayRequest{Configuration: v018.ReadGatewayBackend(in.Spec.Configuration)}, nil
 }
 
 // GatewayPlanAnswer is the plan of a gateway.
@@ -137,7 +137,7 @@ type GatewayPlan struct {
 
 // BuildGatewayPlan returns the plan of a gateway.
 func BuildGatewayPlan(in GetGatewayPlan, answer GatewayPlanAnswer) GatewayPlan {
-	conf := GatewaySpec{buildGatewayConfiguration(in.Spec.Configuration), in.Spec.ConfigurationPath}
+	conf := GatewaySpec{buildGatewayConfiguration(v018.ReadGatewayBackend(in.Spec.Configuration)), in.Spec.ConfigurationPath}
 	plan := GatewayPlan{ProjectName: answer.Project, User: answer.User, Spec: conf, EffectiveSpec: conf, Action: "create"}
 	if answer.Current != nil {
 		plan.Action, plan.CurrentResource = "update", new(BuildGateway(*answer.Current))
@@ -177,7 +177,9 @@ type CreateGateway struct {
 }
 
 // DecodeCreateGateway returns the configuration.
-func DecodeCreateGateway(in CreateGateway) (spec.Gateway, error) { return in.Configuration, nil }
+func DecodeCreateGateway(in CreateGateway) (spec.Gateway, error) {
+	return v018.ReadGatewayBackend(in.Configuration), nil
+}
 
 // BuildCreatedGateway returns the gateway that was created.
 func BuildCreatedGateway(_ CreateGateway, a wire.GatewayAnswer) Gateway { return BuildGateway(a) }
