@@ -247,6 +247,8 @@ func testAtTheFirstHandshake(t *testing.T) {
 	proxy := r.proxy(t)
 	options := r.options(t)
 	options.ACME = proxy.acme(options.ACME)
+	slow := func(http.ResponseWriter, *http.Request) bool { time.Sleep(100 * time.Millisecond); return false }
+	proxy.fault.Store(&slow)
 	options.Wants = func(name string) bool { return name == "new.example.com" }
 	keeper := keep(t, options)
 	r.http.Close() //nolint:errcheck
