@@ -62,7 +62,6 @@ http {
 const caddyTLSConfig = `{
 	admin off
 	auto_https off
-	persist_config off
 }
 https://*.example.test:%d {
 	bind 127.0.0.1
