@@ -26,7 +26,7 @@ type Options struct {
 	Dialer   *dial.Dialer // gets an entry for each host of the targets
 	// Describe sets the certificates, the problems and the ports in a report; nil: there is nothing to say.
 	Describe func(*api.GatewayReport)
-	Log    *slog.Logger
+	Log      *slog.Logger
 }
 
 // Link is the connection of one process with its servers. It is a gateway.ControlPlane.
