@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,8 +76,8 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 		Program: dstack.GatewayProgram{Digest: program.Digest, Version: version, Owner: r.Host},
 	}
 	facts.Containers, facts.Unanswered = r.askHosts(ctx, seen)
-	if ctx.Err() != nil {
-		return false, ctx.Err()
+	if err := cmp.Or(ctx.Err(), permit()); err != nil {
+		return false, err
 	}
 	plan := gateway.DecidePlacements(facts, time.Now())
 	r.actOnHosts(ctx, seen, program, &plan, permit)
