@@ -59,12 +59,6 @@ func (g *Gateway) Unsupported() Problems {
 		"backend: ssh for a host of a fleet, or backend: external for any other machine of yours")}, all...)
 }
 
-// unsupportedType returns the problem for a type of configuration, and those of
-// its fields.
-func unsupportedType(kind, hint string, notes []UnsupportedNote) Problems {
-	return append(Problems{newUnsupported("type", "type "+kind, hint)}, problemsOf(notes)...)
-}
-
 func problemsOf(notes []UnsupportedNote) Problems {
 	var all Problems
 	for _, n := range notes {

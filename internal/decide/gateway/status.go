@@ -172,6 +172,7 @@ func DescribeCertificate(c dstack.CertificateStatus) string {
 		text += " cannot be renewed"
 	case dstack.CertificateMissing:
 		text += " is missing"
+	case dstack.CertificateValid: // with a warning
 	}
 	if c.Reason != "" {
 		text += ": " + c.Reason
