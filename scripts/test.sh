@@ -107,6 +107,7 @@ e2e) start_pieces postgres docker registry images python published newest schema
 clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
+servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 run_e2e -run '^TestServers' "$@" ;;
 bench)
 	start_pieces docker images nginx jinja fleet published newest_server given
 	print_title "measurements"

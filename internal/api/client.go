@@ -278,8 +278,7 @@ func readWithRetry[T any](ctx context.Context, c *Client, path string, body any,
 		base := c.base()
 		err := c.call(ctx, path, body, &answer, limit)
 		if c.urls.isShared() && dstack.KindOf(err) == dstack.Timeout && ctx.Err() == nil { // it is frozen
-			c.urls.noteFailure(base)
-			err = c.unreachableError(ctx, err)
+			err = c.lostError(ctx, base, err)
 		}
 		if try == maxReadAttempts || !isNoResponse(err) {
 			return answer, err

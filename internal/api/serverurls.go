@@ -168,3 +168,13 @@ func (c *Client) describeServers() string {
 	}
 	return "any of the dstack servers at " + strings.Join(texts, ", ")
 }
+
+// lostError returns the error of a call that one of several servers did not complete.
+func (c *Client) lostError(ctx context.Context, base *url.URL, err error) error {
+	if !c.urls.isShared() || ctx.Err() != nil {
+		return c.unreachableError(ctx, err)
+	}
+	c.urls.noteFailure(base)
+	return &dstack.Error{Kind: dstack.Unavailable, Cause: noResponseError{err}, Hint: otherwiseHint,
+		Message: fmt.Sprintf("the dstack server at %s does not answer any more", base)}
+}

@@ -155,8 +155,7 @@ func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) ite
 		if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
 			yield(LogEntry{}, c.unexpectedResponseError(err))
 		} else if err != nil {
-			c.urls.noteFailure(base)
-			yield(LogEntry{}, c.unreachableError(ctx, err))
+			yield(LogEntry{}, c.lostError(ctx, base, err))
 		}
 	}
 }

@@ -35,6 +35,7 @@ type fakeServer struct {
 	explain      api.Explanation
 	offers       api.OfferList
 	secrets      fakeSecrets
+	keys         fakeKeys
 	fleets       fakeFleets
 
 	// Faults.
@@ -115,6 +116,8 @@ func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; {
 	case strings.HasPrefix(path, "/api/projects/"):
 		writeAnswer(w, 200, api.Project{ProjectName: strings.ToLower(strings.Split(path, "/")[3])})
+	case strings.Contains(path, "/keys/"):
+		f.keys.answer(w, r)
 	case strings.HasSuffix(path, "/repos/init"):
 		f.repos = append(f.repos, decodeBody[api.InitRepo](r))
 		writeAnswer(w, 200, nil)

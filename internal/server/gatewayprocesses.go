@@ -151,7 +151,11 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 		return api.GatewayReported{}, err
 	}
 	in.Load.Gateway = p.ID
-	load, err := s.Report(c.ctx, in.Load)
+	table, err := s.readRoutes(c.ctx, s.broadcast.Changed())
+	if err != nil {
+		return api.GatewayReported{}, err
+	}
+	load, err := s.Report(c.ctx, table.FilterReport(p.Gateway, in.Load))
 	if err != nil {
 		return api.GatewayReported{}, err
 	}

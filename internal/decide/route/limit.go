@@ -1,6 +1,7 @@
 package route
 
 import (
+	"slices"
 	"strings"
 
 	"dstack/internal/dstack"
@@ -25,4 +26,42 @@ func LimitOwner(id dstack.LimitID) (run dstack.RunID, key dstack.CallerKeyID) {
 		return "", dstack.CallerKeyID(owner)
 	}
 	return "", ""
+}
+
+// FilterReport returns what a process of one gateway may report: of runs and keys of
+// its project alone. One that reports more would change what others do.
+func (t Table) FilterReport(id dstack.GatewayID, report dstack.LoadReport) dstack.LoadReport {
+	at := slices.IndexFunc(t.Gateways, func(g Gateway) bool { return g.ID == id })
+	project := "" // no project has this name
+	if at >= 0 {
+		project = t.Gateways[at].Project
+	}
+	runs, keys, foreign := map[dstack.RunID]bool{}, map[dstack.CallerKeyID]bool{}, map[dstack.CallerKeyID]bool{}
+	for _, r := range t.Routes {
+		if r.Project == project {
+			runs[r.Run] = true
+		}
+	}
+	for _, k := range t.Keys {
+		keys[dstack.CallerKeyID(k.ID)] = k.Project == project
+		foreign[dstack.CallerKeyID(k.ID)] = k.Project != project
+	}
+	report.Runs = keepIf(report.Runs, func(id dstack.RunID) bool { return runs[id] })
+	// The last counts of a key come after it left the table; IDs of keys cannot be guessed.
+	report.Keys = keepIf(report.Keys, func(id dstack.CallerKeyID) bool { return !foreign[id] && project != "" })
+	report.Demands = keepIf(report.Demands, func(id dstack.LimitID) bool {
+		run, key := LimitOwner(id)
+		return runs[run] || keys[key]
+	})
+	return report
+}
+
+func keepIf[K comparable, V any](all map[K]V, may func(K) bool) map[K]V {
+	kept := make(map[K]V, len(all))
+	for key, value := range all {
+		if may(key) {
+			kept[key] = value
+		}
+	}
+	return kept
 }

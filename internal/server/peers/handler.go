@@ -137,7 +137,9 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	copyBoth(r.Context(), conn, buffered, replica)
+	// The buffered reader ends the context of the request at the end of what the other server sends.
+	first := io.LimitReader(buffered, int64(buffered.Reader.Buffered()))
+	copyBoth(r.Context(), conn, io.MultiReader(first, conn), replica)
 }
 
 // copyBoth copies in both directions until both have ended, one has failed, or ctx ends.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -49,7 +50,7 @@ func CheckKey(ctx context.Context, where string, sealer *Sealer) (isNew bool, er
 }
 
 // readProof returns the proof of the key that a database was sealed with; empty: it belongs to no server yet. It creates
-// nothing.
+// no tables.
 func readProof(ctx context.Context, where string) (string, error) {
 	s, err := openDatabase(where, nil)
 	if err != nil {
@@ -62,7 +63,7 @@ func readProof(ctx context.Context, where string) (string, error) {
 	err = s.reader.NewRaw("SELECT proof FROM installation").Scan(ctx, &proof)
 	missing, _ := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case errors.Is(err, sql.ErrNoRows), missing != nil && missing.Code == "42P01":
+	case errors.Is(err, sql.ErrNoRows), missing != nil && missing.Code == "42P01", err != nil && strings.Contains(err.Error(), "no such table"):
 		return "", nil
 	case err != nil:
 		return "", openError(err)
