@@ -175,6 +175,8 @@ type GatewayReport struct {
 	HTTPSPort    int                        `json:"https_port"` // on which it serves; 0: it does not
 	HTTPPort     int                        `json:"http_port"`
 	Leaving      bool                       `json:"leaving,omitempty"`
+	// Apart tells a process that only finishes its requests, after it was replaced, from the one that serves; 0: it serves.
+	Apart int `json:"apart,omitempty"`
 }
 
 // GatewayReported answers gateway_processes/report.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/api"
@@ -26,7 +27,7 @@ type Options struct {
 	Dialer   *dial.Dialer // gets an entry for each host of the targets
 	// Describe sets the certificates, the problems and the ports in a report; nil: there is nothing to say.
 	Describe func(*api.GatewayReport)
-	Log    *slog.Logger
+	Log      *slog.Logger
 }
 
 // Link is the connection of one process with its servers. It is a gateway.ControlPlane.
@@ -46,12 +47,15 @@ type Link struct {
 	table      route.Table // of state, as the gateway uses it
 	tables     uint64      // how many tables there were, from a number that no earlier process used
 	seenAt     time.Time   // when a server answered last
-	hasEnded   bool        // tokens are not accepted any more
+	hasEnded   bool        // tokens and keys for callers are not accepted any more
 	isRemoved  bool        // a server said that the process may not serve
 	lastReport time.Time   // that a server accepted
 
 	saving sync.Mutex
 	saved  savedFiles // what the folder has; protected by saving
+	isHeld bool       // the files are those of another process; protected by saving
+
+	apart atomic.Int64 // see SetApart
 }
 
 // savedFiles is what the files of the folder contain.
@@ -193,7 +197,7 @@ func (l *Link) buildTable(isOwnMachine bool) {
 	l.table = l.state.table
 	l.table.Version = l.tables
 	if l.hasEnded {
-		l.table.Tokens, l.table.TokensEnded = nil, true
+		l.table.Tokens, l.table.Keys, l.table.TokensEnded = nil, nil, true
 	}
 	if !isOwnMachine {
 		l.table.Routes = renameServerHost(l.table.Routes)
