@@ -41,7 +41,10 @@ func TestTakeOver(t *testing.T) {
 	}
 	opening.Wait()
 	requests := h.startTraffic(100, h.serviceURL("answers", "/who"))
-	kept := h.startKeptTraffic("answers")
+	var kept []*keptTraffic
+	for range 8 {
+		kept = append(kept, h.startKeptTraffic("answers"))
+	}
 	waits := h.startTraffic(2, h.serviceURL("late", "/who"))
 	command := h.newCommand(h.home, "exec", "answers", "--", "sh", "-c", "for i in 1 2 3 4 5 6; do sleep 0.5; echo $i; done")
 	output := make(chan string, 1)
@@ -73,7 +76,6 @@ func TestTakeOver(t *testing.T) {
 
 	expectCompleteStreams(h, "streams over the replacements", streams)
 	requests.expectNoFailure("requests over the replacements")
-	kept.expectNoFailure()
 	waits.expectNoFailure("requests that waited for a replica")
 	if got := <-output; got != "1\n2\n3\n4\n5\n6\n<nil>" {
 		t.Errorf("the command printed %q", got)
@@ -84,6 +86,9 @@ func TestTakeOver(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Errorf("replaced process %d goes on", i)
 		}
+	}
+	for _, k := range kept { // until the processes have ended that served the first connections
+		k.expectNoFailure()
 	}
 	h.runCLI("stop", "late", "-y").expectExit(0) // the passes run
 }
@@ -213,7 +218,7 @@ func (k *keptTraffic) useConnection(run string) error {
 		select {
 		case <-k.stop:
 			return nil
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

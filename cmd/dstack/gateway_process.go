@@ -24,14 +24,15 @@ import (
 	"dstack/internal/frontend"
 	"dstack/internal/gateway"
 	"dstack/internal/gatewaylink"
-	"dstack/internal/listen"
 	"dstack/internal/loop"
 	"dstack/internal/sdnotify"
+	"dstack/internal/server"
 )
 
 // gatewayProcess holds the components of a running `dstack gateway serve`.
 type gatewayProcess struct {
 	gatewayServeOptions
+	handover
 	log      *slog.Logger
 	out      io.Writer
 	errOut   io.Writer
@@ -42,10 +43,7 @@ type gatewayProcess struct {
 	front    *frontend.Frontend
 	gateway  *gateway.Gateway
 	metrics  net.Listener // nil: none are served
-	sockets  listen.Set
 	requests inFlight
-
-	supervisor sdnotify.Supervisor
 }
 
 // gatewayDrainTimeout is how long a gateway that stops finishes its requests.
@@ -53,14 +51,13 @@ const gatewayDrainTimeout = 5 * time.Minute
 
 // runGatewayServe serves a gateway until ctx ends.
 func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.Writer) (err error) {
-	p := &gatewayProcess{gatewayServeOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), out: out, errOut: errOut, dialer: &dial.Dialer{},
-		supervisor: sdnotify.FromEnvironment()}
+	p := &gatewayProcess{gatewayServeOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), out: out, errOut: errOut, dialer: &dial.Dialer{}}
 	slog.SetDefault(p.log)
-	unlock, err := lockGatewayFolder(ctx, o.dir)
-	if err != nil {
+	p.folder, p.lockFolder, p.takesOver, p.events = o.dir, lockGatewayFolder, o.takeOver, p.log
+	if err := p.claimFolder(ctx); err != nil {
 		return err
 	}
-	defer unlock()
+	defer p.releaseFolder()
 	if o.metricsAddress != "" {
 		if p.metrics, err = openListener(ctx, &p.sockets, "metrics", o.metricsAddress, "--metrics"); err != nil {
 			return err
@@ -81,8 +78,8 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 	return p.serve(ctx)
 }
 
-// lockGatewayFolder makes this process the only one that uses a folder, until unlock.
-func lockGatewayFolder(ctx context.Context, dir string) (unlock func(), err error) {
+// lockGatewayFolder makes this process the only one that uses a folder, until the file is closed.
+func lockGatewayFolder(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "gateway.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
@@ -90,22 +87,26 @@ func lockGatewayFolder(ctx context.Context, dir string) (unlock func(), err erro
 	if err := lockFile(ctx, f); err != nil {
 		_ = f.Close() // nothing was written
 		return nil, &dstack.Error{Kind: dstack.Conflict, Message: "another gateway process already uses " + dir,
-			Hint: "stop it first, or choose another folder with --dir", Cause: err}
+			Hint: "replace it with --take-over, stop it first, or choose another folder with --dir", Cause: err}
 	}
-	return func() { _ = f.Close() }, nil
+	return f, nil
 }
 
 // serve follows the server and serves requests until ctx ends, and then drains.
 func (p *gatewayProcess) serve(ctx context.Context) error {
+	interrupted := ctx
+	ctx, replaced := context.WithCancel(ctx)
+	defer replaced()
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	done := make(chan struct{})
 	stopDrain := context.AfterFunc(ctx, func() {
 		defer close(done)
 		defer stop()
-		p.drain(context.WithoutCancel(ctx))
+		p.drain(context.WithoutCancel(ctx), interrupted)
 	})
-	tasks := append(slices.Concat(p.link.Tasks(), p.supervisor.Tasks()), loop.Task{Name: "gateway", Run: p.serveGateway})
+	tasks := append(p.link.Tasks(), loop.Task{Name: "gateway", Run: p.serveGateway})
+	tasks = append(tasks, p.handoverTasks(ctx, replaced)...)
 	err := loop.Run(running, tasks...)
 	if !stopDrain() {
 		<-done
@@ -129,7 +130,11 @@ func (p *gatewayProcess) serveGateway(ctx context.Context) error {
 	tasks := slices.Concat(p.gateway.Tasks(), p.keeper.Tasks(), p.front.Tasks(), []loop.Task{{Name: "gateway settings", Run: p.followSettings}})
 	if p.metrics != nil {
 		tasks = append(tasks, loop.Task{Name: "metrics", Run: func(ctx context.Context) error {
-			return serveMetrics(ctx, p.metrics, p.gateway, p.log)
+			err := serveMetrics(ctx, p.metrics, p.gateway, p.log)
+			if errors.Is(err, net.ErrClosed) { // the process drains
+				<-ctx.Done()
+			}
+			return err
 		}})
 	}
 	return loop.Run(ctx, tasks...)
@@ -158,6 +163,7 @@ func (p *gatewayProcess) build() (err error) {
 // ServeHTTP serves a request at a name of the gateway.
 func (p *gatewayProcess) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.requests.begin()()
+	p.markLastResponse(w, r)
 	p.gateway.ServeHTTP(w, r)
 }
 
@@ -194,10 +200,20 @@ const settingsPause = 100 * time.Millisecond
 
 // followSettings makes the certificates and the ports those that the server says.
 func (p *gatewayProcess) followSettings(ctx context.Context) error {
+	select {
+	case <-p.gateway.Ready(): // before that, there are no names
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for isFirst := true; ; isFirst = false {
 		settings, changed := p.link.Settings()
 		names := p.gateway.PublishedNames()
 		p.keeper.SetDomains(newCertificateDomains(settings, names))
+		if isFirst {
+			if err := p.replaceRunning(ctx, settings, names); err != nil {
+				return err
+			}
+		}
 		p.front.SetWanted(settings.Certificate != nil, true)
 		if isFirst {
 			fmt.Fprintf(p.out, " dstack %s · gateway %s of project %s · *.%s · data in %s\n", currentVersion(), settings.Name, settings.Project, settings.Domain, p.dir)
@@ -215,27 +231,34 @@ func (p *gatewayProcess) followSettings(ctx context.Context) error {
 }
 
 // drain ends the requests of a gateway that stops: it accepts no connections, refuses requests that wait for a replica,
-// lets the others finish, and cuts the rest.
-func (p *gatewayProcess) drain(ctx context.Context) {
-	p.notify(sdnotify.Stopping, sdnotify.Status("finishing requests"))
+// lets the others finish, and cuts the rest. A process that was replaced has more time, until interrupted ends, too.
+func (p *gatewayProcess) drain(ctx, interrupted context.Context) {
 	if p.front == nil { // nothing is served yet
 		return
 	}
-	limited, cancel := context.WithTimeout(ctx, gatewayDrainTimeout)
+	timeout := gatewayDrainTimeout
+	if p.isReplaced() {
+		timeout = server.DefaultTakeOverDrainTimeout
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	p.gateway.RefuseWaiting()
+	p.stopAccepting()
+	if p.isReplaced() {
+		defer context.AfterFunc(interrupted, func() {
+			_ = loop.Sleep(limited, gatewayDrainTimeout)
+			cancel()
+		})()
+		_ = loop.Sleep(limited, idleGrace)
+		p.requests.waitIdle(limited)
+	} else {
+		p.notify(sdnotify.Stopping, sdnotify.Status("finishing requests"))
+		p.gateway.RefuseWaiting()
+	}
 	var group errgroup.Group
 	group.Go(func() error { p.front.Drain(limited); return nil })
 	if left := p.requests.waitIdle(limited); left > 0 {
-		p.log.Warn("requests were cut off because the gateway stops", "requests", left, "drain_timeout", gatewayDrainTimeout)
+		p.log.Warn("requests were cut off because the gateway stops", "requests", left, "drain_timeout", timeout)
 	}
 	_ = group.Wait() // it has no error
 	p.front.Close()
-}
-
-// notify tells the supervisor of this process what it does.
-func (p *gatewayProcess) notify(states ...string) {
-	if err := p.supervisor.Notify(states...); err != nil {
-		p.log.Warn("the supervisor does not listen", "err", err)
-	}
 }

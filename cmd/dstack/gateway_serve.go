@@ -30,6 +30,7 @@ type gatewayServeOptions struct {
 	logLevel       string
 	logFormat      string
 	metricsAddress string
+	takeOver       bool
 }
 
 func gatewayServeCommand() *cobra.Command {
@@ -42,7 +43,8 @@ func gatewayServeCommand() *cobra.Command {
 			"goes on serving what it knows, also after a restart.",
 		Example: "dstack gateway token main        # on your machine: prints the command with the token\n" +
 			"dstack gateway serve --server https://dstack.example.com --token dgw_…\n" +
-			"dstack gateway serve             # again, later: the folder has what it needs",
+			"dstack gateway serve             # again, later: the folder has what it needs\n" +
+			"dstack gateway serve --take-over # replace the running process, for example by a new version, without an interruption",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.readEnvironment(); err != nil {
@@ -70,6 +72,7 @@ func (o *gatewayServeOptions) addFlags(c *cobra.Command) {
 	f.StringVar(&o.httpFlag, "http-port", "", "the `PORT` for HTTP (DSTACK_GATEWAY_HTTP_PORT, 80)")
 	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"),
 		"DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
+	f.BoolVar(&o.takeOver, "take-over", false, "replace the running process of this folder without an interruption, if there is one")
 	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"),
 		"`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
 }

@@ -153,8 +153,9 @@ type ACME struct {
 	Roots   string `json:"roots,omitempty"` // PEM
 	Profile string `json:"profile,omitempty"`
 	// HTTPPort and HTTPSPort are where it connects to for challenges; 0: 80 and 443.
-	HTTPPort  int `json:"http_port,omitempty"`
-	HTTPSPort int `json:"https_port,omitempty"`
+	HTTPPort  int    `json:"http_port,omitempty"`
+	HTTPSPort int    `json:"https_port,omitempty"`
+	Resolvers string `json:"resolvers,omitempty"` // name servers, with commas
 }
 
 // GatewayHost is how a process reaches the replicas on a host of a fleet.
@@ -174,6 +175,8 @@ type GatewayReport struct {
 	HTTPSPort    int                        `json:"https_port"` // on which it serves; 0: it does not
 	HTTPPort     int                        `json:"http_port"`
 	Leaving      bool                       `json:"leaving,omitempty"`
+	// Apart tells a process that only finishes its requests, after it was replaced, from the one that serves; 0: it serves.
+	Apart int `json:"apart,omitempty"`
 }
 
 // GatewayReported answers gateway_processes/report.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/api"
@@ -26,7 +27,7 @@ type Options struct {
 	Dialer   *dial.Dialer // gets an entry for each host of the targets
 	// Describe sets the certificates, the problems and the ports in a report; nil: there is nothing to say.
 	Describe func(*api.GatewayReport)
-	Log    *slog.Logger
+	Log      *slog.Logger
 }
 
 // Link is the connection of one process with its servers. It is a gateway.ControlPlane.
@@ -52,6 +53,9 @@ type Link struct {
 
 	saving sync.Mutex
 	saved  savedFiles // what the folder has; protected by saving
+	isHeld bool       // the files are those of another process; protected by saving
+
+	apart atomic.Int64 // see SetApart
 }
 
 // savedFiles is what the files of the folder contain.

@@ -74,7 +74,7 @@ func (l *Link) Report(ctx context.Context, load dstack.LoadReport) (dstack.LoadA
 }
 
 func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) (dstack.LoadAnswer, error) {
-	report.Version = l.options.Version
+	report.Version, report.Apart = l.options.Version, int(l.apart.Load())
 	used := l.servers.use()
 	answer, err := used.client.ReportGateway(ctx, report)
 	if err != nil {
@@ -100,8 +100,30 @@ func (l *Link) save(context.Context) (time.Duration, error) {
 	return saveInterval, l.saveNow()
 }
 
+// Hold saves everything and leaves the files alone from then on: another process takes them over.
+func (l *Link) Hold() error {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	err := l.saveNow()
+	l.isHeld = true
+	return err
+}
+
+// Release saves again, after the other process gave up.
+func (l *Link) Release() {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	l.isHeld = false
+}
+
+// SetApart makes this process report beside the one that has replaced it: it only finishes its requests. id is not 0.
+func (l *Link) SetApart(id int) { l.apart.Store(int64(id)) }
+
 // saveNow is save without a pause since the last time. l.saving is held.
 func (l *Link) saveNow() error {
+	if l.isHeld {
+		return nil
+	}
 	l.mu.Lock()
 	state, seenAt, isRemoved := l.state, l.seenAt, l.isRemoved
 	l.mu.Unlock()

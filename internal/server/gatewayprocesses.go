@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -141,6 +142,9 @@ func (s *Server) getGatewayState(c *apiCall, in api.GatewayStateRequest) (api.Ga
 // reportGatewayProcess saves what a process counts and how it is.
 func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.GatewayReported, error) {
 	p := c.process
+	if in.Apart != 0 {
+		return api.GatewayReported{}, s.reportApart(c.ctx, p.ID+"/"+strconv.Itoa(in.Apart), in)
+	}
 	if in.Leaving {
 		err := s.store.MarkGatewayProcessGone(c.ctx, p, now())
 		s.notifyChange()
@@ -170,6 +174,17 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 		answer.Servers = s.links.Servers()
 	}
 	return answer, nil
+}
+
+// reportApart saves what a replaced process of a gateway finishes, under a name of its own: the process that has replaced it
+// reports under that of the process.
+func (s *Server) reportApart(ctx context.Context, name string, in api.GatewayReport) error {
+	if in.Leaving {
+		return s.store.ForgetGateway(ctx, name)
+	}
+	in.Load.Gateway = name
+	_, err := s.Report(ctx, in.Load)
+	return err
 }
 
 // saveProcessEvery is how often the report of a process is saved that says nothing new.
