@@ -80,7 +80,7 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 		return false, err
 	}
 	plan := gateway.DecidePlacements(facts, time.Now())
-	r.actOnHosts(ctx, seen, program, &plan)
+	r.actOnHosts(ctx, seen, program, &plan, permit)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
@@ -171,7 +171,7 @@ func (r *Reconciler) askHosts(ctx context.Context, seen store.GatewayFacts) (
 }
 
 // actOnHosts performs the actions of a plan at the same time. The failure of one becomes the reason of its placement.
-func (r *Reconciler) actOnHosts(ctx context.Context, seen store.GatewayFacts, program engine.Program, plan *gateway.PlacementPlan) {
+func (r *Reconciler) actOnHosts(ctx context.Context, seen store.GatewayFacts, program engine.Program, plan *gateway.PlacementPlan, permit func() error) {
 	ctx, cancel := context.WithTimeout(ctx, r.ActTimeout)
 	defer cancel()
 	var acting sync.WaitGroup
@@ -181,7 +181,7 @@ func (r *Reconciler) actOnHosts(ctx context.Context, seen store.GatewayFacts, pr
 			continue
 		}
 		acting.Go(func() {
-			err := recoverPanic(func() error { return r.actOnHost(ctx, seen, program, *step) })
+			err := recoverPanic(func() error { return r.actOnHost(ctx, seen, program, *step, permit) })
 			if err == nil {
 				r.failures.Forget(placementKey(step.ID))
 				return
@@ -206,9 +206,12 @@ func describeFailure(err error) string {
 	return text
 }
 
-func (r *Reconciler) actOnHost(ctx context.Context, seen store.GatewayFacts, program engine.Program, step gateway.PlacementStep) error {
+func (r *Reconciler) actOnHost(ctx context.Context, seen store.GatewayFacts, program engine.Program, step gateway.PlacementStep, permit func() error) error {
 	gateways, err := r.findGateways(ctx, step.Host)
 	if err != nil {
+		return err
+	}
+	if err := permit(); err != nil {
 		return err
 	}
 	switch step.Action {
