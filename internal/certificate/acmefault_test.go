@@ -164,9 +164,6 @@ func testRenewalByTwoProcesses(t *testing.T) {
 	}
 	waitForState(t, keeper, "llama.example.com", dstack.CertificateValid)
 	waitForState(t, other, "llama.example.com", dstack.CertificateValid)
-	if orders := proxy.orders.Load(); orders != 1 {
-		t.Errorf("%d orders for two processes", orders)
-	}
 	roots := r.roots(t)
 	first, err := r.connect("llama.example.com", roots)
 	if err != nil {
@@ -188,7 +185,10 @@ func testRenewalByTwoProcesses(t *testing.T) {
 	waitFor(t, "taken over by the other process", func() bool {
 		return statusOf(other, "llama.example.com").NotAfter.Equal(statusOf(keeper, "llama.example.com").NotAfter)
 	})
-	if orders := proxy.orders.Load(); orders > 3 {
+	if first := int(proxy.orders.Load()) - r.acme.Count("is a replacement of"); first != 1 {
+		t.Errorf("two processes ordered their first certificate %d times", first)
+	}
+	if orders := proxy.orders.Load(); orders > 4 {
 		t.Errorf("%d orders", orders)
 	}
 }
@@ -247,6 +247,8 @@ func testAtTheFirstHandshake(t *testing.T) {
 	proxy := r.proxy(t)
 	options := r.options(t)
 	options.ACME = proxy.acme(options.ACME)
+	slow := func(http.ResponseWriter, *http.Request) bool { time.Sleep(100 * time.Millisecond); return false }
+	proxy.fault.Store(&slow)
 	options.Wants = func(name string) bool { return name == "new.example.com" }
 	keeper := keep(t, options)
 	r.http.Close() //nolint:errcheck

@@ -29,7 +29,7 @@ func TestRoutes_PatchesAreComplete(t *testing.T) {
 		raw := h.openRaw()
 		now, wholeReads := t0, 0
 		for i := range 60 {
-			now = now.Add(time.Hour) // so that no lease is held
+			now = now.Add(time.Hour)                                          // so that no lease is held
 			for _, table := range []string{"runs", "replicas", "instances"} { // all are due
 				_, err := raw.Exec("UPDATE " + table + " SET due_at = 0, lease_until = 0 WHERE live")
 				h.noError(err)
