@@ -24,6 +24,7 @@ import (
 // gateway needs them, keeps the certificates, and reports both to the store.
 type published struct {
 	daemon   *daemon
+	site     route.Site
 	keeper   *certificate.Keeper
 	frontend *frontend.Frontend
 	changes  *loop.Broadcast
@@ -42,7 +43,7 @@ type servedGateways struct {
 }
 
 func (d *daemon) newPublished() (*published, error) {
-	p := &published{daemon: d, changes: d.changes, reported: map[dstack.GatewayID]time.Time{}}
+	p := &published{daemon: d, site: d.site(), changes: d.changes, reported: map[dstack.GatewayID]time.Time{}}
 	p.served.Store(&servedGateways{})
 	sessions, err := d.sealer.DeriveKey("tls sessions of gateways")
 	if err != nil {
@@ -117,7 +118,6 @@ func (p *published) pass(ctx context.Context) error {
 		return err
 	}
 	local, going := chooseLocal(all)
-	site := p.daemon.site()
 	domains := make([]certificate.Domain, len(local))
 	served := &servedGateways{ids: map[dstack.GatewayID]bool{}}
 	needsTLS, needsHTTP := false, false
@@ -125,7 +125,7 @@ func (p *published) pass(ctx context.Context) error {
 		if domains[i], err = p.domainOf(ctx, g, table); err != nil {
 			return err
 		}
-		if server, ok := serverBelow(site, g.Domain); ok {
+		if server, ok := serverBelow(p.site, g.Domain); ok {
 			served.server, served.serverIsPlain = g.ID, g.Configuration.Certificate == nil
 			domains[i].Names = append(domains[i].Names, server)
 		}
@@ -254,7 +254,7 @@ func (p *published) find(host string) frontend.Name {
 		return frontend.UnknownName
 	}
 	served := p.served.Load()
-	if p.daemon.site().IsServer(host) {
+	if p.site.IsServer(host) {
 		switch {
 		case served.server == "":
 			return frontend.UnknownName
@@ -295,7 +295,7 @@ func (p *published) whatIsMissing(name string) string {
 
 // servePublished serves a request at one of the names that find knows.
 func (d *daemon) servePublished(w http.ResponseWriter, r *http.Request) {
-	if d.site().IsServer(r.Host) {
+	if d.published.site.IsServer(r.Host) {
 		d.ServeHTTP(w, r)
 		return
 	}
