@@ -23,9 +23,6 @@ func newGatewayCACommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ca",
 		Short: "Print the certificate of the authority behind gateways with certificate: {type: internal}.",
-		Long: "Print the certificate of the authority behind gateways with certificate: {type: internal}.\n" +
-			"It is in PEM and no secret. Clients that trust it can call the services of such gateways, for example with\n" +
-			"curl --cacert FILE, or with SSL_CERT_FILE for the clients of OpenAI in Python.",
 		Example: "dstack gateway ca > dstack-ca.pem\n" +
 			"dstack gateway ca -o json       # with its fingerprint and its end",
 		Args: expectArgs(0, 0, "no arguments"),
