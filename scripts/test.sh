@@ -10,6 +10,7 @@
 #                                   and the load generators
 #   scripts/test.sh fleet [FLAGS]   only hosts over SSH, with all that can happen to them
 #   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
+#   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
@@ -109,6 +110,7 @@ clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@"
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
 servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 run_e2e -run '^TestServers' "$@" ;;
+takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
 bench)
 	start_pieces docker images nginx jinja fleet published newest_server given
 	print_title "measurements"

@@ -214,7 +214,7 @@ func readBackup(t *testing.T, path string) map[string]string {
 	files := map[string]string{}
 	for archive := tar.NewReader(compressed); ; {
 		header, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		if err != nil {

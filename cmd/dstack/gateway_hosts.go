@@ -43,6 +43,7 @@ func (d *daemon) gatewayOptions() reconcile.GatewayOptions {
 			return d.server.NewHostToken(ctx, g, host)
 		},
 	}
+	o.Unreached = d.forwards.Failure
 	if d.publicURL != "" {
 		o.Servers = []string{d.publicURL}
 	}
@@ -65,9 +66,9 @@ func readProgram(name string) (engine.Program, error) {
 	return p, nil
 }
 
-// hostPortTasks keep a port of each host with a gateway process open, at which that process reaches this server.
-func (d *daemon) hostPortTasks() []loop.Task {
-	forwards := d.hosts.NewForwards(func(ctx context.Context) ([]ssh.Forward, error) {
+// openForwards prepares a port of each host with a gateway process, at which that process reaches this server.
+func (d *daemon) openForwards() {
+	d.forwards = d.hosts.NewForwards(func(ctx context.Context) ([]ssh.Forward, error) {
 		placements, err := d.store.ListPlacements(ctx)
 		if err != nil {
 			return nil, err
@@ -78,8 +79,12 @@ func (d *daemon) hostPortTasks() []loop.Task {
 		}
 		return wanted, nil
 	})
-	return []loop.Task{forwards.Task(), {Name: "connections from hosts", Run: func(ctx context.Context) error {
-		return d.serveHosts(ctx, forwards.Listener(ctx))
+}
+
+// hostPortTasks keep the ports on hosts open, and serve what connects to them.
+func (d *daemon) hostPortTasks() []loop.Task {
+	return []loop.Task{d.forwards.Task(), {Name: "connections from hosts", Run: func(ctx context.Context) error {
+		return d.serveHosts(ctx, d.forwards.Listener(ctx))
 	}}}
 }
 

@@ -23,6 +23,7 @@ func (d *daemon) openHosts(ctx context.Context) error {
 		Changed:     func() { d.reconciler.Wake() }, // it is created later, and before the tasks run
 		OwnMachines: d.listServerMachines,
 	})
+	d.openForwards()
 	d.backends.Share(ssh.Key, d.hosts)
 	return d.hosts.ReadHosts(ctx)
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"crypto/ed25519"
 	"os"
 	"time"
 
-	"dstack/internal/certificate"
 	"dstack/internal/gatewaylink"
 	"dstack/internal/server"
 )
@@ -21,11 +19,7 @@ func (d *daemon) linkOptions() (server.LinkOptions, error) {
 	if err != nil {
 		return server.LinkOptions{}, err
 	}
-	certificates := d.store.Certificates()
-	prepare := func(ctx context.Context, domain string) error {
-		return certificate.PrepareAuthority(ctx, certificates, domain)
-	}
-	return server.LinkOptions{Certificates: certificates, PrepareAuthority: prepare, StateKey: ed25519.NewKeyFromSeed(seed), DeriveKey: d.sealer.DeriveKey, Machine: gatewaylink.MachineID(),
+	return server.LinkOptions{StateKey: ed25519.NewKeyFromSeed(seed), DeriveKey: d.sealer.DeriveKey, Machine: gatewaylink.MachineID(),
 		Fingerprint: d.authority.Fingerprint(), Offline: offline, Dial: d.dialer.Dial}, nil
 }
 

@@ -91,6 +91,7 @@ type daemon struct {
 	opened      []openedBackend // those in backends, in the order of config.yml
 	retired     []openedBackend // engines that run what they have, and get nothing new
 	hosts       *ssh.Backend    // the hosts of fleets; it is one of backends
+	forwards    *ssh.Forwards   // ports on hosts at which gateways reach this server
 	dialer      *dial.Dialer    // shared by the probes, the engines and the gateway
 	hub         *hub.Client
 	repos       *gitrepo.Cache

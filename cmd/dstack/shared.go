@@ -157,7 +157,6 @@ func (d *daemon) checkOwnEngines(ctx context.Context) error {
 func (d *daemon) noteChange() {
 	if d.reconciler != nil { // it is created after this server has joined the others
 		d.reconciler.Wake()
-		d.hosts.Wake()
 	}
 	d.changes.Notify()
 }

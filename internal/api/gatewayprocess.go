@@ -182,8 +182,6 @@ type GatewayReport struct {
 // GatewayReported answers gateway_processes/report.
 type GatewayReported struct {
 	Load dstack.LoadAnswer `json:"load"`
-	// Servers are the URLs of other servers of the installation that the process may use.
-	Servers []string `json:"servers,omitempty"`
 }
 
 // GatewayStorageRequest is one call of the storage for certificates, which all

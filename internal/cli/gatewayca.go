@@ -22,12 +22,12 @@ func newGatewayCACommand(a *app) *cobra.Command {
 	g := &gatewayCACommand{app: a}
 	c := &cobra.Command{
 		Use:   "ca",
-		Short: "Print the certificate of the authority that issues the certificates of gateways with type internal.",
-		Long: "Print the certificate of the installation's own authority, in PEM. It issues the certificates of gateways with\n" +
-			"`certificate: {type: internal}`; clients that trust it can call their services. It is no secret.",
+		Short: "Print the certificate of the authority behind gateways with certificate: {type: internal}.",
+		Long: "Print the certificate of the authority behind gateways with certificate: {type: internal}.\n" +
+			"It is in PEM and no secret. Clients that trust it can call the services of such gateways, for example with\n" +
+			"curl --cacert FILE, or with SSL_CERT_FILE for the clients of OpenAI in Python.",
 		Example: "dstack gateway ca > dstack-ca.pem\n" +
-			"curl --cacert dstack-ca.pem https://my-service.example.internal/\n" +
-			"export SSL_CERT_FILE=$PWD/dstack-ca.pem      # for the clients of OpenAI in Python, and others",
+			"dstack gateway ca -o json       # with its fingerprint and its end",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: g.run,
 	}

@@ -19,7 +19,6 @@ import (
 func newKeyCommand(a *app) *cobra.Command {
 	c := newGroupCommand("key", "Create, list and revoke keys that only call services and models.",
 		"dstack key create mobile-app --model llama31 --rps 5\n"+
-			"dstack key list\n"+
 			"dstack key revoke mobile-app")
 	c.AddCommand(newKeyCreateCommand(a), newKeyListCommand(a), newKeyRevokeCommand(a), newKeyEventsCommand(a))
 	return c
@@ -40,7 +39,6 @@ func newKeyCreateCommand(a *app) *cobra.Command {
 		Use:   "create NAME",
 		Short: "Create a key that only calls services and models, and print it once.",
 		Example: "dstack key create mobile-app --model llama31 --expires 90d --rps 5\n" +
-			"dstack key create partner --service search --service images\n" +
 			"dstack key create ci     # all services and models of the project",
 		Args:              expectArgs(1, 1, "a name for the key"),
 		RunE:              func(c *cobra.Command, args []string) error { return k.run(c, args[0]) },

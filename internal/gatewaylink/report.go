@@ -83,7 +83,6 @@ func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) (dstack
 		}
 		return dstack.LoadAnswer{}, err
 	}
-	l.servers.learn(answer.Servers, l.options.Identity.Credential, l.options.Identity.Fingerprint)
 	l.mu.Lock()
 	l.lastReport = time.Now()
 	l.mu.Unlock()

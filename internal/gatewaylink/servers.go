@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -102,23 +101,6 @@ func (s *servers) count() int {
 	defer s.mu.Unlock()
 	return len(s.all)
 }
-
-// learn adds servers that another server named. It ignores URLs that cannot be used.
-func (s *servers) learn(urls []string, credential, fingerprint string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, text := range urls {
-		if slices.ContainsFunc(s.all, func(known *server) bool { return known.url == text }) || len(s.all) >= maxServers {
-			continue
-		}
-		if added, err := newServer(text, credential, fingerprint); err == nil {
-			s.all = append(s.all, added)
-		}
-	}
-}
-
-// maxServers bounds what servers can name.
-const maxServers = 16
 
 const dialTimeout = 5 * time.Second
 

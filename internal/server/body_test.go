@@ -54,7 +54,7 @@ func TestCheckContentType(t *testing.T) {
 func TestEmptyLists_CheckTheirBodies(t *testing.T) {
 	h := newTestServer(t)
 	for body, want := range map[string]int{"": 200, "null": 200, "{}": 200, `{"prev": 1}`: 200, "[]": 422, "{": 422, "5": 422} {
-		if a := h.callAs(h.admin, api.ProjectPrefix+"/gateways/list", body); a.status != want {
+		if a := h.callAs(h.admin, "/api/users/public_keys/list", body); a.status != want {
 			t.Errorf("%q: %d %s", body, a.status, a.text)
 		}
 	}

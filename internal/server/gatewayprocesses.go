@@ -39,8 +39,6 @@ type LinkOptions struct {
 	PrepareAuthority func(ctx context.Context, domain string) error
 	// Authority returns the root of the installation's own authority in PEM; nil: there is none.
 	Authority func(ctx context.Context) ([]byte, error)
-	// Servers returns the URLs of all servers of the installation that processes may use; nil: unknown.
-	Servers func() []string
 }
 
 // defaultOffline is the default of LinkOptions.Offline.
@@ -169,11 +167,7 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 			s.notifyChange()
 		}
 	}
-	answer := api.GatewayReported{Load: load}
-	if s.links.Servers != nil {
-		answer.Servers = s.links.Servers()
-	}
-	return answer, nil
+	return api.GatewayReported{Load: load}, nil
 }
 
 // reportApart saves what a replaced process of a gateway finishes, under a name of its own: the process that has replaced it

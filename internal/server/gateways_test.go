@@ -97,7 +97,9 @@ func TestGatewayViews_WaitForChange(t *testing.T) {
 func TestGateways_Refusals(t *testing.T) {
 	h := newTestServer(t)
 	h.mustCall(api.PathGatewayApply, gatewayBody("front-door", "example.com", ""), nil)
-	dns := func(settings string) string { return `, "certificate": {"type": "lets-encrypt", "dns": ` + settings + `}` }
+	dns := func(settings string) string {
+		return `, "certificate": {"type": "lets-encrypt", "dns": ` + settings + `}`
+	}
 	for _, c := range []struct {
 		body string
 		kind dstack.Kind
@@ -181,6 +183,8 @@ func TestGateways_PublishedDialects(t *testing.T) {
 		t.Errorf("0.18.10 gets %+v", old)
 	}
 	h.expectError(api.PathGateways+"/create", `{"name": "cloud", "backend_type": "aws", "region": "eu-west-1", "configuration": null}`, 400, dstack.Unsupported, "aws")
+	h.expectError(api.PathGateways+"/create", `{"name": "cloud"}`, 400, dstack.Invalid, "backend_type must be specified")
+	h.expectError(api.PathGateways+"/create", `{"backend_type": "amazon"}`, 400, dstack.Invalid, "is not a valid value")
 	spec := `{"configuration": {"type": "gateway", "name": "new", "backend": "remote", "region": "local", "domain": "new.example", "certificate": null}, "configuration_path": "g.yml"}`
 	var plan v022.GatewayPlan
 	h.callNewest(h.admin, api.PathGateways+"/get_plan", `{"spec": `+spec+`}`, &plan)

@@ -75,6 +75,11 @@ func (s *Server) updatePublished(ctx context.Context, p *publishedState, changed
 		return nil
 	}
 	part := table.FilterFor(p.gateway)
+	for i := range part.Gateways {
+		if part.Gateways[i].TrustedProxies == nil {
+			part.Gateways[i].TrustedProxies = s.proxies.Trusted
+		}
+	}
 	settings, err := s.readGatewaySettings(ctx, p.gateway)
 	if err != nil {
 		return err

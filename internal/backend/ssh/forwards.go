@@ -29,12 +29,36 @@ type Forwards struct {
 	mu        sync.Mutex
 	cancels   map[Forward]context.CancelFunc // of those that are open, or being opened
 	notBefore map[Forward]time.Time          // of the next try after a failure
+	reasons   map[dstack.InstanceID]string   // why a port of a host is not open
 	failures  loop.RepeatFilter
 }
 
 // NewForwards returns forwards. list returns all that are to be open, and is called about once a second.
 func (b *Backend) NewForwards(list func(ctx context.Context) ([]Forward, error)) *Forwards {
-	return &Forwards{backend: b, list: list, conns: make(chan net.Conn), cancels: map[Forward]context.CancelFunc{}, notBefore: map[Forward]time.Time{}}
+	return &Forwards{backend: b, list: list, conns: make(chan net.Conn), cancels: map[Forward]context.CancelFunc{}, notBefore: map[Forward]time.Time{},
+		reasons: map[dstack.InstanceID]string{}}
+}
+
+// Failure returns why the port of a host is not open, for the user; empty: it is, or was not tried yet.
+func (f *Forwards) Failure(host dstack.InstanceID) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reasons[host]
+}
+
+// setReason notes why a port of a host is not open; nil: it is.
+func (f *Forwards) setReason(host dstack.InstanceID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.reasons, host)
+	if err == nil {
+		return
+	}
+	text := err.Error()
+	if e, ok := errors.AsType[*dstack.Error](err); ok && e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	f.reasons[host] = text
 }
 
 const (
@@ -83,6 +107,7 @@ func (f *Forwards) update(ctx context.Context) (time.Duration, error) {
 	for w := range f.notBefore {
 		if !isWanted[w] {
 			delete(f.notBefore, w)
+			delete(f.reasons, w.Host)
 		}
 	}
 	return forwardInterval, nil
@@ -114,8 +139,10 @@ func (f *Forwards) serve(ctx context.Context, w Forward) error {
 	l.mu.Unlock()
 	listener, err := client.Listen(ctx, w.Port)
 	if err != nil {
+		f.setReason(w.Host, err)
 		return err
 	}
+	f.setReason(w.Host, nil)
 	defer listener.Close()
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()

@@ -132,11 +132,19 @@ func (d *placementDecision) describeStart(step *PlacementStep, current, earlier 
 	if current.State == dstack.GatewayContainerRunning {
 		why = "its process is joining"
 		if runs := d.now.Sub(current.StartedAt); runs >= silentProcessAfter {
-			why = dstack.Reason(fmt.Sprintf("its process has not reached a server for %s: see `docker logs` on the host", human.RoundDuration(runs)))
+			why = dstack.Reason(fmt.Sprintf("its process has not reached a server for %s: ", human.RoundDuration(runs))) + d.explainUnreached(*step)
 			step.IsProblem = true
 		}
 	}
 	step.setMissing(earlier, why, d.now)
+}
+
+// explainUnreached returns why a process does not reach the server, or where to look.
+func (d *placementDecision) explainUnreached(step PlacementStep) dstack.Reason {
+	if why := d.facts.Unreached[step.Host]; why != "" {
+		return dstack.Reason(why)
+	}
+	return "see `docker logs` on the host"
 }
 
 // setServing sets the phase of a placement whose process reports.

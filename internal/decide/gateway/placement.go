@@ -22,6 +22,7 @@ type PlacementFacts struct {
 	// Containers are those on the hosts of the placements that were asked and answered.
 	Containers map[dstack.GatewayPlacementID][]dstack.GatewayContainer
 	Unanswered map[dstack.GatewayPlacementID]error // why the host of a placement did not answer
+	Unreached  map[dstack.InstanceID]string        // why processes on a host cannot reach the server through SSH, for the user
 	Program    dstack.GatewayProgram               // of the server that decides; Owner is that server
 }
 

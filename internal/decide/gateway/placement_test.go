@@ -209,6 +209,11 @@ func TestDecidePlacements(t *testing.T) {
 		"a process that does not join is told": {
 			newFacts(1, "h1"), func(f *PlacementFacts) { f.Processes = nil }, "h1=starting", "has not reached a server for 60s",
 		},
+		"a process that cannot reach the server through SSH is told, with the reason": {
+			newFacts(1, "h1"), func(f *PlacementFacts) {
+				f.Processes, f.Unreached = nil, map[dstack.InstanceID]string{"id-h1": "sshd does not listen"}
+			}, "h1=starting", "has not reached a server for 60s: sshd does not listen",
+		},
 		"another server's program is left alone": {
 			newFacts(1, "h1"), func(f *PlacementFacts) {
 				f.Placements[0].Program = dstack.GatewayProgram{Digest: "other", Owner: "b", OwnerSeenAt: now.Add(-time.Minute)}

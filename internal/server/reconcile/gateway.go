@@ -30,6 +30,8 @@ type GatewayOptions struct {
 	// Servers are URLs of servers for processes on other machines. Each process also reaches a server through the SSH
 	// connection to its host.
 	Servers []string
+	// Unreached returns why that is not possible on a host, for the user; empty: it is, or nothing is known. nil: always empty.
+	Unreached func(host dstack.InstanceID) string
 }
 
 const (
@@ -76,6 +78,12 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 		Program: dstack.GatewayProgram{Digest: program.Digest, Version: version, Owner: r.Host},
 	}
 	facts.Containers, facts.Unanswered = r.askHosts(ctx, seen)
+	facts.Unreached = map[dstack.InstanceID]string{}
+	for _, p := range seen.Placements {
+		if r.Gateways.Unreached != nil {
+			facts.Unreached[p.Host] = r.Gateways.Unreached(p.Host)
+		}
+	}
 	if err := cmp.Or(ctx.Err(), permit()); err != nil {
 		return false, err
 	}

@@ -15,7 +15,7 @@ import (
 const channel = "dstack_changes"
 
 const (
-	announcePause   = 20 * time.Millisecond // between two announcements of a server: many changes need one
+	announcePause   = 50 * time.Millisecond // between two announcements of a server: many changes need one
 	announceTimeout = 5 * time.Second
 	maxQuietTime    = 10 * time.Second // after that without an announcement, the connection is checked
 )

@@ -2,7 +2,7 @@ package v018
 
 import (
 	"cmp"
-	"encoding/json"
+	"errors"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -12,30 +12,26 @@ import (
 
 // CreateGateway is the body of gateways/create: a configuration, or the fields of `dstack gateway create`.
 type CreateGateway struct {
-	Name          *string          `json:"name"`
-	BackendType   *string          `json:"backend_type"`
-	Region        *string          `json:"region"`
-	Configuration *json.RawMessage `json:"configuration"`
+	Name          *string       `json:"name"`
+	BackendType   *string       `json:"backend_type"`
+	Region        *string       `json:"region"`
+	Configuration *spec.Gateway `json:"configuration"`
 }
 
-// DecodeCreateGateway returns the configuration of the gateway. The error is spec.Problems.
-func DecodeCreateGateway(in CreateGateway) (conf spec.Gateway, err error) {
-	text := []byte(nil)
-	if in.Configuration != nil && string(*in.Configuration) != "null" {
-		text = *in.Configuration
-	} else {
-		fields := map[string]any{"type": "gateway", "name": in.Name, "region": in.Region}
-		if in.BackendType != nil {
-			fields["backend"] = *in.BackendType
-		}
-		if text, err = json.Marshal(fields); err != nil {
-			return conf, err
-		}
+// DecodeCreateGateway returns the configuration of the gateway.
+func DecodeCreateGateway(in CreateGateway) (spec.Gateway, error) {
+	if in.Configuration != nil {
+		return ReadGatewayBackend(*in.Configuration), nil
 	}
-	if err := json.Unmarshal(text, &conf); err != nil {
-		return conf, err
+	if in.BackendType == nil {
+		return spec.Gateway{}, &dstack.Error{Kind: dstack.Invalid, Message: "backend_type must be specified", Hint: "send a configuration"}
 	}
-	return ReadGatewayBackend(conf), nil
+	fields := map[string]any{"type": "gateway", "name": in.Name, "region": in.Region, "backend": *in.BackendType}
+	conf, err := spec.DecodeGateway(fields)
+	if problems, ok := errors.AsType[spec.Problems](err); ok {
+		return conf, &dstack.Error{Kind: dstack.Invalid, Message: problems[0].Message, Hint: problems[0].Hint, Cause: err}
+	}
+	return ReadGatewayBackend(conf), err
 }
 
 // ReadGatewayBackend returns a configuration of a client with the backend that it means. Clients of later versions do not know
