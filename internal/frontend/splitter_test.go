@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -113,7 +114,7 @@ func TestSplitter_DrainsWhatItAccepted(t *testing.T) {
 		t.Fatal("a silent connection keeps the port from draining")
 	}
 	_ = silent.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if n, err := silent.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the silent connection: %d, %v", n, err)
 	}
 }

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -35,7 +36,7 @@ var grpcChat = grpc.ServiceDesc{ServiceName: "test.Chat", HandlerType: (*any)(ni
 		stream.SetTrailer(metadata.Pairs("x-last", "late"))
 		for {
 			var in healthpb.HealthCheckRequest
-			if err := stream.RecvMsg(&in); err == io.EOF {
+			if err := stream.RecvMsg(&in); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err
