@@ -4,6 +4,7 @@
 //     of an idle server,
 //   - live: how fast services follow their load, and the cost of thousands of replicas,
 //   - chat: model requests through the gateway, beside direct requests and nginx,
+//   - tls: handshakes and requests over TLS through a gateway, beside nginx and Caddy with the same certificate,
 //   - hosts: the start of replicas on a host that is reached by SSH, and requests to them, beside its published port,
 //   - templates: the rendering of prompts, beside Python,
 //   - published: requests, commands and idle memory, beside the published releases 0.18.10 and 0.22.5.
@@ -25,7 +26,7 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 7, "how often everything is measured, in random order")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
-	only := flag.String("only", "", "measure only this part: start, live, chat, hosts, templates or published")
+	only := flag.String("only", "", "measure only this part: start, live, chat, tls, hosts, templates or published")
 	flag.Parse()
 	if err := run(*binary, max(*rounds, 5), *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -44,7 +45,7 @@ func run(binary string, rounds int, only string) error {
 		name    string
 		measure func(rounds int) error
 	}{
-		{"start", b.measureStart}, {"live", b.measureLive}, {"chat", b.measureChat}, {"hosts", b.measureHosts},
+		{"start", b.measureStart}, {"live", b.measureLive}, {"chat", b.measureChat}, {"tls", b.measureTLS}, {"hosts", b.measureHosts},
 		{"templates", measureTemplates}, {"published", b.measurePublished},
 	} {
 		if only != "" && only != part.name {

@@ -24,7 +24,7 @@ type dstackServer struct {
 	cmd    *exec.Cmd
 }
 
-func startServer(binary, home, engine string) (*dstackServer, error) {
+func startServer(binary, home, engine string, flags ...string) (*dstackServer, error) {
 	s := &dstackServer{binary: binary, home: home}
 	config := filepath.Join(home, ".dstack", "server", "config.yml")
 	if err := os.MkdirAll(filepath.Dir(config), 0o755); err != nil {
@@ -38,7 +38,7 @@ func startServer(binary, home, engine string) (*dstackServer, error) {
 	if s.port, err = freePort(); err != nil {
 		return nil, err
 	}
-	s.cmd = s.newCommand(home, "server", "--port", strconv.Itoa(s.port), "--token", token, "--default")
+	s.cmd = s.newCommand(home, append([]string{"server", "--port", strconv.Itoa(s.port), "--token", token, "--default"}, flags...)...)
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		return nil, err

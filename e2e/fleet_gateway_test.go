@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -98,7 +99,7 @@ func (s *gatewaySet) listGatewaysOn(host int) string {
 func (s *gatewaySet) removeGateways() {
 	const show = "for c in $(docker ps -aq --filter label=dstack.gateway_placement); do docker logs --tail 30 $c 2>&1; done"
 	const remove = "docker rm -f $(docker ps -aq --filter label=dstack.gateway_placement); docker volume rm $(docker volume ls -q --filter label=dstack.gateway_placement)"
-	for host := 1; s.t.Failed() && host <= fleetHosts; host++ {
+	for host := 1; s.hostSet != nil && s.t.Failed() && host <= fleetHosts; host++ {
 		logs, _ := s.control(context.Background(), nil, "run", strconv.Itoa(host), "sh", "-c", show)
 		s.t.Logf("the log of the gateway on host %d:\n%s", host, logs)
 		_, _ = s.control(context.Background(), nil, "run", strconv.Itoa(host), "sh", "-c", remove)
@@ -108,13 +109,14 @@ func (s *gatewaySet) removeGateways() {
 // TestFleet_Gateway: a gateway on a host that cannot dial the server serves a service on another host, to callers with a token.
 // It survives its own death and, while the server is down, a reboot of its host; and with the gateway, all of it goes.
 func TestFleet_Gateway(t *testing.T) {
-	s := &gatewaySet{newHostSet(t), "fleet.test"}
-	t.Cleanup(s.removeGateways)
+	s := &gatewaySet{domain: "fleet.test"}
+	t.Cleanup(s.removeGateways) // after the server has ended, which would start them again
+	s.hostSet = newHostSet(t)
 	s.applyFleet("edge", s.host(1), s.host(3)).expectExit(0)
 	s.applyFleet("work", s.host(2)).expectExit(0)
 	s.waitForHost(30*time.Second, "edge", s.address(1), api.HostStatusIdle)
 	s.waitForHost(30*time.Second, "work", s.address(2), api.HostStatusIdle)
-	s.applyGateway("hosts: ["+s.address(1)+"]").expectExit(0)
+	s.applyGateway("hosts: [" + s.address(1) + "]").expectExit(0)
 	s.applyAndWait(s.newFolder(s.serviceConfig("shop", 1, "fleets: [work]")))
 	s.waitForGateway(45*time.Second, "running", "")
 	s.awaitService(20*time.Second, 1, "shop")
@@ -132,6 +134,7 @@ func TestFleet_Gateway(t *testing.T) {
 	s.startServer()
 	s.waitForGateway(30*time.Second, "running", "")
 	if isLongRun() {
+		s.checkGatewayUpgrade()
 		s.checkGatewayMoves()
 	}
 
@@ -149,6 +152,36 @@ func TestFleet_Gateway(t *testing.T) {
 	}
 }
 
+// checkGatewayUpgrade starts the server with another program: the gateway gets it, and serves all requests meanwhile.
+func (s *gatewaySet) checkGatewayUpgrade() {
+	s.t.Helper()
+	before := strings.Fields(s.listGatewaysOn(1))[0]
+	text, err := os.ReadFile(dstackBinary)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	next := filepath.Join(s.home, "next-dstack")
+	if err := os.WriteFile(next, append(text, "another digest"...), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	s.stopServer()
+	s.program = next
+	s.startServer()
+	calls := 0
+	s.waitUntil(90*time.Second, "the gateway has the new program", func() error {
+		for range 20 {
+			calls++
+			if status, body, err := s.call(1, "shop", s.token); err != nil || status != http.StatusOK {
+				s.t.Errorf("call %d: %d %s: %v", calls, status, body, err)
+			}
+		}
+		if all := s.listGatewaysOn(1); strings.Contains(all, before) || !strings.Contains(all, "running") {
+			return fmt.Errorf("host 1 has %s", all)
+		}
+		return nil
+	})
+}
+
 // checkGatewayMoves pulls the cable of the gateway's host and puts it back, and drains the host: the gateway then moves to
 // another one before it leaves.
 func (s *gatewaySet) checkGatewayMoves() {
@@ -158,7 +191,7 @@ func (s *gatewaySet) checkGatewayMoves() {
 	s.waitForGateway(2*time.Minute, "running", "")
 	s.awaitService(20*time.Second, 1, "shop")
 	s.applyGateway().expectExit(0) // any host of the project
-	s.runCLI("fleet", "drain", "edge", s.address(1), "-y").expectExit(0)
+	s.runCLI("fleet", "drain", "edge", s.address(1)).expectExit(0)
 	s.waitUntil(2*time.Minute, "the gateway has moved", func() error {
 		if left := s.listGatewaysOn(1); left != "" {
 			return fmt.Errorf("host 1 has %s", left)

@@ -51,6 +51,10 @@ func newServerSet(t *testing.T, n int) *serverSet {
 			}
 		}
 		h.startServer()
+		if i > 0 {
+			h.writeFile(filepath.Join(h.home, "token"), h.token+"\n")
+			h.runCLI("config", "--project", "main", "--url", h.serverURL(), "--token-file", filepath.Join(h.home, "token")).expectExit(0)
+		}
 		s.all = append(s.all, h)
 	}
 	s.user = s.all[0].newPerson(s.all[0].token)

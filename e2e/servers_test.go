@@ -18,7 +18,6 @@ func TestServersShareADatabase(t *testing.T) {
 	s.user.applyAndWait(dir)
 	for _, h := range s.all {
 		h.expectStatus(h.serviceURL("web", "/"), 200)
-		h.runCLI("config", "--project", "main", "--url", h.serverURL(), "--token-file", s.user.home+"/token").expectExit(0)
 		h.waitUntil(5*time.Second, "its command line shows the output of both replicas", func() error {
 			if out := h.runCLI("logs", "web", "--tail", "3").out; !strings.Contains(out, "0 | tick") || !strings.Contains(out, "1 | tick") {
 				return fmt.Errorf("it shows %q", out)

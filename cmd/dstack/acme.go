@@ -30,11 +30,11 @@ func (d *daemon) addCertificateLinks(o *server.LinkOptions) error {
 // newACMESettings returns the ACME server as gateway processes get it from the server.
 func newACMESettings(a certificate.ACME) api.ACME {
 	return api.ACME{Server: a.Server, KeyID: a.KeyID, HMACKey: a.HMACKey, Email: a.Email, Roots: a.Roots, Profile: a.Profile,
-		HTTPPort: a.HTTPPort, HTTPSPort: a.HTTPSPort}
+		HTTPPort: a.HTTPPort, HTTPSPort: a.HTTPSPort, Resolvers: a.Resolvers}
 }
 
 // parseACMESettings is the opposite of newACMESettings.
 func parseACMESettings(s api.ACME) certificate.ACME {
 	return certificate.ACME{Server: s.Server, KeyID: s.KeyID, HMACKey: s.HMACKey, Email: s.Email, Roots: s.Roots, Profile: s.Profile,
-		HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort}
+		HTTPPort: s.HTTPPort, HTTPSPort: s.HTTPSPort, Resolvers: s.Resolvers}
 }

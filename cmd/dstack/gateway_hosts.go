@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"runtime"
 	"strings"
 	"sync"
@@ -28,11 +29,11 @@ const runningProgram = "/proc/self/exe"
 
 // gatewayOptions returns what the gateway processes on the hosts of fleets get.
 func (d *daemon) gatewayOptions() reconcile.GatewayOptions {
-	path := d.program
+	file := d.program
 	if _, err := os.Stat(runningProgram); err == nil {
-		path = runningProgram
+		file = runningProgram
 	}
-	read := sync.OnceValues(func() (engine.Program, error) { return readProgram(path) })
+	read := sync.OnceValues(func() (engine.Program, error) { return readProgram(file) })
 	o := reconcile.GatewayOptions{
 		Program: func() (engine.Program, string, error) {
 			program, err := read()
@@ -49,8 +50,8 @@ func (d *daemon) gatewayOptions() reconcile.GatewayOptions {
 }
 
 // readProgram returns the program in a file of this machine, for others.
-func readProgram(path string) (engine.Program, error) {
-	p := engine.Program{OS: runtime.GOOS, Arch: runtime.GOARCH, Open: func() (io.ReadCloser, error) { return os.Open(path) }}
+func readProgram(name string) (engine.Program, error) {
+	p := engine.Program{OS: runtime.GOOS, Arch: runtime.GOARCH, Open: func() (io.ReadCloser, error) { return os.Open(name) }}
 	file, err := p.Open()
 	if err != nil {
 		return p, fmt.Errorf("read the own program: %w", err)
@@ -90,14 +91,7 @@ const gatewayProcessPaths = "/api/gateway_processes/"
 func (d *daemon) serveHosts(ctx context.Context, l net.Listener) error {
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, gatewayProcessPaths) {
-			http.Error(w, "only processes of gateways are served here", http.StatusForbidden)
-			return
-		}
-		d.serveAPI(w, r)
-	})
-	server := frontend.NewServer(handler, frontend.ServerOptions{Log: d.log, BaseContext: func(net.Listener) context.Context { return requests }})
+	server := frontend.NewServer(allowGatewayProcesses(http.HandlerFunc(d.serveAPI)), frontend.ServerOptions{Log: d.log, BaseContext: func(net.Listener) context.Context { return requests }})
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	config := d.serverTLS()
@@ -107,4 +101,15 @@ func (d *daemon) serveHosts(ctx context.Context, l net.Listener) error {
 		return ctx.Err()
 	}
 	return err
+}
+
+// allowGatewayProcesses passes the calls of gateway processes on, and refuses all others.
+func allowGatewayProcesses(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(path.Clean(r.URL.Path), gatewayProcessPaths) {
+			http.Error(w, "only processes of gateways are served here", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }

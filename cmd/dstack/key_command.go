@@ -94,6 +94,9 @@ func (o *serverOptions) importKey(ctx context.Context, from string, in io.Reader
 	}
 	sealer, err := store.ReadSealer(temp.Name())
 	if err != nil {
+		if from == "-" {
+			from = "standard input"
+		}
 		return newInvalidError(from+" has no key of a dstack server", "print it with `dstack server key` on the other server")
 	}
 	isNew, err := store.CheckKey(ctx, o.database, sealer)

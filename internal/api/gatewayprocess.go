@@ -153,8 +153,9 @@ type ACME struct {
 	Roots   string `json:"roots,omitempty"` // PEM
 	Profile string `json:"profile,omitempty"`
 	// HTTPPort and HTTPSPort are where it connects to for challenges; 0: 80 and 443.
-	HTTPPort  int `json:"http_port,omitempty"`
-	HTTPSPort int `json:"https_port,omitempty"`
+	HTTPPort  int    `json:"http_port,omitempty"`
+	HTTPSPort int    `json:"https_port,omitempty"`
+	Resolvers string `json:"resolvers,omitempty"` // name servers, with commas
 }
 
 // GatewayHost is how a process reaches the replicas on a host of a fleet.

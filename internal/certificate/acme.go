@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -33,6 +34,7 @@ type ACME struct {
 	// HTTPPort and HTTPSPort are where the server connects to for its challenges;
 	// 0: 80 and 443, which public servers use.
 	HTTPPort, HTTPSPort int
+	Resolvers           string // name servers as host:port, with commas, that know names as the server sees them; empty: the system's
 }
 
 // ACMEFromEnvironment reads the ACME server from environment variables. The error
@@ -41,6 +43,7 @@ func ACMEFromEnvironment(getenv func(string) string) (ACME, error) {
 	a := ACME{
 		Server: getenv("DSTACK_ACME_SERVER"), KeyID: getenv("DSTACK_ACME_EAB_KID"), HMACKey: getenv("DSTACK_ACME_EAB_HMAC_KEY"),
 		Email: getenv("DSTACK_ACME_EMAIL"), Profile: getenv("DSTACK_ACME_PROFILE"),
+		Resolvers: getenv("DSTACK_ACME_RESOLVERS"),
 	}
 	var wrong []string
 	if u, err := url.Parse(a.Server); a.Server != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
@@ -69,6 +72,11 @@ func ACMEFromEnvironment(getenv func(string) string) (ACME, error) {
 		}
 		*port = number
 	}
+	for _, resolver := range a.resolvers() {
+		if _, _, err := net.SplitHostPort(resolver); err != nil {
+			wrong = append(wrong, fmt.Sprintf("DSTACK_ACME_RESOLVERS has %s, which is not host:port", resolver))
+		}
+	}
 	if len(wrong) > 0 {
 		return ACME{}, &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(wrong, "; "),
 			Hint: "docs/reference/certificates.md describes these variables"}
@@ -78,6 +86,11 @@ func ACMEFromEnvironment(getenv func(string) string) (ACME, error) {
 
 // directoryURL returns the URL of the directory.
 func (a ACME) directoryURL() string { return cmp.Or(a.Server, letsEncrypt) }
+
+// resolvers returns Resolvers as a list.
+func (a ACME) resolvers() []string {
+	return strings.FieldsFunc(a.Resolvers, func(r rune) bool { return r == ',' || r == ' ' })
+}
 
 // issuerKey returns the part of storage keys that is of this server. Another server has other accounts and certificates.
 func (a ACME) issuerKey() string {

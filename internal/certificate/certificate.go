@@ -36,7 +36,6 @@ type Options struct {
 	// HTTPPort and HTTPSPort are the ports of this process, for messages; 0: 80 and 443.
 	HTTPPort, HTTPSPort int
 	Addresses           []string // public addresses of this machine, for messages; empty: those of its network interfaces
-	Resolvers           []string // name servers as host:port; empty: the system's
 	// Wants reports whether a name may get a certificate at its first handshake. It
 	// is called by each handshake for a name that SetDomains did not list, and must
 	// not block. nil: none may.

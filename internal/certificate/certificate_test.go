@@ -3,6 +3,7 @@ package certificate_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"log/slog"
 	"net"
 	"testing"
 
@@ -75,6 +76,55 @@ func TestInternal_IntermediateIsLimitedToItsDomain(t *testing.T) {
 		_, err = cert.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates})
 		if (err == nil) != isBelieved {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A client resumes its session at another process that has the same key, and at none with another key.
+func TestTLSConfig_SessionsAreResumedAtAnyProcess(t *testing.T) {
+	t.Parallel()
+	storage := certificate.FileStorage{Dir: t.TempDir()}
+	start := func(key string) *certificate.Keeper {
+		keeper := keep(t, certificate.Options{Storage: storage, SessionKey: []byte(key), Log: slog.New(slog.DiscardHandler)})
+		keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Certificate: &spec.Certificate{Type: "internal"}}})
+		waitForState(t, keeper, "*.example.com", dstack.CertificateValid)
+		return keeper
+	}
+	first, second, stranger := start("one"), start("one"), start("two")
+	root, err := certificate.Root(t.Context(), storage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(root)
+	config := &tls.Config{ServerName: "a.example.com", RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: tls.VersionTLS12}
+	for _, step := range []struct {
+		keeper    *certificate.Keeper
+		isResumed bool
+	}{{first, false}, {first, true}, {second, true}, {stranger, false}} {
+		state, err := shakeHands(step.keeper, config)
+		if err != nil || state.DidResume != step.isResumed {
+			t.Errorf("resumed %v, %v; want %v", state.DidResume, err, step.isResumed)
+		}
+	}
+}
+
+// Certificates that wait for their order have a place in the queue.
+func TestStatuses_TellThePlaceInTheQueue(t *testing.T) {
+	t.Parallel()
+	keeper, err := certificate.New(certificate.Options{Storage: certificate.FileStorage{Dir: t.TempDir()}}) // its tasks do not run
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper.SetDomains(perName("a.example.com", "b.example.com"))
+	keeper.SetDomains(perName("a.example.com", "b.example.com", "c.example.com", "elsewhere.org", "*.example.com", "bad_name.example.com"))
+	statuses := keeper.Statuses("g1")
+	if len(statuses) != 3 {
+		t.Fatalf("statuses %+v", statuses)
+	}
+	for i, s := range statuses {
+		if s.State != dstack.CertificatePending || s.Queue != i+1 || s.Queued != 3 {
+			t.Errorf("status %+v", s)
 		}
 	}
 }

@@ -62,14 +62,13 @@ func namesOf(d Domain) []string {
 	}
 	if d.Certificate.Type != spec.CertificateFiles {
 		for _, name := range d.Names {
-			if name = normalizeName(name); isEach || wildcardOf(name) != "*."+d.Name {
+			name = normalizeName(name)
+			isBelow := name == d.Name || strings.HasSuffix(name, "."+d.Name)
+			if isHostName(name) && isBelow && (isEach || wildcardOf(name) != "*."+d.Name) {
 				names = append(names, name)
 			}
 		}
 	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		return !isHostName(strings.TrimPrefix(name, "*.")) || name != d.Name && !strings.HasSuffix(name, "."+d.Name)
-	})
 	slices.Sort(names)
 	return slices.Compact(names)
 }

@@ -119,11 +119,12 @@ func (k *Keeper) lookUp(ctx context.Context, name string) ([]netip.Addr, error) 
 
 // resolver returns what asks the configured name servers, or those of the system.
 func (k *Keeper) resolver() *net.Resolver {
-	if len(k.opts.Resolvers) == 0 {
+	servers := k.opts.ACME.resolvers()
+	if len(servers) == 0 {
 		return net.DefaultResolver
 	}
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
-		for _, server := range k.opts.Resolvers {
+		for _, server := range servers {
 			if conn, err = (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, network, server); err == nil {
 				return conn, nil
 			}

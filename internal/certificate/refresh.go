@@ -80,11 +80,11 @@ func (k *Keeper) tryOrder(ctx context.Context, e *entry, rec *record, cert **tls
 	}
 	failure, p := k.explainFailure(e, err, held.until)
 	k.opts.Log.Debug("an order of a certificate failed", "name", e.name, "failure", failure, "err", err)
-	switch failure {
-	case renewal.Unreachable: // says nothing about this certificate
+	if failure == renewal.Unreachable { // that says nothing about this certificate
 		k.noteUnreachable(p, held.until, now)
 		return nil
-	case renewal.Limited:
+	}
+	if failure == renewal.Limited {
 		k.noteLimit(e.domain, held.until)
 	}
 	if failure != renewal.Misdirected && failure != renewal.Provider {

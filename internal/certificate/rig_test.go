@@ -50,8 +50,8 @@ func (r *rig) options(t *testing.T) certificate.Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return certificate.Options{Storage: r.storage, Resolvers: []string{r.dns.Addr}, Addresses: []string{"192.0.2.7"},
-		Log: slog.New(slog.DiscardHandler), ACME: certificate.ACME{Server: r.acme.Directory, Roots: string(roots),
+	return certificate.Options{Storage: r.storage, Addresses: []string{"192.0.2.7"},
+		Log: slog.New(slog.DiscardHandler), ACME: certificate.ACME{Server: r.acme.Directory, Resolvers: r.dns.Addr, Roots: string(roots),
 			HTTPPort: portOf(r.http), HTTPSPort: portOf(r.https)}}
 }
 

@@ -28,8 +28,12 @@ type ServerOptions struct {
 
 // NewServer returns a server with the limits that all ports of dstack have.
 func NewServer(handler http.Handler, o ServerOptions) *http.Server {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // of balancers that end TLS and forward gRPC
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: handler, Protocols: protocols, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		BaseContext: o.BaseContext, ConnContext: o.ConnContext,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		HTTP2:    &http.HTTP2Config{SendPingTimeout: pingInterval, PingTimeout: pingTimeout},

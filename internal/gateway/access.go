@@ -115,10 +115,15 @@ func (p *proxyRequest) findCredential(v *view) (credential, error) {
 			Hint:    "send the header Authorization: Bearer <token>; yours is in ~/.dstack/config.yml"}}
 	}
 	found, ok := v.findCredential(sha256.Sum256([]byte(token)), time.Now())
-	if !ok {
-		return credential{}, newInvalidTokenError(token)
+	switch {
+	case ok:
+		return found, nil
+	case v.TokensEnded:
+		return credential{}, &responseError{retryAfter: 30, details: details{Kind: dstack.Unavailable,
+			Message: "this gateway has had no answer of its server for too long, and accepts no tokens until it has",
+			Hint:    "check the server, and the network between it and the gateway"}}
 	}
-	return found, nil
+	return credential{}, newInvalidTokenError(token)
 }
 
 // bearerToken returns the token of a request. With two Authorization headers

@@ -136,6 +136,24 @@ func TestCallerKey_Scope(t *testing.T) {
 	}
 }
 
+// A gateway that may not know which tokens are revoked says so, and keeps nobody in.
+func TestCallerKey_AfterTokensEnded(t *testing.T) {
+	r := startGateway(t, gateway.Limits{}, serviceRoute("web", startReplica(t, 0, serveHello))).withKeys(newKey("a"))
+	r.plane.mu.Lock()
+	r.plane.table.Tokens, r.plane.table.TokensEnded = nil, true
+	r.plane.mu.Unlock()
+	r.withKeys()
+	for _, token := range []string{"dstkey_a", member} {
+		res := r.get("http://web.localhost/", withToken(token)...)
+		if res.StatusCode != 503 || !strings.Contains(res.body, "accepts no tokens until it has") || res.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %s", token, res.StatusCode, res.body)
+		}
+	}
+	if res := r.get("http://web.localhost/"); res.StatusCode != 401 {
+		t.Errorf("without a token: %d", res.StatusCode)
+	}
+}
+
 // A browser may sign in with a key, and is out when the key ends.
 func TestCallerKey_BrowserSession(t *testing.T) {
 	var seen seenRequests

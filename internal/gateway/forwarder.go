@@ -58,6 +58,9 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 	var body *unsentBody
 	if out.Body != nil && out.GetBody == nil {
 		body = &unsentBody{body: out.Body}
+		if p.body != nil && isGRPC(p.r) {
+			body.stream = p.body.ReadCloser // httputil.ReverseProxy wraps it, and does not close it
+		}
 		if f.request.body != nil {
 			f.request.body.trailer.announce(out)
 		}
@@ -142,6 +145,7 @@ func (p *proxyRequest) pathAt(r *route.Route) string {
 // byte is read.
 type unsentBody struct {
 	body    io.Reader
+	stream  io.Closer // the body of a gRPC call, whose response may end before it; nil: of another request
 	touched atomic.Bool
 }
 
@@ -150,8 +154,14 @@ func (b *unsentBody) Read(p []byte) (int, error) {
 	return b.body.Read(p)
 }
 
-// Close does nothing: the proxy closes the body in the end.
-func (b *unsentBody) Close() error { return nil }
+// Close does nothing: the proxy closes the body in the end. That of a stream is closed, so that a Read ends, which waits
+// for what the client sends next.
+func (b *unsentBody) Close() error {
+	if b.stream != nil && b.isTouched() {
+		return b.stream.Close()
+	}
+	return nil
+}
 
 func (b *unsentBody) isTouched() bool { return b != nil && b.touched.Load() }
 

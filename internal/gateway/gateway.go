@@ -103,29 +103,30 @@ func (l Limits) orDefaults() Limits {
 // Gateway serves requests by its latest route table. Until it has one, requests
 // wait.
 type Gateway struct {
-	control     ControlPlane
-	name        atomic.Pointer[string]
-	site        route.Site
-	proxies     route.Proxies
-	ofGateways  []netip.Prefix // trusted proxies, unless a gateway has its own
-	limits      Limits
-	log         *slog.Logger
-	proxyLog    *log.Logger // of httputil.ReverseProxy, at level debug
-	queue       *waitQueue
-	loads       *loadTracker
-	metrics     *metrics
-	prompts     *promptRenderer
-	traits      *modelTraits
-	rateLimiter *rateLimiter
-	sessions    *sessionSealer
-	signIns     *signInLimiter
-	keys        *keyTracker
-	bodyBudget  *budget
-	readBudget  *budget
-	transport   *http.Transport
-	buffers     buffers
-	ready       chan struct{} // closed by the first route table
-	setReady    func()
+	control       ControlPlane
+	name          atomic.Pointer[string]
+	site          route.Site
+	proxies       route.Proxies
+	ofGateways    []netip.Prefix // trusted proxies, unless a gateway has its own
+	limits        Limits
+	log           *slog.Logger
+	proxyLog      *log.Logger // of httputil.ReverseProxy, at level debug
+	queue         *waitQueue
+	loads         *loadTracker
+	metrics       *metrics
+	prompts       *promptRenderer
+	traits        *modelTraits
+	rateLimiter   *rateLimiter
+	sessions      *sessionSealer
+	signIns       *signInLimiter
+	keys          *keyTracker
+	bodyBudget    *budget
+	readBudget    *budget
+	transport     *http.Transport
+	grpcTransport *http.Transport
+	buffers       buffers
+	ready         chan struct{} // closed by the first route table
+	setReady      func()
 }
 
 // New returns a gateway, which serves once its Tasks run.
@@ -161,6 +162,7 @@ func New(o Options) *Gateway {
 	g.rateLimiter = newRateLimiter(g.loads.changed)
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.ofGateways = o.GatewayProxies
+	g.grpcTransport = newGRPCTransport(g.transport)
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
 	return g
@@ -197,6 +199,7 @@ const (
 // gateway serves by the latest one.
 func (g *Gateway) followTable(ctx context.Context) error {
 	defer g.transport.CloseIdleConnections()
+	defer g.grpcTransport.CloseIdleConnections()
 	defer g.queue.close()
 	var since uint64
 	wait := minTableRetry

@@ -50,7 +50,9 @@ func (p *padding) writeNewline() {
 		return
 	}
 	p.deadline = time.Now().Add(w.stall)
-	_ = w.control.SetWriteDeadline(p.deadline) // as in extendDeadline
+	if w.stream == nil {
+		_ = w.control.SetWriteDeadline(p.deadline) // as in extendDeadline
+	}
 	if !p.hasBegun {
 		p.hasBegun = true
 		w.ResponseWriter.WriteHeader(http.StatusOK)

@@ -24,8 +24,9 @@ type requestBody struct {
 	control      *http.ResponseController
 	stall        time.Duration
 	trailer      requestTrailer
-	deadline     time.Time // for reads, as set last
-	paceDeadline time.Time // when the next piece must be there, whatever the stall timeout; zero: none
+	deadline     time.Time   // for reads, as set last
+	paceDeadline time.Time   // when the next piece must be there, whatever the stall timeout; zero: none
+	stream       *stallTimer // of an HTTP/2 stream; nil: the deadline of a connection
 
 	mu        sync.Mutex // never held while reading
 	complete  bool       // read to its end
@@ -34,9 +35,13 @@ type requestBody struct {
 }
 
 // newRequestBody sets a deadline at once: without one the server would wait for
-// ever for the rest of a body that is not read.
-func newRequestBody(body io.ReadCloser, control *http.ResponseController, stall time.Duration) *requestBody {
+// ever for the rest of a body that is not read. An HTTP/2 stream needs none.
+func newRequestBody(body io.ReadCloser, control *http.ResponseController, stall time.Duration, isStream bool) *requestBody {
 	b := &requestBody{ReadCloser: body, control: control, stall: stall}
+	if isStream {
+		b.stream = newStallTimer(control.SetReadDeadline)
+		return b
+	}
 	b.extendDeadline()
 	return b
 }
@@ -48,7 +53,12 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		// the response short.
 		return 0, io.EOF
 	}
-	b.extendDeadline()
+	if b.stream != nil {
+		b.stream.begin(b.stallLimit())
+		defer b.stream.done()
+	} else {
+		b.extendDeadline()
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		b.recordEnd(err)
@@ -64,11 +74,20 @@ func (b *requestBody) recordEnd(err error) {
 	if b.complete {
 		b.trailer.complete()
 	}
-	if b.complete && !b.abandoned {
+	if b.complete && !b.abandoned && b.stream == nil {
 		// net/http keeps reading, to detect that the client disconnects: it must
 		// not meet this deadline.
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
+}
+
+// stallLimit returns how long the next piece may take.
+func (b *requestBody) stallLimit() time.Duration {
+	limit := b.stall
+	if !b.paceDeadline.IsZero() {
+		limit = min(limit, time.Until(b.paceDeadline))
+	}
+	return limit
 }
 
 // extendDeadline moves the read deadline once half of it has passed: setting it
@@ -105,6 +124,10 @@ func (b *requestBody) abandon() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.abandoned = true
+	if b.stream != nil { // the server ends the stream with the response
+		b.stream.stop()
+		return
+	}
 	if !b.complete && !b.failed {
 		_ = b.control.SetReadDeadline(time.Now().Add(drainTimeout))
 	}

@@ -15,7 +15,7 @@ import (
 func TestRequestBody_ReadAfterTheEnd(t *testing.T) {
 	w := newDeadlines()
 	body := &closableBody{Reader: strings.NewReader("body")}
-	i := newRequestBody(body, http.NewResponseController(w), time.Minute)
+	i := newRequestBody(body, http.NewResponseController(w), time.Minute, false)
 	if got, err := io.ReadAll(i); string(got) != "body" || err != nil {
 		t.Fatalf("%q, %v", got, err)
 	}
@@ -37,7 +37,7 @@ func TestRequestBody_ReadAfterTheEnd(t *testing.T) {
 
 func TestRequestBody_Deadlines(t *testing.T) {
 	w := newDeadlines()
-	i := newRequestBody(&closableBody{Reader: strings.NewReader("body")}, http.NewResponseController(w), time.Minute)
+	i := newRequestBody(&closableBody{Reader: strings.NewReader("body")}, http.NewResponseController(w), time.Minute, false)
 	if left := time.Until(w.read); left < 50*time.Second || left > time.Minute {
 		t.Errorf("before the first read: %v left", left)
 	}
@@ -55,7 +55,7 @@ func TestRequestBody_Deadlines(t *testing.T) {
 
 func TestRequestBody_ClientFails(t *testing.T) {
 	w := newDeadlines()
-	i := newRequestBody(&closableBody{Reader: strings.NewReader("body"), closed: true}, http.NewResponseController(w), time.Minute)
+	i := newRequestBody(&closableBody{Reader: strings.NewReader("body"), closed: true}, http.NewResponseController(w), time.Minute, false)
 	if _, err := io.ReadAll(i); !errors.Is(err, errClosed) || !i.hasFailed() || i.isComplete() {
 		t.Errorf("got %v, broken %v, ended %v", err, i.hasFailed(), i.isComplete())
 	}

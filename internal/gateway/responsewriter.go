@@ -24,12 +24,17 @@ type responseWriter struct {
 	bytes         int64
 	informational int // responses so far
 	hijacked      bool
-	padding       *padding // nil: none, or not any more
-	padded        bool     // newlines have begun the response
+	stream        *stallTimer // of an HTTP/2 stream; nil: the deadline of a connection
+	padding       *padding    // nil: none, or not any more
+	padded        bool        // newlines have begun the response
 }
 
-func newResponseWriter(w http.ResponseWriter, stall time.Duration) responseWriter {
-	return responseWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
+func newResponseWriter(w http.ResponseWriter, stall time.Duration, isStream bool) responseWriter {
+	written := responseWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
+	if isStream {
+		written.stream = newStallTimer(written.control.SetWriteDeadline)
+	}
+	return written
 }
 
 // Header returns the header of the response. It ends the padding.
@@ -49,7 +54,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		if w.informational++; status == http.StatusContinue || w.informational > maxInformational {
 			return
 		}
-		w.extendDeadline()
+		defer w.beginWrite()()
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
@@ -64,10 +69,29 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		w.sent, w.status = true, http.StatusOK
 		w.keepContentType()
 	}
-	w.extendDeadline()
+	defer w.beginWrite()()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
+}
+
+// FlushError sends what was written.
+func (w *responseWriter) FlushError() error {
+	if w.stream != nil {
+		w.stream.begin(w.stall)
+		defer w.stream.done()
+	}
+	return w.control.Flush()
+}
+
+// beginWrite limits a write until done is called.
+func (w *responseWriter) beginWrite() (done func()) {
+	if w.stream == nil {
+		w.extendDeadline()
+		return func() {}
+	}
+	w.stream.begin(w.stall)
+	return w.stream.done
 }
 
 // keepContentType keeps net/http from guessing the type of a response that has
@@ -115,6 +139,10 @@ func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 // may serve other handlers next.
 func (w *responseWriter) finish() {
 	w.endPadding()
+	if w.stream != nil {
+		w.stream.stop()
+		return
+	}
 	if w.hijacked || w.deadline.IsZero() {
 		return
 	}

@@ -86,7 +86,7 @@ func (e *brokenError) Unwrap() error { return e.cause }
 // connection at the latest; what was sent over that is never sent again to the
 // same replica.
 func (p *proxyRequest) sendToReplica(req *http.Request) (*http.Response, error) {
-	transport := p.gateway.transport
+	transport := p.replicaTransport()
 	switch {
 	case p.isReplayable():
 		return p.sendReplayable(req)

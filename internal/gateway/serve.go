@@ -88,11 +88,11 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 	destination, _ := g.identify(r)
 	p := &proxyRequest{
 		gateway: g, r: r, id: requestID(r), client: g.clientOf(r, destination), destination: destination, startedAt: time.Now(),
-		response: newResponseWriter(w, g.limits.StallTimeout),
+		response: newResponseWriter(w, g.limits.StallTimeout, r.ProtoMajor == 2),
 	}
 	p.acquirer.request, p.forwarder.request = p, p
 	if r.Body != nil && r.Body != http.NoBody {
-		p.body = newRequestBody(r.Body, p.response.control, g.limits.StallTimeout)
+		p.body = newRequestBody(r.Body, p.response.control, g.bodyStall(r), r.ProtoMajor == 2)
 		p.body.trailer.received = r
 		p.r = r.WithContext(r.Context()) // a copy: a handler must not modify its request
 		p.r.Body = p.body

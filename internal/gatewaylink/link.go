@@ -47,7 +47,7 @@ type Link struct {
 	table      route.Table // of state, as the gateway uses it
 	tables     uint64      // how many tables there were, from a number that no earlier process used
 	seenAt     time.Time   // when a server answered last
-	hasEnded   bool        // tokens are not accepted any more
+	hasEnded   bool        // tokens and keys for callers are not accepted any more
 	isRemoved  bool        // a server said that the process may not serve
 	lastReport time.Time   // that a server accepted
 
@@ -197,7 +197,7 @@ func (l *Link) buildTable(isOwnMachine bool) {
 	l.table = l.state.table
 	l.table.Version = l.tables
 	if l.hasEnded {
-		l.table.Tokens, l.table.TokensEnded = nil, true
+		l.table.Tokens, l.table.Keys, l.table.TokensEnded = nil, nil, true
 	}
 	if !isOwnMachine {
 		l.table.Routes = renameServerHost(l.table.Routes)

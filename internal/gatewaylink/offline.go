@@ -24,8 +24,8 @@ func (l *Link) offlineEnd() time.Time {
 
 const maxOfflineCheck = time.Minute
 
-// watchOfflineBound ends the tokens of a state that no server has confirmed for too long. Public services go on, and so
-// do keys for callers until they expire.
+// watchOfflineBound ends the tokens and keys for callers of a state that no server has confirmed for too long: they may be
+// revoked. Public services go on.
 func (l *Link) watchOfflineBound(ctx context.Context) error {
 	for {
 		changed := l.changed.Changed()
@@ -38,7 +38,7 @@ func (l *Link) watchOfflineBound(ctx context.Context) error {
 		state, seenAt := l.state, l.seenAt
 		l.mu.Unlock()
 		if isDue {
-			l.log.Error("no server has answered for too long: tokens of users are not accepted any more", "last_answer", seenAt)
+			l.log.Error("no server has answered for too long: tokens and keys are not accepted any more", "last_answer", seenAt)
 			l.setState(state, seenAt)
 			continue
 		}

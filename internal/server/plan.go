@@ -262,6 +262,9 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 	}
 	if p.name != "" {
 		preview.Publication = buildPublication(urls, c.project.Name, p.name, p.spec.Configuration)
+		if at := preview.Publication; at != nil && !p.spec.Configuration.HTTPS && strings.HasPrefix(at.URL, "https:") {
+			preview.Notes = append(slices.Clone(preview.Notes), "https: false has no effect: the gateway "+at.Gateway+" serves all names with TLS; certificate: null in its configuration turns that off")
+		}
 		preview.URL = urls.Run(c.project.Name, p.name, string(p.spec.Configuration.Gateway))
 	}
 	if p.spec.Configuration.Model != nil {

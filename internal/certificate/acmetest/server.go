@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -45,6 +46,7 @@ type Server struct {
 	management      string // host:port
 	client          *http.Client
 	process         *exec.Cmd
+	ended           chan error
 	output          *lockedBuffer
 }
 
@@ -60,13 +62,21 @@ func Start(t testing.TB, o Options) *Server {
 		t.Skip("needs pebble: " + reason)
 	}
 	dir := t.TempDir()
-	s := &Server{program: program, config: filepath.Join(dir, "pebble.json"), RootFile: filepath.Join(dir, "cert.pem"), options: o,
-		address: freeAddress(t), management: freeAddress(t)}
-	s.Directory = "https://" + s.address + "/dir"
-	if err := s.writeFiles(filepath.Join(dir, "key.pem")); err != nil {
-		t.Fatal(err)
+	s := &Server{program: program, config: filepath.Join(dir, "pebble.json"), RootFile: filepath.Join(dir, "cert.pem"), options: o}
+	for try := 1; ; try++ { // another program may take a port meanwhile
+		s.address, s.management = freeAddress(t), freeAddress(t)
+		s.Directory = "https://" + s.address + "/dir"
+		if err := s.writeFiles(filepath.Join(dir, "key.pem")); err != nil {
+			t.Fatal(err)
+		}
+		err := s.start()
+		if err == nil {
+			break
+		}
+		if try == 5 {
+			t.Fatal(err)
+		}
 	}
-	s.Resume(t)
 	t.Cleanup(func() {
 		s.Stop()
 		if t.Failed() {
@@ -80,7 +90,7 @@ func Start(t testing.TB, o Options) *Server {
 func (s *Server) Stop() {
 	if s.process != nil {
 		s.process.Process.Kill() //nolint:errcheck,gosec // it is gone
-		s.process.Wait()         //nolint:errcheck,gosec // it was killed
+		<-s.ended
 		s.process = nil
 	}
 }
@@ -88,21 +98,37 @@ func (s *Server) Stop() {
 // Resume starts pebble at the same address again, and waits until it answers.
 func (s *Server) Resume(t testing.TB) {
 	t.Helper()
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start starts pebble and waits until it answers. If it does not, it is not running afterwards.
+func (s *Server) start() error {
 	s.output = &lockedBuffer{}
 	s.process = exec.Command(s.program, "-config", s.config, "-dnsserver", s.options.DNS) //nolint:gosec // a test
 	s.process.Env = append([]string{"PATH=" + os.Getenv("PATH"), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"}, s.options.Environment...)
 	s.process.Stdout, s.process.Stderr = s.output, s.output
 	if err := s.process.Start(); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	s.ended = make(chan error, 1)
+	go func(process *exec.Cmd, ended chan error) { ended <- process.Wait() }(s.process, s.ended)
+	deadline := time.Now().Add(20 * time.Second)
+	for {
 		answer, err := s.client.Get(s.Directory)
 		if err == nil {
-			answer.Body.Close() //nolint:errcheck,gosec // only whether it answers
-			return
+			return answer.Body.Close()
+		}
+		select {
+		case failure := <-s.ended:
+			s.process = nil
+			return fmt.Errorf("pebble ended: %w: %s", failure, lastLines(s.output.String()))
+		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("pebble does not answer: %v", err)
+			s.Stop()
+			return fmt.Errorf("pebble does not answer: %w", err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -35,8 +36,9 @@ func TestCheckVersions(t *testing.T) {
 			if err == nil {
 				return
 			}
-			if e := err.(*dstack.Error); dstack.KindOf(err) != dstack.Unsupported || !strings.Contains(e.Hint, c.hint) {
-				t.Errorf("got %+v", e)
+			e, ok := errors.AsType[*dstack.Error](err)
+			if !ok || e.Kind != dstack.Unsupported || !strings.Contains(e.Hint, c.hint) {
+				t.Errorf("got %+v", err)
 			}
 		})
 	}

@@ -17,6 +17,7 @@ type Digest = [sha256.Size]byte
 type Index struct {
 	Version       uint64
 	DrainSequence int64 // see Table
+	TokensEnded   bool  // see Table
 	runs          map[routeKey]*Route
 	models        map[routeKey][]*Route
 	projects      map[string][]Model
@@ -51,6 +52,7 @@ func NewIndex(t Table) *Index {
 	x := &Index{
 		Version:       t.Version,
 		DrainSequence: t.DrainSequence,
+		TokensEnded:   t.TokensEnded,
 		runs:          make(map[routeKey]*Route, len(t.Routes)),
 		models:        map[routeKey][]*Route{},
 		projects:      map[string][]Model{},

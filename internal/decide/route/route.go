@@ -26,7 +26,7 @@ type Table struct {
 	// Tokens maps the SHA-256 (hexadecimal) of each token to the projects that it
 	// opens, by lower-case name. "*" opens all.
 	Tokens map[string][]string `json:"tokens,omitempty"`
-	// TokensEnded says that Tokens is empty because no server has answered the gateway for too long.
+	// TokensEnded says that Tokens and Keys are empty because no server has answered the gateway for too long.
 	TokensEnded bool `json:"tokens_ended,omitempty"`
 	// Projects lists all projects, by lower-case name. nil: they are not known.
 	Projects []string `json:"projects,omitempty"`

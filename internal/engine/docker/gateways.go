@@ -160,7 +160,8 @@ func (e *Engine) setRestart(ctx context.Context, id string, mode container.Resta
 // nameGatewayVolume returns the name of the volume that has the state of a placement's processes.
 func nameGatewayVolume(id dstack.GatewayPlacementID) string { return "dstack-gateway-" + string(id) }
 
-// newGatewayOptions returns the options to create the container of a gateway. It has the network of the machine, and of all
+// newGatewayOptions returns the options to create the container of a gateway. Its process replaces one of another container
+// that has the same volume, if there is one. It has the network of the machine, and of all
 // rights of root only that to listen on ports below 1024.
 func (e *Engine) newGatewayOptions(launch engine.GatewayLaunch, image string) client.ContainerCreateOptions {
 	pids := int64(maxGatewayPIDs)
@@ -174,7 +175,7 @@ func (e *Engine) newGatewayOptions(launch engine.GatewayLaunch, image string) cl
 	return client.ContainerCreateOptions{
 		Name: fmt.Sprintf("dstack-gateway-%s-%s-%s", launch.Gateway, shortID(string(launch.Placement)), shortID(launch.Program.Digest)),
 		Config: &container.Config{
-			Image: image, User: "0:0", Cmd: []string{programPath, "gateway", "serve"}, Env: env, Labels: labels, StopTimeout: &grace,
+			Image: image, User: "0:0", Cmd: []string{programPath, "gateway", "serve", "--take-over"}, Env: env, Labels: labels, StopTimeout: &grace,
 		},
 		HostConfig: &container.HostConfig{
 			NetworkMode: "host", UsernsMode: "host", ReadonlyRootfs: true, CapDrop: []string{"ALL"}, CapAdd: []string{"NET_BIND_SERVICE"},
@@ -246,11 +247,11 @@ func (e *Engine) describeGateway(ctx context.Context, c container.Summary, key g
 	case container.StateRunning, container.StatePaused:
 		report.State = dstack.GatewayContainerRunning
 	case container.StateRestarting:
-		report.State, report.Message = dstack.GatewayContainerFailed, fmt.Sprintf("its process ends again and again, with exit code %d: %s", state.ExitCode, e.readLastLine(ctx, c.ID))
+		report.State, report.Message = dstack.GatewayContainerFailed, "its process ends again and again: "+e.readLastWords(ctx, c.ID)
 	case container.StateCreated:
 		report.State, report.Message = dstack.GatewayContainerFailed, "it was not started: "+state.Error
 	default:
-		report.Message = fmt.Sprintf("its process ended with exit code %d: %s", state.ExitCode, e.readLastLine(ctx, c.ID))
+		report.Message = fmt.Sprintf("its process ended with exit code %d: %s", state.ExitCode, e.readLastWords(ctx, c.ID))
 	}
 	report.Message = limitError(strings.TrimSuffix(report.Message, ": "))
 	return report, true

@@ -45,7 +45,8 @@ func main() {
 	token, err := os.ReadFile("/state/join-token")
 	fmt.Println(os.Args[1:], os.Getenv("MODE"), string(token), err)
 	if os.Getenv("MODE") == "fail" {
-		fmt.Println("cannot serve")
+		fmt.Println("error: cannot serve")
+		fmt.Println("  try   something else")
 		os.Exit(3)
 	}
 	<-stop
@@ -181,7 +182,7 @@ func TestGateways_Life(t *testing.T) {
 	if text := fmt.Sprint(conf.Env, conf.Labels, conf.Cmd); strings.Contains(text, "dgw_secret") {
 		t.Errorf("docker inspect shows the token: %s", text)
 	}
-	if out, err := exec.Command("docker", "logs", all[0].ID).CombinedOutput(); err != nil || !strings.Contains(string(out), "[gateway serve] wait dgw_secret <nil>") {
+	if out, err := exec.Command("docker", "logs", all[0].ID).CombinedOutput(); err != nil || !strings.Contains(string(out), "[gateway serve --take-over] wait dgw_secret <nil>") {
 		t.Errorf("it printed %q, %v", out, err)
 	}
 	if err := r.engine.DeleteGatewayState(t.Context(), r.id); dstack.KindOf(err) != dstack.Conflict {
@@ -236,7 +237,7 @@ func TestGateways_Failures(t *testing.T) {
 	r.start(short, "wait")
 	r.await([3]string{p.Digest, "failed", "copy the program to the host"})
 	r.start(p, "fail")
-	r.await([3]string{p.Digest, "failed", "exit code 3: cannot serve"})
+	r.await([3]string{p.Digest, "failed", ": cannot serve"})
 	if err := r.engine.RemoveGateway(t.Context(), r.id, p.Digest); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -133,21 +135,31 @@ func (e *Engine) copyToken(ctx context.Context, id, token string) error {
 	return err
 }
 
-// maxLastLine limits the last line of a container's output, in bytes.
-const maxLastLine = 4 << 10
+// What readLastWords reads of a container's output.
+const (
+	maxLastLines = 10
+	maxLastBytes = 8 << 10
+	errorMark    = "error: " // begins the line with which the program says why it ends
+)
 
-// readLastLine returns the last line that a container printed; empty: it is not known.
-func (e *Engine) readLastLine(ctx context.Context, id string) string {
+// readLastWords returns the line with which a container's program said why it ended, or else the last line; empty: it is not known.
+func (e *Engine) readLastWords(ctx context.Context, id string) string {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	output, err := e.streams.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: "1"})
+	output, err := e.streams.ContainerLogs(ctx, id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Tail: strconv.Itoa(maxLastLines)})
 	if err != nil {
 		return ""
 	}
 	defer output.Close()
 	var text bytes.Buffer
-	_, _ = stdcopy.StdCopy(&text, &text, io.LimitReader(output, maxLastLine))
-	return strings.TrimSpace(text.String())
+	_, _ = stdcopy.StdCopy(&text, &text, io.LimitReader(output, maxLastBytes))
+	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
+	for _, line := range slices.Backward(lines) {
+		if reason, ok := strings.CutPrefix(line, errorMark); ok {
+			return reason
+		}
+	}
+	return lines[len(lines)-1]
 }
 
 // removeUnusedPrograms removes the images of programs of this installation that no container uses.

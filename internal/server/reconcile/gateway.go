@@ -1,9 +1,11 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -59,6 +61,7 @@ func (r *Reconciler) newGatewayPass() loop.Task {
 
 // stepGateway observes the hosts of a gateway, decides, acts on each host, and saves.
 func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bool, err error) {
+	permit := r.Permit()
 	seen, err := r.Store.ReadGatewayFacts(ctx, dstack.GatewayID(l.ID))
 	if err != nil {
 		return false, err
@@ -73,11 +76,11 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 		Program: dstack.GatewayProgram{Digest: program.Digest, Version: version, Owner: r.Host},
 	}
 	facts.Containers, facts.Unanswered = r.askHosts(ctx, seen)
-	if ctx.Err() != nil {
-		return false, ctx.Err()
+	if err := cmp.Or(ctx.Err(), permit()); err != nil {
+		return false, err
 	}
 	plan := gateway.DecidePlacements(facts, time.Now())
-	r.actOnHosts(ctx, seen.Gateway, program, &plan)
+	r.actOnHosts(ctx, seen, program, &plan, permit)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
@@ -168,7 +171,7 @@ func (r *Reconciler) askHosts(ctx context.Context, seen store.GatewayFacts) (
 }
 
 // actOnHosts performs the actions of a plan at the same time. The failure of one becomes the reason of its placement.
-func (r *Reconciler) actOnHosts(ctx context.Context, g dstack.Gateway, program engine.Program, plan *gateway.PlacementPlan) {
+func (r *Reconciler) actOnHosts(ctx context.Context, seen store.GatewayFacts, program engine.Program, plan *gateway.PlacementPlan, permit func() error) {
 	ctx, cancel := context.WithTimeout(ctx, r.ActTimeout)
 	defer cancel()
 	var acting sync.WaitGroup
@@ -178,14 +181,14 @@ func (r *Reconciler) actOnHosts(ctx context.Context, g dstack.Gateway, program e
 			continue
 		}
 		acting.Go(func() {
-			err := recoverPanic(func() error { return r.actOnHost(ctx, g, program, *step) })
+			err := recoverPanic(func() error { return r.actOnHost(ctx, seen, program, *step, permit) })
 			if err == nil {
 				r.failures.Forget(placementKey(step.ID))
 				return
 			}
 			step.IsGone, step.IsProblem, step.Reason = false, true, dstack.Reason(describeFailure(err))
 			if skipped, ok := r.failures.Admit(placementKey(step.ID), err.Error(), time.Now()); ok {
-				r.Log.Warn("an action for a gateway failed", "gateway", g.Name, "host", step.HostName, "act", step.Action, "err", err, "not_logged", skipped)
+				r.Log.Warn("an action for a gateway failed", "gateway", seen.Gateway.Name, "host", step.HostName, "act", step.Action, "err", err, "not_logged", skipped)
 			}
 		})
 	}
@@ -203,14 +206,17 @@ func describeFailure(err error) string {
 	return text
 }
 
-func (r *Reconciler) actOnHost(ctx context.Context, g dstack.Gateway, program engine.Program, step gateway.PlacementStep) error {
+func (r *Reconciler) actOnHost(ctx context.Context, seen store.GatewayFacts, program engine.Program, step gateway.PlacementStep, permit func() error) error {
 	gateways, err := r.findGateways(ctx, step.Host)
 	if err != nil {
 		return err
 	}
+	if err := permit(); err != nil {
+		return err
+	}
 	switch step.Action {
 	case gateway.StartContainer:
-		return gateways.StartGateway(ctx, r.newLaunch(g, program, step.GatewayPlacement))
+		return gateways.StartGateway(ctx, r.newLaunch(seen, program, step.GatewayPlacement))
 	case gateway.RemoveContainer:
 		return gateways.RemoveGateway(ctx, step.ID, step.Target)
 	case gateway.DeleteState:
@@ -226,7 +232,8 @@ func (r *Reconciler) actOnHost(ctx context.Context, g dstack.Gateway, program en
 const freshTokenFailures = 2
 
 // newLaunch returns how the process of a placement is started.
-func (r *Reconciler) newLaunch(g dstack.Gateway, program engine.Program, p dstack.GatewayPlacement) engine.GatewayLaunch {
+func (r *Reconciler) newLaunch(seen store.GatewayFacts, program engine.Program, p dstack.GatewayPlacement) engine.GatewayLaunch {
+	g := seen.Gateway
 	hasJoined := slices.ContainsFunc(g.Processes, func(process dstack.GatewayProcess) bool { return process.Host == p.Host })
 	forwarded := url.URL{Scheme: "https", Host: "127.0.0.1:" + strconv.Itoa(p.Port)}
 	return engine.GatewayLaunch{
@@ -234,7 +241,8 @@ func (r *Reconciler) newLaunch(g dstack.Gateway, program engine.Program, p dstac
 		Env: map[string]string{
 			"HOME": engine.GatewayStateFolder, "DSTACK_GATEWAY_DIR": engine.GatewayStateFolder,
 			"DSTACK_GATEWAY_TOKEN_FILE": engine.GatewayTokenFile, "DSTACK_GATEWAY_NAME": p.HostName,
-			"DSTACK_GATEWAY_SERVER": strings.Join(append(slices.Clone(r.Gateways.Servers), forwarded.String()), ","),
+			"DSTACK_GATEWAY_ADDRESS": findPublicAddress(seen.Hosts, p.Host),
+			"DSTACK_GATEWAY_SERVER":  strings.Join(append(slices.Clone(r.Gateways.Servers), forwarded.String()), ","),
 		},
 		Token: func(ctx context.Context) (string, error) {
 			if hasJoined && p.Failures < freshTokenFailures {
@@ -243,6 +251,17 @@ func (r *Reconciler) newLaunch(g dstack.Gateway, program engine.Program, p dstac
 			return r.Gateways.Token(ctx, g, p.Host)
 		},
 	}
+}
+
+// findPublicAddress returns the address at which clients probably reach a host; empty: it is not known.
+func findPublicAddress(hosts []dstack.Host, id dstack.InstanceID) string {
+	for _, h := range hosts {
+		if h.ID == id && h.Jump == nil {
+			address, _, _ := net.SplitHostPort(h.Login.Address)
+			return address
+		}
+	}
+	return ""
 }
 
 // logGatewayChanges logs what changed, and reports whether anything did.

@@ -30,6 +30,7 @@ var containers = dstack.EngineCapabilities{Name: "fake", Containers: true}
 
 // rig is a store and the passes, with one owned machine whose engine is a fake.
 type rig struct {
+	permit     func() (check func() error) // nil: the server is alone
 	t          *testing.T
 	store      *store.Store
 	engine     *fakeEngine
@@ -93,6 +94,7 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	r.passes = reconcile.New(reconcile.Options{
 		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.broadcast, Owner: "here/" + uuid.NewString(), Host: "here",
 		Limits: limits, ActTimeout: r.actTimeout, Gateways: r.gateways, Log: r.log,
+		Permit: r.permit,
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)

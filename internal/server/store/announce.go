@@ -34,20 +34,6 @@ func (s *Store) ShareTasks(server dstack.ServerID, changed func()) []loop.Task {
 	}
 }
 
-type countedKey struct{}
-
-// withCounted returns a context for a transaction; countChange sets counted.
-func withCounted(ctx context.Context, counted *bool) context.Context {
-	return context.WithValue(ctx, countedKey{}, counted)
-}
-
-// setCounted says that the transaction of ctx changes something that other servers wait for.
-func setCounted(ctx context.Context) {
-	if counted, ok := ctx.Value(countedKey{}).(*bool); ok {
-		*counted = true
-	}
-}
-
 // announce tells the other servers that this one has changed something. It is not part of the transaction that made the
 // change, because NOTIFY makes the commits of all servers wait for each other.
 func (s *Store) announce(ctx context.Context, server dstack.ServerID) (time.Duration, error) {

@@ -27,7 +27,7 @@ var t0 = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 // fixture is a fresh database with one user and one project.
 type fixture struct {
-	t       *testing.T
+	t       testing.TB
 	url     string
 	sealer  *store.Sealer
 	s       *store.Store
@@ -54,7 +54,7 @@ func onBoth(t *testing.T, test func(t *testing.T, h *fixture)) {
 	})
 }
 
-func newFixture(t *testing.T, where string) *fixture {
+func newFixture(t testing.TB, where string) *fixture {
 	t.Helper()
 	sealer, err := store.NewSealer(filepath.Join(t.TempDir(), "encryption.key"))
 	if err != nil {

@@ -35,6 +35,7 @@ func (s *Store) SaveInstanceStep(
 		}
 		moves := movesReplicas(seen.Instance, next)
 		if moves {
+			widenChange(ctx)
 			err := markDue(ctx, tx, Runs, now, "id IN (SELECT run_id FROM replicas WHERE live AND instance_id = ?)", string(next.ID))
 			if err != nil {
 				return err

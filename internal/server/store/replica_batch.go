@@ -78,6 +78,9 @@ func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.
 	}
 	err = s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		errs = make([]error, len(all))
+		for _, r := range all {
+			limitChange(ctx, string(r.next.Run))
+		}
 		if err := markNamedDue(ctx, tx, Runs, now, all, steppedReplica.runToWake); err != nil {
 			return err
 		}

@@ -43,12 +43,27 @@ func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.Instanc
 	if err := putReports(ctx, tx, changed, now); err != nil {
 		return false, false, err
 	}
+	if err := limitToReports(ctx, tx, changed, len(gone) > 0); err != nil {
+		return false, false, err
+	}
 	for ids := range slices.Chunk(gone, 1000) {
 		if _, err := tx.NewRaw("DELETE FROM reports WHERE attempt_id IN (?)", bun.List(toStrings(ids))).Exec(ctx); err != nil {
 			return false, false, err
 		}
 	}
 	return len(changed) > 0, len(gone) > 0, nil
+}
+
+// limitToReports says that the transaction of ctx changes the routes of the runs with these reports alone.
+func limitToReports(ctx context.Context, tx bun.Tx, changed []reportRow, isMore bool) error {
+	if isMore || len(changed) == 0 || len(changed) > maxPatchedRuns {
+		return nil
+	}
+	var runs []string
+	ids := mapRows(changed, func(r reportRow) string { return r.ReplicaID })
+	err := tx.NewRaw("SELECT DISTINCT run_id FROM replicas WHERE id IN (?)", bun.List(ids)).Scan(ctx, &runs)
+	limitChange(ctx, runs...)
+	return err
 }
 
 // newReportDiff reads what is placed on the instance now. If the instance was not

@@ -14,7 +14,8 @@ import (
 )
 
 // Routes returns the route table: a route for each unfinished run, the oldest
-// first, the projects that each token opens, and all projects. The caller sets Version;
+// first, the projects that each token opens, and all projects. After changes of few runs by this server, only these
+// are read. The caller sets Version;
 // DrainSequence is the latest drain that the table knows. While nothing changes,
 // the same table is returned. It must not be written to.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) {
@@ -24,12 +25,20 @@ func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 		if err := tx.NewRaw("SELECT drains, changes FROM installation").Scan(ctx, &now.Drains, &now.Changes); err != nil {
 			return err
 		}
-		if last := s.table.Load(); last != nil && last.changes == now.Changes {
+		last := s.table.Load()
+		if last != nil && last.changes == now.Changes {
 			table = last.Table
 			return nil
 		}
 		var err error
-		if table, err = s.readRoutes(ctx, tx); err != nil {
+		if last == nil {
+			table, err = s.readRoutes(ctx, tx)
+		} else if changed, areAll := s.routeChanges.since(last.changes, now.Changes); areAll {
+			table, err = s.patchRoutes(ctx, tx, last.Table, changed)
+		} else {
+			table, err = s.readRoutes(ctx, tx)
+		}
+		if err != nil {
 			return err
 		}
 		table.DrainSequence = now.Drains
@@ -46,24 +55,13 @@ type cachedTable struct {
 }
 
 func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, err error) {
-	var runs []routeRow
-	err = tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
-		r.wanted, r.submitted_at, r.status, r.reason, r.stop, CASE WHEN r.rules LIKE '%"gateway":%' THEN '' ELSE r.spec END AS spec
-		FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
+	runs, targets, err := s.readRouteRows(ctx, tx, nil)
 	if err != nil {
 		return table, err
 	}
-	var targets []targetRow
-	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') = ? AS is_away, COALESCE(i.host, '') AS machine
-		FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id LEFT JOIN instances AS i ON i.id = r.instance_id
-		WHERE r.live ORDER BY r.num, r.submitted_at, r.id`, string(dstack.InstanceAway)).Scan(ctx, &targets)
-	if err != nil {
-		return table, err
-	}
+	s.templates.retain(runs, func(r routeRow) string { return r.Template })
+	s.rules.retain(runs, func(r routeRow) string { return r.Rules })
 	if table.Gateways, err = s.findRouteGateways(ctx, tx); err != nil {
-		return table, err
-	}
-	if err := s.locateTargets(ctx, tx, targets); err != nil {
 		return table, err
 	}
 	if table.Routes, err = s.buildRoutes(runs, targets, table.Gateways); err != nil {
@@ -166,8 +164,6 @@ func (t targetRow) facts() (route.ReplicaFacts, error) {
 }
 
 func (s *Store) buildRoutes(runs []routeRow, targets []targetRow, gateways []route.Gateway) ([]route.Route, error) {
-	s.templates.retain(runs, func(r routeRow) string { return r.Template })
-	s.rules.retain(runs, func(r routeRow) string { return r.Rules })
 	byRun := map[string][]targetRow{}
 	for _, t := range targets {
 		byRun[t.RunID] = append(byRun[t.RunID], t)

@@ -29,6 +29,7 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 		return s.Release(ctx, l, step.Due) // frequent: a run with load is looked at each second
 	}
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		limitChange(ctx, string(seen.Run.ID))
 		run, err := s.saveRun(ctx, tx, l, seen.Run, step, now)
 		if err != nil {
 			return err

@@ -18,17 +18,18 @@ import (
 // Store is the server's database. All methods are safe for concurrent use by
 // many goroutines and, on PostgreSQL, by many servers.
 type Store struct {
-	writer      *bun.DB // on SQLite one connection, so that writers queue instead of failing
-	reader      *bun.DB // on PostgreSQL the same as writer
-	sealer      *Sealer // nil: nothing is sealed
-	specs       specCache
-	templates   textCache[dstack.ChatTemplate]
-	rules       textCache[storedRules]
-	lastReports lastReports
-	placed      placedCache
-	table       atomic.Pointer[cachedTable] // the last table that was read
-	kind        database
-	name        dstack.Installation
+	writer       *bun.DB // on SQLite one connection, so that writers queue instead of failing
+	reader       *bun.DB // on PostgreSQL the same as writer
+	sealer       *Sealer // nil: nothing is sealed
+	specs        specCache
+	templates    textCache[dstack.ChatTemplate]
+	rules        textCache[storedRules]
+	lastReports  lastReports
+	placed       placedCache
+	table        atomic.Pointer[cachedTable] // the last table that was read
+	routeChanges routeChanges
+	kind         database
+	name         dstack.Installation
 
 	postgresConfig *pgx.ConnConfig // nil: SQLite
 	changed        loop.Wake       // signals that isChanged is set

@@ -50,8 +50,11 @@ func (s *Store) writeDurable(ctx context.Context, do func(context.Context, bun.T
 // contains. Like addEvents, it must be the last statement: it locks a row that
 // all writers need.
 func countChange(ctx context.Context, tx bun.Tx) error {
-	setCounted(ctx)
-	_, err := tx.NewRaw("UPDATE installation SET changes = changes + 1 WHERE one = 1").Exec(ctx)
+	var number int64
+	err := tx.NewRaw("UPDATE installation SET changes = changes + 1 WHERE one = 1 RETURNING changes").Scan(ctx, &number)
+	if change, ok := ctx.Value(transactionChangeKey{}).(*transactionChange); ok {
+		change.isCounted, change.number = true, number
+	}
 	return err
 }
 
@@ -64,15 +67,17 @@ func (s *Store) writeRelaxed(ctx context.Context, do func(context.Context, bun.T
 func (s *Store) tryWrite(ctx context.Context, how durability, do func(context.Context, bun.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
-	var counted bool
+	var change transactionChange
 	var err error
 	for range maxWriteTries {
-		err = s.writeOnce(withCounted(ctx, &counted), how, do)
+		change = transactionChange{}
+		err = s.writeOnce(withChange(ctx, &change), how, do)
 		if !isSerializationFailure(err) {
 			break
 		}
 	}
-	if err == nil && counted {
+	if err == nil && change.isCounted {
+		s.routeChanges.add(change)
 		s.markChanged()
 	}
 	return wrapError(contextErrorOf(ctx, err))
