@@ -144,8 +144,8 @@ func (h *handover) tasks(steps handoverSteps) []loop.Task {
 			h.notify(sdnotify.Ready, sdnotify.Status("a new process did not take over; this one goes on"))
 		},
 		Yield: func(ctx context.Context, successor int) {
-			h.successor.Store(int64(successor))
 			steps.yield(ctx)
+			h.successor.Store(int64(successor))
 			h.notify(sdnotify.Ready, sdnotify.MainPID(successor))
 			h.events.Info("a new process has taken over; this one finishes its requests", "pid", successor)
 		},

@@ -101,7 +101,9 @@ func TestApply_Gateway(t *testing.T) {
 	}
 	f.refusals["apply"] = refusal{200, testGateway(missesItsCertificate)}
 	u.run("apply", "-f", "gateway.dstack.yml", "-y").check(t, ExitDone, nil, []string{"front-door is running: certificate for *.example.com is missing: example.com does not point at 192.0.2.7", "change the record"})
-	f.refusals["apply"] = refusal{200, testGateway(func(v *api.GatewayView) { v.Status, v.Reason = dstack.GatewayFailed, "port 443 is taken by another program" })}
+	f.refusals["apply"] = refusal{200, testGateway(func(v *api.GatewayView) {
+		v.Status, v.Reason = dstack.GatewayFailed, "port 443 is taken by another program"
+	})}
 	u.run("apply", "-f", "gateway.dstack.yml", "-y").check(t, ExitFailed, nil, []string{"the gateway front-door cannot serve: port 443 is taken by another program"})
 	current := testGateway(nil)
 	f.refusals["preview"] = refusal{200, api.GatewayPreview{Project: "main", User: "ann", Name: "front-door", Domain: "example.com", Current: &current, Changes: []api.GatewayChange{}}}
