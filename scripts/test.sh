@@ -9,13 +9,8 @@
 #   scripts/test.sh clients [FLAGS] only the clients of the model endpoint, with those in Java and Rust
 #                                   and the load generators
 #   scripts/test.sh fleet [FLAGS]   only hosts over SSH, with all that can happen to them
-<<<<<<< HEAD
 #   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
 #   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
-=======
-#   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
-#   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
->>>>>>> w-handover
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
