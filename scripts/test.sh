@@ -9,13 +9,8 @@
 #   scripts/test.sh clients [FLAGS] only the clients of the model endpoint, with those in Java and Rust
 #                                   and the load generators
 #   scripts/test.sh fleet [FLAGS]   only hosts over SSH, with all that can happen to them
-<<<<<<< HEAD
 #   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
 #   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
-=======
-#   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
-#   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
->>>>>>> w-handover
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
@@ -117,7 +112,7 @@ fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e
 servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 run_e2e -run '^TestServers' "$@" ;;
 takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
 bench)
-	start_pieces docker images nginx jinja fleet published newest_server given
+	start_pieces docker images nginx caddy jinja fleet published newest_server given
 	print_title "measurements"
 	go run ./bench "$@" || failed=1
 	;;
