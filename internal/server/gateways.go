@@ -133,6 +133,9 @@ func (s *Server) checkGateway(c *apiCall, in spec.Gateway) error {
 	if err := checkDomain(c, in, found); err != nil {
 		return err
 	}
+	if err := checkRelatedDomains(c, in, found); err != nil {
+		return err
+	}
 	if err := s.checkGatewaySecrets(c, in); err != nil {
 		return err
 	}
@@ -151,20 +154,6 @@ func checkMayServe(c *apiCall, in spec.Gateway) error {
 		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint, Message: "only global admins may use certificates in files of the server's own machine"}
 	case cert.DNS != nil && cert.DNS.Provider == "exec":
 		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint, Message: "only global admins may have the server's own machine run a program: dns.command"}
-	}
-	return nil
-}
-
-// checkServerDomain returns an error if a domain is one below which the server itself publishes the services of other projects.
-func (s *Server) checkServerDomain(c *apiCall, domain string) error {
-	switch {
-	case domain == "":
-		return nil
-	case domain == "localhost":
-		return &dstack.Error{Kind: dstack.Invalid, Message: "the domain localhost belongs to the server itself", Hint: "use one below it, such as apps.localhost"}
-	case strings.EqualFold(domain, s.site.PublicDomain()) && !strings.EqualFold(c.project.Name, s.site.Main):
-		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the domain %s belongs to the server itself, with the services of the project %s", domain, s.site.Main),
-			Hint: "use one below it, such as " + strings.ToLower(c.project.Name) + "-apps." + domain}
 	}
 	return nil
 }
