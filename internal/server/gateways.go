@@ -174,7 +174,7 @@ func checkDomain(c *apiCall, in spec.Gateway, found []dstack.Gateway) error {
 			whose = "the gateway " + g.Name
 		}
 		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the domain %s belongs to %s", domain, whose),
-			Hint: "choose another domain, such as one below it, or delete that gateway first"}
+			Hint: "choose another domain, or delete that gateway first"}
 	}
 	if count >= maxProjectGateways {
 		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("project %s has %d gateways, which is the most that it may have", c.project.Name, count),
