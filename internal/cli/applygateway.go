@@ -188,7 +188,7 @@ func describeCertificateSource(c *spec.Certificate) string {
 	case c.Type == spec.CertificateFiles:
 		return "the files " + c.Cert + " and " + c.Key
 	case c.Type == spec.CertificateInternal:
-		return "issued by the installation's own authority"
+		return "issued by the internal authority"
 	case c.DNS != nil:
 		return "one for all names, issued by lets-encrypt with DNS records of " + c.DNS.Provider
 	}

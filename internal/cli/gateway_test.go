@@ -94,7 +94,7 @@ func TestApply_Gateway(t *testing.T) {
 	f.refusals["apply"] = refusal{200, testGateway(nil)}
 	u.run("apply", "-f", "gateway.dstack.yml", "-y").check(t, ExitDone, []string{"services https://<run>.example.com", "models   https://gateway.example.com/v1"},
 		[]string{"gateway front-door · project main · as ann", "services at <run>.example.com, models at gateway.example.com", "the server itself",
-			"issued by the installation's own authority", "default      yes", "note the DNS record *.example.com must point", "front-door is running"})
+			"issued by the internal authority", "default      yes", "note the DNS record *.example.com must point", "front-door is running"})
 	var view api.GatewayView
 	if got := u.run("apply", "-f", "gateway.dstack.yml", "-y", "-o", "json"); json.Unmarshal([]byte(got.out), &view) != nil || view.Name != "front-door" {
 		t.Errorf("%+v", got)

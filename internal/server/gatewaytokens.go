@@ -50,7 +50,7 @@ func (s *Server) newGatewayToken(c *apiCall, g dstack.Gateway, life time.Duratio
 	return token.String(), expiresAt, err
 }
 
-// authorityFingerprint returns the fingerprint of the installation's authority; zero: there is none.
+// authorityFingerprint returns the fingerprint of the installation authority; zero: there is none.
 func (s *Server) authorityFingerprint() (fingerprint [32]byte) {
 	if raw, err := hex.DecodeString(s.links.Fingerprint); err == nil && len(raw) == len(fingerprint) {
 		fingerprint = [32]byte(raw)
