@@ -24,7 +24,7 @@ func newGatewayCreateCommand(a *app) *cobra.Command {
 	g := &gatewayCreateCommand{app: a}
 	c := &cobra.Command{
 		Use:   "create [NAME]",
-		Short: "Create a gateway from flags; a file has more settings: dstack apply -f gateway.dstack.yml.",
+		Short: "Create a gateway from flags; a file, which dstack apply reads, has more settings.",
 		Example: "dstack gateway create front-door --backend local --domain example.com\n" +
 			"dstack gateway create laptop --backend local --domain apps.localhost --certificate internal",
 		Args: expectArgs(0, 1, "at most one name"),

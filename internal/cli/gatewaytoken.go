@@ -38,9 +38,7 @@ func newGatewayTokenCommand(a *app) *cobra.Command {
 	t := &gatewayTokenCommand{app: a}
 	c := &cobra.Command{
 		Use:   "token NAME",
-		Short: "Make a token with which another machine joins a gateway, once.",
-		Long: "Make a token with which another machine joins a gateway, once, and print the command for that machine.\n" +
-			"The token works for one process, and ends after the time that --expires sets.",
+		Short: "Make a token with which one process on another machine joins a gateway, and print the command for that machine.",
 		Example: "dstack gateway token main                  # prints the command for the other machine\n" +
 			"dstack gateway token main --expires 24h",
 		Args: expectArgs(1, 1, "the name of a gateway"),

@@ -90,7 +90,8 @@ type CertificateStatus struct {
 	IsEarlier bool             `json:"is_earlier,omitempty"` // it is of the earlier configuration, until there is one of the present one
 }
 
-// HasCertificate reports whether there is a certificate, which may have expired.
+// HasCertificate reports whether there is a certificate, which may have expired. While another one is being issued in its
+// place, that is the present one.
 func (c CertificateStatus) HasCertificate() bool {
-	return c.State == CertificateValid || c.State == CertificateFailing
+	return c.State == CertificateValid || c.State == CertificateFailing || c.State == CertificatePending && !c.NotAfter.IsZero()
 }

@@ -36,7 +36,7 @@ func TestGateways_ApplyChangeAndDelete(t *testing.T) {
 		if strings.Contains(stored, "very-secret") {
 			t.Error("the settings are stored in the clear")
 		}
-		second := h.putGateway(h.newGateway("side-door", "apps.example.com"), t0)
+		second := h.putGateway(h.newGateway("side-door", "apps.example.com"), t0.Add(time.Minute)) // gateways are listed by age
 		if second.IsDefault {
 			t.Error("the second gateway is the default")
 		}
@@ -45,7 +45,7 @@ func TestGateways_ApplyChangeAndDelete(t *testing.T) {
 		changed := h.newGateway("side-door", "side.example.com")
 		changed.Configuration.Default = true
 		changed = h.putGateway(changed, t0.Add(time.Hour))
-		if changed.ID != second.ID || changed.Domain != "side.example.com" || !changed.IsDefault || !changed.CreatedAt.Equal(t0) {
+		if changed.ID != second.ID || changed.Domain != "side.example.com" || !changed.IsDefault || !changed.CreatedAt.Equal(t0.Add(time.Minute)) {
 			t.Errorf("after a change: %+v", changed)
 		}
 		h.noError(h.s.SetDefaultGateway(h.ctx(), h.project.ID, "front-door"))
@@ -118,6 +118,31 @@ func TestGateways_Processes(t *testing.T) {
 	})
 }
 
+// After a change, nobody is told how the certificates were by the configuration before. Those that exist count as served.
+func TestGateways_ChangesForgetCertificates(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		g := h.putGateway(h.newGateway("front-door", "example.com"), t0)
+		end := t0.Add(time.Hour)
+		h.noError(h.s.SaveGatewayProcess(h.ctx(), dstack.GatewayProcess{ID: "p1", Gateway: g.ID, Certificates: []dstack.CertificateStatus{
+			{Name: "a", State: dstack.CertificateValid, NotAfter: end},
+			{Name: "b", State: dstack.CertificateFailing, NotAfter: end, Reason: "wrong key", Hint: "mend it"},
+			{Name: "c", State: dstack.CertificateMissing, Reason: "wrong key", Hint: "mend it", NextAt: end}}}, t0))
+		g = h.putGateway(h.newGateway("front-door", "example.com"), t0)
+		got := g.Processes[0].Certificates
+		want := []dstack.CertificateStatus{{Name: "a", State: dstack.CertificatePending, NotAfter: end},
+			{Name: "b", State: dstack.CertificatePending, NotAfter: end}, {Name: "c", State: dstack.CertificatePending}}
+		for i := range got {
+			got[i].NotAfter = got[i].NotAfter.In(end.Location())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+		if !got[0].HasCertificate() || !got[1].HasCertificate() || got[2].HasCertificate() {
+			t.Error("a certificate that is served while another is issued does not count")
+		}
+	})
+}
+
 // The route table has the gateways with a domain, and says of each run at which of them it is. A gateway that a run names
 // cannot be deleted. Runs that an older version stored say it in their configuration.
 func TestGateways_InTheRouteTable(t *testing.T) {
@@ -130,7 +155,7 @@ func TestGateways_InTheRouteTable(t *testing.T) {
 			rs.Configuration.Gateway = choice
 			h.submitted(rs, t0)
 		}
-		_, err := h.openRaw().Exec("UPDATE runs SET gateway = NULL WHERE name = 'old'")
+		_, err := h.openRaw().Exec(`UPDATE runs SET rules = REPLACE(rules, '"gateway":"side-door"', '"earlier":true') WHERE name = 'old'`)
 		h.noError(err)
 		h.restart()
 		table, err := h.s.Routes(h.ctx())
