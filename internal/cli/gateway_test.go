@@ -142,3 +142,35 @@ func TestApply_GatewayRefusals(t *testing.T) {
 		}
 	}
 }
+
+// What an apply says is of the changed gateway, not of reports from before the change.
+func TestApply_GatewayWaitsForTheChange(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
+	u.writeFile("gateway.dstack.yml", gatewayText)
+	current := testGateway(nil)
+	f.refusals["preview"] = refusal{200, api.GatewayPreview{Project: "main", User: "ann", Name: "front-door", Domain: "example.com", Current: &current,
+		Changes: []api.GatewayChange{{Path: "certificate.type", From: "none", To: "internal"}}}}
+	f.refusals["views"] = answerViews(testGateway(missesItsCertificate))
+	for name, change := range map[string]func(*api.GatewayView){
+		"it ran before":         func(v *api.GatewayView) { v.IsChanging = true },
+		"it could not serve so": func(v *api.GatewayView) { v.IsChanging, v.Status = true, dstack.GatewayFailed },
+	} {
+		f.refusals["apply"] = refusal{200, testGateway(change)}
+		t.Run(name, func(t *testing.T) {
+			u.run("apply", "-f", "gateway.dstack.yml", "-y").check(t, ExitDone, nil, []string{"front-door is running: certificate for *.example.com is missing"})
+		})
+	}
+}
+
+func TestGateway_Token(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
+	f.refusals["create_token"] = refusal{200, api.GatewayToken{Token: "dgw_1", Gateway: "front-door", ServerURL: "http://127.0.0.1:3000", ExpiresAt: time.Now().Add(time.Hour)}}
+	u.run("gateway", "token", "front-door").check(t, ExitDone, []string{"dstack gateway serve --server http://127.0.0.1:3000 --token dgw_1"},
+		[]string{"only this machine reaches http://127.0.0.1:3000", "--host"})
+	f.refusals["create_token"] = refusal{200, api.GatewayToken{Token: "dgw_1", Gateway: "front-door", ServerURL: "https://dstack.example.com", ExpiresAt: time.Now().Add(time.Hour)}}
+	if got := u.run("gateway", "token", "front-door"); strings.Contains(got.err, "only this machine") {
+		t.Error(got.err)
+	}
+}

@@ -314,10 +314,13 @@ func (s *Server) previewGateway(c *apiCall, in api.GatewayRequest) (api.GatewayP
 // noteGateway returns what the user of a configuration should know.
 func noteGateway(conf spec.Gateway) []string {
 	notes := []string{}
-	if domain := conf.DomainName(); domain != "" && !strings.HasSuffix(domain, ".localhost") {
+	isLocal := strings.HasSuffix("."+conf.DomainName(), ".localhost")
+	if domain := conf.DomainName(); domain != "" && !isLocal {
 		notes = append(notes, fmt.Sprintf("the DNS record *.%s must point at the gateway", domain))
 	}
-	if c := conf.Certificate; c != nil && c.Type == spec.CertificateLetsEncrypt && c.DNS == nil {
+	if c := conf.Certificate; c != nil && c.Type == spec.CertificateLetsEncrypt && isLocal {
+		notes = append(notes, "Let's Encrypt issues no certificates for names below localhost; write certificate: {type: internal}")
+	} else if c != nil && c.Type == spec.CertificateLetsEncrypt && c.DNS == nil {
 		notes = append(notes, "each service gets a certificate of its own, and Let's Encrypt issues 50 a week for a domain; with dns: below certificate:, one wildcard certificate is enough")
 	}
 	if c := conf.Certificate; c != nil && c.Type == spec.CertificateInternal {

@@ -118,7 +118,7 @@ func TestDiffGateways(t *testing.T) {
 	}
 	to := mustParseGateway(t, "type: gateway\nname: front-door\nbackend: external\ndomain: apps.example.com\ncertificate: null\ntrusted_proxies: [10.0.0.5]\n")
 	differences, err := spec.DiffGateways(*from, *to)
-	want := "[{backend local external} {certificate  none} {certificate.type internal } {domain example.com apps.example.com} {trusted_proxies  10.0.0.5}]"
+	want := "[{backend local external} {certificate.type internal none} {domain example.com apps.example.com} {trusted_proxies  10.0.0.5}]"
 	if got := fmt.Sprint(differences); err != nil || got != want {
 		t.Errorf("got %s (%v)", got, err)
 	}

@@ -80,7 +80,7 @@ func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 	case g.Problem != "":
 		return Summary{Status: dstack.GatewayFailed, Reason: g.Problem}
 	case g.Configuration.Backend == spec.BackendExternal:
-		return Summary{dstack.GatewayProvisioning, "no process has joined yet", "on the machine that is to serve: see dstack gateway token " + g.Name}
+		return Summary{dstack.GatewayProvisioning, "no process has joined yet", "dstack gateway token " + g.Name + " prints the command for the machine that is to serve"}
 	case g.Configuration.Backend == spec.BackendSSH:
 		return Summary{Status: dstack.GatewayProvisioning, Reason: "its process is being started on a host"}
 	}

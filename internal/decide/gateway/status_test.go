@@ -44,7 +44,7 @@ func TestSummarize(t *testing.T) {
 		"everything is there":     {"local", nil, []dstack.GatewayProcess{process("box", with(valid))}, "running", "", ""},
 		"it has no domain":        {"local", func(g *dstack.Gateway) { g.Domain = "" }, nil, "failed", "it has no domain", "dstack gateway update front-door --domain example.com"},
 		"the server just got it":  {"local", nil, nil, "submitted", "the server begins to serve it", ""},
-		"nobody has joined":       {"external", nil, nil, "provisioning", "no process has joined yet", "on the machine that is to serve: see dstack gateway token front-door"},
+		"nobody has joined":       {"external", nil, nil, "provisioning", "no process has joined yet", "dstack gateway token front-door prints the command for the machine that is to serve"},
 		"a host gets its process": {"remote", nil, nil, "provisioning", "its process is being started on a host", ""},
 		"no host can have it":     {"remote", func(g *dstack.Gateway) { g.Problem = "no host is ready" }, nil, "failed", "no host is ready", ""},
 		"its only process is gone": {"external", nil, []dstack.GatewayProcess{process("edge", silent)}, "failed", "its process on edge has not answered for 2m",
