@@ -204,7 +204,13 @@ func (g *applyGatewayCommand) follow(ctx context.Context, view api.GatewayView) 
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, errWaitTimeout)
 	defer cancel()
 	latest := view
-	describe := func() string { return fmt.Sprintf("gateway %s: %s", view.Name, describeGateway(latest)) }
+	describe := func() string {
+		text := fmt.Sprintf("gateway %s: %s", view.Name, describeGateway(latest))
+		if latest.IsChanging && latest.Reason == "" {
+			text += ", the change is being made"
+		}
+		return text
+	}
 	err := g.withProgress(describe, func() error {
 		version := ""
 		for !isGatewaySettled(latest) {
@@ -236,6 +242,9 @@ func (g *applyGatewayCommand) follow(ctx context.Context, view api.GatewayView) 
 
 // isGatewaySettled reports whether nothing about a gateway changes by itself soon.
 func isGatewaySettled(v api.GatewayView) bool {
+	if v.IsChanging && v.Backend != spec.BackendExternal {
+		return false
+	}
 	if v.Status == dstack.GatewayRunning {
 		return !slices.ContainsFunc(v.Certificates, func(c api.GatewayCertView) bool { return c.State == dstack.CertificatePending })
 	}

@@ -107,3 +107,37 @@ func TestListCertificates(t *testing.T) {
 		}
 	}
 }
+
+// A report from before a change says nothing about it, and a certificate of the earlier configuration is not the wanted one.
+func TestIsChanging(t *testing.T) {
+	applied := now.Add(-2 * time.Second)
+	told := process("box", func(p *dstack.GatewayProcess) { p.SeenAt = applied.Add(time.Millisecond) })
+	untold := process("box-2", func(p *dstack.GatewayProcess) { p.SeenAt = applied.Add(-time.Millisecond) })
+	earlier := func(state dstack.CertificateState) dstack.GatewayProcess {
+		p := told
+		p.Certificates = []dstack.CertificateStatus{{Name: "*.example.com", State: state, IsEarlier: true}}
+		return p
+	}
+	for name, c := range map[string]struct {
+		applied   time.Time
+		processes []dstack.GatewayProcess
+		want      bool
+	}{
+		"all have told":                     {applied, []dstack.GatewayProcess{told}, false},
+		"one has not told":                  {applied, []dstack.GatewayProcess{told, untold}, true},
+		"it does not tell":                  {now.Add(-20 * time.Second), []dstack.GatewayProcess{process("box", func(p *dstack.GatewayProcess) { p.SeenAt = now.Add(-21 * time.Second) })}, false},
+		"its certificate is the earlier":    {applied, []dstack.GatewayProcess{earlier(dstack.CertificateValid)}, true},
+		"the new certificate cannot be had": {applied, []dstack.GatewayProcess{earlier(dstack.CertificateFailing)}, false},
+	} {
+		if got := gateway.IsChanging(dstack.Gateway{AppliedAt: c.applied, Processes: c.processes}, now); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	closed := untold
+	closed.HTTPSPort, closed.HTTPPort, closed.JoinedAt = 0, 80, now.Add(-time.Hour)
+	g := dstack.Gateway{Name: "front-door", Domain: "example.com", AppliedAt: applied, Processes: []dstack.GatewayProcess{closed}}
+	g.Configuration.Backend, g.Configuration.Certificate = "local", &spec.Certificate{Type: "internal"}
+	if got := gateway.Summarize(g, now); got.Status != dstack.GatewayProvisioning {
+		t.Errorf("a port that a change needs: %+v", got)
+	}
+}

@@ -127,7 +127,10 @@ func (s *Store) putGateway(ctx context.Context, tx bun.Tx, g dstack.Gateway, now
 		Set(`configuration = EXCLUDED.configuration, domain = EXCLUDED.domain, plain = EXCLUDED.plain, backend = EXCLUDED.backend,
 			proxies = EXCLUDED.proxies,
 			username = EXCLUDED.username, applied_at = EXCLUDED.applied_at`).Exec(ctx)
-	return row, isNew, err
+	if err != nil || isNew {
+		return row, isNew, err
+	}
+	return row, false, forgetCertificates(ctx, tx, row.ID)
 }
 
 // checkDomainIsFree returns Conflict if another gateway has the domain of a row. Only a gateway of the same project is named.
