@@ -48,7 +48,7 @@ type backupSource struct {
 var backupSources = []backupSource{{keyName, true}, {configName, false}, {hostIDName, false}, {sshPortName, false}}
 
 func backupCommand() *cobra.Command {
-	var output string
+	var output outputFlag
 	c := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a backup of the server's database, key and configuration into a file.",
@@ -59,13 +59,14 @@ func backupCommand() *cobra.Command {
 			"dstack server restore /backup/dstack-2026-11-29.tar.gz   # later, while no server runs",
 		Args: expectFile,
 		RunE: func(c *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return newInvalidError(fmt.Sprintf("%q is not an output format", output), "only json is")
+			asJSON, err := output.isJSON()
+			if err != nil {
+				return err
 			}
-			return runBackup(c.Context(), args[0], output == "json", c.OutOrStdout())
+			return runBackup(c.Context(), args[0], asJSON, c.OutOrStdout())
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "`json`: print results as JSON")
+	output.addTo(c.Flags())
 	return c
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -177,23 +176,8 @@ func (p *published) domainOf(ctx context.Context, g dstack.Gateway, table route.
 		// A secret that does not exist is empty: obtaining the certificate then fails, and says so.
 		d.Certificate, _ = d.Certificate.ResolveSecrets(func(name string) (string, bool) { return values[name], true })
 	}
-	d.Names = namesAt(g, table)
+	d.Names = table.PublishedNames(route.Gateway{ID: g.ID, Project: g.ProjectName, Domain: g.Domain})
 	return d, nil
-}
-
-// namesAt returns the names that a gateway serves.
-func namesAt(g dstack.Gateway, table route.Table) []string {
-	project := strings.ToLower(g.ProjectName)
-	names := map[string]bool{}
-	for _, r := range table.Routes {
-		if r.Project == project && r.IsAt(g.ID) {
-			names[strings.ToLower(r.Name)+"."+g.Domain] = true
-			if r.Model != "" {
-				names["gateway."+g.Domain] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
 }
 
 // report saves how this process serves each gateway, as of a time before the gateways were read: a later change of theirs is

@@ -1,5 +1,5 @@
 // Package certificate obtains, renews and serves the certificates of gateways:
-// from an ACME server, from files, or from the installation's own authority.
+// from an ACME server, from files, or from the internal authority.
 package certificate
 
 import (

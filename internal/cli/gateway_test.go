@@ -94,7 +94,7 @@ func TestApply_Gateway(t *testing.T) {
 	f.refusals["apply"] = refusal{200, testGateway(nil)}
 	u.run("apply", "-f", "gateway.dstack.yml", "-y").check(t, ExitDone, []string{"services https://<run>.example.com", "models   https://gateway.example.com/v1"},
 		[]string{"gateway front-door · project main · as ann", "services at <run>.example.com, models at gateway.example.com", "the server itself",
-			"issued by the installation's own authority", "default      yes", "note the DNS record *.example.com must point", "front-door is running"})
+			"issued by the internal authority", "default      yes", "note the DNS record *.example.com must point", "front-door is running"})
 	var view api.GatewayView
 	if got := u.run("apply", "-f", "gateway.dstack.yml", "-y", "-o", "json"); json.Unmarshal([]byte(got.out), &view) != nil || view.Name != "front-door" {
 		t.Errorf("%+v", got)
@@ -130,6 +130,9 @@ func TestApply_GatewayRefusals(t *testing.T) {
 	u.run("apply", "-f", "cloud.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"cloud.dstack.yml:2:10", "gateways of the backend aws", "backend: local"})
 	u.writeFile("again.dstack.yml", gatewayText)
 	u.run("apply", "-f", "gateway.dstack.yml", "-f", "again.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"`front-door` is also the name in gateway.dstack.yml"})
+	u.writeFile("one.dstack.yml", "type: gateway\nname: one\nbackend: local\ndefault: true\n")
+	u.writeFile("two.dstack.yml", "type: gateway\nname: two\nbackend: local\ndefault: true\n")
+	u.run("apply", "-f", "one.dstack.yml", "-f", "two.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"two.dstack.yml:4:10", "the gateway in one.dstack.yml is the default, too"})
 	u.run("gateway", "create", "a", "--name", "b").check(t, ExitInvalid, nil, []string{"two names"})
 	u.run("gateway", "create", "front-door", "--backend", "aws", "--region", "x").check(t, ExitInvalid, nil, []string{"gateways of the backend aws"})
 	u.run("gateway", "create", "front-door", "--domain", "1.2.3.4").check(t, ExitInvalid, nil, []string{"is an address"})

@@ -324,7 +324,7 @@ func noteGateway(conf spec.Gateway) []string {
 		notes = append(notes, "each service gets a certificate of its own, and Let's Encrypt issues 50 a week for a domain; with dns: below certificate:, one wildcard certificate is enough")
 	}
 	if c := conf.Certificate; c != nil && c.Type == spec.CertificateInternal {
-		notes = append(notes, "clients have to trust the installation's own authority: dstack gateway ca")
+		notes = append(notes, "clients have to trust the internal authority: dstack gateway ca")
 	}
 	return notes
 }

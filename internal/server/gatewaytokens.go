@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
 	"time"
@@ -16,6 +17,9 @@ import (
 
 // defaultGatewayTokenLife is how long a token of a gateway may be used if the caller does not say.
 const defaultGatewayTokenLife = time.Hour
+
+// maxHostName is the maximum length of the name of a host.
+const maxHostName = 253
 
 // createGatewayToken makes a token with which one process joins a gateway.
 func (s *Server) createGatewayToken(c *apiCall, in api.CreateGatewayToken) (api.GatewayToken, error) {
@@ -50,7 +54,7 @@ func (s *Server) newGatewayToken(c *apiCall, g dstack.Gateway, life time.Duratio
 	return token.String(), expiresAt, err
 }
 
-// authorityFingerprint returns the fingerprint of the installation's authority; zero: there is none.
+// authorityFingerprint returns the fingerprint of the installation authority; zero: there is none.
 func (s *Server) authorityFingerprint() (fingerprint [32]byte) {
 	if raw, err := hex.DecodeString(s.links.Fingerprint); err == nil && len(raw) == len(fingerprint) {
 		fingerprint = [32]byte(raw)
@@ -67,6 +71,9 @@ func (s *Server) joinGateway(c *apiCall, in api.JoinGateway) (api.JoinedGateway,
 	}
 	if err := gateway.CheckVersions(in.Version, s.version); err != nil {
 		return none, err
+	}
+	if hash, err := hex.DecodeString(in.Credential); err != nil || len(hash) != sha256.Size || max(len(in.Name), len(in.Address)) > maxHostName {
+		return none, &dstack.Error{Kind: dstack.Invalid, Message: "the request of the gateway process is malformed: credential is a SHA-256, and name and address are those of a host"}
 	}
 	p, err := s.store.JoinGateway(c.ctx, token.Hash(), in.Credential, dstack.GatewayProcess{ID: uuid.NewString(), Name: in.Name, Address: in.Address}, now())
 	if err != nil {

@@ -110,6 +110,21 @@ func TestGateway_Secrets(t *testing.T) {
 	}
 }
 
+func TestGateway_SecretsInURLs(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://dns.example.com/records":                            "https://dns.example.com/records",
+		"https://dns.example.com?key=do-not-show":                    "https://dns.example.com?(hidden)",
+		"http://ann:do-not-show@dns.example.com:8080/a/b?c":          "http://(hidden)@dns.example.com:8080/a/b?(hidden)",
+		"https://dns.example.com/r?key=${{ secrets.KEY }}":           "https://dns.example.com/r?key=${{ secrets.KEY }}",
+		"https://dns.example.com/r?a=${{ secrets.K }}&b=do-not-show": "https://dns.example.com/r?(hidden)",
+	} {
+		g := mustParseGateway(t, "type: gateway\nbackend: local\ncertificate: {type: lets-encrypt, dns: {provider: webhook, url: '"+url+"'}}\n")
+		if got := g.WithoutSecrets().Certificate.DNS.Settings["url"]; got != want {
+			t.Errorf("%s is shown as %s", url, got)
+		}
+	}
+}
+
 func TestDiffGateways(t *testing.T) {
 	from := mustParseGateway(t, "type: gateway\nname: front-door\nbackend: local\ndomain: '*.Example.com'\ncertificate: {type: internal}\n")
 	same := mustParseGateway(t, "type: gateway\nname: side-door\nbackend: local\ndomain: example.com\ncertificate: {type: internal}\n")

@@ -70,7 +70,11 @@ func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 		if g.Problem != "" {
 			reason = string(g.Problem)
 		}
-		return Summary{dstack.GatewayFailed, dstack.Reason(reason), "look at the machine: systemctl status dstack-gateway; requests that reach it are served as before"}
+		hint := "look at the machine: systemctl status dstack-gateway"
+		if g.Configuration.Backend == spec.BackendLocal {
+			hint = "read the log of dstack server on that machine"
+		}
+		return Summary{dstack.GatewayFailed, dstack.Reason(reason), hint + "; requests that reach it are served as before"}
 	}
 	switch {
 	case g.Problem != "":

@@ -63,6 +63,23 @@ func TestSummarize(t *testing.T) {
 		"a certificate cannot be renewed": {"local", nil, []dstack.GatewayProcess{process("box",
 			with(dstack.CertificateStatus{Name: "*.example.com", State: dstack.CertificateFailing, Reason: "the authority is down"}))},
 			"running", "certificate for *.example.com cannot be renewed: the authority is down", ""},
+		"its ports are being opened": {"external", nil, []dstack.GatewayProcess{process("edge", func(p *dstack.GatewayProcess) {
+			p.HTTPSPort, p.HTTPPort, p.JoinedAt = 0, 0, now.Add(-14*time.Second)
+		})}, "provisioning", "its ports are being opened", ""},
+		"its ports do not open": {"external", nil, []dstack.GatewayProcess{process("edge", func(p *dstack.GatewayProcess) {
+			p.HTTPSPort, p.HTTPPort, p.JoinedAt = 0, 0, now.Add(-15*time.Second)
+		})}, "failed", "its ports are not open", "end the other program, or choose other ports: --https-port and --http-port"},
+		"it reported 10 seconds ago": {"external", nil, []dstack.GatewayProcess{process("edge", func(p *dstack.GatewayProcess) {
+			p.SeenAt = now.Add(-dstack.GatewaySilence)
+		})}, "failed", "its process on edge has not answered for 10s", "look at the machine: systemctl status dstack-gateway; requests that reach it are served as before"},
+		"the server itself is silent": {"local", nil, []dstack.GatewayProcess{process("box", silent)}, "failed", "its process on box has not answered for 2m",
+			"read the log of dstack server on that machine; requests that reach it are served as before"},
+		"its process is gone and no host can have another": {"remote", func(g *dstack.Gateway) { g.Problem = "no host is ready" },
+			[]dstack.GatewayProcess{process("edge", silent)}, "failed", "no host is ready",
+			"look at the machine: systemctl status dstack-gateway; requests that reach it are served as before"},
+		"a valid certificate has a warning": {"local", nil, []dstack.GatewayProcess{process("box", with(dstack.CertificateStatus{
+			Name: "a.example.com", State: dstack.CertificateValid, Reason: "it expires on 2026-11-30"}))}, "running",
+			"certificate for a.example.com: it expires on 2026-11-30", ""},
 		"it is being deleted": {"remote", func(g *dstack.Gateway) { g.IsDeleting = true }, []dstack.GatewayProcess{process("box", nil)}, "running",
 			"it is being deleted: its processes are being ended", ""},
 	} {

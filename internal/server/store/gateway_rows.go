@@ -157,7 +157,7 @@ func (s *Store) SaveGatewayProcess(ctx context.Context, p dstack.GatewayProcess,
 		if len(before) > 0 && fromMicros(before[0].SeenAt).After(now.Add(-dstack.GatewaySilence)) {
 			return nil
 		}
-		return countChange(ctx, tx) // the table has the number of processes
+		return countChange(ctx, tx) // whoever waits for the gateway to serve looks again
 	})
 }
 
