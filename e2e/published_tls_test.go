@@ -325,6 +325,10 @@ func (s *publishedSite) checkChanges() {
 	if got := s.replicaHeaders(plain); got.Get("X-Forwarded-Proto") != "http" {
 		s.t.Errorf("%v", got)
 	}
+	if res, body := s.fetch("GET", s.urlOf("web", "/"), "", "Authorization: Bearer "+s.token); res.StatusCode != 200 {
+		s.t.Errorf("the https port ended at once: %d %s", res.StatusCode, body)
+	}
+	s.runCLI("gateway", "delete", "edge", "-y").expectExit(0)
 	s.waitUntil(10*time.Second, "the https port is closed", func() error {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.https))
 		if err == nil {

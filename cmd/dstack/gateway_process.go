@@ -187,7 +187,7 @@ func (p *gatewayProcess) describe(report *api.GatewayReport) {
 	settings, _ := p.link.Settings()
 	report.Certificates, report.Problems = p.keeper.Statuses(settings.Gateway), p.front.Problems()
 	hasHTTPS, hasHTTP := p.front.IsOpen()
-	if hasHTTPS {
+	if hasHTTPS && settings.Certificate != nil {
 		report.HTTPSPort = p.front.HTTPSPort()
 	}
 	if hasHTTP {
@@ -214,7 +214,7 @@ func (p *gatewayProcess) followSettings(ctx context.Context) error {
 				return err
 			}
 		}
-		p.front.SetWanted(settings.Certificate != nil, true)
+		p.front.SetWanted(needsTLS(settings), true)
 		if isFirst {
 			fmt.Fprintf(p.out, " dstack %s · gateway %s of project %s · *.%s · data in %s\n", currentVersion(), settings.Name, settings.Project, settings.Domain, p.dir)
 			p.notify(sdnotify.Ready, sdnotify.Status("serving *."+settings.Domain))

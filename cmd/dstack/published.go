@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dstack/internal/certificate"
+	decide "dstack/internal/decide/gateway"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/frontend"
@@ -118,19 +119,31 @@ func (p *published) pass(ctx context.Context) error {
 		return err
 	}
 	local, going := chooseLocal(all)
-	domains := make([]certificate.Domain, len(local))
-	served := &servedGateways{ids: map[dstack.GatewayID]bool{}}
-	needsTLS, needsHTTP := false, false
-	for i, g := range local {
-		if domains[i], err = p.domainOf(ctx, g, table); err != nil {
+	if slices.ContainsFunc(all, func(g dstack.Gateway) bool { return decide.HasEnded(g, began) }) {
+		if err := p.daemon.store.EndEarlierDomains(ctx, began); err != nil {
 			return err
 		}
-		if server, ok := serverBelow(p.site, g.Domain); ok {
-			served.server, served.serverIsPlain = g.ID, g.Configuration.Certificate == nil
-			domains[i].Names = append(domains[i].Names, server)
+		p.changes.Notify()
+	}
+	var domains []certificate.Domain
+	served := &servedGateways{ids: map[dstack.GatewayID]bool{}}
+	needsTLS, needsHTTP := false, false
+	for _, g := range local {
+		own, err := p.domainsOf(ctx, g, table)
+		if err != nil {
+			return err
 		}
+		for i, d := range own {
+			if server, ok := serverBelow(p.site, d.Name); ok {
+				own[i].Names = append(own[i].Names, server)
+				if served.server == "" || !d.IsEarlier {
+					served.server, served.serverIsPlain = g.ID, d.Certificate == nil
+				}
+			}
+		}
+		domains = append(domains, own...)
 		served.ids[g.ID] = true
-		needsTLS = needsTLS || g.Configuration.Certificate != nil
+		needsTLS = needsTLS || hasTLS(g)
 		needsHTTP = true // for redirects, challenges, and gateways without a certificate
 	}
 	p.served.Store(served)
@@ -160,6 +173,17 @@ func chooseLocal(all []dstack.Gateway) (local, going []dstack.Gateway) {
 func serverBelow(site route.Site, domain string) (string, bool) {
 	name := strings.ToLower(hostOf(site.Server.Host))
 	return name, site.Server.Scheme == "https" && (name == domain || strings.HasSuffix(name, "."+domain))
+}
+
+// domainsOf returns the domain of a gateway, and those that it had and goes on serving for a while.
+func (p *published) domainsOf(ctx context.Context, g dstack.Gateway, table route.Table) ([]certificate.Domain, error) {
+	present, err := p.domainOf(ctx, g, table)
+	domains := []certificate.Domain{present}
+	for _, e := range g.Earlier {
+		domains = append(domains, certificate.Domain{Gateway: g.ID, Name: e.Domain, Certificate: e.Certificate, IsEarlier: true,
+			Names: table.PublishedNames(route.Gateway{ID: g.ID, Project: g.ProjectName, Domain: e.Domain})})
+	}
+	return domains, err
 }
 
 // domainOf returns for which names a gateway needs certificates, and their source.

@@ -76,6 +76,7 @@ type GatewayView struct {
 	Project       string               `json:"project"`
 	Name          string               `json:"name"`
 	Domain        string               `json:"domain"`  // without *. before it; empty: none
+	Earlier       []EarlierDomainView  `json:"earlier"` // what is served for a while after a change
 	Backend       string               `json:"backend"` // as in files: local, ssh, external
 	IsDefault     bool                 `json:"is_default"`
 	IsDeleting    bool                 `json:"is_deleting"`
@@ -91,6 +92,14 @@ type GatewayView struct {
 	Configuration json.RawMessage      `json:"configuration"` // without secrets
 	Processes     []GatewayProcessView `json:"processes"`
 	Certificates  []GatewayCertView    `json:"certificates"`
+}
+
+// EarlierDomainView is a domain that a gateway had before a change, or its present one as it was served, and until when that
+// goes on.
+type EarlierDomainView struct {
+	Domain string    `json:"domain"`
+	Scheme string    `json:"scheme"` // https, http
+	Until  time.Time `json:"until"`
 }
 
 // GatewayProcessView is a process of a gateway.

@@ -118,6 +118,8 @@ type GatewaySettings struct {
 	Name        string              `json:"name"`
 	Domain      string              `json:"domain"`
 	Certificate *GatewayCertificate `json:"certificate"` // null: plain HTTP
+	// Earlier are the domains that the process goes on serving for a while.
+	Earlier []EarlierDomain `json:"earlier,omitempty"`
 	// TrustedProxies are those in front of the gateway, as CIDR.
 	TrustedProxies []string `json:"trusted_proxies"`
 	ServerURL      string   `json:"server_url"` // of the API, for messages and pages
@@ -127,6 +129,13 @@ type GatewaySettings struct {
 	ACME       ACME   `json:"acme"`
 	// OfflineSeconds is for how long the process accepts tokens without word from a server.
 	OfflineSeconds int `json:"offline_seconds"`
+}
+
+// EarlierDomain is a domain that a gateway had before a change. Its certificates are served as long as they are valid, and none
+// is ordered.
+type EarlierDomain struct {
+	Domain      string              `json:"domain"`
+	Certificate *GatewayCertificate `json:"certificate"` // null: plain HTTP
 }
 
 // GatewayCertificate is the source of the certificates of a gateway, with the values of its secrets.

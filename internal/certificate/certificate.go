@@ -27,6 +27,9 @@ type Domain struct {
 	// Those below a wildcard certificate need none.
 	Names       []string
 	Certificate *spec.Certificate // with the values of secrets; nil: none, plain HTTP
+	// IsEarlier says that the gateway goes on serving the domain for a while only: the certificates that exist are
+	// served, and none is ordered or renewed. Settings for DNS records are not needed.
+	IsEarlier bool
 }
 
 // Options configure a Keeper.
@@ -128,11 +131,15 @@ func (k *Keeper) SetDomains(domains []Domain) {
 // reports whether something changed. The caller holds the mutex.
 func (k *Keeper) addEntry(key entryKey, d Domain) bool {
 	e := k.entries[key]
-	if e != nil && e.domain == d.Name && isSameSource(e.source, d.Certificate) {
-		e.names, e.isOnDemand = d.Names, false
-		return false
+	if e != nil && e.domain == d.Name && (d.IsEarlier && e.cert != nil || isSameSource(e.source, d.Certificate)) {
+		hasChanged := e.isKept != d.IsEarlier
+		if hasChanged && !d.IsEarlier {
+			e.due, e.problem = time.Time{}, problem{} // what was not done meanwhile
+		}
+		e.names, e.isOnDemand, e.isKept = d.Names, false, d.IsEarlier
+		return hasChanged
 	}
-	next := &entry{entryKey: key, domain: d.Name, source: d.Certificate.Clone(), names: d.Names, since: time.Now()}
+	next := &entry{entryKey: key, domain: d.Name, source: d.Certificate.Clone(), names: d.Names, isKept: d.IsEarlier, since: time.Now()}
 	if e != nil && e.domain == d.Name {
 		next.cert, next.isEarlier = e.cert, e.cert != nil // until there is one of the new source
 	}

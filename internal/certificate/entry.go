@@ -24,6 +24,7 @@ type entry struct {
 	domain     string
 	source     *spec.Certificate // immutable
 	isOnDemand bool              // a handshake asked for it, SetDomains did not
+	isKept     bool              // its domain is an earlier one: it is served, and neither ordered nor renewed
 	isUrgent   bool              // a handshake waits for it
 	isRunning  bool              // a worker looks at it now
 	isForced   bool              // the next look ignores what failed before

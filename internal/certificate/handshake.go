@@ -165,7 +165,7 @@ func (k *Keeper) demand(name string) *entry {
 	var model *entry
 	demanded := 0
 	for _, e := range k.entries {
-		if e.domain == parent && e.source.Type == spec.CertificateLetsEncrypt && e.source.DNS == nil {
+		if e.domain == parent && !e.isKept && e.source.Type == spec.CertificateLetsEncrypt && e.source.DNS == nil {
 			model = e
 		}
 		if e.isOnDemand {

@@ -37,6 +37,9 @@ func (k *Keeper) refreshOrdered(ctx context.Context, e *entry) result {
 		return k.storageFailed(e, err)
 	}
 	now := time.Now()
+	if e.isKept {
+		return keepServing(e, result{cert: newCertificate(e, cert), record: rec}, now)
+	}
 	if due := renewal.NextTry(rec.facts(e, cert)); due.After(now) {
 		return k.adopt(ctx, e, rec, cert, due, now)
 	}
@@ -63,6 +66,18 @@ func (k *Keeper) refreshOrdered(ctx context.Context, e *entry) result {
 		return result{cert: newCertificate(e, cert), record: rec, due: blocked, problem: p}
 	}
 	return result{cert: newCertificate(e, cert), record: rec, due: due, problem: rec.problem(e)}
+}
+
+// keptInterval is how often the certificate of an earlier domain is looked at.
+const keptInterval = 10 * time.Minute
+
+// keepServing returns the result for a certificate of an earlier domain: the one that there is.
+func keepServing(e *entry, found result, now time.Time) result {
+	found.due, found.problem = now.Add(keptInterval), problem{}
+	if found.cert == nil && e.cert == nil {
+		found.problem.reason = "the gateway has another domain now"
+	}
+	return found
 }
 
 // tryOrder orders a certificate once and stores how that went.

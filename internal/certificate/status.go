@@ -11,7 +11,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// Statuses returns what is known of the certificates of a gateway, by name.
+// Statuses returns what is known of the certificates of a gateway, by name. Those of earlier domains are not among them.
 func (k *Keeper) Statuses(gateway dstack.GatewayID) []dstack.CertificateStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -19,7 +19,7 @@ func (k *Keeper) Statuses(gateway dstack.GatewayID) []dstack.CertificateStatus {
 	queue := k.queue(now)
 	var all []dstack.CertificateStatus
 	for _, e := range k.entries {
-		if e.gateway != gateway {
+		if e.gateway != gateway || e.isKept {
 			continue
 		}
 		s := e.status(now)
@@ -37,7 +37,7 @@ func (k *Keeper) Statuses(gateway dstack.GatewayID) []dstack.CertificateStatus {
 func (k *Keeper) queue(now time.Time) []*entry {
 	var waiting []*entry
 	for _, e := range k.entries {
-		if e.isOrdered() && e.cert == nil && !e.isRunning && !e.due.After(now) {
+		if e.isOrdered() && !e.isKept && e.cert == nil && !e.isRunning && !e.due.After(now) {
 			waiting = append(waiting, e)
 		}
 	}
@@ -123,7 +123,7 @@ func formatDay(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC
 // warn logs a certificate that ends soon, once for each number of days. The
 // caller holds the mutex.
 func (k *Keeper) warn(e *entry, now time.Time) {
-	if e.cert == nil {
+	if e.cert == nil || e.isKept {
 		return
 	}
 	days := renewal.WarningDays(e.cert.Leaf.NotBefore, e.cert.Leaf.NotAfter, now)

@@ -45,6 +45,9 @@ func (k *Keeper) refreshLocal(ctx context.Context) (time.Duration, error) {
 	return k.work(ctx, func(e *entry) bool { return !e.isOrdered() }, func(ctx context.Context, e *entry) (found result) {
 		now := time.Now()
 		var err error
+		if e.isKept && e.cert != nil {
+			return keepServing(e, result{seen: e.seen}, now)
+		}
 		if e.source.Type == spec.CertificateFiles {
 			found.due = now.Add(fileInterval)
 			found.cert, found.seen, err = loadFiles(e.source.Cert, e.source.Key, e.domain, e.seen, now)
@@ -154,7 +157,7 @@ func (k *Keeper) log(e *entry, found result) {
 	if found.cert != nil {
 		k.opts.Log.Info("a certificate is served", "name", e.name, "gateway", e.gateway, "issuer", e.cert.Leaf.Issuer.CommonName, "not_after", e.cert.Leaf.NotAfter)
 	}
-	if e.problem.reason == "" {
+	if e.problem.reason == "" || e.isKept {
 		k.logged.Forget(name)
 	} else if skipped, ok := k.logged.Admit(name, e.problem.reason, time.Now()); ok {
 		k.opts.Log.Warn("a certificate is missing or cannot be renewed", "name", e.name, "gateway", e.gateway, "reason", e.problem.reason,

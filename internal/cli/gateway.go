@@ -204,6 +204,9 @@ func (l *gatewayListCommand) printGateway(v api.GatewayView, now time.Time) {
 	line("status", describeGateway(v))
 	line("try", v.Hint)
 	line("domain", orDash(v.Domain))
+	for _, e := range v.Earlier {
+		line("also", describeEarlier(v, e))
+	}
 	line("services", v.ServicesURL)
 	line("models", v.ModelsURL)
 	line("backend", v.Backend)
@@ -217,6 +220,15 @@ func (l *gatewayListCommand) printGateway(v api.GatewayView, now time.Time) {
 		line("certificate", describeGatewayCertificate(c, now))
 	}
 	line("applied", human.Age(now.Sub(v.AppliedAt))+" by "+v.User)
+}
+
+// describeEarlier says until when a domain is served that the gateway had, or the one that it has as before.
+func describeEarlier(v api.GatewayView, e api.EarlierDomainView) string {
+	name := cleanLine(e.Domain)
+	if e.Domain == v.Domain {
+		name = e.Scheme + "://<run>." + name
+	}
+	return name + " until " + e.Until.Local().Format("15:04")
 }
 
 // describeGatewayProcess describes a process in one line.

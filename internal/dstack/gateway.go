@@ -16,11 +16,12 @@ type Gateway struct {
 	ID            GatewayID
 	Project       ProjectID
 	ProjectName   string
-	Name          string       // unique in the project
-	Domain        string       // lower case, without *. before it; empty: none
-	Configuration spec.Gateway // as it was applied last; values of secrets are sealed in the store
-	IsDefault     bool         // of its project: services that name no gateway have their URL there
-	Author        string       // name of the user who applied it last
+	Name          string          // unique in the project
+	Domain        string          // lower case, without *. before it; empty: none
+	Earlier       []EarlierDomain // what it goes on serving for a while after a change, the newest first
+	Configuration spec.Gateway    // as it was applied last; values of secrets are sealed in the store
+	IsDefault     bool            // of its project: services that name no gateway have their URL there
+	Author        string          // name of the user who applied it last
 	CreatedAt     time.Time
 	AppliedAt     time.Time // when it was applied last
 	IsDeleting    bool      // its deletion was requested; it exists until its processes are gone
@@ -29,6 +30,19 @@ type Gateway struct {
 	Reason        Reason // why it has this status, or what is missing; for the user
 	Processes     []GatewayProcess
 }
+
+// EarlierDomain is a domain that a gateway had, or how it served the one that it has: what clients use goes on being served
+// until then.
+type EarlierDomain struct {
+	Domain string
+	Until  time.Time
+	// Certificate is where its certificates were from, without the settings that obtaining one needs: none is obtained any
+	// more. nil: plain HTTP.
+	Certificate *spec.Certificate
+}
+
+// EarlierDomainTime is how long a gateway goes on serving what a change ended.
+const EarlierDomainTime = time.Hour
 
 // HasStartedProcesses reports whether the server starts the processes of the gateway on other machines, and has to end them.
 func (g Gateway) HasStartedProcesses() bool { return g.Configuration.Backend == spec.BackendSSH }

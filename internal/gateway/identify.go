@@ -54,6 +54,9 @@ func (g *Gateway) clientOf(r *http.Request, d route.Destination) route.Client {
 		proxies.Trusted = at.TrustedProxies
 	}
 	client := origin.ClientOf(r, proxies)
+	if named, _ := g.index().FindGateway(r.Host); named != nil && named.ID == d.Gateway {
+		at = named // an earlier domain may be served otherwise
+	}
 	if at != nil && !at.IsPlain {
 		client.Origin.Scheme = "https"
 	}

@@ -41,6 +41,34 @@ func (s *Server) hasServerName(domain string) bool {
 	return domain != "" && (name == domain || isBelow(name, domain))
 }
 
+// findServerDomain returns the domain of a gateway, now or a while ago, that has the server's own name; empty: none has.
+func (s *Server) findServerDomain(g dstack.Gateway) string {
+	if s.hasServerName(g.Domain) {
+		return g.Domain
+	}
+	for _, e := range g.Earlier {
+		if s.hasServerName(e.Domain) {
+			return e.Domain
+		}
+	}
+	return ""
+}
+
+// checkBackendChange returns Forbidden if processes on other machines would get private keys for the server's own name, which
+// only the server has now.
+func (s *Server) checkBackendChange(c *apiCall, in spec.Gateway, found []dstack.Gateway) error {
+	for _, g := range found {
+		if g.Project != c.project.ID || g.Name != string(in.Name) || g.Configuration.Backend == in.Backend || c.isGlobalAdmin() {
+			continue
+		}
+		if domain := s.findServerDomain(g); domain != "" {
+			return &dstack.Error{Kind: dstack.Forbidden, Message: "only global admins may change the backend of a gateway with the domain " + domain + ": the server's own name is in it",
+				Hint: "ask one of them to apply it, or delete the gateway first"}
+		}
+	}
+	return nil
+}
+
 // isBelow reports whether a name is below a domain, both in lower case.
 func isBelow(name, domain string) bool { return strings.HasSuffix(name, "."+domain) }
 
@@ -76,7 +104,8 @@ func (s *Server) checkProjectName(c *apiCall, project string) error {
 		return err
 	}
 	for _, domain := range s.projectDomains(project) {
-		if slices.ContainsFunc(found, func(g dstack.Gateway) bool { return g.Domain == domain }) {
+		has := func(e dstack.EarlierDomain) bool { return e.Domain == domain }
+		if slices.ContainsFunc(found, func(g dstack.Gateway) bool { return g.Domain == domain || slices.ContainsFunc(g.Earlier, has) }) {
 			return &dstack.Error{Kind: dstack.Conflict, Message: "the services of a project " + project + " would be below " + domain + ", which is the domain of a gateway",
 				Hint: "choose another name"}
 		}

@@ -65,6 +65,23 @@ func TestGateways_NamesOfOthers(t *testing.T) {
 	if got := h.callAs(h.admin, token, `{"name": "edge"}`); got.status != 200 {
 		t.Errorf("a global admin: %d %s", got.status, got.text)
 	}
+	// For a while after the change, the gateway has the domains that it had.
+	if got := apply(bea, "beta", "beta.localhost"); got.status != 200 {
+		t.Errorf("another domain: %d %s", got.status, got.text)
+	}
+	if got := h.callAs(bea, token, `{"name": "edge"}`); got.status != 403 {
+		t.Errorf("a token for a gateway that had the server's own name: %d %s", got.status, got.text)
+	}
+	elsewhere := strings.Replace(gatewayBody("edge", "beta.localhost", ""), `"local"`, `"external"`, 1)
+	for _, who := range []string{bea, h.admin} {
+		status := map[string]int{bea: 403, h.admin: 200}[who]
+		if got := h.callAs(who, at(api.PathGatewayApply, "beta"), elsewhere); got.status != status {
+			t.Errorf("another backend for a gateway that had the server's own name: %d %s", got.status, got.text)
+		}
+	}
+	if got := h.callAs(h.admin, "/api/projects/create", `{"project_name": "Later"}`); got.status == 200 {
+		t.Errorf("a project whose names a gateway had: %d %s", got.status, got.text)
+	}
 }
 
 // A process of one project counts nothing for the keys of another one, also when it says that it was replaced.

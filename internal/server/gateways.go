@@ -136,6 +136,9 @@ func (s *Server) checkGateway(c *apiCall, in spec.Gateway) error {
 	if err := checkRelatedDomains(c, in, found); err != nil {
 		return err
 	}
+	if err := s.checkBackendChange(c, in, found); err != nil {
+		return err
+	}
 	if err := s.checkGatewaySecrets(c, in); err != nil {
 		return err
 	}

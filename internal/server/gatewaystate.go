@@ -263,6 +263,9 @@ func (s *Server) readGatewaySettings(ctx context.Context, id dstack.GatewayID) (
 	if settings.Certificate, err = s.resolveCertificate(ctx, g); err != nil {
 		return api.GatewaySettings{}, err
 	}
+	for _, e := range g.Earlier {
+		settings.Earlier = append(settings.Earlier, api.EarlierDomain{Domain: e.Domain, Certificate: newGatewayCertificate(e.Certificate)})
+	}
 	if c := settings.Certificate; c != nil && c.Type == spec.CertificateInternal && g.Domain != "" && s.links.PrepareAuthority != nil {
 		err = s.links.PrepareAuthority(ctx, g.Domain)
 	}
@@ -283,11 +286,18 @@ func (s *Server) resolveCertificate(ctx context.Context, g dstack.Gateway) (*api
 		}
 		source, _ = source.ResolveSecrets(func(name string) (string, bool) { return values[name], true })
 	}
+	return newGatewayCertificate(source), nil
+}
+
+func newGatewayCertificate(source *spec.Certificate) *api.GatewayCertificate {
+	if source == nil {
+		return nil
+	}
 	c := &api.GatewayCertificate{Type: source.Type, Email: string(source.Email), Cert: source.Cert, Key: source.Key}
 	if source.DNS != nil {
 		c.DNS = &api.GatewayDNS{Provider: source.DNS.Provider, Settings: source.DNS.Settings}
 	}
-	return c, nil
+	return c
 }
 
 // readTargetHosts returns the hosts of fleets that the targets of a table are on, with their logins.

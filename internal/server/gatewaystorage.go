@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,8 @@ func (s *Server) callGatewayStorage(c *apiCall, in api.GatewayStorageRequest) (a
 		return answer, err
 	}
 	isOwn := g.Domain != "" && strings.HasPrefix(in.Key, domainKeys+g.Domain+"/") && isPlainKey(in.Key)
-	if !isOwn && (in.Key != rootKey || in.Action != api.StorageLoad) {
+	isRead := in.Action == api.StorageLoad && (in.Key == rootKey || isEarlierKey(g, in.Key))
+	if !isOwn && !isRead {
 		return answer, newProcessError(dstack.Invalid, "a gateway process may only use what belongs to the domain of its gateway", "")
 	}
 	switch in.Action {
@@ -61,6 +63,11 @@ func (s *Server) callGatewayStorage(c *apiCall, in api.GatewayStorageRequest) (a
 		err = &dstack.Error{Kind: dstack.Invalid, Message: "the storage for certificates has no action " + quote(string(in.Action))}
 	}
 	return answer, err
+}
+
+// isEarlierKey reports whether a key belongs to a domain that a gateway goes on serving for a while.
+func isEarlierKey(g dstack.Gateway, key string) bool {
+	return isPlainKey(key) && slices.ContainsFunc(g.Earlier, func(e dstack.EarlierDomain) bool { return strings.HasPrefix(key, domainKeys+e.Domain+"/") })
 }
 
 // maxStorageLock bounds the time for which a process that dies keeps others from obtaining a certificate.

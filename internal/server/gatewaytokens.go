@@ -44,8 +44,8 @@ func (s *Server) newGatewayToken(c *apiCall, g dstack.Gateway, life time.Duratio
 	if g.IsDeleting {
 		return "", expiresAt, &dstack.Error{Kind: dstack.Conflict, Message: "the gateway " + g.Name + " is being deleted"}
 	}
-	if s.hasServerName(g.Domain) && !c.isGlobalAdmin() {
-		return "", expiresAt, &dstack.Error{Kind: dstack.Forbidden, Message: "only global admins may let other machines serve the domain " + g.Domain + ": the server's own name is in it",
+	if domain := s.findServerDomain(g); domain != "" && !c.isGlobalAdmin() {
+		return "", expiresAt, &dstack.Error{Kind: dstack.Forbidden, Message: "only global admins may let other machines serve the domain " + domain + ": the server's own name is in it",
 			Hint: "ask one of them for the token"}
 	}
 	token := api.NewJoinToken(s.authorityFingerprint())

@@ -110,7 +110,8 @@ func buildGatewayView(a wire.GatewayAnswer, at time.Time) (api.GatewayView, erro
 	g := a.Gateway
 	v := api.GatewayView{ID: string(g.ID), Project: g.ProjectName, Name: g.Name, Domain: g.Domain, Backend: spec.TitleBackends([]string{g.Configuration.Backend})[0],
 		IsDefault: g.IsDefault, IsDeleting: g.IsDeleting, IsChanging: gateway.IsChanging(g, at), Status: g.Status, Reason: string(g.Reason), Hint: a.Hint, User: g.Author,
-		CreatedAt: g.CreatedAt.UTC(), AppliedAt: g.AppliedAt.UTC(), Processes: []api.GatewayProcessView{}, Certificates: []api.GatewayCertView{}}
+		CreatedAt: g.CreatedAt.UTC(), AppliedAt: g.AppliedAt.UTC(), Earlier: viewEarlier(g, at), Processes: []api.GatewayProcessView{},
+		Certificates: []api.GatewayCertView{}}
 	var err error
 	if v.Configuration, err = json.Marshal(g.Configuration.WithoutSecrets()); err != nil {
 		return v, fmt.Errorf("show the configuration of gateway %s: %w", g.Name, err)
@@ -131,4 +132,19 @@ func buildGatewayView(a wire.GatewayAnswer, at time.Time) (api.GatewayView, erro
 			Reason: cert.Reason, Hint: cert.Hint, NextAt: nullIfZero(cert.NextAt), Queue: cert.Queue, Queued: cert.Queued})
 	}
 	return v, nil
+}
+
+func viewEarlier(g dstack.Gateway, at time.Time) []api.EarlierDomainView {
+	views := []api.EarlierDomainView{}
+	for _, e := range g.Earlier {
+		if !at.Before(e.Until) {
+			continue // it is being ended
+		}
+		scheme := "https"
+		if e.Certificate == nil {
+			scheme = "http"
+		}
+		views = append(views, api.EarlierDomainView{Domain: e.Domain, Scheme: scheme, Until: e.Until.UTC()})
+	}
+	return views
 }

@@ -18,6 +18,26 @@ func (x *Index) addGateways(gateways []Gateway) {
 			x.gatewayIDs[g.ID] = g
 		}
 	}
+	for i := range gateways {
+		x.addEarlier(&gateways[i])
+	}
+}
+
+// addEarlier indexes the domains that a gateway had. A gateway that has one now goes first.
+func (x *Index) addEarlier(g *Gateway) {
+	for _, e := range g.Earlier {
+		domain := lowerASCII(e.Domain)
+		known := x.gateways[domain]
+		switch {
+		case domain == "":
+		case known == nil:
+			there := *g
+			there.Domain, there.IsPlain = domain, e.IsPlain
+			x.gateways[domain] = &there
+		case known.ID == g.ID && lowerASCII(g.Domain) != domain: // served both ways
+			known.IsPlain = known.IsPlain || e.IsPlain
+		}
+	}
 }
 
 // Gateway returns the gateway with an ID, or nil.
@@ -29,7 +49,8 @@ func (x *Index) Gateway(id dstack.GatewayID) *Gateway {
 }
 
 // FindGateway returns the gateway with the longest domain that a Host header is below, and what the host names
-// there: <run>.<domain>, and gateway.<domain> for the models of the gateway's project. The destination is empty
+// there: <run>.<domain>, and gateway.<domain> for the models of the gateway's project. For a domain that a gateway had before,
+// the gateway is as it was there. The destination is empty
 // for names that are further below the domain. nil: it is below no domain.
 func (x *Index) FindGateway(host string) (*Gateway, Destination) {
 	if x == nil || len(x.gateways) == 0 {

@@ -46,8 +46,17 @@ type Gateway struct {
 	IsDefault bool             `json:"default,omitempty"`
 	IsPlain   bool             `json:"plain,omitempty"` // it has no certificate: http only
 	IsLocal   bool             `json:"local,omitempty"` // the server itself serves it
+	// Earlier are the domains that it goes on serving for a while after a change. URLs are never below them.
+	Earlier []EarlierDomain `json:"earlier,omitempty"`
 	// TrustedProxies are those in front of this gateway. nil: those of the process.
 	TrustedProxies []netip.Prefix `json:"trusted_proxies,omitzero"`
+}
+
+// EarlierDomain is a domain that a gateway had before a change, or has and served otherwise. The server removes it when its time
+// is over.
+type EarlierDomain struct {
+	Domain  string `json:"domain"`
+	IsPlain bool   `json:"plain,omitempty"`
 }
 
 // Key is a key for callers. It opens no more than what it lists.

@@ -28,6 +28,7 @@ type gatewayRow struct {
 	AppliedAt     int64
 	IsDefault     bool
 	Deleting      bool
+	Earlier       string
 	Problem       string
 }
 
@@ -45,6 +46,10 @@ func (s *Store) openGateway(row gatewayWithProject) (dstack.Gateway, error) {
 	g := dstack.Gateway{ID: dstack.GatewayID(row.ID), Project: dstack.ProjectID(row.ProjectID), ProjectName: row.ProjectName, Name: row.Name,
 		Domain: row.Domain, IsDefault: row.IsDefault, Author: row.Username, CreatedAt: fromMicros(row.CreatedAt), AppliedAt: fromMicros(row.AppliedAt),
 		IsDeleting: row.Deleting, Problem: dstack.Reason(row.Problem)}
+	var err error
+	if g.Earlier, err = readEarlier(row.Earlier); err != nil {
+		return g, fmt.Errorf("read the earlier domains of gateway %s: %w", row.Name, err)
+	}
 	text, err := s.sealer.open(row.Configuration, row.sealName())
 	if err != nil {
 		return g, fmt.Errorf("open the configuration of gateway %s: %w", row.Name, err)

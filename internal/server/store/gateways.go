@@ -114,10 +114,13 @@ func (s *Store) putGateway(ctx context.Context, tx bun.Tx, g dstack.Gateway, now
 		return row, false, conflict("apply it again when it is gone: dstack gateway list", "the gateway %s is being deleted", g.Name)
 	}
 	row.Username, row.AppliedAt = g.Author, toMicros(now)
-	if err := s.setConfiguration(&row, g); err != nil {
+	if err := s.changeConfiguration(&row, g, isNew, now); err != nil {
 		return row, false, err
 	}
 	if err := checkDomainIsFree(ctx, tx, row); err != nil {
+		return row, false, err
+	}
+	if err := endEarlierElsewhere(ctx, tx, row); err != nil {
 		return row, false, err
 	}
 	if err := s.claimDomain(ctx, tx, row, now); err != nil {
@@ -125,7 +128,7 @@ func (s *Store) putGateway(ctx context.Context, tx bun.Tx, g dstack.Gateway, now
 	}
 	_, err = tx.NewInsert().Model(&row).On("CONFLICT (id) DO UPDATE").
 		Set(`configuration = EXCLUDED.configuration, domain = EXCLUDED.domain, plain = EXCLUDED.plain, backend = EXCLUDED.backend,
-			proxies = EXCLUDED.proxies,
+			proxies = EXCLUDED.proxies, earlier = EXCLUDED.earlier,
 			username = EXCLUDED.username, applied_at = EXCLUDED.applied_at`).Exec(ctx)
 	if err != nil || isNew {
 		return row, isNew, err

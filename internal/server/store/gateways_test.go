@@ -189,3 +189,41 @@ func TestGateways_InTheRouteTable(t *testing.T) {
 		}
 	})
 }
+
+// A gateway remembers the domains that it had for an hour, unless another gateway takes one.
+func TestGateways_EarlierDomains(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		h.putGateway(h.newGateway("edge", "a.example.com"), t0)
+		h.putGateway(h.newGateway("edge", "b.example.com"), t0)
+		edge := h.putGateway(h.newGateway("edge", "c.example.com"), t0.Add(time.Minute))
+		if e := edge.Earlier; len(e) != 2 || e[0].Domain != "b.example.com" || !e[0].Until.Equal(t0.Add(time.Minute+dstack.EarlierDomainTime)) ||
+			e[1].Domain != "a.example.com" || e[1].Certificate == nil || e[1].Certificate.Type != edge.Configuration.Certificate.Type {
+			t.Fatalf("the earlier domains are %+v", e)
+		}
+		names := func() (all []string) {
+			table, err := h.s.Routes(h.ctx())
+			h.noError(err)
+			for _, g := range table.Gateways {
+				for _, e := range g.Earlier {
+					all = append(all, g.Name+" "+e.Domain)
+				}
+			}
+			return all
+		}
+		if got := names(); !slices.Equal(got, []string{"edge b.example.com", "edge a.example.com"}) {
+			t.Errorf("the table has %v", got)
+		}
+		h.putGateway(h.newGateway("other", "b.example.com"), t0.Add(time.Minute))
+		if got := names(); !slices.Equal(got, []string{"edge a.example.com"}) {
+			t.Errorf("after another gateway took one, the table has %v", got)
+		}
+		h.noError(h.s.EndEarlierDomains(h.ctx(), t0.Add(dstack.EarlierDomainTime-time.Second)))
+		if got := names(); len(got) != 1 {
+			t.Errorf("before its end, the table has %v", got)
+		}
+		h.noError(h.s.EndEarlierDomains(h.ctx(), t0.Add(dstack.EarlierDomainTime)))
+		if got := names(); len(got) != 0 {
+			t.Errorf("after its end, the table has %v", got)
+		}
+	})
+}

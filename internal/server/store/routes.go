@@ -226,10 +226,10 @@ func findTokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
 // findRouteGateways returns the gateways that have a domain, as the processes that serve them know them.
 func findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gateway, error) {
 	var rows []struct {
-		ID, Project, Name, Domain, Backend, Proxies string
-		IsDefault, Plain                            bool
+		ID, Project, Name, Domain, Backend, Proxies, Earlier string
+		IsDefault, Plain                                     bool
 	}
-	err := tx.NewRaw(`SELECT g.id, p.name_lower AS project, g.name, g.domain, g.backend, g.proxies, g.is_default, g.plain FROM project_gateways AS g
+	err := tx.NewRaw(`SELECT g.id, p.name_lower AS project, g.name, g.domain, g.backend, g.proxies, g.earlier, g.is_default, g.plain FROM project_gateways AS g
 		JOIN projects AS p ON p.id = g.project_id WHERE g.domain <> '' ORDER BY g.domain`).Scan(ctx, &rows)
 	if err != nil || len(rows) == 0 {
 		return nil, err
@@ -242,6 +242,13 @@ func findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gateway, error) 
 		}
 		gateways[i] = route.Gateway{ID: dstack.GatewayID(r.ID), Project: r.Project, Name: r.Name, Domain: r.Domain, IsDefault: r.IsDefault, IsPlain: r.Plain,
 			IsLocal: r.Backend == spec.BackendLocal, TrustedProxies: proxies}
+		earlier, err := readEarlier(r.Earlier)
+		if err != nil {
+			return nil, fmt.Errorf("read the earlier domains of gateway %s: %w", r.ID, err)
+		}
+		for _, e := range earlier {
+			gateways[i].Earlier = append(gateways[i].Earlier, route.EarlierDomain{Domain: e.Domain, IsPlain: e.Certificate == nil})
+		}
 	}
 	return gateways, nil
 }

@@ -16,6 +16,7 @@ CREATE TABLE project_gateways (
     applied_at    BIGINT NOT NULL,
     is_default    BOOLEAN NOT NULL,
     deleting      BOOLEAN NOT NULL,
+    earlier       TEXT NOT NULL DEFAULT '', -- JSON: domains that it goes on serving for a while; empty: none
     problem       TEXT NOT NULL, -- why its processes cannot be started; empty: they can
     UNIQUE (project_id, name)
 );

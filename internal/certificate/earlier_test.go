@@ -1,0 +1,57 @@
+package certificate_test
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"dstack/internal/certificate"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// A domain that its gateway had is served with the certificate that there is, also after a restart. It is in no status.
+func TestKeeper_EarlierDomains(t *testing.T) {
+	t.Parallel()
+	options := certificate.Options{Storage: certificate.FileStorage{Dir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)}
+	cert, key := writePair(t, t.TempDir(), []string{"*.files.example"}, time.Now().Add(time.Hour))
+	domain := func(name string, source spec.Certificate, isEarlier bool) certificate.Domain {
+		return certificate.Domain{Gateway: "g1", Name: name, Certificate: &source, IsEarlier: isEarlier}
+	}
+	internal, files := spec.Certificate{Type: spec.CertificateInternal}, spec.Certificate{Type: spec.CertificateFiles, Cert: cert, Key: key}
+	ordered := spec.Certificate{Type: spec.CertificateLetsEncrypt, DNS: &spec.DNSProvider{Provider: "rfc2136"}}
+	isServed := func(k *certificate.Keeper, names ...string) bool {
+		for _, name := range names {
+			if !k.Covers("web." + name) {
+				return false
+			}
+		}
+		return true
+	}
+	k := keep(t, options)
+	k.SetDomains([]certificate.Domain{domain("old.example", internal, false), domain("files.example", files, false)})
+	waitFor(t, "certificates", func() bool { return isServed(k, "old.example", "files.example") })
+
+	change := []certificate.Domain{domain("new.example", internal, false), domain("old.example", internal, true), domain("files.example", files, true),
+		domain("ordered.example", ordered, true)}
+	k.SetDomains(change)
+	if !isServed(k, "old.example", "files.example") {
+		t.Error("an earlier domain is not served")
+	}
+	waitForState(t, k, "*.new.example", dstack.CertificateValid)
+	if all := k.Statuses("g1"); len(all) != 1 || all[0].Name != "*.new.example" {
+		t.Errorf("the certificates are %+v", all)
+	}
+	k.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "new.example"}, domain("new.example", internal, true)})
+	if !isServed(k, "new.example") || isServed(k, "old.example") {
+		t.Error("without a certificate the present one is not kept, or an ended one is")
+	}
+	k.SetDomains([]certificate.Domain{domain("new.example", internal, false)})
+	if all := k.Statuses("g1"); !isServed(k, "new.example") || len(all) != 1 || all[0].State != dstack.CertificateValid {
+		t.Errorf("the certificate comes back as %+v", all)
+	}
+
+	again := keep(t, options)
+	again.SetDomains(change)
+	waitFor(t, "certificates after a restart", func() bool { return isServed(again, "new.example", "old.example", "files.example") })
+}
