@@ -57,7 +57,7 @@ func backupCommand() *cobra.Command {
 			"Whoever has the file can read all secrets. The output of runs and the data of volumes are not in it.",
 		Example: "dstack server backup /backup/dstack-$(date +%F).tar.gz\n" +
 			"dstack server restore /backup/dstack-2026-11-29.tar.gz   # later, while no server runs",
-		Args: cobra.ExactArgs(1),
+		Args: expectFile,
 		RunE: func(c *cobra.Command, args []string) error {
 			asJSON, err := output.isJSON()
 			if err != nil {
@@ -68,6 +68,17 @@ func backupCommand() *cobra.Command {
 	}
 	output.addTo(c.Flags())
 	return c
+}
+
+// expectFile refuses arguments that are not one file.
+func expectFile(c *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return newInvalidError(c.CommandPath()+" needs the name of a file", "see: "+c.CommandPath()+" --help")
+	case len(args) > 1:
+		return newInvalidError(fmt.Sprintf("unexpected argument `%s`", args[1]), "see: "+c.CommandPath()+" --help")
+	}
+	return nil
 }
 
 // writtenBackup is the JSON of `dstack server backup`.

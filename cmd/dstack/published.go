@@ -109,6 +109,7 @@ func (p *published) updateGateways(ctx context.Context) error {
 	if p.daemon.isReplaced() { // the process that replaced this one serves them
 		return nil
 	}
+	began := time.Now() // what this pass reports is at least as new
 	all, err := p.daemon.store.ListGateways(ctx)
 	if err != nil {
 		return err
@@ -139,7 +140,7 @@ func (p *published) updateGateways(ctx context.Context) error {
 	if err := p.frontend.WaitForPorts(ctx); err != nil {
 		return err
 	}
-	return p.saveReports(ctx, local, going, table.Version)
+	return p.saveReports(ctx, local, going, table.Version, began)
 }
 
 // chooseLocal returns the gateways that this process serves, and those that it is to forget.
@@ -180,10 +181,10 @@ func (p *published) domainOf(ctx context.Context, g dstack.Gateway, table route.
 	return d, nil
 }
 
-// saveReports saves how this process serves each gateway.
-func (p *published) saveReports(ctx context.Context, local, going []dstack.Gateway, version uint64) error {
+// saveReports saves how this process serves each gateway, as of a time before the gateways were read: a later change of theirs is
+// not in the report.
+func (p *published) saveReports(ctx context.Context, local, going []dstack.Gateway, version uint64, now time.Time) error {
 	https, http := p.frontend.IsOpen()
-	now := time.Now()
 	for _, g := range local {
 		process := dstack.GatewayProcess{ID: p.daemon.gatewayName, Gateway: g.ID, Name: machineName(), Version: currentVersion(), TableVersion: version,
 			Certificates: p.keeper.Statuses(g.ID), Problems: p.frontend.Problems()}
@@ -211,7 +212,7 @@ func (p *published) saveReports(ctx context.Context, local, going []dstack.Gatew
 	return nil
 }
 
-// needsReport reports whether the store knows something else, or nothing since a while.
+// needsReport reports whether the store knows something else, or nothing since a while or since the gateway changed.
 func (p *published) needsReport(g dstack.Gateway, process dstack.GatewayProcess, now time.Time) bool {
 	at := slices.IndexFunc(g.Processes, func(known dstack.GatewayProcess) bool { return known.ID == process.ID })
 	if at < 0 {
@@ -220,10 +221,10 @@ func (p *published) needsReport(g dstack.Gateway, process dstack.GatewayProcess,
 	known := g.Processes[at]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return now.Sub(p.reported[g.ID]) >= publishedReportInterval || known.HTTPSPort != process.HTTPSPort || known.HTTPPort != process.HTTPPort ||
+	return now.Sub(p.reported[g.ID]) >= publishedReportInterval || !p.reported[g.ID].After(g.AppliedAt) || known.HTTPSPort != process.HTTPSPort || known.HTTPPort != process.HTTPPort ||
 		!slices.Equal(known.Problems, process.Problems) ||
 		!slices.EqualFunc(known.Certificates, process.Certificates, func(a, b dstack.CertificateStatus) bool {
-			return a.Name == b.Name && a.State == b.State && a.Reason == b.Reason && a.Queue == b.Queue && a.NotAfter.Equal(b.NotAfter)
+			return a.Name == b.Name && a.State == b.State && a.Reason == b.Reason && a.Queue == b.Queue && a.IsEarlier == b.IsEarlier && a.NotAfter.Equal(b.NotAfter)
 		})
 }
 

@@ -33,10 +33,10 @@ func restoreCommand() *cobra.Command {
 		Use:   "restore FILE",
 		Short: "Make a backup the data of the server, which must not run.",
 		Long: "Make a file of `dstack server backup` the data of the server in DSTACK_SERVER_DIR, which must not run. What was there is\n" +
-			"kept in a folder beside it. The backup is checked completely before anything is changed.\n" +
+			"kept in its folder before-restore-…. The backup is checked completely before anything is changed.\n" +
 			"Runs and replicas that are newer than the backup are not known after that: the server stops their containers.",
 		Example: "dstack server restore /backup/dstack-2026-11-29.tar.gz",
-		Args:    cobra.ExactArgs(1),
+		Args:    expectFile,
 		RunE: func(c *cobra.Command, args []string) error {
 			asJSON, err := output.isJSON()
 			if err != nil {

@@ -138,7 +138,7 @@ func (k *Keeper) finish(looked *entry, found result, isCut bool) {
 	}
 	e.record, e.seen, e.due, e.problem = found.record, found.seen, found.due, found.problem
 	if found.cert != nil {
-		e.cert = found.cert
+		e.cert, e.isEarlier = found.cert, false
 		k.publish()
 	}
 	e.isUrgent = e.isUrgent && e.cert == nil && e.problem.reason == ""

@@ -141,7 +141,7 @@ func (s *Server) getGatewayState(c *apiCall, in api.GatewayStateRequest) (api.Ga
 func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.GatewayReported, error) {
 	p := c.process
 	if in.Apart != 0 {
-		return api.GatewayReported{}, s.reportApart(c.ctx, p.ID+"/"+strconv.Itoa(in.Apart), in)
+		return api.GatewayReported{}, s.reportApart(c.ctx, p, in)
 	}
 	if in.Leaving {
 		err := s.store.MarkGatewayProcessGone(c.ctx, p, now())
@@ -172,12 +172,17 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 
 // reportApart saves what a replaced process of a gateway finishes, under a name of its own: the process that has replaced it
 // reports under that of the process.
-func (s *Server) reportApart(ctx context.Context, name string, in api.GatewayReport) error {
+func (s *Server) reportApart(ctx context.Context, p dstack.GatewayProcess, in api.GatewayReport) error {
+	name := p.ID + "/" + strconv.Itoa(in.Apart)
 	if in.Leaving {
 		return s.store.ForgetGateway(ctx, name)
 	}
+	table, err := s.readRoutes(ctx, s.broadcast.Changed())
+	if err != nil {
+		return err
+	}
 	in.Load.Gateway = name
-	_, err := s.Report(ctx, in.Load)
+	_, err = s.Report(ctx, table.FilterReport(p.Gateway, in.Load))
 	return err
 }
 
