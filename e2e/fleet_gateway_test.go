@@ -54,8 +54,11 @@ func (s *gatewaySet) awaitService(limit time.Duration, host int, service string)
 	s.t.Helper()
 	s.waitUntil(limit, fmt.Sprintf("%s is served by host %d", service, host), func() error {
 		status, body, err := s.call(host, service, s.token)
-		if err != nil || status != http.StatusOK {
-			return fmt.Errorf("it answers %d %s: %v", status, body, err)
+		if err != nil {
+			return err
+		}
+		if status != http.StatusOK {
+			return fmt.Errorf("it answers %d %s", status, body)
 		}
 		return nil
 	})

@@ -31,8 +31,7 @@ func newConfigCommand(a *app) *cobra.Command {
 		Use:   "config",
 		Short: "Show or set the servers and projects of the command line.",
 		Example: "dstack config --project main-2 --default                   # use another of the servers that it shows\n" +
-			"dstack config --project main --url http://127.0.0.1:3000   # add one; asks for the token\n" +
-			"dstack config --url https://a.example.com --url https://b.example.com   # servers that share a database",
+			"dstack config --project main --url http://127.0.0.1:3000   # add one; asks for the token",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c.Context(), c) },
 	}

@@ -24,7 +24,7 @@ func newGatewayCreateCommand(a *app) *cobra.Command {
 	g := &gatewayCreateCommand{app: a}
 	c := &cobra.Command{
 		Use:   "create [NAME]",
-		Short: "Create a gateway from flags; a file has more settings: dstack apply -f gateway.dstack.yml.",
+		Short: "Create a gateway from flags; a file, which dstack apply reads, has more settings.",
 		Example: "dstack gateway create front-door --backend local --domain example.com\n" +
 			"dstack gateway create laptop --backend local --domain apps.localhost --certificate internal",
 		Args: expectArgs(0, 1, "at most one name"),
@@ -74,6 +74,9 @@ func (g *gatewayCreateCommand) run(ctx context.Context, args []string) error {
 		return g.printJSON(view)
 	}
 	g.printInfo(" %s is created: %s", cleanLine(view.Name), describeGateway(view))
+	if view.Hint != "" {
+		g.printInfo("   try      %s", cleanLine(view.Hint))
+	}
 	g.printInfo(" see how it is: dstack gateway get %s", cleanLine(view.Name))
 	return nil
 }

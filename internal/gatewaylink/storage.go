@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/api"
@@ -19,20 +20,38 @@ import (
 func (l *Link) Storage() *Storage { return &Storage{link: l} }
 
 // Storage implements certificate.Storage.
-type Storage struct{ link *Link }
+type Storage struct {
+	link *Link
+	// silentUntil is until when the copies are used at once, because no server answered; Unix time in nanoseconds.
+	silentUntil atomic.Int64
+}
 
 // copiesName is the folder of the copies.
 const copiesName = "certificates"
 
-// Load returns the value of a key; fs.ErrNotExist.
+// How long a server may take if there is a copy, and for how long it is not asked again after that: a gateway that starts
+// while its servers do not answer must not wait for each of its certificates.
+const (
+	copyTimeout   = 300 * time.Millisecond
+	silencePeriod = 3 * time.Second
+)
+
+// Load returns the value of a key; fs.ErrNotExist. If no server answers soon, it returns the copy.
 func (s *Storage) Load(ctx context.Context, key string) ([]byte, error) {
-	answer, err := s.call(ctx, api.GatewayStorageRequest{Action: api.StorageLoad, Key: key})
+	kept, _ := readSealed(s.link.options.Dir, s.link.options.Identity.Key, copyName(key)) // a damaged copy is as none
+	if kept != nil && time.Now().UnixNano() < s.silentUntil.Load() {
+		return kept, nil
+	}
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if kept != nil {
+		limited, cancel = context.WithTimeout(ctx, copyTimeout)
+	}
+	defer cancel()
+	answer, err := s.call(limited, api.GatewayStorageRequest{Action: api.StorageLoad, Key: key})
 	switch {
-	case err != nil && isAway(err) && ctx.Err() == nil:
-		if value, copyErr := readSealed(s.link.options.Dir, s.link.options.Identity.Key, copyName(key)); copyErr == nil && value != nil {
-			return value, nil
-		}
-		return nil, err
+	case err != nil && kept != nil && ctx.Err() == nil && (isAway(err) || limited.Err() != nil):
+		s.silentUntil.Store(time.Now().Add(silencePeriod).UnixNano())
+		return kept, nil
 	case err != nil:
 		return nil, err
 	case !answer.Exists:
@@ -79,6 +98,9 @@ func (s *Storage) call(ctx context.Context, ask api.GatewayStorageRequest) (answ
 	for range s.link.servers.count() {
 		used := s.link.servers.use()
 		answer, err = used.client.CallGatewayStorage(ctx, ask)
+		if err == nil {
+			s.silentUntil.Store(0) // who just got a lock reads what the server has
+		}
 		if err == nil || !isAway(err) || ctx.Err() != nil {
 			return answer, err
 		}

@@ -56,17 +56,19 @@ const (
 
 // Cache holds the commits that were fetched. Each user of a project has copies of their
 // own, because the credentials of one user must not show another what they can read. It is
-// safe for concurrent use by one process.
+// safe for concurrent use by one process. Another process may use the folder while it
+// finishes what it began.
 type Cache struct {
-	opts Options
-	dir  string
+	opts  Options
+	dir   string
+	inUse *os.File // its lock tells other processes that this one uses the folder; never closed
 
 	mu    sync.Mutex
 	seats map[string]*seats
 }
 
 // New returns a cache in the folder o.Dir. It removes what an earlier process was
-// preparing when it was killed.
+// preparing when it was killed, unless a process still uses the folder.
 func New(o Options) (*Cache, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -82,8 +84,8 @@ func New(o Options) (*Cache, error) {
 		o.Proxy = http.ProxyFromEnvironment
 	}
 	c := &Cache{opts: o, dir: o.Dir, seats: map[string]*seats{}}
-	if err := os.RemoveAll(c.tempDir()); err != nil {
-		return nil, err
+	if err := c.claimFolder(); err != nil {
+		return nil, fmt.Errorf("cannot use the folder of repositories: %w", err)
 	}
 	return c, nil
 }

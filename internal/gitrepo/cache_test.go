@@ -340,15 +340,36 @@ func TestForget_WaitsForAFetch(t *testing.T) {
 }
 
 func TestNew_RemovesWhatAKilledProcessLeft(t *testing.T) {
-	r := newRig(t)
-	left := filepath.Join(r.dir, "tmp", "work-1", "secret")
+	dir := filepath.Join(t.TempDir(), "repos")
+	left := filepath.Join(dir, "tmp", "work-1", "secret")
 	if err := os.MkdirAll(left, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	r.cache = r.newCache()
+	if _, err := gitrepo.New(gitrepo.Options{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := os.Stat(left); err == nil {
 		t.Error("it is still there")
 	}
+}
+
+// A process that was replaced finishes what it began.
+func TestNew_LeavesWhatALivingProcessUses(t *testing.T) {
+	r := newRig(t)
+	stream, err := r.cache.OpenFolder(t.Context(), r.source(), gitrepo.Checkout{Commit: onMain(r.repo.Head())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := r.newCache()
+	dir := t.TempDir()
+	unpackTar(t, dir, stream)
+	if err := stream.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := git(t, dir, "status", "--porcelain"); got != "" {
+		t.Errorf("the folder lacks files: %s", got)
+	}
+	r.cache = next
 	r.mustUnpack(r.source(), gitrepo.Checkout{Commit: onMain(r.repo.Head())})
 }
 

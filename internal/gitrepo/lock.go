@@ -2,8 +2,12 @@ package gitrepo
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"dstack/internal/dstack"
@@ -13,6 +17,34 @@ const (
 	maxFetches        = 4 // at once
 	maxFetchesPerUser = 2
 )
+
+// inUseName is the name of the file that each process locks, together with others, while
+// it uses the folder.
+const inUseName = "in-use.lock"
+
+// claimFolder locks the folder, together with a process that finishes what it began. It
+// empties the temporary folder if there is no such process.
+func (c *Cache) claimFolder() (err error) {
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	if c.inUse, err = os.OpenFile(filepath.Join(c.dir, inUseName), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	err = syscall.Flock(int(c.inUse.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		err = os.RemoveAll(c.tempDir())
+	} else if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = nil
+	}
+	if err == nil {
+		err = syscall.Flock(int(c.inUse.Fd()), syscall.LOCK_SH)
+	}
+	if err != nil {
+		return errors.Join(err, c.inUse.Close())
+	}
+	return nil
+}
 
 // seats is how many may hold something at once.
 type seats struct {

@@ -27,7 +27,7 @@ type LinkOptions struct {
 	StateKey ed25519.PrivateKey
 	// DeriveKey returns a secret for one purpose, the same for all servers of the installation.
 	DeriveKey   func(purpose string) ([]byte, error)
-	Fingerprint string        // of the installation's authority; empty: there is none
+	Fingerprint string        // of the installation authority; empty: there is none
 	ACME        api.ACME      // for certificates
 	Offline     time.Duration // for how long they accept tokens without word from a server; 0: a day
 	Machine     string        // of this server; see gatewaylink.MachineID
@@ -35,9 +35,9 @@ type LinkOptions struct {
 	Dial func(ctx context.Context, e dstack.Endpoint) (net.Conn, error)
 	// Certificates is the storage for certificates, which the processes of a gateway share; nil: there is none.
 	Certificates CertificateStorage
-	// PrepareAuthority makes the installation's authority ready to issue certificates below a domain; nil: it cannot.
+	// PrepareAuthority makes the internal authority ready to issue certificates below a domain; nil: it cannot.
 	PrepareAuthority func(ctx context.Context, domain string) error
-	// Authority returns the root of the installation's own authority in PEM; nil: there is none.
+	// Authority returns the root of the internal authority in PEM; nil: there is none.
 	Authority func(ctx context.Context) ([]byte, error)
 }
 
@@ -141,7 +141,7 @@ func (s *Server) getGatewayState(c *apiCall, in api.GatewayStateRequest) (api.Ga
 func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.GatewayReported, error) {
 	p := c.process
 	if in.Apart != 0 {
-		return api.GatewayReported{}, s.reportApart(c.ctx, p.ID+"/"+strconv.Itoa(in.Apart), in)
+		return api.GatewayReported{}, s.reportApart(c, in)
 	}
 	if in.Leaving {
 		err := s.store.MarkGatewayProcessGone(c.ctx, p, now())
@@ -153,7 +153,7 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 	if err != nil {
 		return api.GatewayReported{}, err
 	}
-	load, err := s.Report(c.ctx, table.FilterReport(p.Gateway, in.Load))
+	load, err := s.Report(c.ctx, table.FilterReport(p.Gateway, ownCounters(p, in.Load)))
 	if err != nil {
 		return api.GatewayReported{}, err
 	}
@@ -172,13 +172,31 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 
 // reportApart saves what a replaced process of a gateway finishes, under a name of its own: the process that has replaced it
 // reports under that of the process.
-func (s *Server) reportApart(ctx context.Context, name string, in api.GatewayReport) error {
+func (s *Server) reportApart(c *apiCall, in api.GatewayReport) error {
+	name := c.process.ID + "/" + strconv.Itoa(in.Apart)
 	if in.Leaving {
-		return s.store.ForgetGateway(ctx, name)
+		return s.store.ForgetGateway(c.ctx, name)
+	}
+	table, err := s.readRoutes(c.ctx, s.broadcast.Changed())
+	if err != nil {
+		return err
 	}
 	in.Load.Gateway = name
-	_, err := s.Report(ctx, in.Load)
+	_, err = s.Report(c.ctx, table.FilterReport(c.process.Gateway, ownCounters(c.process, in.Load)))
 	return err
+}
+
+// ownCounters returns a report whose counters have names that no other process can give to its own.
+func ownCounters(p dstack.GatewayProcess, load dstack.LoadReport) dstack.LoadReport {
+	if load.Counter != "" {
+		load.Counter = p.ID + "/" + load.Counter
+	}
+	earlier := load.EarlierKeys
+	load.EarlierKeys = make(map[string]map[dstack.CallerKeyID]dstack.KeyCounts, len(earlier))
+	for counter, counts := range earlier {
+		load.EarlierKeys[p.ID+"/"+counter] = counts
+	}
+	return load
 }
 
 // saveProcessEvery is how often the report of a process is saved that says nothing new.

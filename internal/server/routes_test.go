@@ -24,11 +24,12 @@ func TestAPIOperations_Authorization(t *testing.T) {
 
 	const in = "allowed"
 	want := map[access.Level][]string{
-		access.LevelNone:         {in, in, in, in, in, in},
-		access.LevelUser:         {"Not authenticated", "Invalid token", in, in, in, in},
-		access.LevelMember:       {"Not authenticated", "Invalid token", "Not found", in, in, in},
-		access.LevelProjectAdmin: {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
-		access.LevelGlobalAdmin:  {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
+		access.LevelNone:           {in, in, in, in, in, in},
+		access.LevelUser:           {"Not authenticated", "Invalid token", in, in, in, in},
+		access.LevelMember:         {"Not authenticated", "Invalid token", "Not found", in, in, in},
+		access.LevelProjectAdmin:   {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
+		access.LevelGlobalAdmin:    {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
+		access.LevelGatewayProcess: slices.Repeat([]string{"Access denied"}, len(callers)), // TestGatewayProcess_AccessIsItsOwn has the rest
 	}
 	for _, op := range append(slices.Clone(apiOperations), newestOperations...) {
 		for i, caller := range callers {

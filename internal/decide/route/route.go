@@ -48,8 +48,6 @@ type Gateway struct {
 	IsLocal   bool             `json:"local,omitempty"` // the server itself serves it
 	// TrustedProxies are those in front of this gateway. nil: those of the process.
 	TrustedProxies []netip.Prefix `json:"trusted_proxies,omitzero"`
-	// Processes is how many processes serve the gateway now.
-	Processes int `json:"processes,omitempty"`
 }
 
 // Key is a key for callers. It opens no more than what it lists.

@@ -36,7 +36,7 @@ func TestGateways_ApplyChangeAndDelete(t *testing.T) {
 		if strings.Contains(stored, "very-secret") {
 			t.Error("the settings are stored in the clear")
 		}
-		second := h.putGateway(h.newGateway("side-door", "apps.example.com"), t0)
+		second := h.putGateway(h.newGateway("side-door", "apps.example.com"), t0.Add(time.Second))
 		if second.IsDefault {
 			t.Error("the second gateway is the default")
 		}
@@ -45,7 +45,7 @@ func TestGateways_ApplyChangeAndDelete(t *testing.T) {
 		changed := h.newGateway("side-door", "side.example.com")
 		changed.Configuration.Default = true
 		changed = h.putGateway(changed, t0.Add(time.Hour))
-		if changed.ID != second.ID || changed.Domain != "side.example.com" || !changed.IsDefault || !changed.CreatedAt.Equal(t0) {
+		if changed.ID != second.ID || changed.Domain != "side.example.com" || !changed.IsDefault || !changed.CreatedAt.Equal(second.CreatedAt) {
 			t.Errorf("after a change: %+v", changed)
 		}
 		h.noError(h.s.SetDefaultGateway(h.ctx(), h.project.ID, "front-door"))
@@ -118,20 +118,43 @@ func TestGateways_Processes(t *testing.T) {
 	})
 }
 
+// After a change, nobody is told how the certificates were by the configuration before. Those that exist count as served.
+func TestGateways_ChangesForgetCertificates(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		g := h.putGateway(h.newGateway("front-door", "example.com"), t0)
+		end := t0.Add(time.Hour)
+		h.noError(h.s.SaveGatewayProcess(h.ctx(), dstack.GatewayProcess{ID: "p1", Gateway: g.ID, Certificates: []dstack.CertificateStatus{
+			{Name: "a", State: dstack.CertificateValid, NotAfter: end},
+			{Name: "b", State: dstack.CertificateFailing, NotAfter: end, Reason: "wrong key", Hint: "mend it"},
+			{Name: "c", State: dstack.CertificateMissing, Reason: "wrong key", Hint: "mend it", NextAt: end}}}, t0))
+		g = h.putGateway(h.newGateway("front-door", "example.com"), t0)
+		got := g.Processes[0].Certificates
+		want := []dstack.CertificateStatus{{Name: "a", State: dstack.CertificatePending, NotAfter: end},
+			{Name: "b", State: dstack.CertificatePending, NotAfter: end}, {Name: "c", State: dstack.CertificatePending}}
+		for i := range got {
+			got[i].NotAfter = got[i].NotAfter.In(end.Location())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+		if !got[0].HasCertificate() || !got[1].HasCertificate() || got[2].HasCertificate() {
+			t.Error("a certificate that is served while another is issued does not count")
+		}
+	})
+}
+
 // The route table has the gateways with a domain, and says of each run at which of them it is. A gateway that a run names
-// cannot be deleted. Runs that an older version stored say it in their configuration.
+// cannot be deleted.
 func TestGateways_InTheRouteTable(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		front, side := h.putGateway(h.newGateway("front-door", "example.com"), t0), h.putGateway(h.newGateway("side-door", "apps.example.com"), t0)
 		h.putGateway(h.newGateway("no-domain", ""), t0)
 		for name, choice := range map[string]spec.Text{"all": "", "one": "side-door", "qualified": "main/side-door", "none": spec.GatewayNone,
-			"yes": spec.GatewayDefault, "gone": "unknown", "old": "side-door"} {
+			"yes": spec.GatewayDefault, "gone": "unknown"} {
 			rs := runSpec(name)
 			rs.Configuration.Gateway = choice
 			h.submitted(rs, t0)
 		}
-		_, err := h.openRaw().Exec("UPDATE runs SET gateway = NULL WHERE name = 'old'")
-		h.noError(err)
 		h.restart()
 		table, err := h.s.Routes(h.ctx())
 		h.noError(err)
@@ -143,14 +166,14 @@ func TestGateways_InTheRouteTable(t *testing.T) {
 		for _, r := range table.Routes {
 			at[r.Name] = r.Gateway
 		}
-		for name, want := range map[string]dstack.GatewayID{"all": "", "one": side.ID, "qualified": side.ID, "none": "none", "yes": "", "gone": "none", "old": side.ID} {
+		for name, want := range map[string]dstack.GatewayID{"all": "", "one": side.ID, "qualified": side.ID, "none": "none", "yes": "", "gone": "none"} {
 			if at[name] != want {
 				t.Errorf("the run %s is at %q, not %q", name, at[name], want)
 			}
 		}
 		err = h.s.DeleteGateways(h.ctx(), h.project.ID, []string{"side-door"})
 		h.wantKind(dstack.Conflict, err)
-		for _, name := range []string{"one", "qualified", "old"} {
+		for _, name := range []string{"one", "qualified"} {
 			if !strings.Contains(err.Error(), name) {
 				t.Errorf("the refusal does not name %s: %v", name, err)
 			}
@@ -161,7 +184,7 @@ func TestGateways_InTheRouteTable(t *testing.T) {
 			names = append(names, r.Name)
 		}
 		slices.Sort(names)
-		if want := []string{"all", "old", "one", "qualified", "yes"}; !slices.Equal(names, want) {
+		if want := []string{"all", "one", "qualified", "yes"}; !slices.Equal(names, want) {
 			t.Errorf("the gateway's part of the table has %v, not %v", names, want)
 		}
 	})

@@ -61,7 +61,7 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 	}
 	s.templates.retain(runs, func(r routeRow) string { return r.Template })
 	s.rules.retain(runs, func(r routeRow) string { return r.Rules })
-	if table.Gateways, err = s.findRouteGateways(ctx, tx); err != nil {
+	if table.Gateways, err = findRouteGateways(ctx, tx); err != nil {
 		return table, err
 	}
 	if table.Routes, err = s.buildRoutes(runs, targets, table.Gateways); err != nil {
@@ -224,7 +224,7 @@ func findTokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
 }
 
 // findRouteGateways returns the gateways that have a domain, as the processes that serve them know them.
-func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gateway, error) {
+func findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gateway, error) {
 	var rows []struct {
 		ID, Project, Name, Domain, Backend, Proxies string
 		IsDefault, Plain                            bool
@@ -234,19 +234,6 @@ func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gatew
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
-	var processes []struct {
-		GatewayID string
-		SeenAt    int64
-	}
-	if err := tx.NewRaw("SELECT gateway_id, seen_at FROM gateway_process_reports").Scan(ctx, &processes); err != nil {
-		return nil, err
-	}
-	serving := map[string]int{}
-	for _, p := range processes {
-		if s.clock().Sub(fromMicros(p.SeenAt)) < dstack.GatewaySilence {
-			serving[p.GatewayID]++
-		}
-	}
 	gateways := make([]route.Gateway, len(rows))
 	for i, r := range rows {
 		proxies, err := readNetworks(r.Proxies)
@@ -254,7 +241,7 @@ func (s *Store) findRouteGateways(ctx context.Context, tx bun.Tx) ([]route.Gatew
 			return nil, fmt.Errorf("read the proxies of gateway %s: %w", r.ID, err)
 		}
 		gateways[i] = route.Gateway{ID: dstack.GatewayID(r.ID), Project: r.Project, Name: r.Name, Domain: r.Domain, IsDefault: r.IsDefault, IsPlain: r.Plain,
-			IsLocal: r.Backend == spec.BackendLocal, Processes: serving[r.ID], TrustedProxies: proxies}
+			IsLocal: r.Backend == spec.BackendLocal, TrustedProxies: proxies}
 	}
 	return gateways, nil
 }
