@@ -21,8 +21,8 @@ import (
 // orderTimeout limits one order, without the time that DNS records need.
 const orderTimeout = 3 * time.Minute
 
-// order orders the certificate of an entry and returns the changed record. The caller has the lock.
-func (k *Keeper) order(ctx context.Context, e *entry, rec record, present *tls.Certificate) (record, *tls.Certificate, error) {
+// orderCertificate orders the certificate of an entry and returns the changed record. The caller has the lock.
+func (k *Keeper) orderCertificate(ctx context.Context, e *entry, rec record, present *tls.Certificate) (record, *tls.Certificate, error) {
 	solvers, limit, err := k.solversFor(ctx, e)
 	if err != nil {
 		return rec, nil, err
