@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -33,11 +34,13 @@ type controlPlane struct {
 	passes  *reconcile.Reconciler
 	server  *control.Server
 	project dstack.ProjectID
+	changed *loop.Broadcast
+	end     func() error // of the passes and the gateway; a second call does nothing
 	stop    func() error
 }
 
-// newControlPlane starts a control plane with a new database in dir.
-func newControlPlane(dir string, m *machines) (*controlPlane, error) {
+// newControlPlane starts a control plane with a new database in dir. links is what gateway processes get.
+func newControlPlane(dir string, m *machines, links control.LinkOptions, version string) (*controlPlane, error) {
 	ctx := context.Background()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -65,7 +68,9 @@ func newControlPlane(dir string, m *machines) (*controlPlane, error) {
 	})
 	p.server = control.New(control.Options{
 		Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Broadcast: changed, Dir: dir, Log: quiet,
+		Links: links, Version: version,
 	})
+	p.changed = changed
 	front := gateway.New(gateway.Options{
 		Control: p.server, Name: simulatedHost, Log: quiet,
 	})
@@ -77,15 +82,20 @@ func (p *controlPlane) start(tasks []loop.Task) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- loop.Run(ctx, tasks...) }()
-	p.stop = func() error {
+	p.end = sync.OnceValue(func() error {
 		cancel()
-		return errors.Join(<-done, p.store.Close())
-	}
+		return <-done
+	})
+	p.stop = func() error { return errors.Join(p.end(), p.store.Close()) }
 }
 
 // submitService submits a service whose replicas need one CPU each.
 func (p *controlPlane) submitService(name string, replicas int) error {
-	text := fmt.Sprintf("type: service\nname: %s\nport: 8000\ncommands: [serve]\nreplicas: %d\nresources:\n  cpu: 1\n", name, replicas)
+	return p.submit(name, fmt.Sprintf("type: service\nname: %s\nport: 8000\ncommands: [serve]\nreplicas: %d\nresources:\n  cpu: 1\n", name, replicas))
+}
+
+// submit submits a service.
+func (p *controlPlane) submit(name, text string) error {
 	service, err := spec.ParseService(name, []byte(text))
 	if err != nil {
 		return err

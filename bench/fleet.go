@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
+
+	control "dstack/internal/server"
 )
 
 const (
@@ -27,7 +29,7 @@ const (
 func (b *benchmark) measureFleet() (float64, error) {
 	b.runs++
 	dir := filepath.Join(b.dir, fmt.Sprintf("fleet-%d", b.runs))
-	p, err := newControlPlane(dir, newMachines(fleetMachines, fleetReplicas/fleetMachines+5))
+	p, err := newControlPlane(dir, newMachines(fleetMachines, fleetReplicas/fleetMachines+5), control.LinkOptions{}, "")
 	if err != nil {
 		return 0, err
 	}
@@ -51,7 +53,7 @@ type idleCost struct {
 func (b *benchmark) measureIdleFleet() (idleCost, error) {
 	dir := filepath.Join(b.dir, "idle-fleet")
 	seen := idleCost{replicas: idleServices * idleEach}
-	p, err := newControlPlane(dir, newMachines(fleetMachines, seen.replicas/fleetMachines+5))
+	p, err := newControlPlane(dir, newMachines(fleetMachines, seen.replicas/fleetMachines+5), control.LinkOptions{}, "")
 	if err != nil {
 		return seen, err
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -96,6 +97,29 @@ func (s *dstackServer) startGateways(n int) (all []gatewayProcess, err error) {
 		all = append(all, gatewayProcess{cmd, httpPort})
 	}
 	return all, nil
+}
+
+// startAgain starts a process that has stopped, and returns the time until its first response.
+func (g gatewayProcess) startAgain() (gatewayProcess, time.Duration, error) {
+	again := gatewayProcess{cmd: &exec.Cmd{Path: g.cmd.Path, Args: g.cmd.Args, Env: g.cmd.Env, Dir: g.cmd.Dir, Stderr: os.Stderr}, port: g.port}
+	began := time.Now()
+	if err := again.cmd.Start(); err != nil {
+		return again, 0, err
+	}
+	err := again.waitUntilServed(20 * time.Second)
+	return again, time.Since(began), err
+}
+
+// waitUntilServed waits for the first response of a service.
+func (g gatewayProcess) waitUntilServed(limit time.Duration) error {
+	return waitUntilServed(fmt.Sprintf("http://127.0.0.1:%d/", g.port), fmt.Sprintf("web-%d.%s", routeServices/2, gatewayDomain), limit)
+}
+
+func (g gatewayProcess) stop() error {
+	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return g.cmd.Wait()
 }
 
 // revokeKey creates a key, waits until all gateways accept it, revokes it, and returns the time until all refuse it.

@@ -52,20 +52,26 @@ func (m *machines) Engine(_ context.Context, id dstack.InstanceID) (engine.Engin
 // simulatedEngine is an engine that runs nothing; it only remembers its attempts.
 type simulatedEngine struct {
 	ip       string
+	address  string // of all attempts; empty: each has its own
 	mu       sync.Mutex
 	attempts map[dstack.AttemptID]simulatedAttempt
 }
 
 type simulatedAttempt struct {
-	at   time.Time
-	port int
+	at      time.Time
+	run     string
+	address string
 }
 
 func (p *simulatedEngine) Start(_ context.Context, o dstack.AttemptSpec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, runs := p.attempts[o.Attempt]; !runs {
-		p.attempts[o.Attempt] = simulatedAttempt{time.Now(), 20000 + len(p.attempts)}
+		address := p.address
+		if address == "" {
+			address = fmt.Sprintf("%s:%d", p.ip, 20000+len(p.attempts))
+		}
+		p.attempts[o.Attempt] = simulatedAttempt{time.Now(), o.Run, address}
 	}
 	return nil
 }
@@ -87,7 +93,7 @@ func (p *simulatedEngine) ListReports(context.Context) ([]dstack.Report, error) 
 	now, all := time.Now(), make([]dstack.Report, 0, len(p.attempts))
 	for id, run := range p.attempts {
 		all = append(all, dstack.Report{Attempt: id, State: dstack.AttemptRunning, Ready: true,
-			Endpoint: dstack.Endpoint{Address: fmt.Sprintf("%s:%d", p.ip, run.port)}, StartedAt: run.at, At: now})
+			Endpoint: dstack.Endpoint{Address: run.address}, StartedAt: run.at, At: now})
 	}
 	return all, nil
 }
@@ -95,4 +101,18 @@ func (p *simulatedEngine) ListReports(context.Context) ([]dstack.Report, error) 
 // Logs yields nothing until ctx ends.
 func (p *simulatedEngine) Logs(ctx context.Context, _ dstack.AttemptID, _ time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(func(dstack.LogLine, error) bool) { <-ctx.Done() }
+}
+
+// move gives the attempt of a run another address, and reports whether there is one.
+func (p *simulatedEngine) move(run, address string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, a := range p.attempts {
+		if a.run == run {
+			a.address = address
+			p.attempts[id] = a
+			return true
+		}
+	}
+	return false
 }

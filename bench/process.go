@@ -34,6 +34,32 @@ func residentMemory(pid int) (float64, error) {
 	return sum, nil
 }
 
+// processMemoryParts is the memory of one process, in MB.
+type processMemoryParts struct {
+	resident  float64
+	private   float64 // that no other process shares
+	anonymous float64 // that is not from a file
+}
+
+// readMemory returns the memory of one process; nothing where there is no /proc.
+func readMemory(pid int) (processMemoryParts, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return processMemoryParts{}, nil
+	}
+	if err != nil {
+		return processMemoryParts{}, err
+	}
+	kilobytes := map[string]float64{}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) == 3 {
+			kilobytes[fields[0]], _ = strconv.ParseFloat(fields[1], 64)
+		}
+	}
+	return processMemoryParts{resident: kilobytes["Rss:"] / 1024, anonymous: kilobytes["Anonymous:"] / 1024,
+		private: (kilobytes["Private_Clean:"] + kilobytes["Private_Dirty:"]) / 1024}, nil
+}
+
 // usedCPUTime returns the CPU time of a process and its children; 0 where there is no /proc.
 func usedCPUTime(pid int) time.Duration {
 	if pid == 0 {

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,14 +19,27 @@ import (
 	"dstack/internal/api"
 )
 
-// attachedPort is held by a test while a published client attaches. Such a client chooses the first port from 10999 on that
-// nobody listens on, and listens there a second later: two that choose at the same time would read each other's output.
-var attachedPort sync.Mutex
-
-// holdAttachedPort waits until no other test attaches, and lets the next one attach when this test has ended.
-func holdAttachedPort(t *testing.T) {
-	attachedPort.Lock()
-	t.Cleanup(attachedPort.Unlock)
+// TestAttachedClients runs the published clients that attach, one after the other: such a client chooses the first port from
+// 10999 on that nobody listens on, and listens there a second later, so that two that choose at the same time would read each
+// other's output. They are parts of one test, because a test that waits for another one takes the place of a third one.
+func TestAttachedClients(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		test func(t *testing.T)
+	}{
+		{"apply", testAttachedApply},
+		{"apply ends", testAttachedApplyEnds},
+		{"apply aborts", testAttachedApplyAborts},
+		{"API", testAttachedAPI},
+		{"newest", testAttachedNewest},
+		{"newest API", testAttachedNewestAPI},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			needPiece(t, "ssh", "DSTACK_TEST_SSH")
+			c.test(t)
+		})
+	}
 }
 
 // attachedClient is a command of the published client that goes on, with a user who reads and types.
@@ -102,12 +114,10 @@ func (a *attachedClient) expectEnd(code int, words ...string) {
 	}
 }
 
-// TestPublished_AttachedApply: `dstack apply` of the published client, as everybody types it, shows the output of the run;
+// testAttachedApply: `dstack apply` of the published client, as everybody types it, shows the output of the run;
 // Ctrl-C asks whether to stop it.
-func TestPublished_AttachedApply(t *testing.T) {
-	forEachEngineInParallel(t, func(t *testing.T, engine string) {
-		needPiece(t, "ssh", "DSTACK_TEST_SSH")
-		holdAttachedPort(t)
+func testAttachedApply(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		p := newPublishedClient(h)
 		dir := p.writeService("shown")
@@ -136,11 +146,8 @@ func TestPublished_AttachedApply(t *testing.T) {
 	})
 }
 
-// TestPublished_AttachedApplyEnds: an attached apply ends with the run, and follows a replica that is started again.
-func TestPublished_AttachedApplyEnds(t *testing.T) {
-	t.Parallel()
-	needPiece(t, "ssh", "DSTACK_TEST_SSH")
-	holdAttachedPort(t)
+// testAttachedApplyEnds: an attached apply ends with the run, and follows a replica that is started again.
+func testAttachedApplyEnds(t *testing.T) {
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
 	dir := p.writeService("ends")
@@ -158,11 +165,8 @@ func TestPublished_AttachedApplyEnds(t *testing.T) {
 	apply.expectEnd(1, "workload: asked to stop", "Run failed with error code CONTAINER_EXITED_WITH_ERROR")
 }
 
-// TestPublished_AttachedApplyAborts: Ctrl-C at the question of an attached apply aborts the run.
-func TestPublished_AttachedApplyAborts(t *testing.T) {
-	t.Parallel()
-	needPiece(t, "ssh", "DSTACK_TEST_SSH")
-	holdAttachedPort(t)
+// testAttachedApplyAborts: Ctrl-C at the question of an attached apply aborts the run.
+func testAttachedApplyAborts(t *testing.T) {
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
 	apply := p.start(p.writeService("aborted"), "apply", "-f", "service.dstack.yml", "-y")
@@ -189,12 +193,9 @@ type publishedAttachment struct {
 	Mine, Theirs any
 }
 
-// TestPublished_AttachedAPI: run.attach() of the Python API shows the output and reaches the run's port, and no port of
+// testAttachedAPI: run.attach() of the Python API shows the output and reaches the run's port, and no port of
 // another run.
-func TestPublished_AttachedAPI(t *testing.T) {
-	t.Parallel()
-	needPiece(t, "ssh", "DSTACK_TEST_SSH")
-	holdAttachedPort(t)
+func testAttachedAPI(t *testing.T) {
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
 	program, err := filepath.Abs("clients/published_attach.py")

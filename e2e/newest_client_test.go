@@ -116,13 +116,10 @@ func TestNewestClient_Lists(t *testing.T) {
 	}
 }
 
-// TestNewestClient_Attach applies and attaches as everybody types it: the client shows the
+// testAttachedNewest applies and attaches as everybody types it: the client shows the
 // output of the run until Ctrl-C.
-func TestNewestClient_Attach(t *testing.T) {
-	t.Parallel()
+func testAttachedNewest(t *testing.T) {
 	needNewestClient(t)
-	needPiece(t, "ssh", "DSTACK_TEST_SSH")
-	holdAttachedPort(t)
 	h := newHarness(t, "process")
 	p := newNewestClient(h)
 	dir := p.writeNewestService("shown")
@@ -136,12 +133,9 @@ func TestNewestClient_Attach(t *testing.T) {
 	attach.waitForOutput("workload: asked to stop")
 }
 
-// TestNewestClient_Python runs a program with the client's Python API.
-func TestNewestClient_Python(t *testing.T) {
-	t.Parallel()
+// testAttachedNewestAPI runs a program with the client's Python API.
+func testAttachedNewestAPI(t *testing.T) {
 	needNewestClient(t)
-	needPiece(t, "ssh", "DSTACK_TEST_SSH")
-	holdAttachedPort(t)
 	h := newHarness(t, "process")
 	p := newNewestClient(h)
 	program, err := filepath.Abs("clients/newest_api.py")

@@ -112,7 +112,7 @@ fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e
 servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 run_e2e -run '^TestServers' "$@" ;;
 takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
 bench)
-	start_pieces docker images nginx jinja fleet published newest_server given
+	start_pieces docker images nginx caddy jinja fleet published newest_server given
 	print_title "measurements"
 	go run ./bench "$@" || failed=1
 	;;

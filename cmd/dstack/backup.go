@@ -48,7 +48,7 @@ type backupSource struct {
 var backupSources = []backupSource{{keyName, true}, {configName, false}, {hostIDName, false}, {sshPortName, false}}
 
 func backupCommand() *cobra.Command {
-	var output string
+	var output outputFlag
 	c := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a backup of the server's database, key and configuration into a file.",
@@ -57,16 +57,28 @@ func backupCommand() *cobra.Command {
 			"Whoever has the file can read all secrets. The output of runs and the data of volumes are not in it.",
 		Example: "dstack server backup /backup/dstack-$(date +%F).tar.gz\n" +
 			"dstack server restore /backup/dstack-2026-11-29.tar.gz   # later, while no server runs",
-		Args: cobra.ExactArgs(1),
+		Args: expectFile,
 		RunE: func(c *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return newInvalidError(fmt.Sprintf("%q is not an output format", output), "only json is")
+			asJSON, err := output.isJSON()
+			if err != nil {
+				return err
 			}
-			return runBackup(c.Context(), args[0], output == "json", c.OutOrStdout())
+			return runBackup(c.Context(), args[0], asJSON, c.OutOrStdout())
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "`json`: print results as JSON")
+	output.addTo(c.Flags())
 	return c
+}
+
+// expectFile refuses arguments that are not one file.
+func expectFile(c *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return newInvalidError(c.CommandPath()+" needs the name of a file", "see: "+c.CommandPath()+" --help")
+	case len(args) > 1:
+		return newInvalidError(fmt.Sprintf("unexpected argument `%s`", args[1]), "see: "+c.CommandPath()+" --help")
+	}
+	return nil
 }
 
 // writtenBackup is the JSON of `dstack server backup`.

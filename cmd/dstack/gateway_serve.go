@@ -61,17 +61,17 @@ func (o *gatewayServeOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringSliceVar(&o.servers, "server", nil,
 		"`URL` of a server; repeat it for several servers on one database (DSTACK_GATEWAY_SERVER, separated by commas)")
-	f.StringVar(&o.token, "token", "", "the token of `dstack gateway token`, needed once (DSTACK_GATEWAY_TOKEN)")
+	f.StringVar(&o.token, "token", "", "the `TOKEN` that dstack gateway token printed, needed once (DSTACK_GATEWAY_TOKEN)")
 	f.StringVar(&o.tokenFile, "token-file", "",
 		"read the token from `FILE`, - for stdin; other users of the machine see --token (DSTACK_GATEWAY_TOKEN_FILE)")
 	f.StringVar(&o.dir, "dir", "", "the `FOLDER` for what the process keeps (DSTACK_GATEWAY_DIR, ~/.dstack/gateway)")
-	f.StringVar(&o.name, "name", "", "the name of this machine in lists (DSTACK_GATEWAY_NAME, the host name)")
+	f.StringVar(&o.name, "name", "", "the `NAME` of this machine in lists (DSTACK_GATEWAY_NAME, the host name)")
 	f.StringVar(&o.address, "address", "", "the `ADDRESS` at which clients reach this machine (DSTACK_GATEWAY_ADDRESS)")
-	f.StringVar(&o.host, "gateway-host", "", "address to listen on (DSTACK_GATEWAY_HOST, all addresses)")
+	f.StringVar(&o.host, "gateway-host", "", "the `ADDRESS` to listen on (DSTACK_GATEWAY_HOST, all addresses)")
 	f.StringVar(&o.httpsFlag, "https-port", "", "the `PORT` for HTTPS (DSTACK_GATEWAY_HTTPS_PORT, 443)")
 	f.StringVar(&o.httpFlag, "http-port", "", "the `PORT` for HTTP (DSTACK_GATEWAY_HTTP_PORT, 80)")
 	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"),
-		"DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
+		"the `LEVEL`: DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
 	f.BoolVar(&o.takeOver, "take-over", false, "replace the running process of this folder without an interruption, if there is one")
 	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"),
 		"`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")

@@ -26,6 +26,7 @@ func main() {
 	if len(os.Args) > 2 && os.Args[1] == process.ConfineCommand {
 		os.Exit(process.Confine(os.Args[2:]))
 	}
+	trustAuthorities()
 	if !slices.Contains(os.Args, "server") && !slices.Contains(os.Args, "serve") {
 		delayGarbageCollection()
 	}

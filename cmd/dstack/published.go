@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -109,6 +108,7 @@ func (p *published) pass(ctx context.Context) error {
 	if p.daemon.isReplaced() { // the process that replaced this one serves them
 		return nil
 	}
+	began := time.Now() // what this pass reports is at least as new
 	all, err := p.daemon.store.ListGateways(ctx)
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (p *published) pass(ctx context.Context) error {
 	if err := p.frontend.WaitForPorts(ctx); err != nil {
 		return err
 	}
-	return p.report(ctx, local, going, table.Version)
+	return p.report(ctx, local, going, table.Version, began)
 }
 
 // chooseLocal returns the gateways that this process serves, and those that it is to forget.
@@ -176,29 +176,14 @@ func (p *published) domainOf(ctx context.Context, g dstack.Gateway, table route.
 		// A secret that does not exist is empty: obtaining the certificate then fails, and says so.
 		d.Certificate, _ = d.Certificate.ResolveSecrets(func(name string) (string, bool) { return values[name], true })
 	}
-	d.Names = namesAt(g, table)
+	d.Names = table.PublishedNames(route.Gateway{ID: g.ID, Project: g.ProjectName, Domain: g.Domain})
 	return d, nil
 }
 
-// namesAt returns the names that a gateway serves.
-func namesAt(g dstack.Gateway, table route.Table) []string {
-	project := strings.ToLower(g.ProjectName)
-	names := map[string]bool{}
-	for _, r := range table.Routes {
-		if r.Project == project && r.IsAt(g.ID) {
-			names[strings.ToLower(r.Name)+"."+g.Domain] = true
-			if r.Model != "" {
-				names["gateway."+g.Domain] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
-}
-
-// report saves how this process serves each gateway.
-func (p *published) report(ctx context.Context, local, going []dstack.Gateway, version uint64) error {
+// report saves how this process serves each gateway, as of a time before the gateways were read: a later change of theirs is
+// not in the report.
+func (p *published) report(ctx context.Context, local, going []dstack.Gateway, version uint64, now time.Time) error {
 	https, http := p.frontend.IsOpen()
-	now := time.Now()
 	for _, g := range local {
 		process := dstack.GatewayProcess{ID: p.daemon.gatewayName, Gateway: g.ID, Name: machineName(), Version: currentVersion(), TableVersion: version,
 			Certificates: p.keeper.Statuses(g.ID), Problems: p.frontend.Problems()}
@@ -226,7 +211,7 @@ func (p *published) report(ctx context.Context, local, going []dstack.Gateway, v
 	return nil
 }
 
-// needsReport reports whether the store knows something else, or nothing since a while.
+// needsReport reports whether the store knows something else, or nothing since a while or since the gateway changed.
 func (p *published) needsReport(g dstack.Gateway, process dstack.GatewayProcess, now time.Time) bool {
 	at := slices.IndexFunc(g.Processes, func(known dstack.GatewayProcess) bool { return known.ID == process.ID })
 	if at < 0 {
@@ -235,10 +220,10 @@ func (p *published) needsReport(g dstack.Gateway, process dstack.GatewayProcess,
 	known := g.Processes[at]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return now.Sub(p.reported[g.ID]) >= publishedReportInterval || known.HTTPSPort != process.HTTPSPort || known.HTTPPort != process.HTTPPort ||
+	return now.Sub(p.reported[g.ID]) >= publishedReportInterval || !p.reported[g.ID].After(g.AppliedAt) || known.HTTPSPort != process.HTTPSPort || known.HTTPPort != process.HTTPPort ||
 		!slices.Equal(known.Problems, process.Problems) ||
 		!slices.EqualFunc(known.Certificates, process.Certificates, func(a, b dstack.CertificateStatus) bool {
-			return a.Name == b.Name && a.State == b.State && a.Reason == b.Reason && a.Queue == b.Queue && a.NotAfter.Equal(b.NotAfter)
+			return a.Name == b.Name && a.State == b.State && a.Reason == b.Reason && a.Queue == b.Queue && a.IsEarlier == b.IsEarlier && a.NotAfter.Equal(b.NotAfter)
 		})
 }
 

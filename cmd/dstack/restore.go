@@ -28,23 +28,24 @@ const maxBackupFile = 16 << 20
 const restoreLockTimeout = 500 * time.Millisecond
 
 func restoreCommand() *cobra.Command {
-	var output string
+	var output outputFlag
 	c := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Make a backup the data of the server, which must not run.",
 		Long: "Make a file of `dstack server backup` the data of the server in DSTACK_SERVER_DIR, which must not run. What was there is\n" +
-			"kept in a folder beside it. The backup is checked completely before anything is changed.\n" +
+			"kept in its folder before-restore-…. The backup is checked completely before anything is changed.\n" +
 			"Runs and replicas that are newer than the backup are not known after that: the server stops their containers.",
 		Example: "dstack server restore /backup/dstack-2026-11-29.tar.gz",
-		Args:    cobra.ExactArgs(1),
+		Args:    expectFile,
 		RunE: func(c *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return newInvalidError(fmt.Sprintf("%q is not an output format", output), "only json is")
+			asJSON, err := output.isJSON()
+			if err != nil {
+				return err
 			}
-			return runRestore(c.Context(), args[0], output == "json", c.OutOrStdout())
+			return runRestore(c.Context(), args[0], asJSON, c.OutOrStdout())
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "`json`: print results as JSON")
+	output.addTo(c.Flags())
 	return c
 }
 
@@ -107,14 +108,14 @@ func (o *serverOptions) restore(ctx context.Context, file string) (r restoredBac
 		return r, fmt.Errorf("the backup cannot be used: %w", err)
 	}
 	r = restoredBackup{Dir: o.dir, Created: manifest.Created, Version: manifest.Version}
-	if r.Kept, err = o.moveAside(time.Now()); err != nil {
-		return r, err
-	}
 	defer func() {
 		if err != nil && r.Kept != "" {
 			err = fmt.Errorf("the data is not complete now; what was there before is in %s: %w", r.Kept, err)
 		}
 	}()
+	if r.Kept, err = o.moveAside(time.Now()); err != nil {
+		return r, err
+	}
 	database := store.SQLitePath(o.database)
 	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
 		return r, err
@@ -214,7 +215,8 @@ func checkBackup(ctx context.Context, dir string) error {
 	return err
 }
 
-// moveAside moves the data that a backup replaces into a folder, and returns that; empty: there was none.
+// moveAside moves the data that a backup replaces into a folder, and returns that, also with an error; empty: nothing was
+// moved.
 func (o *serverOptions) moveAside(now time.Time) (dir string, err error) {
 	dir = o.filePath("before-restore-" + now.UTC().Format("20060102-150405"))
 	database := store.SQLitePath(o.database)

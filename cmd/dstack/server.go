@@ -223,7 +223,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
-	allOutput, err := d.openPeers(output)
+	allOutput, err := d.openPeers(ctx, output)
 	if err != nil {
 		return none, err
 	}

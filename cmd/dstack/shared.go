@@ -22,11 +22,11 @@ import (
 )
 
 // openPeers prepares what a server needs that shares its database with others. On SQLite it is alone.
-func (d *daemon) openPeers(output *logs.Store) (server.OutputReader, error) {
+func (d *daemon) openPeers(ctx context.Context, output *logs.Store) (server.OutputReader, error) {
 	if !d.store.IsShared() {
 		return output, nil
 	}
-	if err := d.checkOwnEngines(context.Background()); err != nil {
+	if err := d.checkOwnEngines(ctx); err != nil {
 		return nil, err
 	}
 	name, _ := os.Hostname() // it is for people only
@@ -94,13 +94,17 @@ func (o *serverOptions) readPeerURL() error {
 	return nil
 }
 
+// ownAddressTimeout limits the look-up of the database's host.
+const ownAddressTimeout = 3 * time.Second
+
 // findOwnAddress returns the address of this machine from which it reaches the host of a database URL; empty: it is not known.
 func findOwnAddress(database string) string {
 	u, err := url.Parse(database)
 	if err != nil || u.Hostname() == "" {
 		return ""
 	}
-	conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "5432")) // nothing is sent
+	dialer := net.Dialer{Timeout: ownAddressTimeout}
+	conn, err := dialer.Dial("udp", net.JoinHostPort(u.Hostname(), "5432")) // nothing is sent
 	if err != nil {
 		return ""
 	}

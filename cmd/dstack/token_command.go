@@ -20,7 +20,7 @@ import (
 // tokenCommand returns `dstack server token`, the way back in for whoever may read the server's folder.
 func tokenCommand() *cobra.Command {
 	var rotate bool
-	var output string
+	var output outputFlag
 	c := &cobra.Command{
 		Use:   "token",
 		Short: "Print the admin's token, or replace a lost one.",
@@ -30,14 +30,15 @@ func tokenCommand() *cobra.Command {
 			"dstack server token --rotate     # lost: make a new one; the old one ends at once",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return newInvalidError(fmt.Sprintf("%q is not an output format", output), "only json is")
+			asJSON, err := output.isJSON()
+			if err != nil {
+				return err
 			}
-			return runTokenCommand(c.Context(), rotate, output == "json", c.OutOrStdout(), c.ErrOrStderr())
+			return runTokenCommand(c.Context(), rotate, asJSON, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	c.Flags().BoolVar(&rotate, "rotate", false, "make a new token; the old one ends at once")
-	c.Flags().StringVarP(&output, "output", "o", "", "`json`: print results as JSON")
+	output.addTo(c.Flags())
 	return c
 }
 

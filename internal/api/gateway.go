@@ -79,6 +79,7 @@ type GatewayView struct {
 	Backend       string               `json:"backend"` // as in files: local, ssh, external
 	IsDefault     bool                 `json:"is_default"`
 	IsDeleting    bool                 `json:"is_deleting"`
+	IsChanging    bool                 `json:"is_changing"` // a change has not arrived everywhere yet
 	Status        dstack.GatewayStatus `json:"status"`
 	Reason        string               `json:"reason"` // why, or what is missing although it runs
 	Hint          string               `json:"hint,omitempty"`

@@ -12,7 +12,7 @@ import (
 )
 
 // JoinToken is the token with which a process joins a gateway, once. Its text also has the fingerprint of the
-// installation's authority, so that the process recognizes the server without a public certificate.
+// installation authority, so that the process recognizes the server without a public certificate.
 type JoinToken struct {
 	Secret      [32]byte
 	Fingerprint [sha256.Size]byte // SHA-256 of the authority's certificate; zero: there is none

@@ -17,7 +17,9 @@ import (
 	"time"
 )
 
-// The lifetimes of what the installation's own authority issues.
+// The lifetimes of what the internal authority issues: the one of `certificate: {type: internal}`, for the names of
+// gateways. It is not that of package installationca, for the servers themselves: the processes of a gateway issue with
+// it, and clients trust its root.
 const (
 	rootLifetime         = 20 * 365 * 24 * time.Hour
 	intermediateLifetime = 5 * 365 * 24 * time.Hour
@@ -43,7 +45,7 @@ type issuer struct {
 	key  *ecdsa.PrivateKey
 }
 
-// Root returns the root certificate of the installation's own authority in PEM.
+// Root returns the root certificate of the internal authority in PEM.
 // It makes the authority if there is none yet.
 func Root(ctx context.Context, storage Storage) ([]byte, error) {
 	root, err := openRoot(ctx, storage)

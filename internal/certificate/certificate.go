@@ -1,5 +1,5 @@
 // Package certificate obtains, renews and serves the certificates of gateways:
-// from an ACME server, from files, or from the installation's own authority.
+// from an ACME server, from files, or from the internal authority.
 package certificate
 
 import (
@@ -133,7 +133,7 @@ func (k *Keeper) addEntry(key entryKey, d Domain) bool {
 	}
 	next := &entry{entryKey: key, domain: d.Name, source: d.Certificate.Clone(), names: d.Names, since: time.Now()}
 	if e != nil && e.domain == d.Name {
-		next.cert = e.cert // until there is one of the new source
+		next.cert, next.isEarlier = e.cert, e.cert != nil // until there is one of the new source
 	}
 	k.entries[key] = next
 	return true

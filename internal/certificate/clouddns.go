@@ -14,10 +14,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -75,28 +73,9 @@ type cloudDNSChange struct {
 	Deletions []cloudDNSSet `json:"deletions,omitempty"`
 }
 
-// AppendRecords implements libdns.RecordAppender.
-func (p *cloudDNS) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	return records, p.change(ctx, zone, records, func(values []string, value string) []string {
-		if slices.Contains(values, value) {
-			return values
-		}
-		return append(slices.Clone(values), value)
-	})
-}
-
-// DeleteRecords implements libdns.RecordDeleter.
-func (p *cloudDNS) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	return records, p.change(ctx, zone, records, func(values []string, value string) []string {
-		return slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == value })
-	})
-}
-
-// change changes the values of each record's set: the API replaces the old set by the new one at once, and refuses
-// that if the old one changed meanwhile.
-func (p *cloudDNS) change(ctx context.Context, zone string, records []libdns.Record, edit func(values []string, value string) []string) error {
-	changing.Lock()
-	defer changing.Unlock()
+// changeSets implements recordSets: the API replaces the old set by the new one at once, and refuses that if the old one
+// changed meanwhile.
+func (p *cloudDNS) changeSets(ctx context.Context, zone string, records []libdns.Record, edit editValues) error {
 	token, err := p.fetchToken(ctx, time.Now())
 	if err != nil {
 		return err
@@ -199,20 +178,9 @@ func (p *cloudDNS) call(ctx context.Context, token, method, path string, body, i
 
 // send sends a request and decodes its answer.
 func (p *cloudDNS) send(request *http.Request, into any) error {
-	answer, err := p.client.Do(request)
-	if err != nil {
-		return errors.New(rootCause(err))
-	}
-	defer answer.Body.Close() //nolint:errcheck // only read
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
-	if err != nil {
+	text, err := readAnswer(p.client, request, explainGoogleError)
+	if err != nil || into == nil {
 		return err
-	}
-	if answer.StatusCode/100 != 2 {
-		return explainGoogleError(answer.StatusCode, text)
-	}
-	if into == nil {
-		return nil
 	}
 	return json.Unmarshal(text, into)
 }

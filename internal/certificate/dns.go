@@ -58,10 +58,11 @@ func newDNSProvider(p *spec.DNSProvider) (certmagic.DNSProvider, error) {
 	case "cloudflare":
 		return &cloudflare.Provider{APIToken: set["api_token"], ZoneToken: set["zone_token"], HTTPClient: newProviderClient()}, nil
 	case "route53":
-		return &route53{keyID: set["access_key_id"], secret: set["secret_access_key"], session: set["session_token"],
-			region: cmp.Or(set["region"], "us-east-1"), zoneID: set["hosted_zone_id"], base: "https://route53.amazonaws.com", client: newProviderClient()}, nil
+		return recordSetProvider{&route53{keyID: set["access_key_id"], secret: set["secret_access_key"], session: set["session_token"],
+			region: cmp.Or(set["region"], "us-east-1"), zoneID: set["hosted_zone_id"], base: "https://route53.amazonaws.com", client: newProviderClient()}}, nil
 	case "googleclouddns":
-		return newCloudDNS(set["project"], set["service_account"])
+		cloud, err := newCloudDNS(set["project"], set["service_account"])
+		return recordSetProvider{cloud}, err
 	case "exec":
 		return execProvider{command: set["command"]}, nil
 	case "webhook":

@@ -30,6 +30,7 @@ type entry struct {
 	since      time.Time         // when it was added, or got its source
 	due        time.Time         // of the next look at it
 	cert       *tls.Certificate  // with its leaf; nil: there is none yet
+	isEarlier  bool              // cert is of the earlier source
 	seen       string            // with type files: sizes and times of the files that were read last
 	names      []string          // with type files: names that the certificate should have
 	record     record            // with type lets-encrypt: what the storage has

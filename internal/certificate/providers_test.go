@@ -153,7 +153,7 @@ func TestRoute53_KeepsTheOtherValues(t *testing.T) {
 	fake := &fakeRoute53{values: []string{`"of somebody else"`}}
 	server := httptest.NewServer(fake)
 	defer server.Close()
-	p := &route53{keyID: "AKIA", secret: "secret", session: "session", region: "us-east-1", base: server.URL, client: newProviderClient()}
+	p := recordSetProvider{&route53{keyID: "AKIA", secret: "secret", session: "session", region: "us-east-1", base: server.URL, client: newProviderClient()}}
 	checkProvider(t, p, func() []string { return fake.values })
 	if len(fake.wrong) > 0 {
 		t.Errorf("wrong requests: %q", fake.wrong)
@@ -281,14 +281,15 @@ func TestCloudDNS_KeepsTheOtherValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := newCloudDNS("p1", string(account))
+	cloud, err := newCloudDNS("p1", string(account))
 	if err != nil {
 		t.Fatal(err)
 	}
 	fake := &fakeCloudDNS{values: []string{`"of somebody else"`}, key: &key.PublicKey}
 	server := httptest.NewServer(fake)
 	defer server.Close()
-	p.base, p.tokens = server.URL+"/dns/v1", server.URL+"/token"
+	cloud.base, cloud.tokens = server.URL+"/dns/v1", server.URL+"/token"
+	p := recordSetProvider{cloud}
 	checkProvider(t, p, func() []string { return fake.values })
 	if len(fake.wrong) > 0 {
 		t.Errorf("wrong requests: %q", fake.wrong)

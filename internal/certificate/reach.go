@@ -88,6 +88,9 @@ func (k *Keeper) probeAll(ctx context.Context, e *entry, addresses []netip.Addr)
 
 // explainLookup returns the problem of a name that has no address.
 func (k *Keeper) explainLookup(e *entry, err error) *problem {
+	if strings.HasSuffix("."+e.domain, ".localhost") {
+		return &problem{"public issuers have no certificates for names below localhost", "write certificate: {type: internal} for the gateway"}
+	}
 	if notFound, ok := errors.AsType[*net.DNSError](err); ok && notFound.IsNotFound {
 		return &problem{fmt.Sprintf("%s does not point at %s: it has no DNS record", e.name, k.describeOwn(k.ownAddresses())),
 			fmt.Sprintf("add a DNS record of type A for *.%s", e.domain)}

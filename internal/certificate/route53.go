@@ -8,14 +8,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/xml"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/libdns/libdns"
@@ -29,13 +25,6 @@ type route53 struct {
 	base                           string // URL of the API
 	client                         *http.Client
 }
-
-// changing is held while a set of records is read and changed: the orders of one
-// process write the same set.
-var changing sync.Mutex
-
-// maxAnswer limits the answers of providers.
-const maxAnswer = 1 << 20
 
 type route53Set struct {
 	Name    string   `xml:"Name"`
@@ -54,27 +43,8 @@ type route53Batch struct {
 	Changes []route53Change `xml:"ChangeBatch>Changes>Change"`
 }
 
-// AppendRecords implements libdns.RecordAppender.
-func (p *route53) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	return records, p.change(ctx, zone, records, func(values []string, value string) []string {
-		if slices.Contains(values, value) {
-			return values
-		}
-		return append(values, value)
-	})
-}
-
-// DeleteRecords implements libdns.RecordDeleter.
-func (p *route53) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	return records, p.change(ctx, zone, records, func(values []string, value string) []string {
-		return slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == value })
-	})
-}
-
-// change changes the values of each record's set.
-func (p *route53) change(ctx context.Context, zone string, records []libdns.Record, edit func(values []string, value string) []string) error {
-	changing.Lock()
-	defer changing.Unlock()
+// changeSets implements recordSets.
+func (p *route53) changeSets(ctx context.Context, zone string, records []libdns.Record, edit editValues) error {
 	id, err := p.findZone(ctx, zone)
 	if err != nil {
 		return err
@@ -147,27 +117,20 @@ func (p *route53) call(ctx context.Context, method, path string, query url.Value
 		return err
 	}
 	p.sign(request, body, time.Now().UTC())
-	answer, err := p.client.Do(request)
-	if err != nil {
-		return errors.New(rootCause(err))
-	}
-	defer answer.Body.Close() //nolint:errcheck // only read
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
-	if err != nil {
+	text, err := readAnswer(p.client, request, explainAmazonError)
+	if err != nil || into == nil {
 		return err
 	}
-	if answer.StatusCode/100 != 2 {
-		var wrong struct {
-			Code    string `xml:"Error>Code"`
-			Message string `xml:"Error>Message"`
-		}
-		xml.Unmarshal(text, &wrong) //nolint:errcheck,gosec // the status says enough without it
-		return fmt.Errorf("%s (%d): %s", cmp.Or(wrong.Code, "error"), answer.StatusCode, wrong.Message)
-	}
-	if into == nil {
-		return nil
-	}
 	return xml.Unmarshal(text, into)
+}
+
+func explainAmazonError(status int, text []byte) error {
+	var wrong struct {
+		Code    string `xml:"Error>Code"`
+		Message string `xml:"Error>Message"`
+	}
+	xml.Unmarshal(text, &wrong) //nolint:errcheck,gosec // the status says enough without it
+	return fmt.Errorf("%s (%d): %s", cmp.Or(wrong.Code, "error"), status, wrong.Message)
 }
 
 // sign signs a request (AWS Signature Version 4).

@@ -67,6 +67,7 @@ func (e *entry) status(now time.Time) dstack.CertificateStatus {
 		return s
 	}
 	leaf := e.cert.Leaf
+	s.IsEarlier = e.isEarlier
 	s.Issuer, s.NotAfter = leaf.Issuer.CommonName, leaf.NotAfter
 	if !now.Before(leaf.NotAfter) {
 		s.State, s.Reason = dstack.CertificateMissing, joinReasons("it expired on "+formatDay(leaf.NotAfter), s.Reason)

@@ -22,7 +22,7 @@ const maxIdle = time.Hour
 // Tasks returns what keeps the certificates. They run until their context ends.
 func (k *Keeper) Tasks() []loop.Task {
 	tasks := []loop.Task{
-		loop.Repeat("certificates of files and of the own authority", k.localWake, k.refreshLocal),
+		loop.Repeat("certificates of files and of the internal authority", k.localWake, k.refreshLocal),
 		loop.Repeat("keys of TLS sessions", k.keyWake, k.rotateSessionKeys),
 	}
 	for i, wake := range k.orderWake {
@@ -63,15 +63,15 @@ func (k *Keeper) refreshLocal(ctx context.Context) (time.Duration, error) {
 	})
 }
 
-// internalRetry is how long to wait after the own authority could not issue.
+// internalRetry is how long to wait after the internal authority could not issue.
 const internalRetry = 5 * time.Second
 
-// issueInternal obtains a certificate from the installation's own authority.
+// issueInternal obtains a certificate from the internal authority.
 func (k *Keeper) issueInternal(ctx context.Context, e *entry, now time.Time) (*tls.Certificate, time.Time, error) {
 	authority, err := openIntermediate(ctx, k.opts.Storage, e.domain)
 	if err != nil {
 		return nil, now.Add(internalRetry), &dstack.Error{Kind: dstack.Unavailable, Cause: err,
-			Message: "the installation's own authority cannot issue a certificate: " + cleanText(err.Error()), Hint: "it is tried again by itself"}
+			Message: "the internal authority cannot issue a certificate: " + cleanText(err.Error()), Hint: "it is tried again by itself"}
 	}
 	cert, err := authority.issue([]string{e.name}, leafLifetime)
 	if err != nil {
@@ -138,7 +138,7 @@ func (k *Keeper) finish(looked *entry, found result, isCut bool) {
 	}
 	e.record, e.seen, e.due, e.problem = found.record, found.seen, found.due, found.problem
 	if found.cert != nil {
-		e.cert = found.cert
+		e.cert, e.isEarlier = found.cert, false
 		k.publish()
 	}
 	e.isUrgent = e.isUrgent && e.cert == nil && e.problem.reason == ""

@@ -63,15 +63,20 @@ func (a *app) readGateway(file sourceFile, flags *applyFlags) (*applyGatewayComm
 	return &applyGatewayCommand{app: a, flags: flags, file: file, configuration: conf, notes: notes}, nil
 }
 
-// findSameName returns a problem if a gateway of another file has the same name.
-func (g *applyGatewayCommand) findSameName(others []*applyGatewayCommand) spec.Problems {
+// findContradictions returns problems if a gateway of another file has the same name, or is the default, too.
+func (g *applyGatewayCommand) findContradictions(others []*applyGatewayCommand) spec.Problems {
+	var problems spec.Problems
 	for _, other := range others {
 		if name := g.configuration.Name; name != "" && name == other.configuration.Name {
-			return spec.Locate(g.file.name, g.file.text, spec.Problems{{Path: "name",
-				Message: fmt.Sprintf("`%s` is also the name in %s", name, other.file.name), Hint: "give each gateway a name of its own"}})
+			problems = append(problems, spec.Problem{Path: "name",
+				Message: fmt.Sprintf("`%s` is also the name in %s", name, other.file.name), Hint: "give each gateway a name of its own"})
+		}
+		if g.configuration.Default && other.configuration.Default {
+			problems = append(problems, spec.Problem{Path: "default",
+				Message: fmt.Sprintf("the gateway in %s is the default, too", other.file.name), Hint: "a project has one default gateway; remove one `default: true`"})
 		}
 	}
-	return nil
+	return spec.Locate(g.file.name, g.file.text, problems)
 }
 
 func (g *applyGatewayCommand) run(ctx context.Context) error {
@@ -188,7 +193,7 @@ func describeCertificateSource(c *spec.Certificate) string {
 	case c.Type == spec.CertificateFiles:
 		return "the files " + c.Cert + " and " + c.Key
 	case c.Type == spec.CertificateInternal:
-		return "issued by the installation's own authority"
+		return "issued by the internal authority"
 	case c.DNS != nil:
 		return "one for all names, issued by lets-encrypt with DNS records of " + c.DNS.Provider
 	}
@@ -204,7 +209,13 @@ func (g *applyGatewayCommand) follow(ctx context.Context, view api.GatewayView) 
 	limited, cancel := context.WithTimeoutCause(ctx, timeout, errWaitTimeout)
 	defer cancel()
 	latest := view
-	describe := func() string { return fmt.Sprintf("gateway %s: %s", view.Name, describeGateway(latest)) }
+	describe := func() string {
+		text := fmt.Sprintf("gateway %s: %s", view.Name, describeGateway(latest))
+		if latest.IsChanging && latest.Reason == "" {
+			text += ", the change is being made"
+		}
+		return text
+	}
 	err := g.withProgress(describe, func() error {
 		version := ""
 		for !isGatewaySettled(latest) {
@@ -236,6 +247,9 @@ func (g *applyGatewayCommand) follow(ctx context.Context, view api.GatewayView) 
 
 // isGatewaySettled reports whether nothing about a gateway changes by itself soon.
 func isGatewaySettled(v api.GatewayView) bool {
+	if v.IsChanging && v.Backend != spec.BackendExternal {
+		return false
+	}
 	if v.Status == dstack.GatewayRunning {
 		return !slices.ContainsFunc(v.Certificates, func(c api.GatewayCertView) bool { return c.State == dstack.CertificatePending })
 	}

@@ -113,7 +113,7 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 			gateway, err := m.readGateway(file, &flags)
 			problems = appendNew(problems, asFileProblems(name, err))
 			if gateway != nil {
-				problems = append(problems, gateway.findSameName(m.gateways)...)
+				problems = append(problems, gateway.findContradictions(m.gateways)...)
 				m.gateways = append(m.gateways, gateway)
 			}
 			if gateway != nil || err != nil {

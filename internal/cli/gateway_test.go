@@ -94,7 +94,7 @@ func TestApply_Gateway(t *testing.T) {
 	f.refusals["apply"] = refusal{200, testGateway(nil)}
 	u.run("apply", "-f", "gateway.dstack.yml", "-y").check(t, ExitDone, []string{"services https://<run>.example.com", "models   https://gateway.example.com/v1"},
 		[]string{"gateway front-door · project main · as ann", "services at <run>.example.com, models at gateway.example.com", "the server itself",
-			"issued by the installation's own authority", "default      yes", "note the DNS record *.example.com must point", "front-door is running"})
+			"issued by the internal authority", "default      yes", "note the DNS record *.example.com must point", "front-door is running"})
 	var view api.GatewayView
 	if got := u.run("apply", "-f", "gateway.dstack.yml", "-y", "-o", "json"); json.Unmarshal([]byte(got.out), &view) != nil || view.Name != "front-door" {
 		t.Errorf("%+v", got)
@@ -130,6 +130,9 @@ func TestApply_GatewayRefusals(t *testing.T) {
 	u.run("apply", "-f", "cloud.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"cloud.dstack.yml:2:10", "gateways of the backend aws", "backend: local"})
 	u.writeFile("again.dstack.yml", gatewayText)
 	u.run("apply", "-f", "gateway.dstack.yml", "-f", "again.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"`front-door` is also the name in gateway.dstack.yml"})
+	u.writeFile("one.dstack.yml", "type: gateway\nname: one\nbackend: local\ndefault: true\n")
+	u.writeFile("two.dstack.yml", "type: gateway\nname: two\nbackend: local\ndefault: true\n")
+	u.run("apply", "-f", "one.dstack.yml", "-f", "two.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"two.dstack.yml:4:10", "the gateway in one.dstack.yml is the default, too"})
 	u.run("gateway", "create", "a", "--name", "b").check(t, ExitInvalid, nil, []string{"two names"})
 	u.run("gateway", "create", "front-door", "--backend", "aws", "--region", "x").check(t, ExitInvalid, nil, []string{"gateways of the backend aws"})
 	u.run("gateway", "create", "front-door", "--domain", "1.2.3.4").check(t, ExitInvalid, nil, []string{"is an address"})
@@ -137,5 +140,37 @@ func TestApply_GatewayRefusals(t *testing.T) {
 		if strings.Contains(request, "/gateways/") {
 			t.Errorf("the server was asked: %s", request)
 		}
+	}
+}
+
+// What an apply says is of the changed gateway, not of reports from before the change.
+func TestApply_GatewayWaitsForTheChange(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
+	u.writeFile("gateway.dstack.yml", gatewayText)
+	current := testGateway(nil)
+	f.refusals["preview"] = refusal{200, api.GatewayPreview{Project: "main", User: "ann", Name: "front-door", Domain: "example.com", Current: &current,
+		Changes: []api.GatewayChange{{Path: "certificate.type", From: "none", To: "internal"}}}}
+	f.refusals["views"] = answerViews(testGateway(missesItsCertificate))
+	for name, change := range map[string]func(*api.GatewayView){
+		"it ran before":         func(v *api.GatewayView) { v.IsChanging = true },
+		"it could not serve so": func(v *api.GatewayView) { v.IsChanging, v.Status = true, dstack.GatewayFailed },
+	} {
+		f.refusals["apply"] = refusal{200, testGateway(change)}
+		t.Run(name, func(t *testing.T) {
+			u.run("apply", "-f", "gateway.dstack.yml", "-y").check(t, ExitDone, nil, []string{"front-door is running: certificate for *.example.com is missing"})
+		})
+	}
+}
+
+func TestGateway_Token(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
+	f.refusals["create_token"] = refusal{200, api.GatewayToken{Token: "dgw_1", Gateway: "front-door", ServerURL: "http://127.0.0.1:3000", ExpiresAt: time.Now().Add(time.Hour)}}
+	u.run("gateway", "token", "front-door").check(t, ExitDone, []string{"dstack gateway serve --server http://127.0.0.1:3000 --token dgw_1"},
+		[]string{"only this machine reaches http://127.0.0.1:3000", "--host"})
+	f.refusals["create_token"] = refusal{200, api.GatewayToken{Token: "dgw_1", Gateway: "front-door", ServerURL: "https://dstack.example.com", ExpiresAt: time.Now().Add(time.Hour)}}
+	if got := u.run("gateway", "token", "front-door"); strings.Contains(got.err, "only this machine") {
+		t.Error(got.err)
 	}
 }

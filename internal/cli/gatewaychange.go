@@ -74,6 +74,9 @@ func (g *gatewayCreateCommand) run(ctx context.Context, args []string) error {
 		return g.printJSON(view)
 	}
 	g.printInfo(" %s is created: %s", cleanLine(view.Name), describeGateway(view))
+	if view.Hint != "" {
+		g.printInfo("   try      %s", cleanLine(view.Hint))
+	}
 	g.printInfo(" see how it is: dstack gateway get %s", cleanLine(view.Name))
 	return nil
 }

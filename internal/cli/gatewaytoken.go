@@ -69,6 +69,9 @@ func (t *gatewayTokenCommand) run(c *cobra.Command, args []string) error {
 	}
 	t.printInfo(" This token joins one process to the gateway %s, until %s (%s from now).", cleanLine(token.Gateway),
 		token.ExpiresAt.Local().Format("2006-01-02 15:04"), human.Duration(t.expires))
+	if isLoopbackURL(token.ServerURL) {
+		t.printNote("only this machine reaches " + cleanLine(token.ServerURL) + "; for another one, let the server listen on an address that it reaches (--host), and write that after --server")
+	}
 	t.printInfo(" Run this on the other machine, which needs nothing but this binary:\n")
 	fmt.Fprintf(t.out, "dstack gateway serve --server %s --token %s\n", shellQuote(token.ServerURL), shellQuote(token.Token))
 	return nil

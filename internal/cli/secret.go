@@ -82,7 +82,7 @@ func (s *secretSetCommand) run(ctx context.Context, args []string) error {
 	case !result.Changed:
 		s.printInfo(" %s has this value already: nothing changed", name)
 	case result.Created:
-		s.printInfo(" %s is set; use it in env or registry_auth as ${{ secrets.%s }}", name, name)
+		s.printInfo(" %s is set; use it in env, registry_auth or the certificate of a gateway as ${{ secrets.%s }}", name, name)
 	default:
 		s.printInfo(" %s is changed", name)
 	}

@@ -58,7 +58,7 @@ func TestSecretSet_SourcesOfTheValue(t *testing.T) {
 	} {
 		u.in = strings.NewReader(c.stdin)
 		got := u.run(append([]string{"secret", "set"}, c.args...)...)
-		got.check(t, ExitDone, nil, []string{"A is set; use it in env or registry_auth as ${{ secrets.A }}"})
+		got.check(t, ExitDone, nil, []string{"A is set; use it in env, registry_auth or the certificate of a gateway as ${{ secrets.A }}"})
 		if last := f.secrets.set[len(f.secrets.set)-1]; last.Value != c.want || last.Name != "A" || got.out != "" {
 			t.Errorf("%v: sent %+v, printed %q", c.args, last, got.out)
 		}

@@ -78,18 +78,20 @@ const (
 
 // CertificateStatus says what is known of one certificate. Its JSON form is in the reports of gateways.
 type CertificateStatus struct {
-	Name     string           `json:"name"` // the name that it is for: example.com or *.example.com
-	State    CertificateState `json:"state"`
-	Issuer   string           `json:"issuer,omitempty"`
-	NotAfter time.Time        `json:"not_after,omitzero"`
-	Reason   string           `json:"reason,omitempty"` // what is missing or failed, for the user
-	Hint     string           `json:"hint,omitempty"`   // what the user can do
-	NextAt   time.Time        `json:"next_at,omitzero"` // of the next try
-	Queue    int              `json:"queue,omitempty"`  // its place among those that wait, from 1
-	Queued   int              `json:"queued,omitempty"` // how many wait
+	Name      string           `json:"name"` // the name that it is for: example.com or *.example.com
+	State     CertificateState `json:"state"`
+	Issuer    string           `json:"issuer,omitempty"`
+	NotAfter  time.Time        `json:"not_after,omitzero"`
+	Reason    string           `json:"reason,omitempty"`     // what is missing or failed, for the user
+	Hint      string           `json:"hint,omitempty"`       // what the user can do
+	NextAt    time.Time        `json:"next_at,omitzero"`     // of the next try
+	Queue     int              `json:"queue,omitempty"`      // its place among those that wait, from 1
+	Queued    int              `json:"queued,omitempty"`     // how many wait
+	IsEarlier bool             `json:"is_earlier,omitempty"` // it is of the earlier configuration, until there is one of the present one
 }
 
-// HasCertificate reports whether there is a certificate, which may have expired.
+// HasCertificate reports whether there is a certificate, which may have expired. While another one is being issued in its
+// place, that is the present one.
 func (c CertificateStatus) HasCertificate() bool {
-	return c.State == CertificateValid || c.State == CertificateFailing
+	return c.State == CertificateValid || c.State == CertificateFailing || c.State == CertificatePending && !c.NotAfter.IsZero()
 }

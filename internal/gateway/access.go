@@ -18,7 +18,6 @@ type access struct {
 	routes     []*route.Route  // where the request may go; empty while the model is not known
 	hidesToken bool            // the Authorization header has a token of the platform, which replicas must not see
 	bySession  bool            // the cookie of a browser's session authorized the request
-	key        *route.Key      // the key for callers that authorized the request; nil: none did
 	single     [1]*route.Route // memory for a list of one route
 }
 
@@ -35,7 +34,8 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 	if a.view == v && len(a.routes) > 0 {
 		return nil // by the same table already
 	}
-	a.view, a.routes, a.bySession, a.key = v, nil, false, nil
+	a.view, a.routes, a.bySession = v, nil, false
+	p.setKey(nil)
 	if p.destination.Models {
 		a.hidesToken = true
 		if err := a.checkToken(v, p); err != nil {
@@ -47,7 +47,7 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 		if p.model.name == "" {
 			return nil
 		}
-		if !a.allowsModel(p.destination.Project, p.model.name) {
+		if !p.allowsModel(p.model.name) {
 			p.countKey(false)
 			return modelNotFound(p.model.name)
 		}
@@ -87,7 +87,7 @@ func (a *access) checkToken(v *view, p *proxyRequest) error {
 		}
 		found, a.bySession = session, true
 	}
-	a.key = found.key
+	p.setKey(found.key)
 	if err := found.check(p.destination); err != nil {
 		p.countKey(false)
 		return err
@@ -97,8 +97,9 @@ func (a *access) checkToken(v *view, p *proxyRequest) error {
 
 // allowsModel reports whether the request may use a model: with the token of a user
 // all of the project, with a key for callers those that it is for.
-func (a *access) allowsModel(project, model string) bool {
-	return a.key == nil || a.key.AllowsModel(project, model)
+func (p *proxyRequest) allowsModel(model string) bool {
+	key := p.key()
+	return key == nil || key.AllowsModel(p.destination.Project, model)
 }
 
 // findCredential returns the credential that a request has.

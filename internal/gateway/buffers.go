@@ -36,7 +36,7 @@ func (b *buffers) putBody(body []byte) {
 // response's headers.
 func (f *forwarder) Get() []byte {
 	buffers := &f.request.gateway.buffers
-	if f.isEventStream {
+	if f.request.response.isEventStream {
 		if p, ok := buffers.streams.Get().(*[streamBufferSize]byte); ok {
 			return p[:]
 		}
@@ -50,7 +50,7 @@ func (f *forwarder) Get() []byte {
 
 // Put implements httputil.BufferPool.
 func (f *forwarder) Put(p []byte) {
-	if f.isEventStream {
+	if f.request.response.isEventStream {
 		f.request.gateway.buffers.streams.Put((*[streamBufferSize]byte)(p))
 		return
 	}

@@ -61,8 +61,9 @@ func (c credential) check(d route.Destination) error {
 
 // keyUse is how a request uses a key for callers.
 type keyUse struct {
-	id        string
-	end       context.CancelCauseFunc // nil: the request does not depend on a key
+	key       *route.Key              // that authorized the request; nil: by the latest table, none did
+	id        string                  // of the key
+	end       context.CancelCauseFunc // nil: the request does not depend on the key
 	isCounted bool
 }
 
@@ -178,10 +179,29 @@ func (t *keyTracker) addTo(report *dstack.LoadReport) {
 	}
 }
 
+// key returns the key for callers that authorized the request; nil: none did.
+func (p *proxyRequest) key() *route.Key {
+	if p.keyUse == nil {
+		return nil
+	}
+	return p.keyUse.key
+}
+
+// setKey sets the key for callers that authorized the request; nil: none did.
+func (p *proxyRequest) setKey(key *route.Key) {
+	if p.keyUse == nil {
+		if key == nil {
+			return
+		}
+		p.keyUse = &keyUse{}
+	}
+	p.keyUse.key = key
+}
+
 // beginKey makes a request that a key authorized end with it, and refuses it if its
 // caller sends too many.
 func (p *proxyRequest) beginKey() error {
-	key := p.acquirer.access.key
+	key := p.key()
 	if key == nil {
 		return nil
 	}
@@ -193,7 +213,7 @@ func (p *proxyRequest) beginKey() error {
 		context.AfterFunc(ctx, cancel) // end ends it, too
 	}
 	p.r = p.r.WithContext(ctx)
-	if err := p.gateway.keys.begin(&p.keyUse, key, func() bool { return p.gateway.loads.view.Load().HasKey(key.ID) }); err != nil {
+	if err := p.gateway.keys.begin(p.keyUse, key, func() bool { return p.gateway.loads.view.Load().HasKey(key.ID) }); err != nil {
 		return err
 	}
 	return p.checkKeyLimit(key)
@@ -201,15 +221,15 @@ func (p *proxyRequest) beginKey() error {
 
 // countKey counts a request with a key for callers, as allowed or refused.
 func (p *proxyRequest) countKey(isAllowed bool) {
-	if key := p.acquirer.access.key; key != nil {
-		p.gateway.keys.count(&p.keyUse, key, isAllowed)
+	if key := p.key(); key != nil {
+		p.gateway.keys.count(p.keyUse, key, isAllowed)
 	}
 }
 
 // finishKey releases what beginKey took.
 func (p *proxyRequest) finishKey() {
-	if p.keyUse.end != nil {
-		p.gateway.keys.finish(&p.keyUse)
+	if p.keyUse != nil && p.keyUse.end != nil {
+		p.gateway.keys.finish(p.keyUse)
 		p.keyUse.end(nil)
 	}
 }

@@ -26,8 +26,7 @@ const flushInterval = 5 * time.Millisecond
 // is the only user of httputil.ReverseProxy, whose transport and buffer pool it
 // is.
 type forwarder struct {
-	request       *proxyRequest
-	isEventStream bool // the replica's response
+	request *proxyRequest
 }
 
 func (f *forwarder) forward() {
@@ -59,7 +58,7 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 	if out.Body != nil && out.GetBody == nil {
 		body = &unsentBody{body: out.Body}
 		if p.body != nil && isGRPC(p.r) {
-			body.stream = p.body.ReadCloser // httputil.ReverseProxy wraps it, and does not close it
+			body.stream = p.body // httputil.ReverseProxy wraps it, and does not close it
 		}
 		if f.request.body != nil {
 			f.request.body.trailer.announce(out)
@@ -145,7 +144,7 @@ func (p *proxyRequest) pathAt(r *route.Route) string {
 // byte is read.
 type unsentBody struct {
 	body    io.Reader
-	stream  io.Closer // the body of a gRPC call, whose response may end before it; nil: of another request
+	stream  *requestBody // of a gRPC call, whose response may end before it; nil: of another request
 	touched atomic.Bool
 }
 
@@ -158,7 +157,7 @@ func (b *unsentBody) Read(p []byte) (int, error) {
 // for what the client sends next.
 func (b *unsentBody) Close() error {
 	if b.stream != nil && b.isTouched() {
-		return b.stream.Close()
+		return b.stream.ReadCloser.Close()
 	}
 	return nil
 }
@@ -170,7 +169,7 @@ func (f *forwarder) rewriteResponse(res *http.Response) error {
 	p := f.request
 	p.rewriteResponseHeaders(res.Header)
 	contentType, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // a malformed one is no type
-	f.isEventStream = contentType == "text/event-stream"
+	f.request.response.isEventStream = contentType == "text/event-stream"
 	if p.body != nil && !p.body.isComplete() && p.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
 		// The replica responds while the body still arrives. On a connection
 		// that is kept, net/http would now consume the rest of the body. (Full
@@ -188,9 +187,9 @@ func (f *forwarder) rewriteResponse(res *http.Response) error {
 			return err
 		}
 	}
-	p.model.meterResponse(res, contentType, f.isEventStream)
+	p.model.meterResponse(res, contentType, f.request.response.isEventStream)
 	if p.model.keepAlive.started {
-		return p.model.keepAlive.continueWith(res, f.isEventStream)
+		return p.model.keepAlive.continueWith(res, f.request.response.isEventStream)
 	}
 	return nil
 }

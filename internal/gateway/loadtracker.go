@@ -85,8 +85,9 @@ func (l *loadTracker) elapsed() time.Duration { return time.Since(l.began) }
 func (l *loadTracker) applyTable(x *route.Index) *view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v := &view{Index: x, replicas: map[dstack.RunID][]*readyReplica{}}
-	known, runs := map[loadKey]bool{}, map[dstack.RunID]bool{}
+	// Almost always, the runs and replicas are those of the table before: maps of that size need not grow.
+	v := &view{Index: x, replicas: make(map[dstack.RunID][]*readyReplica, len(l.runs))}
+	known, runs := make(map[loadKey]bool, len(l.replicas)), make(map[dstack.RunID]bool, len(l.runs))
 	x.Runs(func(r *route.Route) {
 		runs[r.Run] = true
 		run := l.runLoadOf(r.Run)

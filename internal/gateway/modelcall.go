@@ -67,7 +67,7 @@ func (m *modelCall) listModels() {
 	p := m.request
 	var all []openai.Model
 	for _, known := range p.acquirer.access.view.Models(p.destination) {
-		if !p.acquirer.access.allowsModel(p.destination.Project, known.Name) {
+		if !p.allowsModel(known.Name) {
 			continue
 		}
 		all = append(all, m.describeModel(known.Name, known.Since))
@@ -87,7 +87,7 @@ func (m *modelCall) showModel() error {
 		return modelNotFound(m.Rest)
 	}
 	routes := p.acquirer.access.view.Model(p.destination, name)
-	if len(routes) == 0 || !p.acquirer.access.allowsModel(p.destination.Project, name) {
+	if len(routes) == 0 || !p.allowsModel(name) {
 		return modelNotFound(name)
 	}
 	p.setModelHeaders()

@@ -82,3 +82,34 @@ func TestRateLimit_CallersBehindProxy(t *testing.T) {
 		c.expectStatuses("a stranger that claims to be another", "203.0.113.9:1", url, []int{not}, "X-Forwarded-For", "8.8.8.8")
 	})
 }
+
+// At the domain of a gateway of a project, its own trusted proxies count, and the scheme is that of the gateway.
+func TestForward_ProxiesOfGateways(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(r.Header) })
+	r := startGatewayWith(t, gateway.Options{Proxies: behindProxy.Proxies}, publicRoute("open", up))
+	r.plane.mu.Lock()
+	r.plane.table.Version++
+	r.plane.table.Gateways = []route.Gateway{
+		{ID: "g1", Project: "main", Name: "own", Domain: "own.example", TrustedProxies: behindProxy.Proxies, IsPlain: true},
+		{ID: "g2", Project: "main", Name: "none", Domain: "none.example", TrustedProxies: []netip.Prefix{}, IsPlain: true},
+		{ID: "g3", Project: "main", Name: "tls", Domain: "tls.example", TrustedProxies: behindProxy.Proxies},
+	}
+	r.plane.mu.Unlock()
+	r.plane.changes.Notify()
+	waitUntil(t, "the gateways are known", func() bool { _, ok := r.gateway.FindGateway("open.own.example"); return ok })
+	for _, c := range []struct{ host, scheme, address, got string }{
+		{"open.own.example", "https", "203.0.113.9", "https"},
+		{"open.own.example", "http", "203.0.113.9", "http"},
+		{"open.none.example", "https", "127.0.0.1", "http"},
+		{"open.tls.example", "http", "203.0.113.9", "https"}, // it has https alone
+	} {
+		var h http.Header
+		got := r.get("http://"+c.host+"/", "X-Forwarded-For", "203.0.113.9", "X-Forwarded-Proto", c.scheme)
+		if err := json.Unmarshal([]byte(got.body), &h); err != nil {
+			t.Fatal(err, got.body)
+		}
+		if h.Get("X-Real-Ip") != c.address || h.Get("X-Forwarded-Proto") != c.got {
+			t.Errorf("%s by %s: the replica learns of %s by %s, not of %s by %s", c.host, c.scheme, h.Get("X-Real-Ip"), h.Get("X-Forwarded-Proto"), c.address, c.got)
+		}
+	}
+}

@@ -18,15 +18,16 @@ type responseWriter struct {
 	http.ResponseWriter
 	control       *http.ResponseController
 	stall         time.Duration
-	deadline      time.Time // for writes; zero: none is set
-	sent          bool      // the final status is sent
-	status        int       // for the log and the metrics
-	bytes         int64
-	informational int // responses so far
-	hijacked      bool
+	deadline      time.Time   // for writes; zero: none is set
 	stream        *stallTimer // of an HTTP/2 stream; nil: the deadline of a connection
 	padding       *padding    // nil: none, or not any more
-	padded        bool        // newlines have begun the response
+	status        int         // for the log and the metrics
+	bytes         int64
+	informational uint8 // responses so far, at most one more than are passed on
+	sent          bool  // the final status is sent
+	hijacked      bool
+	padded        bool // newlines have begun the response
+	isEventStream bool // the replica's response
 }
 
 func newResponseWriter(w http.ResponseWriter, stall time.Duration, isStream bool) responseWriter {
@@ -51,7 +52,8 @@ func (w *responseWriter) WriteHeader(status int) {
 		return
 	}
 	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
-		if w.informational++; status == http.StatusContinue || w.informational > maxInformational {
+		w.informational = min(w.informational+1, maxInformational+1)
+		if status == http.StatusContinue || w.informational > maxInformational {
 			return
 		}
 		defer w.beginWrite()()

@@ -28,7 +28,7 @@ type proxyRequest struct {
 	acquirer    replicaAcquirer // access, limits, and the replica
 	model       *modelCall      // nil unless destination.Models
 	forwarder   forwarder
-	keyUse      keyUse
+	keyUse      *keyUse // nil: no key for callers was used
 }
 
 var _ http.Handler = (*Gateway)(nil)

@@ -11,10 +11,11 @@ import (
 type stallTimer struct {
 	end func(time.Time) error // SetReadDeadline or SetWriteDeadline of the stream
 
-	mu     sync.Mutex
-	timer  *time.Timer // nil: it did not run yet
-	isIdle bool
-	isOver bool
+	mu       sync.Mutex
+	timer    *time.Timer // nil: it did not run yet
+	deadline time.Time   // of the read or write
+	isIdle   bool
+	isOver   bool
 }
 
 func newStallTimer(end func(time.Time) error) *stallTimer { return &stallTimer{end: end, isIdle: true} }
@@ -26,7 +27,7 @@ func (s *stallTimer) begin(limit time.Duration) {
 	if s.isOver {
 		return
 	}
-	s.isIdle = false
+	s.isIdle, s.deadline = false, time.Now().Add(limit)
 	if s.timer == nil {
 		s.timer = time.AfterFunc(limit, s.expire)
 		return
@@ -43,10 +44,11 @@ func (s *stallTimer) done() {
 	}
 }
 
+// expire ends the stream. It may be late: then the read or write of its time has ended, and another one may have begun.
 func (s *stallTimer) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.isIdle && !s.isOver {
+	if !s.isIdle && !s.isOver && !time.Now().Before(s.deadline) {
 		_ = s.end(time.Now()) // HTTP/2 has deadlines
 	}
 }

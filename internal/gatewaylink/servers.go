@@ -30,7 +30,7 @@ type server struct {
 	client  *api.Client
 }
 
-// newServers returns servers at URLs. fingerprint is that of the installation's authority; empty: there is none.
+// newServers returns servers at URLs. fingerprint is that of the installation authority; empty: there is none.
 func newServers(urls []string, credential, fingerprint string) (*servers, error) {
 	s := &servers{}
 	for _, text := range urls {

@@ -128,7 +128,10 @@ func (s *state) build(before *state, answer api.GatewayState) error {
 		note(name)
 	}
 	if areRoutesChanged || s.table.Routes == nil {
-		s.table.Routes = s.listRoutes()
+		var isPatched bool
+		if s.table.Routes, isPatched = s.patchRoutes(before.table.Routes, answer); !isPatched {
+			s.table.Routes = s.listRoutes()
+		}
 	}
 	if areHostsChanged {
 		if err := s.readHosts(); err != nil {
@@ -175,14 +178,40 @@ func (s *state) listRoutes() []route.Route {
 			routes = append(routes, *p.route)
 		}
 	}
-	slices.SortFunc(routes, func(a, b route.Route) int {
-		if a.Since != b.Since {
-			return int(min(max(a.Since-b.Since, -1), 1))
-		}
-		return strings.Compare(string(a.Run), string(b.Run))
-	})
+	slices.SortFunc(routes, compareRoutes)
 	return routes
 }
+
+// compareRoutes orders routes, the oldest first.
+func compareRoutes(a, b route.Route) int {
+	if a.Since != b.Since {
+		return int(min(max(a.Since-b.Since, -1), 1))
+	}
+	return strings.Compare(string(a.Run), string(b.Run))
+}
+
+// patchRoutes returns the routes before an answer with those that it changes in place. It does so only if the answer adds no
+// route, removes none, and moves none to another place: most answers change one of many routes.
+func (s *state) patchRoutes(before []route.Route, answer api.GatewayState) (routes []route.Route, isPatched bool) {
+	if len(before) == 0 || len(answer.Parts) > maxPatchedRoutes || len(answer.Removed) > 0 {
+		return nil, false
+	}
+	routes = slices.Clone(before)
+	for _, changed := range answer.Parts {
+		if !strings.HasPrefix(changed.Name, api.PartRoutePrefix) {
+			continue
+		}
+		to := s.parts[changed.Name].route
+		i, isKnown := slices.BinarySearchFunc(routes, *to, compareRoutes)
+		if !isKnown {
+			return nil, false
+		}
+		routes[i] = *to
+	}
+	return routes, true
+}
+
+const maxPatchedRoutes = 64 // more are sorted faster with all others
 
 func (s *state) readHosts() error {
 	s.hosts = map[string]api.GatewayHost{}

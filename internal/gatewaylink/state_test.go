@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -119,6 +120,50 @@ func TestState_FollowsChangesAndRefusesOthers(t *testing.T) {
 	forged.Signature[0] ^= 1
 	if _, err := (*state)(nil).apply(forged, "me"); err == nil {
 		t.Error("a wrong signature is accepted")
+	}
+}
+
+// TestState_PatchesRoutes changes routes in all ways: the result is that of reading all of them.
+func TestState_PatchesRoutes(t *testing.T) {
+	p := newPublisher(t, 5)
+	last, err := (*state)(nil).apply(p.answer("me", "0"), "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := last.table.Routes[0]
+	moved.Since += 1 << 40
+	movedName := api.PartRoutePrefix + string(moved.Run)
+	for _, c := range []struct {
+		name      string
+		change    func() []string // the changed parts
+		isPatched bool
+	}{
+		{"one", func() []string { return []string{p.putRoute(3, "10.0.0.2:1")} }, true},
+		{"two, and the settings", func() []string {
+			p.put(api.PartSettings, api.GatewaySettings{Gateway: "g", Domain: "example.net"})
+			return []string{p.putRoute(4, "10.0.0.2:2"), api.PartSettings, p.putRoute(2, "10.0.0.2:3")}
+		}, true},
+		{"a new one", func() []string { return []string{p.putRoute(7, "10.0.0.2:4")} }, false},
+		{"one that is newer now", func() []string { p.put(movedName, moved); return []string{movedName} }, false},
+		{"one that is gone", func() []string {
+			gone := p.putRoute(7, "")
+			delete(p.parts, gone)
+			return []string{gone}
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := last
+			answer := p.answer("me", c.name, c.change()...)
+			if last, err = before.apply(answer, "me"); err != nil {
+				t.Fatal(err)
+			}
+			if want := last.listRoutes(); !reflect.DeepEqual(last.table.Routes, want) {
+				t.Errorf("the routes are %+v, want %+v", last.table.Routes, want)
+			}
+			if _, isPatched := last.patchRoutes(before.table.Routes, answer); isPatched != c.isPatched {
+				t.Errorf("patched: %t", isPatched)
+			}
+		})
 	}
 }
 

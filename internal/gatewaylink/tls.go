@@ -9,7 +9,7 @@ import (
 	"dstack/internal/installationca"
 )
 
-// newTLSConfig returns how the process recognizes a server: by the installation's authority, which has the fingerprint, or
+// newTLSConfig returns how the process recognizes a server: by the installation authority, which has the fingerprint, or
 // by a public certificate for the host in the URL. An empty fingerprint is none.
 func newTLSConfig(host, fingerprint string) (*tls.Config, error) {
 	config := &tls.Config{

@@ -1,6 +1,7 @@
-// Package installationca is the certificate authority of one installation. The servers of the
-// installation identify themselves with it to gateways and to each other, so that those can use TLS
-// without a public certificate and without trusting any other authority.
+// Package installationca is the installation authority: the certificate authority with which the
+// servers of one installation identify themselves to gateway processes and to each other, so that
+// those can use TLS without a public certificate and without trusting any other authority. It issues
+// nothing for the names of gateways: that does the internal authority, of package certificate.
 package installationca
 
 import (

@@ -27,7 +27,7 @@ type LinkOptions struct {
 	StateKey ed25519.PrivateKey
 	// DeriveKey returns a secret for one purpose, the same for all servers of the installation.
 	DeriveKey   func(purpose string) ([]byte, error)
-	Fingerprint string        // of the installation's authority; empty: there is none
+	Fingerprint string        // of the installation authority; empty: there is none
 	ACME        api.ACME      // for certificates
 	Offline     time.Duration // for how long they accept tokens without word from a server; 0: a day
 	Machine     string        // of this server; see gatewaylink.MachineID
@@ -35,9 +35,9 @@ type LinkOptions struct {
 	Dial func(ctx context.Context, e dstack.Endpoint) (net.Conn, error)
 	// Certificates is the storage for certificates, which the processes of a gateway share; nil: there is none.
 	Certificates CertificateStorage
-	// PrepareAuthority makes the installation's authority ready to issue certificates below a domain; nil: it cannot.
+	// PrepareAuthority makes the internal authority ready to issue certificates below a domain; nil: it cannot.
 	PrepareAuthority func(ctx context.Context, domain string) error
-	// Authority returns the root of the installation's own authority in PEM; nil: there is none.
+	// Authority returns the root of the internal authority in PEM; nil: there is none.
 	Authority func(ctx context.Context) ([]byte, error)
 }
 

@@ -227,6 +227,15 @@ func TestGatewayToken_JoinsOneProcess(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a credential that is none, or that of another process", func(t *testing.T) {
+		sum := sha256.Sum256([]byte(identity.Credential))
+		for credential, status := range map[string]int{"": 400, "x": 400, strings.Repeat("a", 100_000): 400, hex.EncodeToString(sum[:]): 400} {
+			join := api.JoinGateway{Token: h.newGatewayToken("edge", 0), Credential: credential, Name: "box", Version: "0.2.0-dev"}
+			if got := h.callAs("", api.PathGatewayJoin, join); got.status != status {
+				t.Errorf("%.10s: %d %s", credential, got.status, got.text)
+			}
+		}
+	})
 	t.Run("an expired token", func(t *testing.T) {
 		late := api.NewJoinToken([32]byte{})
 		if err := h.store.CreateGatewayToken(t.Context(), store.GatewayToken{Hash: late.Hash(), Gateway: g.ID, ExpiresAt: now()}, now()); err != nil {

@@ -133,6 +133,9 @@ func (s *Server) checkGateway(c *apiCall, in spec.Gateway) error {
 	if err := checkDomain(c, in, found); err != nil {
 		return err
 	}
+	if err := checkRelatedDomains(c, in, found); err != nil {
+		return err
+	}
 	if err := s.checkGatewaySecrets(c, in); err != nil {
 		return err
 	}
@@ -155,20 +158,6 @@ func checkMayServe(c *apiCall, in spec.Gateway) error {
 	return nil
 }
 
-// checkServerDomain returns an error if a domain is one below which the server itself publishes the services of other projects.
-func (s *Server) checkServerDomain(c *apiCall, domain string) error {
-	switch {
-	case domain == "":
-		return nil
-	case domain == "localhost":
-		return &dstack.Error{Kind: dstack.Invalid, Message: "the domain localhost belongs to the server itself", Hint: "use one below it, such as apps.localhost"}
-	case strings.EqualFold(domain, s.site.PublicDomain()) && !strings.EqualFold(c.project.Name, s.site.Main):
-		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the domain %s belongs to the server itself, with the services of the project %s", domain, s.site.Main),
-			Hint: "use one below it, such as " + strings.ToLower(c.project.Name) + "-apps." + domain}
-	}
-	return nil
-}
-
 // checkDomain returns Conflict if another gateway has the domain. The store checks it again.
 func checkDomain(c *apiCall, in spec.Gateway, found []dstack.Gateway) error {
 	domain, count := in.DomainName(), 0
@@ -185,7 +174,7 @@ func checkDomain(c *apiCall, in spec.Gateway, found []dstack.Gateway) error {
 			whose = "the gateway " + g.Name
 		}
 		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the domain %s belongs to %s", domain, whose),
-			Hint: "choose another domain, such as one below it, or delete that gateway first"}
+			Hint: "choose another domain, or delete that gateway first"}
 	}
 	if count >= maxProjectGateways {
 		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("project %s has %d gateways, which is the most that it may have", c.project.Name, count),
@@ -325,14 +314,17 @@ func (s *Server) previewGateway(c *apiCall, in api.GatewayRequest) (api.GatewayP
 // noteGateway returns what the user of a configuration should know.
 func noteGateway(conf spec.Gateway) []string {
 	notes := []string{}
-	if domain := conf.DomainName(); domain != "" && !strings.HasSuffix(domain, ".localhost") {
+	isLocal := strings.HasSuffix("."+conf.DomainName(), ".localhost")
+	if domain := conf.DomainName(); domain != "" && !isLocal {
 		notes = append(notes, fmt.Sprintf("the DNS record *.%s must point at the gateway", domain))
 	}
-	if c := conf.Certificate; c != nil && c.Type == spec.CertificateLetsEncrypt && c.DNS == nil {
+	if c := conf.Certificate; c != nil && c.Type == spec.CertificateLetsEncrypt && isLocal {
+		notes = append(notes, "Let's Encrypt issues no certificates for names below localhost; write certificate: {type: internal}")
+	} else if c != nil && c.Type == spec.CertificateLetsEncrypt && c.DNS == nil {
 		notes = append(notes, "each service gets a certificate of its own, and Let's Encrypt issues 50 a week for a domain; with dns: below certificate:, one wildcard certificate is enough")
 	}
 	if c := conf.Certificate; c != nil && c.Type == spec.CertificateInternal {
-		notes = append(notes, "clients have to trust the installation's own authority: dstack gateway ca")
+		notes = append(notes, "clients have to trust the internal authority: dstack gateway ca")
 	}
 	return notes
 }

@@ -51,7 +51,7 @@ func TestGateways_OwnOperations(t *testing.T) {
 	}
 	h.mustCall(api.PathGatewayPreview, gatewayBody("front-door", "apps.example.com", `, "certificate": null`), &preview)
 	text, err := json.Marshal(preview.Changes)
-	if want := `[{"path":"certificate","from":"","to":"none"},{"path":"certificate.type","from":"lets-encrypt","to":""},{"path":"domain","from":"example.com","to":"apps.example.com"}]`; err != nil || string(text) != want {
+	if want := `[{"path":"certificate.type","from":"lets-encrypt","to":"none"},{"path":"domain","from":"example.com","to":"apps.example.com"}]`; err != nil || string(text) != want {
 		t.Errorf("the changes are %s", text)
 	}
 	h.mustCall(api.PathGatewayApply, gatewayBody("side-door", "side.example.com", ""), nil)

@@ -21,7 +21,7 @@ type CertificateStorage interface {
 }
 
 // The keys that gateway processes may use: those of their domain (certificate.DomainPrefix), and, to read it, that of
-// the certificate of the installation's authority for gateways (certificate.RootCertificate).
+// the certificate of the internal authority (certificate.RootCertificate).
 const (
 	domainKeys = "domains/"
 	rootKey    = "authority/root.crt.pem"

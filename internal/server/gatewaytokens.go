@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
 	"time"
@@ -16,6 +17,9 @@ import (
 
 // defaultGatewayTokenLife is how long a token of a gateway may be used if the caller does not say.
 const defaultGatewayTokenLife = time.Hour
+
+// maxHostName is the maximum length of the name of a host.
+const maxHostName = 253
 
 // createGatewayToken makes a token with which one process joins a gateway.
 func (s *Server) createGatewayToken(c *apiCall, in api.CreateGatewayToken) (api.GatewayToken, error) {
@@ -40,13 +44,17 @@ func (s *Server) newGatewayToken(c *apiCall, g dstack.Gateway, life time.Duratio
 	if g.IsDeleting {
 		return "", expiresAt, &dstack.Error{Kind: dstack.Conflict, Message: "the gateway " + g.Name + " is being deleted"}
 	}
+	if s.hasServerName(g.Domain) && !c.isGlobalAdmin() {
+		return "", expiresAt, &dstack.Error{Kind: dstack.Forbidden, Message: "only global admins may let other machines serve the domain " + g.Domain + ": the server's own name is in it",
+			Hint: "ask one of them for the token"}
+	}
 	token := api.NewJoinToken(s.authorityFingerprint())
 	expiresAt = now().Add(life)
 	err = s.store.CreateGatewayToken(c.ctx, store.GatewayToken{Hash: token.Hash(), Gateway: g.ID, User: c.user.Name, ExpiresAt: expiresAt}, now())
 	return token.String(), expiresAt, err
 }
 
-// authorityFingerprint returns the fingerprint of the installation's authority; zero: there is none.
+// authorityFingerprint returns the fingerprint of the installation authority; zero: there is none.
 func (s *Server) authorityFingerprint() (fingerprint [32]byte) {
 	if raw, err := hex.DecodeString(s.links.Fingerprint); err == nil && len(raw) == len(fingerprint) {
 		fingerprint = [32]byte(raw)
@@ -63,6 +71,9 @@ func (s *Server) joinGateway(c *apiCall, in api.JoinGateway) (api.JoinedGateway,
 	}
 	if err := gateway.CheckVersions(in.Version, s.version); err != nil {
 		return none, err
+	}
+	if hash, err := hex.DecodeString(in.Credential); err != nil || len(hash) != sha256.Size || max(len(in.Name), len(in.Address)) > maxHostName {
+		return none, &dstack.Error{Kind: dstack.Invalid, Message: "the request of the gateway process is malformed: credential is a SHA-256, and name and address are those of a host"}
 	}
 	p, err := s.store.JoinGateway(c.ctx, token.Hash(), in.Credential, dstack.GatewayProcess{ID: uuid.NewString(), Name: in.Name, Address: in.Address}, now())
 	if err != nil {

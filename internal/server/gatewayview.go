@@ -109,7 +109,7 @@ func showGateway(a wire.GatewayAnswer) api.GatewayView {
 func buildGatewayView(a wire.GatewayAnswer, at time.Time) (api.GatewayView, error) {
 	g := a.Gateway
 	v := api.GatewayView{ID: string(g.ID), Project: g.ProjectName, Name: g.Name, Domain: g.Domain, Backend: spec.TitleBackends([]string{g.Configuration.Backend})[0],
-		IsDefault: g.IsDefault, IsDeleting: g.IsDeleting, Status: g.Status, Reason: string(g.Reason), Hint: a.Hint, User: g.Author,
+		IsDefault: g.IsDefault, IsDeleting: g.IsDeleting, IsChanging: gateway.IsChanging(g, at), Status: g.Status, Reason: string(g.Reason), Hint: a.Hint, User: g.Author,
 		CreatedAt: g.CreatedAt.UTC(), AppliedAt: g.AppliedAt.UTC(), Processes: []api.GatewayProcessView{}, Certificates: []api.GatewayCertView{}}
 	var err error
 	if v.Configuration, err = json.Marshal(g.Configuration.WithoutSecrets()); err != nil {

@@ -67,6 +67,9 @@ func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, e
 	if err := s.checkProjectQuota(c); err != nil {
 		return api.Project{}, err
 	}
+	if err := s.checkProjectName(c, in.ProjectName); err != nil {
+		return api.Project{}, err
+	}
 	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID,
 		CreatedAt: now()}
 	if err := s.store.CreateProject(c.ctx, project); err != nil {

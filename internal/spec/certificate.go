@@ -11,7 +11,7 @@ import (
 const (
 	CertificateLetsEncrypt = "lets-encrypt" // issued by the ACME server that the installation uses
 	CertificateFiles       = "files"        // files on the machine of the gateway
-	CertificateInternal    = "internal"     // issued by the installation's own authority
+	CertificateInternal    = "internal"     // issued by the internal authority
 )
 
 // Certificate is the source of a gateway's certificates.
@@ -80,7 +80,7 @@ var certificateMapping = newMapping("gateway.certificate", "`certificate`", "The
 	[]field[Certificate]{
 		{Key: requiredKey("type", "type: lets-encrypt"),
 			description: "`lets-encrypt`: issued by Let's Encrypt or another ACME server, and renewed. `files`: your own. `internal`: " +
-				"issued by the installation's own authority, whose root `dstack gateway ca` prints. `acm` and `gcp-cm`: managed by a cloud.",
+				"issued by the internal authority, whose root `dstack gateway ca` prints. `acm` and `gcp-cm`: managed by a cloud.",
 			shape: oneOfShape(certificateTypes...),
 			read: func(r *reader, n *strictyaml.Node, c *Certificate) {
 				c.Type, _ = r.ReadOneOf(n, certificateTypes...)

@@ -172,7 +172,30 @@ func (g Gateway) WithoutSecrets() Gateway {
 			settings[s.key] = hiddenSetting
 		}
 	}
+	if address, isSet := settings["url"]; isSet {
+		settings["url"] = hideURLSecrets(address)
+	}
 	return g
+}
+
+// hideURLSecrets hides the user, the password and the query of a URL, where services expect keys. References to secrets stay.
+func hideURLSecrets(address string) string {
+	scheme, rest, _ := strings.Cut(address, "://")
+	rest, query, hasQuery := strings.Cut(rest, "?")
+	host, path, hasPath := strings.Cut(rest, "/")
+	if user := strings.LastIndexByte(host, '@'); user >= 0 && !isOnlyReference(host[:user]) {
+		host = hiddenSetting + host[user:]
+	}
+	if hasPath {
+		host += "/" + path
+	}
+	if hasQuery {
+		if _, value, _ := strings.Cut(query, "="); !isOnlyReference(value) {
+			query = hiddenSetting
+		}
+		host += "?" + query
+	}
+	return scheme + "://" + host
 }
 
 // isOnlyReference reports whether a template is one reference to a secret and nothing else.

@@ -30,7 +30,7 @@ func TestGateway_DomainName(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "*", "*.", "..", "a..b", "a_b.example", "192.0.2.7", "*.10", "[::1]", "a b", "example.com/", "http://example.com", "example.com:443",
-		"münchen.example", "*.*.example.com/x", strings.Repeat("a.", 120) + "com", "a" + strings.Repeat("b", 63) + ".com"} {
+		"münchen.example", "*.*.example.com", "*example.com", "example.com.*", strings.Repeat("a.", 120) + "com", "a" + strings.Repeat("b", 63) + ".com"} {
 		if spec.CheckDomain(text) == nil {
 			t.Errorf("%q is accepted", text)
 		}
@@ -110,6 +110,21 @@ func TestGateway_Secrets(t *testing.T) {
 	}
 }
 
+func TestGateway_SecretsInURLs(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://dns.example.com/records":                            "https://dns.example.com/records",
+		"https://dns.example.com?key=do-not-show":                    "https://dns.example.com?(hidden)",
+		"http://ann:do-not-show@dns.example.com:8080/a/b?c":          "http://(hidden)@dns.example.com:8080/a/b?(hidden)",
+		"https://dns.example.com/r?key=${{ secrets.KEY }}":           "https://dns.example.com/r?key=${{ secrets.KEY }}",
+		"https://dns.example.com/r?a=${{ secrets.K }}&b=do-not-show": "https://dns.example.com/r?(hidden)",
+	} {
+		g := mustParseGateway(t, "type: gateway\nbackend: local\ncertificate: {type: lets-encrypt, dns: {provider: webhook, url: '"+url+"'}}\n")
+		if got := g.WithoutSecrets().Certificate.DNS.Settings["url"]; got != want {
+			t.Errorf("%s is shown as %s", url, got)
+		}
+	}
+}
+
 func TestDiffGateways(t *testing.T) {
 	from := mustParseGateway(t, "type: gateway\nname: front-door\nbackend: local\ndomain: '*.Example.com'\ncertificate: {type: internal}\n")
 	same := mustParseGateway(t, "type: gateway\nname: side-door\nbackend: local\ndomain: example.com\ncertificate: {type: internal}\n")
@@ -118,7 +133,7 @@ func TestDiffGateways(t *testing.T) {
 	}
 	to := mustParseGateway(t, "type: gateway\nname: front-door\nbackend: external\ndomain: apps.example.com\ncertificate: null\ntrusted_proxies: [10.0.0.5]\n")
 	differences, err := spec.DiffGateways(*from, *to)
-	want := "[{backend local external} {certificate  none} {certificate.type internal } {domain example.com apps.example.com} {trusted_proxies  10.0.0.5}]"
+	want := "[{backend local external} {certificate.type internal none} {domain example.com apps.example.com} {trusted_proxies  10.0.0.5}]"
 	if got := fmt.Sprint(differences); err != nil || got != want {
 		t.Errorf("got %s (%v)", got, err)
 	}

@@ -78,6 +78,9 @@ func flattenTree(path string, value any, add func(path, value string)) {
 	}
 	switch v := value.(type) {
 	case nil:
+		if path == "certificate" {
+			path = "certificate.type" // as with a certificate
+		}
 		add(path, "none")
 	case string:
 		add(path, v)

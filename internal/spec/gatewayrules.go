@@ -36,7 +36,9 @@ func (g *Gateway) IsOnOwnMachine() bool {
 func (g *Gateway) DomainName() string { return NormalizeDomain(string(g.Domain)) }
 
 // NormalizeDomain returns a domain in lower case, without a leading `*.` and dots around it.
-func NormalizeDomain(text string) string { return strings.Trim(strings.ToLower(text), "*.") }
+func NormalizeDomain(text string) string {
+	return strings.TrimPrefix(strings.Trim(strings.ToLower(text), "."), "*.")
+}
 
 // ReplicaCount returns on how many hosts the gateway runs, with BackendSSH.
 func (g *Gateway) ReplicaCount() int {

@@ -30,7 +30,10 @@ func Summarize(g dstack.Gateway, now time.Time) Summary {
 	case len(serving) == 0:
 		return summarizeAbsence(g, now)
 	}
-	if missing := findClosedPort(g, serving); missing == portsClosed && slices.ContainsFunc(serving, func(p dstack.GatewayProcess) bool { return now.Sub(p.JoinedAt) < openTime }) {
+	isNew := func(p dstack.GatewayProcess) bool {
+		return now.Sub(p.JoinedAt) < openTime || p.SeenAt.Before(g.AppliedAt) && now.Sub(g.AppliedAt) < openTime
+	}
+	if missing := findClosedPort(g, serving); missing == portsClosed && slices.ContainsFunc(serving, isNew) {
 		return Summary{Status: dstack.GatewayProvisioning, Reason: "its ports are being opened"}
 	} else if missing != "" {
 		return Summary{dstack.GatewayFailed, missing, "end the other program, or choose other ports: --https-port and --http-port"}
@@ -45,6 +48,17 @@ func ServingProcesses(g dstack.Gateway, now time.Time) []dstack.GatewayProcess {
 	return slices.DeleteFunc(slices.Clone(g.Processes), func(p dstack.GatewayProcess) bool { return now.Sub(p.SeenAt) >= dstack.GatewaySilence })
 }
 
+// IsChanging reports whether a process has told nothing since the gateway was changed, or serves a certificate of the earlier
+// configuration until there is one of the present one: what is known of the gateway will change by itself soon.
+func IsChanging(g dstack.Gateway, now time.Time) bool {
+	isUntold := now.Sub(g.AppliedAt) < openTime
+	return slices.ContainsFunc(ServingProcesses(g, now), func(p dstack.GatewayProcess) bool {
+		return isUntold && p.SeenAt.Before(g.AppliedAt) || slices.ContainsFunc(p.Certificates, func(c dstack.CertificateStatus) bool {
+			return c.IsEarlier && c.State == dstack.CertificateValid // others say what failed
+		})
+	})
+}
+
 // summarizeAbsence returns why no process serves a gateway.
 func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 	if len(g.Processes) > 0 {
@@ -56,13 +70,17 @@ func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 		if g.Problem != "" {
 			reason = string(g.Problem)
 		}
-		return Summary{dstack.GatewayFailed, dstack.Reason(reason), "look at the machine: systemctl status dstack-gateway; requests that reach it are served as before"}
+		hint := "look at the machine: systemctl status dstack-gateway"
+		if g.Configuration.Backend == spec.BackendLocal {
+			hint = "read the log of dstack server on that machine"
+		}
+		return Summary{dstack.GatewayFailed, dstack.Reason(reason), hint + "; requests that reach it are served as before"}
 	}
 	switch {
 	case g.Problem != "":
 		return Summary{Status: dstack.GatewayFailed, Reason: g.Problem}
 	case g.Configuration.Backend == spec.BackendExternal:
-		return Summary{dstack.GatewayProvisioning, "no process has joined yet", "on the machine that is to serve: see dstack gateway token " + g.Name}
+		return Summary{dstack.GatewayProvisioning, "no process has joined yet", "dstack gateway token " + g.Name + " prints the command for the machine that is to serve"}
 	case g.Configuration.Backend == spec.BackendSSH:
 		return Summary{Status: dstack.GatewayProvisioning, Reason: "its process is being started on a host"}
 	}
@@ -87,7 +105,7 @@ func findClosedPort(g dstack.Gateway, serving []dstack.GatewayProcess) dstack.Re
 // portsClosed is the reason for processes that report no open ports, and not why.
 const portsClosed dstack.Reason = "its ports are not open"
 
-// openTime is how long a process that has joined may take until it reports its ports.
+// openTime is how long a process that has joined, or whose gateway changed, may take until it reports its ports.
 const openTime = 15 * time.Second
 
 // findMissing returns what a gateway lacks although it serves: ports of single processes, and certificates.

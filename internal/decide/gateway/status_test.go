@@ -44,7 +44,7 @@ func TestSummarize(t *testing.T) {
 		"everything is there":     {"local", nil, []dstack.GatewayProcess{process("box", with(valid))}, "running", "", ""},
 		"it has no domain":        {"local", func(g *dstack.Gateway) { g.Domain = "" }, nil, "failed", "it has no domain", "dstack gateway update front-door --domain example.com"},
 		"the server just got it":  {"local", nil, nil, "submitted", "the server begins to serve it", ""},
-		"nobody has joined":       {"external", nil, nil, "provisioning", "no process has joined yet", "on the machine that is to serve: see dstack gateway token front-door"},
+		"nobody has joined":       {"external", nil, nil, "provisioning", "no process has joined yet", "dstack gateway token front-door prints the command for the machine that is to serve"},
 		"a host gets its process": {"remote", nil, nil, "provisioning", "its process is being started on a host", ""},
 		"no host can have it":     {"remote", func(g *dstack.Gateway) { g.Problem = "no host is ready" }, nil, "failed", "no host is ready", ""},
 		"its only process is gone": {"external", nil, []dstack.GatewayProcess{process("edge", silent)}, "failed", "its process on edge has not answered for 2m",
@@ -63,6 +63,23 @@ func TestSummarize(t *testing.T) {
 		"a certificate cannot be renewed": {"local", nil, []dstack.GatewayProcess{process("box",
 			with(dstack.CertificateStatus{Name: "*.example.com", State: dstack.CertificateFailing, Reason: "the authority is down"}))},
 			"running", "certificate for *.example.com cannot be renewed: the authority is down", ""},
+		"its ports are being opened": {"external", nil, []dstack.GatewayProcess{process("edge", func(p *dstack.GatewayProcess) {
+			p.HTTPSPort, p.HTTPPort, p.JoinedAt = 0, 0, now.Add(-14*time.Second)
+		})}, "provisioning", "its ports are being opened", ""},
+		"its ports do not open": {"external", nil, []dstack.GatewayProcess{process("edge", func(p *dstack.GatewayProcess) {
+			p.HTTPSPort, p.HTTPPort, p.JoinedAt = 0, 0, now.Add(-15*time.Second)
+		})}, "failed", "its ports are not open", "end the other program, or choose other ports: --https-port and --http-port"},
+		"it reported 10 seconds ago": {"external", nil, []dstack.GatewayProcess{process("edge", func(p *dstack.GatewayProcess) {
+			p.SeenAt = now.Add(-dstack.GatewaySilence)
+		})}, "failed", "its process on edge has not answered for 10s", "look at the machine: systemctl status dstack-gateway; requests that reach it are served as before"},
+		"the server itself is silent": {"local", nil, []dstack.GatewayProcess{process("box", silent)}, "failed", "its process on box has not answered for 2m",
+			"read the log of dstack server on that machine; requests that reach it are served as before"},
+		"its process is gone and no host can have another": {"remote", func(g *dstack.Gateway) { g.Problem = "no host is ready" },
+			[]dstack.GatewayProcess{process("edge", silent)}, "failed", "no host is ready",
+			"look at the machine: systemctl status dstack-gateway; requests that reach it are served as before"},
+		"a valid certificate has a warning": {"local", nil, []dstack.GatewayProcess{process("box", with(dstack.CertificateStatus{
+			Name: "a.example.com", State: dstack.CertificateValid, Reason: "it expires on 2026-11-30"}))}, "running",
+			"certificate for a.example.com: it expires on 2026-11-30", ""},
 		"it is being deleted": {"remote", func(g *dstack.Gateway) { g.IsDeleting = true }, []dstack.GatewayProcess{process("box", nil)}, "running",
 			"it is being deleted: its processes are being ended", ""},
 	} {
@@ -105,5 +122,39 @@ func TestListCertificates(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A report from before a change says nothing about it, and a certificate of the earlier configuration is not the wanted one.
+func TestIsChanging(t *testing.T) {
+	applied := now.Add(-2 * time.Second)
+	told := process("box", func(p *dstack.GatewayProcess) { p.SeenAt = applied.Add(time.Millisecond) })
+	untold := process("box-2", func(p *dstack.GatewayProcess) { p.SeenAt = applied.Add(-time.Millisecond) })
+	earlier := func(state dstack.CertificateState) dstack.GatewayProcess {
+		p := told
+		p.Certificates = []dstack.CertificateStatus{{Name: "*.example.com", State: state, IsEarlier: true}}
+		return p
+	}
+	for name, c := range map[string]struct {
+		applied   time.Time
+		processes []dstack.GatewayProcess
+		want      bool
+	}{
+		"all have told":                     {applied, []dstack.GatewayProcess{told}, false},
+		"one has not told":                  {applied, []dstack.GatewayProcess{told, untold}, true},
+		"it does not tell":                  {now.Add(-20 * time.Second), []dstack.GatewayProcess{process("box", func(p *dstack.GatewayProcess) { p.SeenAt = now.Add(-21 * time.Second) })}, false},
+		"its certificate is the earlier":    {applied, []dstack.GatewayProcess{earlier(dstack.CertificateValid)}, true},
+		"the new certificate cannot be had": {applied, []dstack.GatewayProcess{earlier(dstack.CertificateFailing)}, false},
+	} {
+		if got := gateway.IsChanging(dstack.Gateway{AppliedAt: c.applied, Processes: c.processes}, now); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	closed := untold
+	closed.HTTPSPort, closed.HTTPPort, closed.JoinedAt = 0, 80, now.Add(-time.Hour)
+	g := dstack.Gateway{Name: "front-door", Domain: "example.com", AppliedAt: applied, Processes: []dstack.GatewayProcess{closed}}
+	g.Configuration.Backend, g.Configuration.Certificate = "local", &spec.Certificate{Type: "internal"}
+	if got := gateway.Summarize(g, now); got.Status != dstack.GatewayProvisioning {
+		t.Errorf("a port that a change needs: %+v", got)
 	}
 }

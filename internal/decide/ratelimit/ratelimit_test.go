@@ -39,6 +39,7 @@ func TestAnswer(t *testing.T) {
 		{"the demand of a silent gateway moves", []ratelimit.Report{report("a", 0, 3), report("b", 3*time.Second, 3)}, 2, 1 / (1 + 1/math.E)},
 		{"a gateway that died gives its part back", []ratelimit.Report{report("a", 0, 3), report("b", dstack.GatewaySilence, 30)}, 1, 1},
 		{"the clock of another server is ahead", []ratelimit.Report{report("a", 0, 3), report("b", -time.Second, 3)}, 2, .5},
+		{"the clock of another server is far ahead", []ratelimit.Report{report("a", 0, 3), report("b", -time.Minute, 3)}, 1, 1},
 		{"what is no number does not count", []ratelimit.Report{report("a", 0, 3), report("b", 0, math.NaN()), report("c", 0, math.Inf(1)), report("d", 0, -9)}, 4, 1},
 		{"the gateway has not reported", []ratelimit.Report{report("b", 0, 3)}, 1, 0},
 	} {
@@ -48,7 +49,7 @@ func TestAnswer(t *testing.T) {
 			if !ok {
 				share = none
 			}
-			if answer.Gateways != c.gateways || math.Abs(share-c.share) > 1e-9 {
+			if answer.Gateways != c.gateways || math.IsNaN(share) || math.Abs(share-c.share) > 1e-9 {
 				t.Errorf("%d gateways and %g, want %d and %g", answer.Gateways, share, c.gateways, c.share)
 			}
 		})
@@ -77,6 +78,14 @@ func TestShareOf(t *testing.T) {
 				t.Errorf("%g, want %g", got, c.want)
 			}
 		})
+	}
+}
+
+// A gateway without a share says when to come again, as its share grows with the demand.
+func TestBucket_WithoutShare(t *testing.T) {
+	b := ratelimit.Bucket{RPS: 2, Size: 1, At: t0}
+	if wait := b.Take(0, t0); wait != 10*time.Second {
+		t.Errorf("wait %s, want 10s: a twentieth of the rate", wait)
 	}
 }
 

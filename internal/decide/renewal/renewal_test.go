@@ -38,6 +38,13 @@ func TestNextTry(t *testing.T) {
 		{"not before the issuer's hold ends", renewal.Facts{Failures: 1, Failure: renewal.Limited, TriedAt: now, HoldUntil: now.Add(3 * day)}, now.Add(3 * day)},
 		{"not later than 8 days", renewal.Facts{Failures: 1, Failure: renewal.Limited, TriedAt: now, HoldUntil: now.Add(300 * day)}, now.Add(8 * day)},
 		{"an hour after a limit without a time", renewal.Facts{Failures: 1, Failure: renewal.Limited, TriedAt: now}, now.Add(time.Hour)},
+		{"an hour after a limit also near the end", renewal.Facts{NotBefore: now.Add(-89 * day), NotAfter: now.Add(2 * time.Hour), Failures: 1,
+			Failure: renewal.Limited, TriedAt: now}, now.Add(time.Hour)},
+		{"not more often than every minute near the end", renewal.Facts{NotBefore: now.Add(-89 * day), NotAfter: now.Add(2 * time.Minute), Failures: 9,
+			Failure: renewal.Rejected, TriedAt: now}, now.Add(time.Minute)},
+		{"a failed renewal does not make the next one earlier than it is due", renewal.Facts{NotBefore: now, NotAfter: now.Add(90 * day), Failures: 1,
+			Failure: renewal.Unreachable, TriedAt: now}, now.Add(60 * day)},
+		{"spread over a quarter of the wait", renewal.Facts{Failures: 1, Failure: renewal.Rejected, TriedAt: now, Spread: 0.8}, now.Add(72 * time.Second)},
 		{"soon after an unknown failure", renewal.Facts{Failures: 1, Failure: "new", TriedAt: now}, now.Add(5 * time.Second)},
 	} {
 		if got := renewal.NextTry(c.facts); !got.Equal(c.want) {

@@ -66,6 +66,34 @@ func (c Certificates) Store(ctx context.Context, key string, value []byte) error
 	})
 }
 
+// claimDomain makes the project of a gateway the owner of what is stored for its domain. What another project left there is
+// deleted: with its private keys, the new owner could pretend to be the old one.
+func (s *Store) claimDomain(ctx context.Context, tx bun.Tx, g gatewayRow, now time.Time) error {
+	if g.Domain == "" {
+		return nil
+	}
+	row := certificateRow{Name: "owners/" + g.Domain, At: toMicros(now)}
+	err := tx.NewSelect().Model(&row).WherePK().Scan(ctx)
+	if err == nil {
+		owner, err := s.sealer.open(row.Value, row.sealName())
+		if err != nil || owner == g.ProjectID {
+			return err
+		}
+	} else if !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	for _, table := range []string{"certificates", "certificate_locks"} {
+		if _, err := tx.NewRaw("DELETE FROM "+table+" WHERE name LIKE ?", "domains/"+g.Domain+"/%").Exec(ctx); err != nil {
+			return err
+		}
+	}
+	if row.Value, err = s.sealer.seal(g.ProjectID, row.sealName()); err != nil {
+		return err
+	}
+	_, err = tx.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE SET value = EXCLUDED.value, at = EXCLUDED.at").Exec(ctx)
+	return err
+}
+
 // Delete deletes a key. One that does not exist is no error.
 func (c Certificates) Delete(ctx context.Context, key string) error {
 	return c.store.tryWrite(ctx, durable, func(ctx context.Context, tx bun.Tx) error {

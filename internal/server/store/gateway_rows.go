@@ -161,6 +161,33 @@ func (s *Store) SaveGatewayProcess(ctx context.Context, p dstack.GatewayProcess,
 	})
 }
 
+// forgetCertificates makes the certificates of a gateway pending, until its processes tell how they are by the new configuration:
+// whoever applied it is not told how they were by the one before. Those that exist are served meanwhile.
+func forgetCertificates(ctx context.Context, tx bun.Tx, gateway string) error {
+	var rows []gatewayProcessRow
+	if err := tx.NewSelect().Model(&rows).Where("gateway_id = ?", gateway).Scan(ctx); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		p, err := row.toProcess()
+		if err != nil {
+			return err
+		}
+		for i, c := range p.Certificates {
+			p.Certificates[i] = dstack.CertificateStatus{Name: c.Name, State: dstack.CertificatePending, Issuer: c.Issuer, NotAfter: c.NotAfter}
+		}
+		text, err := json.Marshal(p.Certificates)
+		if err != nil {
+			return fmt.Errorf("write the certificates of gateway process %s: %w", p.ID, err)
+		}
+		_, err = tx.NewRaw("UPDATE gateway_process_reports SET certificates = ? WHERE gateway_id = ? AND process = ?", string(text), row.GatewayID, row.Process).Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // RemoveGatewayProcess forgets a process of a gateway, which may not serve any more.
 func (s *Store) RemoveGatewayProcess(ctx context.Context, gateway dstack.GatewayID, process string) error {
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {

@@ -91,7 +91,11 @@ func (s *Store) JoinGateway(ctx context.Context, tokenHash, credentialHash strin
 		}
 		joined = gatewayCredentialRow{CredentialHash: credentialHash, Process: p.ID, GatewayID: token.GatewayID, HostID: token.HostID,
 			Name: cleanText(p.Name), Address: cleanText(p.Address), JoinedAt: toMicros(now)}
-		if _, err := tx.NewInsert().Model(&joined).Exec(ctx); err != nil {
+		n, err := rowsAffected(tx.NewInsert().Model(&joined).On("CONFLICT DO NOTHING").Exec(ctx))
+		if err == nil && n == 0 {
+			err = &dstack.Error{Kind: dstack.Conflict, Message: "another process of a gateway has this credential", Hint: "let the process make its own, in a folder of its own: --dir"}
+		}
+		if err != nil {
 			return err
 		}
 		_, err = tx.NewRaw("UPDATE gateway_tokens SET process = ? WHERE token_hash = ?", p.ID, tokenHash).Exec(ctx)

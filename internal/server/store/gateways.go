@@ -120,11 +120,17 @@ func (s *Store) putGateway(ctx context.Context, tx bun.Tx, g dstack.Gateway, now
 	if err := checkDomainIsFree(ctx, tx, row); err != nil {
 		return row, false, err
 	}
+	if err := s.claimDomain(ctx, tx, row, now); err != nil {
+		return row, false, err
+	}
 	_, err = tx.NewInsert().Model(&row).On("CONFLICT (id) DO UPDATE").
 		Set(`configuration = EXCLUDED.configuration, domain = EXCLUDED.domain, plain = EXCLUDED.plain, backend = EXCLUDED.backend,
 			proxies = EXCLUDED.proxies,
 			username = EXCLUDED.username, applied_at = EXCLUDED.applied_at`).Exec(ctx)
-	return row, isNew, err
+	if err != nil || isNew {
+		return row, isNew, err
+	}
+	return row, false, forgetCertificates(ctx, tx, row.ID)
 }
 
 // checkDomainIsFree returns Conflict if another gateway has the domain of a row. Only a gateway of the same project is named.
@@ -140,7 +146,7 @@ func checkDomainIsFree(ctx context.Context, tx bun.Tx, row gatewayRow) error {
 	if others[0].ProjectID == row.ProjectID {
 		whose = "the gateway " + others[0].Name
 	}
-	return conflict("choose another domain, such as one below it, or delete that gateway first", "the domain %s belongs to %s", row.Domain, whose)
+	return conflict("choose another domain, or delete that gateway first", "the domain %s belongs to %s", row.Domain, whose)
 }
 
 // setDefaultGateway makes a gateway the default of its project.

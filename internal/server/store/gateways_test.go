@@ -118,6 +118,31 @@ func TestGateways_Processes(t *testing.T) {
 	})
 }
 
+// After a change, nobody is told how the certificates were by the configuration before. Those that exist count as served.
+func TestGateways_ChangesForgetCertificates(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		g := h.putGateway(h.newGateway("front-door", "example.com"), t0)
+		end := t0.Add(time.Hour)
+		h.noError(h.s.SaveGatewayProcess(h.ctx(), dstack.GatewayProcess{ID: "p1", Gateway: g.ID, Certificates: []dstack.CertificateStatus{
+			{Name: "a", State: dstack.CertificateValid, NotAfter: end},
+			{Name: "b", State: dstack.CertificateFailing, NotAfter: end, Reason: "wrong key", Hint: "mend it"},
+			{Name: "c", State: dstack.CertificateMissing, Reason: "wrong key", Hint: "mend it", NextAt: end}}}, t0))
+		g = h.putGateway(h.newGateway("front-door", "example.com"), t0)
+		got := g.Processes[0].Certificates
+		want := []dstack.CertificateStatus{{Name: "a", State: dstack.CertificatePending, NotAfter: end},
+			{Name: "b", State: dstack.CertificatePending, NotAfter: end}, {Name: "c", State: dstack.CertificatePending}}
+		for i := range got {
+			got[i].NotAfter = got[i].NotAfter.In(end.Location())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+		if !got[0].HasCertificate() || !got[1].HasCertificate() || got[2].HasCertificate() {
+			t.Error("a certificate that is served while another is issued does not count")
+		}
+	})
+}
+
 // The route table has the gateways with a domain, and says of each run at which of them it is. A gateway that a run names
 // cannot be deleted.
 func TestGateways_InTheRouteTable(t *testing.T) {
