@@ -23,13 +23,18 @@ import (
 // writePair writes a certificate for names and its key into a folder.
 func writePair(t *testing.T, dir string, names []string, end time.Time) (cert, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	begin := end.Add(-30 * 24 * time.Hour)
 	if latest := time.Now().Add(-time.Hour); begin.After(latest) {
 		begin = latest
+	}
+	return writePairFrom(t, dir, names, begin, end)
+}
+
+func writePairFrom(t *testing.T, dir string, names []string, begin, end time.Time) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(end.UnixNano()), Subject: pkix.Name{CommonName: "test"}, DNSNames: names,
 		NotBefore: begin, NotAfter: end}
@@ -69,6 +74,9 @@ func TestFiles_AreReadAgainWhenTheyChange(t *testing.T) {
 		"expired": {func(t *testing.T, cert, _ string) {
 			writePair(t, filepath.Dir(cert), []string{"*.example.com"}, time.Now().Add(-time.Hour))
 		}, "CERT expired on "},
+		"not valid yet": {func(t *testing.T, cert, _ string) {
+			writePairFrom(t, filepath.Dir(cert), []string{"*.example.com"}, time.Now().Add(time.Hour), end)
+		}, "CERT is not valid before "},
 		"for another domain": {func(t *testing.T, cert, _ string) { writePair(t, filepath.Dir(cert), []string{"*.example.org"}, end) },
 			"CERT is not for *.example.com, but for *.example.org"},
 		"for many names": {func(t *testing.T, cert, _ string) {

@@ -37,6 +37,10 @@ type LoadReport struct {
 	Demands map[LimitID]Demand `json:"demands,omitempty"`
 	// Keys counts the requests with each key for callers since the gateway began.
 	Keys map[CallerKeyID]KeyCounts `json:"keys,omitempty"`
+	// Counter names the counters of Keys: whoever begins anew has another one. Empty: the gateway's name stands for it.
+	Counter string `json:"counter,omitempty"`
+	// EarlierKeys are Keys of earlier processes of the gateway, by Counter, that no server has accepted yet.
+	EarlierKeys map[string]map[CallerKeyID]KeyCounts `json:"earlier_keys,omitempty"`
 }
 
 // LimitID identifies a limit that all gateways count together: of a key, or of

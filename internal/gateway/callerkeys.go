@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"sync"
@@ -70,6 +71,7 @@ type keyUse struct {
 // when their key ends.
 type keyTracker struct {
 	requests, refused *prometheus.CounterVec
+	counter           string // see dstack.LoadReport
 
 	mu   sync.Mutex
 	keys map[string]*trackedKey // by ID
@@ -90,7 +92,7 @@ func newKeyTracker() *keyTracker {
 			Help: "Requests that a key for callers allowed."}, labels),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_key_requests_refused_total",
 			Help: "Requests with a key for callers that were too many, or not for what the key opens."}, labels),
-		keys: map[string]*trackedKey{},
+		counter: rand.Text(), keys: map[string]*trackedKey{},
 	}
 }
 
@@ -166,7 +168,7 @@ func (t *keyTracker) applyTable(x *route.Index) {
 func (t *keyTracker) addTo(report *dstack.LoadReport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	report.Keys = make(map[dstack.CallerKeyID]dstack.KeyCounts, len(t.keys))
+	report.Counter, report.Keys = t.counter, make(map[dstack.CallerKeyID]dstack.KeyCounts, len(t.keys))
 	for id, k := range t.keys {
 		report.Keys[dstack.CallerKeyID(id)] = k.counts
 		if k.isGone && len(k.inFlight) == 0 {

@@ -63,7 +63,7 @@ type savedFiles struct {
 	at     time.Time // when the state was written last
 	state  *state
 	seenAt time.Time
-	totals map[dstack.RunID]dstack.RunMetrics
+	counts savedCounts
 }
 
 // How the process follows its servers.
@@ -87,11 +87,11 @@ func New(o Options) (*Link, error) {
 	}
 	l := &Link{options: o, servers: all, log: o.Log, machine: MachineID(), toSave: loop.NewWake(), tables: uint64(time.Now().UnixMicro())}
 	l.hosts = newHostDialers(o.Dialer, l.connectThroughServer, sshclient.NewLoginLimiter(), o.Log)
-	totals, err := readLoads(o.Dir, o.Identity.Key)
+	counts, err := readLoads(o.Dir, o.Identity.Key)
 	if err != nil {
 		o.Log.Warn("the counts of the last process are lost", "err", err)
 	}
-	l.totals = newLoadTotals(totals)
+	l.totals = newLoadTotals(counts)
 	saved, seenAt, err := readState(o.Dir, o.Identity.Key, o.Identity.ID)
 	switch {
 	case err != nil:

@@ -4,52 +4,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
 )
-
-// loadTotals adds the counts of earlier processes in the same folder to those of this one, so that a server that was
-// away hears of every request. It is safe for concurrent use.
-type loadTotals struct {
-	mu     sync.Mutex
-	before map[dstack.RunID]dstack.RunMetrics // of earlier processes
-	now    map[dstack.RunID]dstack.RunMetrics // with those of this one
-}
-
-func newLoadTotals(before map[dstack.RunID]dstack.RunMetrics) *loadTotals {
-	return &loadTotals{before: before, now: maps.Clone(before)}
-}
-
-// add returns the report with the counts of earlier processes.
-func (t *loadTotals) add(report dstack.LoadReport) dstack.LoadReport {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	runs := make(map[dstack.RunID]dstack.RunLoad, len(report.Runs))
-	t.now = make(map[dstack.RunID]dstack.RunMetrics, len(report.Runs))
-	for id, load := range report.Runs {
-		if earlier, ok := t.before[id]; ok {
-			load.Metrics.Requests += earlier.Requests
-			load.Metrics.TokensIn += earlier.TokensIn
-			load.Metrics.TokensOut += earlier.TokensOut
-		}
-		runs[id] = load
-		t.now[id] = dstack.RunMetrics{Requests: load.Metrics.Requests, TokensIn: load.Metrics.TokensIn, TokensOut: load.Metrics.TokensOut}
-	}
-	report.Runs = runs
-	return report
-}
-
-func (t *loadTotals) totals() map[dstack.RunID]dstack.RunMetrics {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.now
-}
 
 // Report tells a server what the gateway counted.
 func (l *Link) Report(ctx context.Context, load dstack.LoadReport) (dstack.LoadAnswer, error) {
@@ -70,7 +31,11 @@ func (l *Link) Report(ctx context.Context, load dstack.LoadReport) (dstack.LoadA
 	if l.options.Describe != nil {
 		l.options.Describe(&report)
 	}
-	return l.sendReport(ctx, report)
+	answer, err := l.sendReport(ctx, report)
+	if err == nil {
+		l.totals.accept(load)
+	}
+	return answer, err
 }
 
 func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) (dstack.LoadAnswer, error) {
@@ -140,9 +105,9 @@ func (l *Link) saveNow() error {
 			l.saved.state, l.saved.seenAt = state, seenAt
 		}
 	}
-	if totals := l.totals.totals(); !maps.Equal(totals, l.saved.totals) {
-		if failure := saveLoads(l.options.Dir, l.options.Identity.Key, totals); failure == nil {
-			l.saved.totals = totals
+	if counts := l.totals.toSave(); !counts.equal(l.saved.counts) {
+		if failure := saveLoads(l.options.Dir, l.options.Identity.Key, counts); failure == nil {
+			l.saved.counts = counts
 		} else {
 			err = errors.Join(err, failure)
 		}

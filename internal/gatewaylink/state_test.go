@@ -190,17 +190,6 @@ func TestStateFile_KeepsStateAndTime(t *testing.T) {
 	}
 }
 
-func TestLoadTotals_CountOverProcesses(t *testing.T) {
-	totals := newLoadTotals(map[dstack.RunID]dstack.RunMetrics{"a": {Requests: 5, TokensOut: 7}})
-	report := totals.add(dstack.LoadReport{Runs: map[dstack.RunID]dstack.RunLoad{"a": {Metrics: dstack.RunMetrics{Requests: 2}}, "b": {Metrics: dstack.RunMetrics{Requests: 1}}}})
-	if a := report.Runs["a"].Metrics; a.Requests != 7 || a.TokensOut != 7 || report.Runs["b"].Metrics.Requests != 1 {
-		t.Errorf("%+v", report.Runs)
-	}
-	if got := totals.totals()["a"].Requests; got != 7 {
-		t.Errorf("to save: %d", got)
-	}
-}
-
 // BenchmarkStart reads the state of 1000 services from the disk.
 func BenchmarkStart(b *testing.B) {
 	dir, identity := b.TempDir(), newIdentity()

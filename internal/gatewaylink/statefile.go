@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"dstack/internal/api"
-	"dstack/internal/dstack"
 )
 
 // savedState is the content of the state's file.
@@ -45,22 +44,22 @@ func readState(dir string, key []byte, process string) (*state, time.Time, error
 	return s, saved.SeenAt, nil
 }
 
-// saveLoads writes the totals of the runs into the folder.
-func saveLoads(dir string, key []byte, totals map[dstack.RunID]dstack.RunMetrics) error {
-	text, err := json.Marshal(totals)
+// saveLoads writes what was counted into the folder.
+func saveLoads(dir string, key []byte, counts savedCounts) error {
+	text, err := json.Marshal(counts)
 	if err != nil {
 		return err
 	}
 	return saveSealed(dir, key, loadsName, text)
 }
 
-// readLoads reads the totals of the runs in the folder; none if there are none.
-func readLoads(dir string, key []byte) (totals map[dstack.RunID]dstack.RunMetrics, err error) {
+// readLoads reads what was counted from the folder; nothing if there is none.
+func readLoads(dir string, key []byte) (counts savedCounts, err error) {
 	text, err := readSealed(dir, key, loadsName)
 	if err != nil || text == nil {
-		return nil, err
+		return counts, err
 	}
-	return totals, json.Unmarshal(text, &totals)
+	return counts, json.Unmarshal(text, &counts)
 }
 
 func saveSealed(dir string, key []byte, name string, text []byte) error {

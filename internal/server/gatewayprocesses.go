@@ -141,7 +141,7 @@ func (s *Server) getGatewayState(c *apiCall, in api.GatewayStateRequest) (api.Ga
 func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.GatewayReported, error) {
 	p := c.process
 	if in.Apart != 0 {
-		return api.GatewayReported{}, s.reportApart(c.ctx, p, in)
+		return api.GatewayReported{}, s.reportApart(c, in)
 	}
 	if in.Leaving {
 		err := s.store.MarkGatewayProcessGone(c.ctx, p, now())
@@ -153,7 +153,7 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 	if err != nil {
 		return api.GatewayReported{}, err
 	}
-	load, err := s.Report(c.ctx, table.FilterReport(p.Gateway, in.Load))
+	load, err := s.Report(c.ctx, table.FilterReport(p.Gateway, ownCounters(p, in.Load)))
 	if err != nil {
 		return api.GatewayReported{}, err
 	}
@@ -172,18 +172,31 @@ func (s *Server) reportGatewayProcess(c *apiCall, in api.GatewayReport) (api.Gat
 
 // reportApart saves what a replaced process of a gateway finishes, under a name of its own: the process that has replaced it
 // reports under that of the process.
-func (s *Server) reportApart(ctx context.Context, p dstack.GatewayProcess, in api.GatewayReport) error {
-	name := p.ID + "/" + strconv.Itoa(in.Apart)
+func (s *Server) reportApart(c *apiCall, in api.GatewayReport) error {
+	name := c.process.ID + "/" + strconv.Itoa(in.Apart)
 	if in.Leaving {
-		return s.store.ForgetGateway(ctx, name)
+		return s.store.ForgetGateway(c.ctx, name)
 	}
-	table, err := s.readRoutes(ctx, s.broadcast.Changed())
+	table, err := s.readRoutes(c.ctx, s.broadcast.Changed())
 	if err != nil {
 		return err
 	}
 	in.Load.Gateway = name
-	_, err = s.Report(ctx, table.FilterReport(p.Gateway, in.Load))
+	_, err = s.Report(c.ctx, table.FilterReport(c.process.Gateway, ownCounters(c.process, in.Load)))
 	return err
+}
+
+// ownCounters returns a report whose counters have names that no other process can give to its own.
+func ownCounters(p dstack.GatewayProcess, load dstack.LoadReport) dstack.LoadReport {
+	if load.Counter != "" {
+		load.Counter = p.ID + "/" + load.Counter
+	}
+	earlier := load.EarlierKeys
+	load.EarlierKeys = make(map[string]map[dstack.CallerKeyID]dstack.KeyCounts, len(earlier))
+	for counter, counts := range earlier {
+		load.EarlierKeys[p.ID+"/"+counter] = counts
+	}
+	return load
 }
 
 // saveProcessEvery is how often the report of a process is saved that says nothing new.

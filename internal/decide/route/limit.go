@@ -48,7 +48,14 @@ func (t Table) FilterReport(id dstack.GatewayID, report dstack.LoadReport) dstac
 	}
 	report.Runs = keepIf(report.Runs, func(id dstack.RunID) bool { return runs[id] })
 	// The last counts of a key come after it left the table; IDs of keys cannot be guessed.
-	report.Keys = keepIf(report.Keys, func(id dstack.CallerKeyID) bool { return !foreign[id] && project != "" })
+	isOwn := func(id dstack.CallerKeyID) bool { return !foreign[id] && project != "" }
+	report.Keys = keepIf(report.Keys, isOwn)
+	if earlier := report.EarlierKeys; earlier != nil {
+		report.EarlierKeys = make(map[string]map[dstack.CallerKeyID]dstack.KeyCounts, len(earlier))
+		for counter, counts := range earlier {
+			report.EarlierKeys[counter] = keepIf(counts, isOwn)
+		}
+	}
 	report.Demands = keepIf(report.Demands, func(id dstack.LimitID) bool {
 		run, key := LimitOwner(id)
 		return runs[run] || keys[key]

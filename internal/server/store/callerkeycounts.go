@@ -24,10 +24,13 @@ type keyCountRow struct {
 }
 
 // add adds what a gateway counted since it told its counters last. Counters of a
-// gateway that began anew are new as a whole.
-func (r *keyCountRow) add(counts dstack.KeyCounts, beganAnew bool, now time.Time) (changed bool) {
+// gateway that began anew are new as a whole. Those that have a name of their own only
+// rise: lower ones were told before.
+func (r *keyCountRow) add(counts dstack.KeyCounts, c counters, now time.Time) (changed bool) {
 	requests, refused := int64(counts.Requests), int64(counts.Refused)
-	if beganAnew || requests < r.LastRequests || refused < r.LastRefused {
+	if c.isNamed {
+		requests, refused = max(requests, r.LastRequests), max(refused, r.LastRefused)
+	} else if c.beganAnew || requests < r.LastRequests || refused < r.LastRefused {
 		r.LastRequests, r.LastRefused = 0, 0
 	}
 	if requests == r.LastRequests && refused == r.LastRefused {
@@ -42,9 +45,30 @@ func (r *keyCountRow) add(counts dstack.KeyCounts, beganAnew bool, now time.Time
 	return true
 }
 
+// counters is whose counters a report has.
+type counters struct {
+	name      string // in the column gateway
+	isNamed   bool   // by LoadReport.Counter
+	beganAnew bool
+}
+
+// maxEarlierCounters is of how many earlier processes one report is read. The gateway tells the others again.
+const maxEarlierCounters = 100
+
 // saveKeyCounts adds what a gateway counted of keys for callers. It comes before the
 // gateway's row in gateways changes, which tells whether the gateway began anew.
 func saveKeyCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, now time.Time) error {
+	for i, counter := range slices.Sorted(maps.Keys(c.EarlierKeys)) {
+		if i == maxEarlierCounters {
+			break
+		}
+		if err := saveCounters(ctx, tx, counters{name: cleanText(counter), isNamed: true}, c.EarlierKeys[counter], now); err != nil {
+			return err
+		}
+	}
+	if c.Counter != "" {
+		return saveCounters(ctx, tx, counters{name: cleanText(c.Counter), isNamed: true}, c.Keys, now)
+	}
 	if len(c.Keys) == 0 {
 		return nil
 	}
@@ -54,16 +78,20 @@ func saveKeyCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, now time
 		return err
 	}
 	beganAnew := len(watched) > 0 && c.Watched.Microseconds() < watched[0]
-	for ids := range slices.Chunk(slices.Sorted(maps.Keys(c.Keys)), 500) {
-		if err := saveSomeKeyCounts(ctx, tx, gateway, ids, c.Keys, beganAnew, now); err != nil {
+	return saveCounters(ctx, tx, counters{name: gateway, beganAnew: beganAnew}, c.Keys, now)
+}
+
+func saveCounters(ctx context.Context, tx bun.Tx, c counters, counts map[dstack.CallerKeyID]dstack.KeyCounts, now time.Time) error {
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(counts)), 500) {
+		if err := saveSomeKeyCounts(ctx, tx, c, ids, counts, now); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func saveSomeKeyCounts(ctx context.Context, tx bun.Tx, gateway string, ids []dstack.CallerKeyID,
-	counts map[dstack.CallerKeyID]dstack.KeyCounts, beganAnew bool, now time.Time,
+func saveSomeKeyCounts(ctx context.Context, tx bun.Tx, c counters, ids []dstack.CallerKeyID,
+	counts map[dstack.CallerKeyID]dstack.KeyCounts, now time.Time,
 ) error {
 	var known []string
 	err := tx.NewRaw("SELECT id FROM caller_keys WHERE id IN (?) ORDER BY id", bun.List(toStrings(ids))).Scan(ctx, &known)
@@ -71,7 +99,7 @@ func saveSomeKeyCounts(ctx context.Context, tx bun.Tx, gateway string, ids []dst
 		return err
 	}
 	var rows []keyCountRow
-	if err := tx.NewSelect().Model(&rows).Where("gateway = ? AND key_id IN (?)", gateway, bun.List(known)).Scan(ctx); err != nil {
+	if err := tx.NewSelect().Model(&rows).Where("gateway = ? AND key_id IN (?)", c.name, bun.List(known)).Scan(ctx); err != nil {
 		return err
 	}
 	saved := make(map[string]keyCountRow, len(rows))
@@ -81,8 +109,8 @@ func saveSomeKeyCounts(ctx context.Context, tx bun.Tx, gateway string, ids []dst
 	var changed []keyCountRow
 	for _, id := range known {
 		row := saved[id]
-		row.KeyID, row.Gateway = id, gateway
-		if row.add(counts[dstack.CallerKeyID(id)], beganAnew, now) {
+		row.KeyID, row.Gateway = id, c.name
+		if row.add(counts[dstack.CallerKeyID(id)], c, now) {
 			changed = append(changed, row)
 		}
 	}

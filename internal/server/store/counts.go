@@ -43,7 +43,7 @@ type lastReport struct {
 
 // hasSame reports whether a report counts what this one did.
 func (r lastReport) hasSame(c dstack.LoadReport, counts map[string]string) bool {
-	return maps.Equal(r.counts, counts) && maps.Equal(r.keys, c.Keys) && len(r.demands) == 0 && len(c.Demands) == 0
+	return maps.Equal(r.counts, counts) && maps.Equal(r.keys, c.Keys) && len(c.EarlierKeys) == 0 && len(r.demands) == 0 && len(c.Demands) == 0
 }
 
 func (c *lastReports) get(gateway string) lastReport {

@@ -77,3 +77,34 @@ func TestKeyCounts_OfGatewaysThatRestart(t *testing.T) {
 		}
 	})
 }
+
+// Counters that have a name count once, whatever the gateway that tells them is called, and whenever that is.
+func TestKeyCounts_OfNamedCounters(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		key := h.newKey("ci")
+		h.noError(h.s.CreateCallerKey(h.ctx(), key))
+		count := func(n uint64) map[dstack.CallerKeyID]dstack.KeyCounts {
+			return map[dstack.CallerKeyID]dstack.KeyCounts{key.ID: {Requests: n}}
+		}
+		for i, c := range []struct {
+			name   string
+			report dstack.LoadReport
+			want   uint64
+		}{
+			{"the first process", dstack.LoadReport{Gateway: "a", Watched: sec(9), Counter: "1", Keys: count(10)}, 10},
+			{"it was replaced, and finishes", dstack.LoadReport{Gateway: "a/7", Watched: sec(10), Counter: "1", Keys: count(12)}, 12},
+			{"the next one", dstack.LoadReport{Gateway: "a", Watched: sec(1), Counter: "2", Keys: count(1)}, 13},
+			{"an old report comes late", dstack.LoadReport{Gateway: "a/7", Watched: sec(11), Counter: "1", Keys: count(11)}, 13},
+			{"the one after it, which counts more", dstack.LoadReport{Gateway: "a", Watched: sec(99), Counter: "3", Keys: count(50)}, 63},
+			{"what a process without a server counted", dstack.LoadReport{Gateway: "a", Watched: sec(100), Counter: "3", Keys: count(50),
+				EarlierKeys: map[string]map[dstack.CallerKeyID]dstack.KeyCounts{"1": count(20), "2": count(1), "0": count(5)}}, 76},
+		} {
+			h.saveReport(c.report, t0.Add(sec(i)))
+			keys, err := h.s.CallerKeys(h.ctx(), h.project.ID, false)
+			h.noError(err)
+			if len(keys) != 1 || keys[0].Counts.Requests != c.want {
+				t.Errorf("%s: got %+v, want %d", c.name, keys, c.want)
+			}
+		}
+	})
+}
