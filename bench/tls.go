@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -31,13 +32,16 @@ type tlsProxy struct {
 	cmd        *exec.Cmd
 	handshakes []float64 // a second, of each round
 	requests   []float64
+
+	handshakeCPU []float64 // of one, in microseconds, in each round, with all processes of the program
+	requestCPU   []float64
 }
 
 // The work of one round.
 const (
 	tlsClients       = 8
-	handshakesOfOne  = 60
-	tlsRequestsOfOne = 400
+	handshakesOfOne  = 120
+	tlsRequestsOfOne = 800
 )
 
 const nginxTLSConfig = `%s
@@ -111,7 +115,8 @@ func (b *benchmark) measureTLS(rounds int) (err error) {
 		proxies = append(proxies, proxy)
 	}
 	for range rounds {
-		for _, p := range proxies {
+		for _, i := range mathrand.Perm(len(proxies)) {
+			p := proxies[i]
 			if err := p.measureRound(); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
@@ -122,13 +127,22 @@ func (b *benchmark) measureTLS(rounds int) (err error) {
 }
 
 func reportTLS(proxies []*tlsProxy) {
-	fmt.Printf("%-12s %16s %16s\n", "TLS", "handshakes/s", "requests/s")
+	fmt.Printf("%-12s %16s %16s %22s %22s\n", "TLS", "handshakes/s", "requests/s", "CPU of one handshake", "CPU of one request")
 	for _, p := range proxies {
-		fmt.Printf("%-12s %16.0f %16.0f\n", p.name, median(p.handshakes), median(p.requests))
+		fmt.Printf("%-12s %16.0f %16.0f %19.0f us %19.0f us\n", p.name, median(p.handshakes), median(p.requests),
+			median(p.handshakeCPU), median(p.requestCPU))
 	}
+	ours := proxies[0]
 	for _, p := range proxies[1:] {
-		printRatios("TLS handshakes: gateway / "+p.name, proxies[0].handshakes, p.handshakes)
-		printRatios("requests over TLS: gateway / "+p.name, proxies[0].requests, p.requests)
+		printRatios("TLS handshakes: gateway / "+p.name, ours.handshakes, p.handshakes)
+		printRatios("requests over TLS: gateway / "+p.name, ours.requests, p.requests)
+		printRatios("handshakes for the same CPU: gateway / "+p.name, p.handshakeCPU, ours.handshakeCPU)
+		printRatios("requests for the same CPU: gateway / "+p.name, p.requestCPU, ours.requestCPU)
+		if p.name == "nginx" {
+			printMinimumGoal("handshakes, of those of nginx", median(divideByFloors(ours.handshakes, p.handshakes)), 0.9, "times")
+		} else {
+			printMinimumGoal("requests, of those of Caddy", median(divideByFloors(ours.requests, p.requests)), 1.5, "times")
+		}
 	}
 }
 
@@ -181,7 +195,7 @@ func (b *benchmark) startTLSGateway(dir string, replica int, cert, key string) (
 	if _, err := server.applyAndWait("web", dir); err != nil {
 		return server, nil, err
 	}
-	proxy := &tlsProxy{name: "gateway", port: https}
+	proxy := &tlsProxy{name: "gateway", port: https, cmd: server.cmd}
 	return server, proxy, proxy.waitUntilServed()
 }
 
@@ -254,25 +268,29 @@ func (p *tlsProxy) waitUntilServed() error {
 
 // measureRound adds one round.
 func (p *tlsProxy) measureRound() error {
-	handshakes, err := p.measureRate(handshakesOfOne, p.shakeHands)
+	handshakes, used, err := p.measureRate(handshakesOfOne, p.shakeHands)
 	if err != nil {
 		return err
 	}
-	requests, err := p.measureRate(tlsRequestsOfOne, p.sendRequests)
-	p.handshakes, p.requests = append(p.handshakes, handshakes), append(p.requests, requests)
+	p.handshakes, p.handshakeCPU = append(p.handshakes, handshakes), append(p.handshakeCPU, used)
+	requests, used, err := p.measureRate(tlsRequestsOfOne, p.sendRequests)
+	p.requests, p.requestCPU = append(p.requests, requests), append(p.requestCPU, used)
 	return err
 }
 
-// measureRate returns how much of something all clients do in a second, if each does it times.
-func (p *tlsProxy) measureRate(times int, do func(times int) error) (float64, error) {
+// measureRate returns how much of something all clients do in a second, if each does it times, and the CPU that the program
+// needs for one, in microseconds.
+func (p *tlsProxy) measureRate(times int, do func(times int) error) (rate, used float64, err error) {
 	errs := make([]error, tlsClients)
-	began := time.Now()
+	before, began := usedCPUTime(p.cmd.Process.Pid), time.Now()
 	var group sync.WaitGroup
 	for i := range tlsClients {
 		group.Go(func() { errs[i] = do(times) })
 	}
 	group.Wait()
-	return float64(tlsClients*times) / time.Since(began).Seconds(), errors.Join(errs...)
+	all := float64(tlsClients * times)
+	rate = all / time.Since(began).Seconds()
+	return rate, 1000 * toMilliseconds(usedCPUTime(p.cmd.Process.Pid)-before) / all, errors.Join(errs...)
 }
 
 var tlsClientConfig = &tls.Config{InsecureSkipVerify: true, ServerName: tlsName, NextProtos: []string{"http/1.1"}}

@@ -207,6 +207,11 @@ func (p *gatewayProcess) followSettings(ctx context.Context) error {
 	}
 	for isFirst := true; ; isFirst = false {
 		settings, changed := p.link.Settings()
+		p.gateway.SetSessionKey(settings.SessionKey)
+		p.keeper.SetSessionKey(settings.TicketKey)
+		if err := p.keeper.SetACME(parseACMESettings(settings.ACME)); err != nil {
+			p.log.Error("cannot use the ACME server that the settings have now; the one before stays", "err", err)
+		}
 		names := p.gateway.PublishedNames()
 		p.keeper.SetDomains(newCertificateDomains(settings, names))
 		if isFirst {

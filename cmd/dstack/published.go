@@ -54,14 +54,14 @@ func (d *daemon) newPublished() (*published, error) {
 		return nil, err
 	}
 	p.keeper, err = certificate.New(certificate.Options{
-		Storage: d.store.Certificates(), ACME: acme, HTTPPort: d.ports.http, HTTPSPort: d.ports.https, Wants: p.wants, SessionKey: sessions, Log: d.log,
+		Storage: d.store.Certificates(), ACME: acme, HTTPPort: d.ports.http, HTTPSPort: d.ports.https, Wants: p.wantsCertificate, SessionKey: sessions, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.frontend = frontend.New(frontend.Options{
 		Handler: http.HandlerFunc(d.servePublished), TLS: p.keeper.TLSConfig(), Challenges: p.keeper.ChallengeHandler,
-		Find: p.find, Covers: p.keeper.Covers, WhatIsMissing: p.whatIsMissing,
+		Find: p.findName, Covers: p.keeper.Covers, WhatIsMissing: p.explainMissing,
 		Host: d.ports.host, HTTPSPort: d.ports.https, HTTPPort: d.ports.http, Listen: d.sockets.Listen, ConnContext: gateway.WithConn, Log: d.log,
 		BaseContext: func(net.Listener) context.Context { return d.uncut },
 	})
@@ -70,7 +70,7 @@ func (d *daemon) newPublished() (*published, error) {
 
 // tasks are to run until the server is drained.
 func (p *published) tasks() []loop.Task {
-	return slices.Concat([]loop.Task{{Name: "local gateways", Run: p.follow}}, p.frontend.Tasks(), p.keeper.Tasks())
+	return slices.Concat([]loop.Task{{Name: "local gateways", Run: p.followStore}}, p.frontend.Tasks(), p.keeper.Tasks())
 }
 
 // Intervals of the pass over the local gateways.
@@ -81,8 +81,8 @@ const (
 	publishedReportInterval = 4 * time.Second
 )
 
-// follow keeps what this process serves as the store has it. While the store does not answer, everything stays.
-func (p *published) follow(ctx context.Context) error {
+// followStore keeps what this process serves as the store has it. While the store does not answer, everything stays.
+func (p *published) followStore(ctx context.Context) error {
 	select {
 	case <-p.daemon.gateway.Ready():
 	case <-ctx.Done():
@@ -91,7 +91,7 @@ func (p *published) follow(ctx context.Context) error {
 	var failures loop.RepeatFilter
 	for {
 		changed := p.changes.Changed()
-		if err := p.pass(ctx); err == nil {
+		if err := p.updateGateways(ctx); err == nil {
 			failures.Forget("")
 		} else if skipped, ok := failures.Admit("", err.Error(), time.Now()); ok && ctx.Err() == nil {
 			p.daemon.log.Warn("cannot update the local gateways; they are served as before", "err", err, "not_logged", skipped)
@@ -105,7 +105,8 @@ func (p *published) follow(ctx context.Context) error {
 	}
 }
 
-func (p *published) pass(ctx context.Context) error {
+// updateGateways is one pass: it serves the local gateways as the store has them, and reports how.
+func (p *published) updateGateways(ctx context.Context) error {
 	if p.daemon.isReplaced() { // the process that replaced this one serves them
 		return nil
 	}
@@ -152,7 +153,7 @@ func (p *published) pass(ctx context.Context) error {
 	if err := p.frontend.WaitForPorts(ctx); err != nil {
 		return err
 	}
-	return p.report(ctx, local, going, table.Version, began)
+	return p.saveReports(ctx, local, going, table.Version, began)
 }
 
 // chooseLocal returns the gateways that this process serves, and those that it is to forget.
@@ -204,9 +205,9 @@ func (p *published) domainOf(ctx context.Context, g dstack.Gateway, table route.
 	return d, nil
 }
 
-// report saves how this process serves each gateway, as of a time before the gateways were read: a later change of theirs is
+// saveReports saves how this process serves each gateway, as of a time before the gateways were read: a later change of theirs is
 // not in the report.
-func (p *published) report(ctx context.Context, local, going []dstack.Gateway, version uint64, now time.Time) error {
+func (p *published) saveReports(ctx context.Context, local, going []dstack.Gateway, version uint64, now time.Time) error {
 	https, http := p.frontend.IsOpen()
 	for _, g := range local {
 		process := dstack.GatewayProcess{ID: p.daemon.gatewayName, Gateway: g.ID, Name: machineName(), Version: currentVersion(), TableVersion: version,
@@ -257,8 +258,8 @@ func (p *published) setReported(id dstack.GatewayID, now time.Time) {
 	p.reported[id] = now
 }
 
-// find says what this process serves at a host of the published ports.
-func (p *published) find(host string) frontend.Name {
+// findName says what this process serves at a host of the published ports.
+func (p *published) findName(host string) frontend.Name {
 	if !route.IsValidHost(host) {
 		return frontend.UnknownName
 	}
@@ -282,13 +283,13 @@ func (p *published) find(host string) frontend.Name {
 	return frontend.SecureName
 }
 
-// wants reports whether a name may get a certificate although no run has it yet: only a run's name may, which the table has.
-func (p *published) wants(name string) bool {
-	return p.daemon.gateway.Publishes(name) && p.find(name) == frontend.SecureName
+// wantsCertificate reports whether a name may get a certificate although no run has it yet: only a run's name may, which the table has.
+func (p *published) wantsCertificate(name string) bool {
+	return p.daemon.gateway.Publishes(name) && p.findName(name) == frontend.SecureName
 }
 
-// whatIsMissing says why there is no certificate for a name.
-func (p *published) whatIsMissing(name string) string {
+// explainMissing says why there is no certificate for a name.
+func (p *published) explainMissing(name string) string {
 	id := p.served.Load().server
 	if g, ok := p.daemon.gateway.FindGateway(name); ok {
 		id = g.ID
@@ -302,7 +303,7 @@ func (p *published) whatIsMissing(name string) string {
 	return ""
 }
 
-// servePublished serves a request at one of the names that find knows.
+// servePublished serves a request at one of the names that findName knows.
 func (d *daemon) servePublished(w http.ResponseWriter, r *http.Request) {
 	if d.published.site.IsServer(r.Host) {
 		d.ServeHTTP(w, r)

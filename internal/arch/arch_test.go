@@ -57,7 +57,6 @@ var packages = []entry{
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/gateway", "human spec dstack"},
 	{"internal/decide/status", "dstack"},
-	{"internal/decide/gateway", "human dstack"},
 	{"internal/decide/host", "human spec dstack decide/placement"},
 
 	// How a request reached the server: the URL that its client used.

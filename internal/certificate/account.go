@@ -73,8 +73,8 @@ func (k *Keeper) register(ctx context.Context, client *acme.Client, domain, emai
 		return acme.Account{}, err
 	}
 	account := acme.Account{Contact: contactOf(email), TermsOfServiceAgreed: true, PrivateKey: key}
-	if k.opts.ACME.KeyID != "" {
-		binding := acme.EAB{KeyID: k.opts.ACME.KeyID, MACKey: k.opts.ACME.HMACKey}
+	if k.acme.Load().KeyID != "" {
+		binding := acme.EAB{KeyID: k.acme.Load().KeyID, MACKey: k.acme.Load().HMACKey}
 		if err := account.SetExternalAccountBinding(ctx, client, binding); err != nil {
 			return acme.Account{}, fmt.Errorf("DSTACK_ACME_EAB_HMAC_KEY cannot be used: %w", err)
 		}

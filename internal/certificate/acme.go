@@ -146,8 +146,52 @@ func newACMEClient(a ACME) (*http.Client, error) {
 	return &http.Client{Transport: holdNoter{transport}, Timeout: requestTimeout}, nil
 }
 
-func (k *Keeper) newDirectory() *acme.Client {
-	return &acme.Client{Directory: k.opts.ACME.directoryURL(), HTTPClient: k.client, UserAgent: "dstack"}
+// acmeServer is the ACME server that a Keeper uses. It is immutable.
+type acmeServer struct {
+	ACME
+	client    *http.Client
+	directory *acme.Client // for questions without an account
+}
+
+func newACMEServer(a ACME) (*acmeServer, error) {
+	client, err := newACMEClient(a)
+	if err != nil {
+		return nil, err
+	}
+	s := &acmeServer{ACME: a, client: client}
+	s.directory = s.newDirectory()
+	return s, nil
+}
+
+func (s *acmeServer) newDirectory() *acme.Client {
+	return &acme.Client{Directory: s.directoryURL(), HTTPClient: s.client, UserAgent: "dstack"}
+}
+
+// SetACME changes the ACME server. The present certificates are served until those of the new server are there. It may be
+// called again with the same server. If it fails, the present server stays.
+func (k *Keeper) SetACME(a ACME) error {
+	if k.acme.Load().ACME == a {
+		return nil
+	}
+	server, err := newACMEServer(a)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.acme.Store(server)
+	k.issuer = issuerState{}
+	for key, e := range k.entries {
+		if !e.isOrdered() {
+			continue
+		}
+		next := *e
+		next.source = e.source.Clone() // what is going on at the old server does not count
+		next.isRunning, next.due, next.record, next.problem = false, time.Time{}, record{}, problem{}
+		k.entries[key] = &next
+	}
+	k.wakeAll()
+	return nil
 }
 
 // hold is what an ACME server said during one try: when it wants the next request.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"dstack/internal/certificate"
 	"dstack/internal/certificate/acmetest"
 	"dstack/internal/certificate/dnstest"
 	"dstack/internal/dstack"
@@ -28,6 +29,7 @@ func TestACME(t *testing.T) {
 		"ExternalAccountBinding":      testExternalAccountBinding,
 		"AtTheFirstHandshake":         testAtTheFirstHandshake,
 		"SourceChanges":               testSourceChanges,
+		"ServerChanges":               testServerChanges,
 	})
 }
 
@@ -56,6 +58,30 @@ func testHTTPChallenge(t *testing.T) {
 		if answer.StatusCode != http.StatusNotFound || strings.Contains(string(body), "service") {
 			t.Errorf("%s: %d %s", path, answer.StatusCode, body)
 		}
+	}
+}
+
+// The settings of an installation may name another ACME server while the gateway serves.
+func testServerChanges(t *testing.T) {
+	r := newRig(t, nil)
+	options := r.options(t)
+	present := options.ACME
+	options.ACME.Server = "https://" + listen(t).Addr().String() + "/nothing"
+	keeper := keep(t, options)
+	r.serveHTTP(t, keeper)
+	keeper.SetDomains(perName("llama.example.com"))
+	if err := keeper.SetACME(certificate.ACME{Roots: "no certificate"}); err == nil {
+		t.Error("authorities that cannot be read are accepted")
+	}
+	if err := keeper.SetACME(present); err != nil {
+		t.Fatal(err)
+	}
+	first := waitForState(t, keeper, "llama.example.com", dstack.CertificateValid)
+	if err := keeper.SetACME(options.ACME); err != nil {
+		t.Fatal(err)
+	}
+	if s := statusOf(keeper, "llama.example.com"); s.State != dstack.CertificateValid || !s.NotAfter.Equal(first.NotAfter) {
+		t.Errorf("while the new server does not answer: %+v", s)
 	}
 }
 

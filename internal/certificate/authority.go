@@ -129,7 +129,7 @@ func loadIssuer(ctx context.Context, storage Storage, key string) (*issuer, erro
 // newIssuer makes a certificate that may sign others. With parent nil it signs itself.
 func newIssuer(parent *issuer, template *x509.Certificate, lifetime time.Duration) (*issuer, error) {
 	template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
-	raw, key, err := sign(parent, template, lifetime)
+	raw, key, err := signCertificate(parent, template, lifetime)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func newIssuer(parent *issuer, template *x509.Certificate, lifetime time.Duratio
 
 // issue makes a certificate for names, with its chain.
 func (i *issuer) issue(names []string, lifetime time.Duration) (*tls.Certificate, error) {
-	raw, key, err := sign(i, &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, KeyUsage: x509.KeyUsageDigitalSignature,
+	raw, key, err := signCertificate(i, &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, lifetime)
 	if err != nil {
 		return nil, err
@@ -148,8 +148,8 @@ func (i *issuer) issue(names []string, lifetime time.Duration) (*tls.Certificate
 	return &tls.Certificate{Certificate: [][]byte{raw, i.cert.Raw}, PrivateKey: key, Leaf: leaf}, err
 }
 
-// sign makes a key and a certificate for it.
-func sign(parent *issuer, template *x509.Certificate, lifetime time.Duration) (raw []byte, key *ecdsa.PrivateKey, err error) {
+// signCertificate makes a key and a certificate for it.
+func signCertificate(parent *issuer, template *x509.Certificate, lifetime time.Duration) (raw []byte, key *ecdsa.PrivateKey, err error) {
 	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, nil, err
 	}

@@ -7,12 +7,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/mholt/acmez/v3/acme"
 
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
@@ -54,8 +51,9 @@ type Options struct {
 type Keeper struct {
 	opts      Options
 	tls       *tls.Config
-	client    *http.Client
-	directory *acme.Client // for questions without an account
+	acme      atomic.Pointer[acmeServer]
+	ticketKey atomic.Pointer[[]byte] // see Options.SessionKey
+	keyWake   loop.Wake
 	served    atomic.Pointer[servedCertificates]
 	answers   challengeAnswers
 	probes    probeSecrets
@@ -83,15 +81,16 @@ func New(opts Options) (*Keeper, error) {
 		opts.Log = slog.Default()
 	}
 	k := &Keeper{opts: opts, entries: map[entryKey]*entry{}, retired: map[entryKey]*entry{},
-		localWake: loop.NewWake()}
+		localWake: loop.NewWake(), keyWake: loop.NewWake()}
 	for range maxOrders {
 		k.orderWake = append(k.orderWake, loop.NewWake())
 	}
-	var err error
-	if k.client, err = newACMEClient(opts.ACME); err != nil {
+	server, err := newACMEServer(opts.ACME)
+	if err != nil {
 		return nil, err
 	}
-	k.directory = k.newDirectory()
+	k.acme.Store(server)
+	k.ticketKey.Store(&opts.SessionKey)
 	k.served.Store(&servedCertificates{})
 	k.tls = k.newTLSConfig()
 	_, err = k.rotateSessionKeys(context.Background())

@@ -107,6 +107,14 @@ func TestTLSConfig_SessionsAreResumedAtAnyProcess(t *testing.T) {
 			t.Errorf("resumed %v, %v; want %v", state.DidResume, err, step.isResumed)
 		}
 	}
+	first.SetSessionKey([]byte("two")) // as the stranger has it, whose session the client has now
+	waitFor(t, "a session of the new key is resumed", func() bool {
+		if _, err := shakeHands(stranger, config); err != nil {
+			t.Fatal(err)
+		}
+		state, err := shakeHands(first, config)
+		return err == nil && state.DidResume
+	})
 }
 
 // Certificates that wait for their order have a place in the queue.

@@ -41,7 +41,7 @@ func (k *Keeper) newDNSSolver(p *spec.DNSProvider) (dnsSolver, time.Duration, er
 			return dnsSolver{}, 0, &orderError{renewal.Provider, problem{fmt.Sprintf("propagation_timeout is %q, which is no duration", text), "write 5m"}}
 		}
 	}
-	resolvers := k.opts.ACME.resolvers()
+	resolvers := k.acme.Load().resolvers()
 	if own := p.Settings["resolver"]; own != "" {
 		resolvers = []string{own}
 	}

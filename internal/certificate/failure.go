@@ -29,7 +29,7 @@ func (k *Keeper) explainFailure(e *entry, err error, held time.Time) (renewal.Fa
 	if known, ok := errors.AsType[*orderError](err); ok {
 		return known.failure, known.problem
 	}
-	host := k.opts.ACME.host()
+	host := k.acme.Load().host()
 	reported, isReported := errors.AsType[acme.Problem](err)
 	switch {
 	case !isReported && !held.IsZero():

@@ -124,7 +124,7 @@ func (k *Keeper) enterWait(name string) bool {
 	defer k.mu.Unlock()
 	e := k.findEntry(name)
 	if e == nil && mayDemand {
-		e = k.demand(name)
+		e = k.addOnDemand(name)
 	}
 	if e == nil || e.problem.reason != "" || k.waiting >= maxWaiting {
 		return false
@@ -158,9 +158,9 @@ func (k *Keeper) findEntry(name string) *entry {
 	return found
 }
 
-// demand adds an entry for a name below a domain that gives each name its own
+// addOnDemand adds an entry for a name below a domain that gives each name its own
 // certificate; nil if there is no such domain. The caller holds the mutex.
-func (k *Keeper) demand(name string) *entry {
+func (k *Keeper) addOnDemand(name string) *entry {
 	_, parent, _ := strings.Cut(name, ".")
 	var model *entry
 	demanded := 0

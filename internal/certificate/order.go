@@ -21,15 +21,15 @@ import (
 // orderTimeout limits one order, without the time that DNS records need.
 const orderTimeout = 3 * time.Minute
 
-// order orders the certificate of an entry and returns the changed record. The caller has the lock.
-func (k *Keeper) order(ctx context.Context, e *entry, rec record, present *tls.Certificate) (record, *tls.Certificate, error) {
+// orderCertificate orders the certificate of an entry and returns the changed record. The caller has the lock.
+func (k *Keeper) orderCertificate(ctx context.Context, e *entry, rec record, present *tls.Certificate) (record, *tls.Certificate, error) {
 	solvers, limit, err := k.solversFor(ctx, e)
 	if err != nil {
 		return rec, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	client := &acmez.Client{Client: k.newDirectory(), ChallengeSolvers: solvers}
+	client := &acmez.Client{Client: k.acme.Load().newDirectory(), ChallengeSolvers: solvers}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return rec, nil, err
@@ -87,7 +87,7 @@ func (k *Keeper) requestChain(ctx context.Context, client *acmez.Client, e *entr
 		if err != nil {
 			return nil, err
 		}
-		order.Profile = k.opts.ACME.Profile
+		order.Profile = k.acme.Load().Profile
 		if present != nil && k.hasSuggestions(ctx) {
 			order.Replaces = present.Leaf // such orders do not count for some limits
 		}
@@ -111,11 +111,11 @@ func (k *Keeper) emailOf(e *entry) string {
 	if e.source.Email != "" {
 		return string(e.source.Email)
 	}
-	return k.opts.ACME.Email
+	return k.acme.Load().Email
 }
 
 func (k *Keeper) hasSuggestions(ctx context.Context) bool {
-	directory, err := k.directory.GetDirectory(ctx)
+	directory, err := k.acme.Load().directory.GetDirectory(ctx)
 	return err == nil && directory.RenewalInfo != ""
 }
 
@@ -131,7 +131,7 @@ func (k *Keeper) askSuggestion(ctx context.Context, rec *record, cert *tls.Certi
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if info, err := k.directory.GetRenewalInfo(ctx, cert.Leaf); err == nil {
+	if info, err := k.acme.Load().directory.GetRenewalInfo(ctx, cert.Leaf); err == nil {
 		rec.Suggested = info.SelectedTime
 	}
 }

@@ -101,9 +101,9 @@ func (k *Keeper) explainLookup(e *entry, err error) *problem {
 // validationPort returns the port to which the ACME server connects.
 func (k *Keeper) validationPort(scheme string) int {
 	if scheme == "http" {
-		return cmp.Or(k.opts.ACME.HTTPPort, 80)
+		return cmp.Or(k.acme.Load().HTTPPort, 80)
 	}
-	return cmp.Or(k.opts.ACME.HTTPSPort, 443)
+	return cmp.Or(k.acme.Load().HTTPSPort, 443)
 }
 
 // lookUp returns the addresses of a name; at least one if err is nil.
@@ -122,7 +122,7 @@ func (k *Keeper) lookUp(ctx context.Context, name string) ([]netip.Addr, error) 
 
 // resolver returns what asks the configured name servers, or those of the system.
 func (k *Keeper) resolver() *net.Resolver {
-	servers := k.opts.ACME.resolvers()
+	servers := k.acme.Load().resolvers()
 	if len(servers) == 0 {
 		return net.DefaultResolver
 	}

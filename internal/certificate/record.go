@@ -34,7 +34,7 @@ type record struct {
 
 // ordersPrefix is the beginning of the keys of a domain at one ACME server.
 func (k *Keeper) ordersPrefix(domain string) string {
-	return DomainPrefix(domain) + "acme/" + k.opts.ACME.issuerKey() + "/"
+	return DomainPrefix(domain) + "acme/" + k.acme.Load().issuerKey() + "/"
 }
 
 // recordKey returns where the record of a certificate is.

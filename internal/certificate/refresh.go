@@ -83,7 +83,7 @@ func keepServing(e *entry, found result, now time.Time) result {
 // tryOrder orders a certificate once and stores how that went.
 func (k *Keeper) tryOrder(ctx context.Context, e *entry, rec *record, cert **tls.Certificate) error {
 	var held hold
-	ordered, obtained, err := k.order(withHold(ctx, &held), e, *rec, *cert)
+	ordered, obtained, err := k.orderCertificate(withHold(ctx, &held), e, *rec, *cert)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -23,7 +23,7 @@ const maxIdle = time.Hour
 func (k *Keeper) Tasks() []loop.Task {
 	tasks := []loop.Task{
 		loop.Repeat("certificates of files and of the internal authority", k.localWake, k.refreshLocal),
-		loop.Repeat("keys of TLS sessions", nil, k.rotateSessionKeys),
+		loop.Repeat("keys of TLS sessions", k.keyWake, k.rotateSessionKeys),
 	}
 	for i, wake := range k.orderWake {
 		tasks = append(tasks, loop.Repeat(fmt.Sprintf("orders of certificates %d", i+1), wake, k.runOrders))

@@ -59,7 +59,7 @@ func (s *Splitter) Run(ctx context.Context) error {
 		case err == nil:
 			pause = minAcceptPause
 			if s.add(conn) {
-				sorting.Go(func() error { s.sort(conn); return nil })
+				sorting.Go(func() error { s.sortConn(conn); return nil })
 			}
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -92,8 +92,8 @@ func (s *Splitter) add(conn net.Conn) bool {
 	return true
 }
 
-// sort hands a connection to its listener once its first byte has arrived.
-func (s *Splitter) sort(conn net.Conn) {
+// sortConn hands a connection to its listener once its first byte has arrived.
+func (s *Splitter) sortConn(conn net.Conn) {
 	defer s.remove(conn)
 	first, err := peekByte(conn)
 	if err != nil || conn.SetReadDeadline(time.Time{}) != nil {

@@ -117,7 +117,7 @@ type Gateway struct {
 	prompts       *promptRenderer
 	traits        *modelTraits
 	rateLimiter   *rateLimiter
-	sessions      *sessionSealer
+	sessions      *sessions
 	signIns       *signInLimiter
 	keys          *keyTracker
 	bodyBudget    *budget
@@ -150,7 +150,7 @@ func New(o Options) *Gateway {
 		metrics:    newMetrics(),
 		prompts:    newPromptRenderer(),
 		traits:     newModelTraits(),
-		sessions:   newSessionSealer(o.SessionKey),
+		sessions:   newSessions(o.SessionKey),
 		signIns:    newSignInLimiter(),
 		keys:       newKeyTracker(),
 		bodyBudget: newBodyBudget(limits.BodyBytes, limits.MaxBody),

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"encoding/binary"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -25,13 +27,36 @@ const (
 	sessionTime         = 7 * 24 * time.Hour
 )
 
+const sessionKeySize = 32
+
+// sessions has the sealer of the present key.
+type sessions struct {
+	sealer atomic.Pointer[sessionSealer]
+	key    []byte // of SetSessionKey; it alone changes it
+}
+
+func newSessions(key []byte) *sessions {
+	s := &sessions{key: key}
+	s.sealer.Store(newSessionSealer(key))
+	return s
+}
+
+// SetSessionKey changes the key of Options.SessionKey. Sessions that began with the key before are over. It must not be
+// called at the same time again. It ignores a key of another length.
+func (g *Gateway) SetSessionKey(key []byte) {
+	if len(key) == sessionKeySize && !bytes.Equal(g.sessions.key, key) {
+		g.sessions.key = key
+		g.sessions.sealer.Store(newSessionSealer(key))
+	}
+}
+
 // sessionSealer seals and opens the values of session cookies.
 type sessionSealer struct{ aead cipher.AEAD }
 
 // newSessionSealer returns a sealer with a key of 32 bytes; nil: a random one.
 func newSessionSealer(key []byte) *sessionSealer {
 	if key == nil {
-		key = make([]byte, 32)
+		key = make([]byte, sessionKeySize)
 		_, _ = rand.Read(key) // never fails
 	}
 	block, err := aes.NewCipher(key)
@@ -95,7 +120,7 @@ func (p *proxyRequest) sessionCredential(v *view) (c credential, ok bool) {
 	}
 	now := time.Now()
 	for _, cookie := range p.r.CookiesNamed(p.sessionCookieName()) {
-		if token, ok := p.gateway.sessions.open(cookie.Value, p.destination, now); ok {
+		if token, ok := p.gateway.sessions.sealer.Load().open(cookie.Value, p.destination, now); ok {
 			if found, ok := v.findCredential(token, now); ok {
 				return found, true
 			}
@@ -106,7 +131,7 @@ func (p *proxyRequest) sessionCredential(v *view) (c credential, ok bool) {
 
 // startSession sets the cookie of a session.
 func (p *proxyRequest) startSession(token route.Digest) {
-	value := p.gateway.sessions.seal(token, p.destination, time.Now().Add(sessionTime))
+	value := p.gateway.sessions.sealer.Load().seal(token, p.destination, time.Now().Add(sessionTime))
 	p.setSessionCookie(p.sessionCookieName(), value, int(sessionTime.Seconds()))
 }
 

@@ -246,6 +246,12 @@ func TestSignIn_SurvivesARestartWithTheSameKey(t *testing.T) {
 	if got := another.get("http://web.localhost/", "Cookie", cookie.String()); got.StatusCode != 401 {
 		t.Errorf("another key: %d", got.StatusCode)
 	}
+	for _, next := range [][]byte{key, key[1:]} { // the second has the wrong length
+		another.gateway.SetSessionKey(next)
+		if got := another.get("http://web.localhost/", "Cookie", cookie.String()); got.StatusCode != 200 {
+			t.Errorf("after it got the key, of %d bytes: %d", len(next), got.StatusCode)
+		}
+	}
 }
 
 // TestSignIn_HTTPS: with https the cookie has a name that neighbours below the

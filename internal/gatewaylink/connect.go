@@ -20,12 +20,12 @@ func (l *Link) connectThroughServer(ctx context.Context, host, address string) (
 	if host == serverHost {
 		host = ""
 	}
-	used := l.servers.use()
+	used := l.servers.currentServer()
 	conn, err := used.dial(ctx)
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the server, through which the replica is reached, does not answer", Cause: err}
 	}
-	upgraded, err := upgrade(ctx, conn, used, l.options.Identity.Credential, host, address)
+	upgraded, err := upgradeConn(ctx, conn, used, l.options.Identity.Credential, host, address)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -33,8 +33,8 @@ func (l *Link) connectThroughServer(ctx context.Context, host, address string) (
 	return upgraded, nil
 }
 
-// upgrade asks the server to connect to a target.
-func upgrade(ctx context.Context, conn net.Conn, used *server, credential, host, address string) (net.Conn, error) {
+// upgradeConn asks the server to connect to a target.
+func upgradeConn(ctx context.Context, conn net.Conn, used *server, credential, host, address string) (net.Conn, error) {
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	if err := conn.SetDeadline(time.Now().Add(dialTimeout + connectGrace)); err != nil {
 		return nil, err

@@ -97,12 +97,12 @@ func joinWith(ctx context.Context, o JoinOptions, identity Identity, token api.J
 func callUntilAnswered[T any](ctx context.Context, all *servers, log *slog.Logger, call func(context.Context, *api.Client) (T, error)) (T, error) {
 	wait := minJoinRetry
 	for {
-		used := all.use()
+		used := all.currentServer()
 		answer, err := call(ctx, used.client)
 		if err == nil || !isAway(err) {
 			return answer, err
 		}
-		all.leave(used)
+		all.leaveServer(used)
 		log.Warn("no server answers; trying again", "server", used.url, "err", err, "again_in", wait)
 		if err := loop.Sleep(ctx, wait); err != nil {
 			return answer, err

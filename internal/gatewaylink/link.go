@@ -235,7 +235,7 @@ func (l *Link) followState(ctx context.Context) error {
 	var failures loop.RepeatFilter
 	wait, cursor := minFollowRetry, l.cursor()
 	for {
-		used := l.servers.use()
+		used := l.servers.currentServer()
 		answer, err := used.client.GatewayState(ctx, api.GatewayStateRequest{Cursor: cursor, WaitSeconds: int(stateWait / time.Second),
 			Version: l.options.Version, Machine: l.machine})
 		if err == nil {
@@ -261,7 +261,7 @@ func (l *Link) followState(ctx context.Context) error {
 		if skipped, ok := failures.Admit("state", err.Error(), time.Now()); ok {
 			l.log.Warn("cannot follow the server; the gateway serves what it knows", "server", used.url, "err", err, "not_logged", skipped)
 		}
-		l.servers.leave(used)
+		l.servers.leaveServer(used)
 		if err := loop.Sleep(ctx, wait); err != nil {
 			return err
 		}

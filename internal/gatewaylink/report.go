@@ -40,11 +40,11 @@ func (l *Link) Report(ctx context.Context, load dstack.LoadReport) (dstack.LoadA
 
 func (l *Link) sendReport(ctx context.Context, report api.GatewayReport) (dstack.LoadAnswer, error) {
 	report.Version, report.Apart = l.options.Version, int(l.apart.Load())
-	used := l.servers.use()
+	used := l.servers.currentServer()
 	answer, err := used.client.ReportGateway(ctx, report)
 	if err != nil {
 		if ctx.Err() == nil && isAway(err) {
-			l.servers.leave(used)
+			l.servers.leaveServer(used)
 		}
 		return dstack.LoadAnswer{}, err
 	}

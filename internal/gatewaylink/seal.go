@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// seal encrypts what a file of the process's folder contains. name binds it to that file.
-func seal(key, plain []byte, name string) ([]byte, error) {
+// sealFile encrypts what a file of the process's folder contains. name binds it to that file.
+func sealFile(key, plain []byte, name string) ([]byte, error) {
 	gcm, err := newGCM(key)
 	if err != nil {
 		return nil, err
@@ -20,8 +20,8 @@ func seal(key, plain []byte, name string) ([]byte, error) {
 	return gcm.Seal(nonce, nonce, plain, []byte(name)), nil
 }
 
-// open is the opposite of seal.
-func open(key, sealed []byte, name string) ([]byte, error) {
+// openFile is the opposite of sealFile.
+func openFile(key, sealed []byte, name string) ([]byte, error) {
 	gcm, err := newGCM(key)
 	if err != nil {
 		return nil, err

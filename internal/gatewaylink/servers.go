@@ -80,15 +80,15 @@ func newServer(text, credential, fingerprint string) (*server, error) {
 	return s, nil
 }
 
-// use returns the server that is used now.
-func (s *servers) use() *server {
+// currentServer returns the server that is used now.
+func (s *servers) currentServer() *server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all[s.current]
 }
 
-// leave uses the next server if failed is still the one that is used.
-func (s *servers) leave(failed *server) {
+// leaveServer uses the next server if failed is still the one that is used.
+func (s *servers) leaveServer(failed *server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all[s.current] == failed {
@@ -96,7 +96,7 @@ func (s *servers) leave(failed *server) {
 	}
 }
 
-func (s *servers) count() int {
+func (s *servers) countServers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.all)

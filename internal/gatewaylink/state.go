@@ -65,10 +65,10 @@ func (before *state) apply(answer api.GatewayState, process string) (*state, err
 	for _, name := range answer.Removed {
 		delete(after.parts, name)
 	}
-	if err := after.verify(process); err != nil {
+	if err := after.verifySignature(process); err != nil {
 		return nil, err
 	}
-	return after, after.build(before, answer)
+	return after, after.readParts(before, answer)
 }
 
 func readPart(p api.StatePart) (part, error) {
@@ -82,8 +82,8 @@ func readPart(p api.StatePart) (part, error) {
 	return read, nil
 }
 
-// verify checks the signature, and that it is that of the parts.
-func (s *state) verify(process string) error {
+// verifySignature checks the signature, and that it is that of the parts.
+func (s *state) verifySignature(process string) error {
 	if len(s.signed.Key) != ed25519.PublicKeySize ||
 		!ed25519.Verify(s.signed.Key, []byte(api.StateContext+s.signed.Header), s.signed.Signature) {
 		return errors.New("the state is not signed by the installation")
@@ -104,8 +104,8 @@ func (s *state) verify(process string) error {
 	return nil
 }
 
-// build makes the table, the settings and the hosts from the parts. Those that did not change are taken from before.
-func (s *state) build(before *state, answer api.GatewayState) error {
+// readParts makes the table, the settings and the hosts from the parts. Those that did not change are taken from before.
+func (s *state) readParts(before *state, answer api.GatewayState) error {
 	if before == nil || answer.Complete {
 		before = &state{hosts: map[string]api.GatewayHost{}}
 		for name := range s.parts {

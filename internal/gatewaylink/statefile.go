@@ -63,7 +63,7 @@ func readLoads(dir string, key []byte) (counts savedCounts, err error) {
 }
 
 func saveSealed(dir string, key []byte, name string, text []byte) error {
-	sealed, err := seal(key, text, name)
+	sealed, err := sealFile(key, text, name)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func readSealed(dir string, key []byte, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := open(key, sealed, name)
+	text, err := openFile(key, sealed, name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
 	}

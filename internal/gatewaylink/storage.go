@@ -95,8 +95,8 @@ const storageTimeout = 10 * time.Second
 func (s *Storage) call(ctx context.Context, ask api.GatewayStorageRequest) (answer api.GatewayStorageAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
-	for range s.link.servers.count() {
-		used := s.link.servers.use()
+	for range s.link.servers.countServers() {
+		used := s.link.servers.currentServer()
 		answer, err = used.client.CallGatewayStorage(ctx, ask)
 		if err == nil {
 			s.silentUntil.Store(0) // who just got a lock reads what the server has
@@ -104,7 +104,7 @@ func (s *Storage) call(ctx context.Context, ask api.GatewayStorageRequest) (answ
 		if err == nil || !isAway(err) || ctx.Err() != nil {
 			return answer, err
 		}
-		s.link.servers.leave(used)
+		s.link.servers.leaveServer(used)
 	}
 	return answer, err
 }

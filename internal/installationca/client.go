@@ -30,16 +30,16 @@ func clientConfig(fingerprint string, now func() time.Time) (*tls.Config, error)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: ServerName, NextProtos: []string{"h2", "http/1.1"},
 		InsecureSkipVerify: true, // VerifyConnection does it, also for resumed sessions
-		VerifyConnection:   func(s tls.ConnectionState) error { return verify(s.PeerCertificates, pinned, now()) },
+		VerifyConnection:   func(s tls.ConnectionState) error { return verifyServer(s.PeerCertificates, pinned, now()) },
 	}, nil
 }
 
 // errForeign says that the other side is no server of the installation.
 var errForeign = errors.New("it has no certificate of this installation")
 
-// verify checks that the first certificate is that of a server, and is signed by the authority with
+// verifyServer checks that the first certificate is that of a server, and is signed by the authority with
 // the fingerprint, which comes with it.
-func verify(chain []*x509.Certificate, fingerprint string, now time.Time) error {
+func verifyServer(chain []*x509.Certificate, fingerprint string, now time.Time) error {
 	roots := x509.NewCertPool()
 	isKnown := false
 	for _, certificate := range chain {

@@ -136,10 +136,10 @@ func TestVerify_ChainWithoutTheAuthority(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if verify([]*x509.Certificate{leaf}, a.Fingerprint(), t0) == nil || verify(nil, a.Fingerprint(), t0) == nil {
+	if verifyServer([]*x509.Certificate{leaf}, a.Fingerprint(), t0) == nil || verifyServer(nil, a.Fingerprint(), t0) == nil {
 		t.Error("verified")
 	}
-	if verify([]*x509.Certificate{leaf}, fingerprintOf(leaf), t0) == nil {
+	if verifyServer([]*x509.Certificate{leaf}, fingerprintOf(leaf), t0) == nil {
 		t.Error("a certificate of a server is taken for an authority")
 	}
 }

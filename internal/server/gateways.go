@@ -145,7 +145,8 @@ func (s *Server) checkGateway(c *apiCall, in spec.Gateway) error {
 	return s.checkGatewayHosts(c, in)
 }
 
-// checkMayServe returns an error if the caller may not have the server's own machine read files and run programs.
+// checkMayServe returns an error if the caller may not have the server's own machine read files, run programs and call
+// addresses that only this machine may reach.
 func checkMayServe(c *apiCall, in spec.Gateway) error {
 	cert := in.Certificate
 	if in.Backend != spec.BackendLocal || cert == nil || c.isGlobalAdmin() {
@@ -157,6 +158,8 @@ func checkMayServe(c *apiCall, in spec.Gateway) error {
 		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint, Message: "only global admins may use certificates in files of the server's own machine"}
 	case cert.DNS != nil && cert.DNS.Provider == "exec":
 		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint, Message: "only global admins may have the server's own machine run a program: dns.command"}
+	case cert.DNS != nil && cert.DNS.Provider == "webhook":
+		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint, Message: "only global admins may have the server's own machine call an address of their choice: dns.url"}
 	}
 	return nil
 }

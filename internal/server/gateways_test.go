@@ -129,7 +129,8 @@ func TestGateways_Refusals(t *testing.T) {
 	h.expectError(api.PathGateways+"/create", `{"configuration": {"type": "gateway", "backend": "local", "region": "x", "name": "front-door"}}`, 400, dstack.Conflict, "resource_exists")
 }
 
-// Members see gateways, admins of the project change them, and only global admins let the server read its files and run programs.
+// Members see gateways, admins of the project change them, and only global admins let the server read its files, run programs
+// and call addresses.
 func TestGateways_Rights(t *testing.T) {
 	h := newTestServer(t)
 	member, admin := h.createUser("ann", dstack.RoleUser), h.createUser("bea", dstack.RoleUser)
@@ -139,6 +140,7 @@ func TestGateways_Rights(t *testing.T) {
 	plain := gatewayBody("front-door", "example.com", "")
 	files := gatewayBody("files", "files.example", `, "certificate": {"type": "files", "cert": "/etc/a", "key": "/etc/b"}`)
 	program := gatewayBody("program", "program.example", `, "certificate": {"type": "lets-encrypt", "dns": {"provider": "exec", "command": "/bin/true"}}`)
+	webhook := gatewayBody("webhook", "webhook.example", `, "certificate": {"type": "lets-encrypt", "dns": {"provider": "webhook", "url": "http://127.0.0.1:9/"}}`)
 	for _, c := range []struct {
 		who, path, body string
 		status          int
@@ -148,7 +150,8 @@ func TestGateways_Rights(t *testing.T) {
 		{member, api.PathGateways + "/list", "", 200}, {member, api.PathGatewayPreview, plain, 200},
 		{member, api.PathGateways + "/delete", `{"names": ["front-door"]}`, 403}, {member, api.PathGateways + "/set_default", `{"name": "front-door"}`, 403},
 		{member, api.PathGateways + "/set_wildcard_domain", `{"name": "front-door", "wildcard_domain": "a.example"}`, 403},
-		{admin, api.PathGatewayApply, files, 403}, {admin, api.PathGatewayApply, program, 403}, {h.admin, api.PathGatewayApply, files, 200}, {h.admin, api.PathGatewayApply, program, 200},
+		{admin, api.PathGatewayApply, files, 403}, {admin, api.PathGatewayApply, program, 403}, {admin, api.PathGatewayApply, webhook, 403},
+		{h.admin, api.PathGatewayApply, webhook, 200}, {h.admin, api.PathGatewayApply, files, 200}, {h.admin, api.PathGatewayApply, program, 200},
 	} {
 		if got := h.callAs(c.who, c.path, c.body); got.status != c.status {
 			t.Errorf("%s %s: %d %s, not %d", c.path, c.body, got.status, got.text, c.status)

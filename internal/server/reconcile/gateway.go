@@ -18,7 +18,6 @@ import (
 	"dstack/internal/engine"
 	"dstack/internal/loop"
 	"dstack/internal/server/store"
-	"dstack/internal/spec"
 )
 
 // GatewayOptions is what the processes of gateways on hosts get. Without a Program, none is started.
@@ -35,10 +34,8 @@ type GatewayOptions struct {
 }
 
 const (
-	gatewayBatch       = 16               // gateways claimed at once
-	gatewayQuietDelay  = 2 * time.Second  // the next look at a gateway whose processes all serve
-	gatewayActiveDelay = time.Second      // and at any other
-	gatewayAskTimeout  = 10 * time.Second // for one host to list its containers
+	gatewayBatch      = 16               // gateways claimed at once
+	gatewayAskTimeout = 10 * time.Second // for one host to list its containers
 )
 
 // newGatewayPass returns the pass over the gateways whose processes the server runs on hosts.
@@ -74,7 +71,7 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 	}
 	facts := gateway.PlacementFacts{
 		Name: seen.Gateway.Name, Placements: seen.Placements, Hosts: seen.Hosts, Occupied: seen.Occupied, Processes: seen.Gateway.Processes,
-		HostNames: seen.Gateway.Configuration.Hosts, Wanted: countWanted(seen.Gateway),
+		HostNames: seen.Gateway.Configuration.Hosts, Wanted: gateway.CountPlacements(seen.Gateway),
 		Program: dstack.GatewayProgram{Digest: program.Digest, Version: version, Owner: r.Host},
 	}
 	facts.Containers, facts.Unanswered = r.askHosts(ctx, seen)
@@ -93,37 +90,10 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 		return false, ctx.Err()
 	}
 	now := time.Now()
-	if err := r.Store.SaveGatewayPlan(ctx, l, seen, plan, nextGatewayLook(seen, plan, now), now); err != nil {
+	if err := r.Store.SaveGatewayPlan(ctx, l, seen, plan, plan.NextLook(seen.Placements, now), now); err != nil {
 		return false, err
 	}
 	return r.logGatewayChanges(seen, plan), nil
-}
-
-// countWanted returns how many processes on hosts a gateway is to have.
-func countWanted(g dstack.Gateway) int {
-	switch {
-	case g.IsDeleting || g.Configuration.Backend != spec.BackendSSH:
-		return 0
-	case g.Configuration.Replicas != nil:
-		return *g.Configuration.Replicas
-	}
-	return 1
-}
-
-// nextGatewayLook returns when a gateway is looked at again: soon while something is to happen.
-func nextGatewayLook(seen store.GatewayFacts, plan gateway.PlacementPlan, now time.Time) time.Time {
-	if len(plan.New) > 0 {
-		return now
-	}
-	for i, s := range plan.Steps {
-		switch before := seen.Placements[i]; {
-		case s.Program.Digest != before.Program.Digest, s.Phase == dstack.GatewayLeaving && before.Phase != s.Phase:
-			return now // what follows from the intent
-		case s.Phase != dstack.GatewayServing, s.Action != gateway.NoPlacementAction, s.Reason != "":
-			return now.Add(gatewayActiveDelay)
-		}
-	}
-	return now.Add(gatewayQuietDelay)
 }
 
 // hostsBackend is the key of the backend that has the hosts of fleets.
