@@ -44,7 +44,7 @@ func TestGateway_FromFileToAddress(t *testing.T) {
 		return nil
 	})
 	h.expectStatus(at("two.localhost", "/"), 200)
-	h.expectStatus(at("one.localhost", "/"), 404)
+	h.expectStatus(at("one.localhost", "/"), 200) // for another hour
 	events := 0
 	for lines := bufio.NewScanner(stream.Body); lines.Scan(); {
 		if strings.HasPrefix(lines.Text(), "data: ") {
