@@ -2,10 +2,12 @@ package certificate_test
 
 import (
 	"log/slog"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"dstack/internal/certificate"
+	"dstack/internal/certificate/dnstest"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -54,4 +56,31 @@ func TestKeeper_EarlierDomains(t *testing.T) {
 	again := keep(t, options)
 	again.SetDomains(change)
 	waitFor(t, "certificates after a restart", func() bool { return isServed(again, "new.example", "old.example", "files.example") })
+}
+
+// Certificates of the ACME server are served for an earlier domain, and none is ordered.
+func TestKeeper_OrdersNoneForEarlierDomains(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	first := keep(t, r.options(t))
+	first.SetDomains(r.wildcard(dnstest.Key))
+	waitForState(t, first, "*.example.com", dstack.CertificateValid)
+
+	options := r.options(t)
+	options.Wants = func(string) bool { return true }
+	again := keep(t, options)
+	r.serveHTTPS(t, again)
+	byName := perName("new.example.com")[0]
+	byName.IsEarlier = true
+	again.SetDomains([]certificate.Domain{byName})
+	if got, err := r.connect("new.example.com", nil); err == nil {
+		t.Errorf("a certificate for %v was ordered", got.DNSNames)
+	}
+	again.SetDomains([]certificate.Domain{byName, {Gateway: "g2", Name: "example.com", IsEarlier: true,
+		Certificate: &spec.Certificate{Type: spec.CertificateLetsEncrypt, DNS: &spec.DNSProvider{Provider: "rfc2136"}}}})
+	waitFor(t, "the wildcard after a restart", func() bool { return again.Covers("llama.example.com") })
+	records, err := filepath.Glob(filepath.Join(r.storage.(certificate.FileStorage).Dir, "domains/example.com/acme/*/certificates/*"))
+	if err != nil || len(records) != 1 {
+		t.Errorf("there are %v, %v", records, err)
+	}
 }
