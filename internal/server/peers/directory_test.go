@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"encoding/json"
 	"bytes"
 	"context"
 	"fmt"
@@ -61,6 +62,13 @@ func (s *testServers) end(t *testing.T, gone *testServer, others ...*testServer)
 
 // startServers starts servers of one installation.
 func startServers(t *testing.T, ids ...dstack.ServerID) (*testServers, []*testServer) {
+	// The race detector of Go 1.26 may report encoding/json itself when two goroutines use a type for the first time.
+	if err := json.Unmarshal([]byte("{}"), &logState{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := json.Marshal(logsRequest{}); err != nil {
+		t.Fatal(err)
+	}
 	t.Helper()
 	register := &testServers{}
 	authority, err := installationca.New(time.Now())

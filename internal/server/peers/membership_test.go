@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,8 @@ import (
 
 // fakeRegister is a Register in memory.
 type fakeRegister struct {
-	err      error // of all calls but JoinServers
+	mu       sync.Mutex // held for what follows
+	err      error      // of all calls but JoinServers
 	beat     store.Heartbeat
 	beats    int
 	searches int // calls of EndSilentServers
@@ -24,6 +26,8 @@ type fakeRegister struct {
 func (r *fakeRegister) JoinServers(context.Context, dstack.Server) error { return nil }
 
 func (r *fakeRegister) BeatServer(context.Context, dstack.ServerID, string) (store.Heartbeat, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.beats++
 	beat := r.beat
 	beat.At = time.Now()
@@ -31,16 +35,47 @@ func (r *fakeRegister) BeatServer(context.Context, dstack.ServerID, string) (sto
 }
 
 func (r *fakeRegister) EndSilentServers(context.Context) ([]dstack.ServerID, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.searches++
 	return nil, r.err
 }
 
 func (r *fakeRegister) LeaveServers(context.Context, dstack.ServerID, string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.left++
 	return r.err
 }
 
-func (r *fakeRegister) ListServers(context.Context) ([]dstack.Server, error) { return nil, r.err }
+func (r *fakeRegister) ListServers(context.Context) ([]dstack.Server, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return nil, r.err
+}
+
+// change changes what the register answers from now on.
+func (r *fakeRegister) change(how func(r *fakeRegister)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	how(r)
+}
+
+// countSearches returns how often EndSilentServers was called since the last call.
+func (r *fakeRegister) countSearches() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	searches := r.searches
+	r.searches = 0
+	return searches
+}
+
+// countBeats returns the number of heartbeats.
+func (r *fakeRegister) countBeats() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.beats
+}
 
 // withMembership runs a test with a member whose task runs.
 func withMembership(t *testing.T, test func(t *testing.T, m *Membership, r *fakeRegister)) {
@@ -76,8 +111,8 @@ func TestPermit_LastsWithHeartbeats(t *testing.T) {
 		if err := permit(); err != nil {
 			t.Error(err)
 		}
-		if r.beats < 1790 || r.beats > 1802 {
-			t.Errorf("%d heartbeats in an hour", r.beats)
+		if beats := r.countBeats(); beats < 1790 || beats > 1802 {
+			t.Errorf("%d heartbeats in an hour", beats)
 		}
 	})
 }
@@ -86,7 +121,7 @@ func TestPermit_LastsWithHeartbeats(t *testing.T) {
 func TestPermit_EndsWithoutHeartbeats(t *testing.T) {
 	withMembership(t, func(t *testing.T, m *Membership, r *fakeRegister) {
 		before := m.Permit()
-		r.err = errors.New("no route to host")
+		r.change(func(r *fakeRegister) { r.err = errors.New("no route to host") })
 		time.Sleep(permitTime - beatInterval)
 		if err := before(); err != nil {
 			t.Errorf("before the end of the permit: %v", err)
@@ -98,7 +133,7 @@ func TestPermit_EndsWithoutHeartbeats(t *testing.T) {
 		if permitTime+beatInterval >= dstack.ServerSilence {
 			t.Error("other servers may take over before the permit has ended")
 		}
-		r.err = nil
+		r.change(func(r *fakeRegister) { r.err = nil })
 		time.Sleep(2 * beatInterval)
 		if dstack.KindOf(before()) != dstack.Conflict {
 			t.Error("a permit from before the outage is valid again")
@@ -143,7 +178,7 @@ func TestElapsed_TakesTheLongerClock(t *testing.T) {
 // A process that another one of the same server replaced never acts again.
 func TestPermit_EndsWhenReplaced(t *testing.T) {
 	withMembership(t, func(t *testing.T, m *Membership, r *fakeRegister) {
-		r.beat.IsReplaced = true
+		r.change(func(r *fakeRegister) { r.beat.IsReplaced = true })
 		time.Sleep(time.Minute)
 		if dstack.KindOf(m.Permit()()) != dstack.Conflict {
 			t.Error("it may act")
@@ -155,18 +190,18 @@ func TestPermit_EndsWhenReplaced(t *testing.T) {
 func TestBeat_WaitsBeforeItEndsOthers(t *testing.T) {
 	withMembership(t, func(t *testing.T, m *Membership, r *fakeRegister) {
 		time.Sleep(dstack.ServerSilence - time.Second)
-		if r.searches != 0 {
+		if r.countSearches() != 0 {
 			t.Error("it looked for silent servers right after its start")
 		}
 		time.Sleep(2 * beatInterval)
-		if r.searches == 0 {
+		if r.countSearches() == 0 {
 			t.Error("it does not look for silent servers")
 		}
-		r.err = errors.New("no route to host")
+		r.change(func(r *fakeRegister) { r.err = errors.New("no route to host") })
 		time.Sleep(time.Minute)
-		r.err, r.searches = nil, 0
+		r.change(func(r *fakeRegister) { r.err, r.searches = nil, 0 })
 		time.Sleep(dstack.ServerSilence - beatInterval)
-		if r.searches != 0 {
+		if r.countSearches() != 0 {
 			t.Error("it looked for silent servers right after an outage")
 		}
 	})
