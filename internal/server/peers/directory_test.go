@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,8 +28,8 @@ type testServer struct {
 	directory *Directory
 	output    *logs.Store
 	reader    *Logs
-	endpoint  string          // the only address at which a replica listens on its machine
-	writer    dstack.ServerID // the server that copies the output of every attempt
+	endpoint  string       // the only address at which a replica listens on its machine
+	writer    atomic.Value // a dstack.ServerID: the server that copies the output of every attempt
 }
 
 // testServers is a Register with servers that answer.
@@ -82,6 +83,7 @@ func startServers(t *testing.T, ids ...dstack.ServerID) (*testServers, []*testSe
 	var servers []*testServer
 	for _, id := range ids {
 		s := &testServer{id: id, output: logs.New(t.TempDir(), 1<<20)}
+		s.writer.Store(dstack.ServerID(""))
 		var handler *Handler
 		s.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 		s.http.TLS = authority.ServerConfig()
@@ -93,7 +95,9 @@ func startServers(t *testing.T, ids ...dstack.ServerID) (*testServers, []*testSe
 		s.directory = NewDirectory(m, config, []byte("secret of the installation"), nil)
 		t.Cleanup(s.directory.Close)
 		handler = NewHandler(s.directory, s.output, func(_ context.Context, address string) (bool, error) { return address == s.endpoint, nil })
-		s.reader = NewLogs(s.output, s.directory, func(context.Context, dstack.AttemptID) (dstack.ServerID, error) { return s.writer, nil })
+		s.reader = NewLogs(s.output, s.directory, func(context.Context, dstack.AttemptID) (dstack.ServerID, error) {
+			return s.writer.Load().(dstack.ServerID), nil
+		})
 		servers = append(servers, s)
 	}
 	for _, s := range servers {
@@ -217,7 +221,7 @@ func numbers(t *testing.T, lines func(func(dstack.LogLine, error) bool)) (found 
 func TestLogs_ReadWhereMostIs(t *testing.T) {
 	register, servers := startServers(t, "a", "b", "c")
 	a, b, c := servers[0], servers[1], servers[2]
-	a.writer = "b"
+	a.writer.Store(dstack.ServerID("b"))
 	a.write(t, 1, 2) // before b went on with the host
 	b.write(t, 1, 5)
 	c.write(t, 1, 3)
@@ -241,7 +245,7 @@ func TestLogs_ReadWhereMostIs(t *testing.T) {
 			t.Errorf("output that only a server that is gone has: %v", err)
 		}
 	}
-	a.writer = "a"
+	a.writer.Store(dstack.ServerID("a"))
 	if got := numbers(t, a.reader.Read(t.Context(), testKey, time.Time{}, time.Time{})); !slices.Equal(got, []int{1, 2}) {
 		t.Errorf("its own output: %v", got)
 	}
@@ -251,7 +255,7 @@ func TestLogs_ReadWhereMostIs(t *testing.T) {
 func TestLogs_FollowAcrossServers(t *testing.T) {
 	register, servers := startServers(t, "a", "b", "c")
 	a, b, c := servers[0], servers[1], servers[2]
-	a.writer = "b"
+	a.writer.Store(dstack.ServerID("b"))
 	b.write(t, 1, 3)
 	got := make(chan int, 100)
 	done := make(chan struct{})
@@ -282,7 +286,7 @@ func TestLogs_FollowAcrossServers(t *testing.T) {
 	b.write(t, 4, 4)
 	expect(4)
 	c.write(t, 1, 6) // c reads the output from the host again
-	a.writer = "c"
+	a.writer.Store(dstack.ServerID("c"))
 	register.end(t, b, a, c)
 	expect(5, 6)
 	c.write(t, 7, 7)
