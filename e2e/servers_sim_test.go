@@ -9,12 +9,9 @@ import (
 	"time"
 )
 
-// TestServersKilledAndFrozenAtRandom kills and freezes servers that share a database, while runs are applied, changed and
+// testServersKilledAndFrozenAtRandom kills and freezes servers that share a database, while runs are applied, changed and
 // stopped through the others. No replica may run twice, no run may be lost, and nothing may be left. It is part of make sim.
-func TestServersKilledAndFrozenAtRandom(t *testing.T) {
-	if !isLongRun() {
-		t.Skip("takes minutes; scripts/test.sh servers runs it")
-	}
+func testServersKilledAndFrozenAtRandom(t *testing.T) {
 	s := newServerSet(t, 3)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

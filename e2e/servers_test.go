@@ -12,6 +12,9 @@ import (
 // at the others at once, and one that is killed or frozen costs seconds only.
 func TestServersShareADatabase(t *testing.T) {
 	t.Parallel()
+	if isLongRun() {
+		t.Run("killed and frozen at random", testServersKilledAndFrozenAtRandom)
+	}
 	s := newServerSet(t, 3)
 	dir := s.newServiceFolder("web", 2, "drain_timeout: 2s")
 	first := s.all[0]
