@@ -215,7 +215,7 @@ func testExternalAccountBinding(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options.ACME, options.Storage = acme, certificate.FileStorage{Dir: t.TempDir()}
+	options.ACME, options.Storage = acme, acmetest.FileStorage{Dir: t.TempDir()}
 	with := keep(t, options)
 	r.serveHTTPS(t, with)
 	with.SetDomains(perName("a.example.com"))

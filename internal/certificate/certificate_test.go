@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"dstack/internal/certificate"
+	"dstack/internal/certificate/acmetest"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -25,7 +26,7 @@ func shakeHands(keeper *certificate.Keeper, config *tls.Config) (tls.ConnectionS
 
 func TestInternal_ServesNamesBelowTheDomainToClientsThatTrustTheRoot(t *testing.T) {
 	t.Parallel()
-	storage := certificate.FileStorage{Dir: t.TempDir()}
+	storage := acmetest.FileStorage{Dir: t.TempDir()}
 	keeper := keep(t, certificate.Options{Storage: storage})
 	keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Names: []string{"llama.example.com", "a.b.example.com"},
 		Certificate: &spec.Certificate{Type: "internal"}}})
@@ -55,7 +56,7 @@ func TestInternal_ServesNamesBelowTheDomainToClientsThatTrustTheRoot(t *testing.
 // The process of a gateway has an intermediate authority: with its key, nobody can issue certificates for other domains.
 func TestInternal_IntermediateIsLimitedToItsDomain(t *testing.T) {
 	t.Parallel()
-	storage := certificate.FileStorage{Dir: t.TempDir()}
+	storage := acmetest.FileStorage{Dir: t.TempDir()}
 	text, err := certificate.Root(t.Context(), storage)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +84,7 @@ func TestInternal_IntermediateIsLimitedToItsDomain(t *testing.T) {
 // A client resumes its session at another process that has the same key, and at none with another key.
 func TestTLSConfig_SessionsAreResumedAtAnyProcess(t *testing.T) {
 	t.Parallel()
-	storage := certificate.FileStorage{Dir: t.TempDir()}
+	storage := acmetest.FileStorage{Dir: t.TempDir()}
 	start := func(key string) *certificate.Keeper {
 		keeper := keep(t, certificate.Options{Storage: storage, SessionKey: []byte(key), Log: slog.New(slog.DiscardHandler)})
 		keeper.SetDomains([]certificate.Domain{{Gateway: "g1", Name: "example.com", Certificate: &spec.Certificate{Type: "internal"}}})
@@ -120,7 +121,7 @@ func TestTLSConfig_SessionsAreResumedAtAnyProcess(t *testing.T) {
 // Certificates that wait for their order have a place in the queue.
 func TestStatuses_TellThePlaceInTheQueue(t *testing.T) {
 	t.Parallel()
-	keeper, err := certificate.New(certificate.Options{Storage: certificate.FileStorage{Dir: t.TempDir()}}) // its tasks do not run
+	keeper, err := certificate.New(certificate.Options{Storage: acmetest.FileStorage{Dir: t.TempDir()}}) // its tasks do not run
 	if err != nil {
 		t.Fatal(err)
 	}

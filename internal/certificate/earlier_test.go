@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dstack/internal/certificate"
+	"dstack/internal/certificate/acmetest"
 	"dstack/internal/certificate/dnstest"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
@@ -15,7 +16,7 @@ import (
 // A domain that its gateway had is served with the certificate that there is, also after a restart. It is in no status.
 func TestKeeper_EarlierDomains(t *testing.T) {
 	t.Parallel()
-	options := certificate.Options{Storage: certificate.FileStorage{Dir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)}
+	options := certificate.Options{Storage: acmetest.FileStorage{Dir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)}
 	cert, key := writePair(t, t.TempDir(), []string{"*.files.example"}, time.Now().Add(time.Hour))
 	domain := func(name string, source spec.Certificate, isEarlier bool) certificate.Domain {
 		return certificate.Domain{Gateway: "g1", Name: name, Certificate: &source, IsEarlier: isEarlier}
@@ -79,7 +80,7 @@ func TestKeeper_OrdersNoneForEarlierDomains(t *testing.T) {
 	again.SetDomains([]certificate.Domain{byName, {Gateway: "g2", Name: "example.com", IsEarlier: true,
 		Certificate: &spec.Certificate{Type: spec.CertificateLetsEncrypt, DNS: &spec.DNSProvider{Provider: "rfc2136"}}}})
 	waitFor(t, "the wildcard after a restart", func() bool { return again.Covers("llama.example.com") })
-	records, err := filepath.Glob(filepath.Join(r.storage.(certificate.FileStorage).Dir, "domains/example.com/acme/*/certificates/*"))
+	records, err := filepath.Glob(filepath.Join(r.storage.(acmetest.FileStorage).Dir, "domains/example.com/acme/*/certificates/*"))
 	if err != nil || len(records) != 1 {
 		t.Errorf("there are %v, %v", records, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"dstack/internal/certificate"
+	"dstack/internal/certificate/acmetest"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -101,7 +102,7 @@ func TestFiles_AreReadAgainWhenTheyChange(t *testing.T) {
 
 func testDamagedFiles(t *testing.T, end time.Time, damage func(t *testing.T, cert, key string), reason string) {
 	dir := t.TempDir()
-	keeper := keep(t, certificate.Options{Storage: certificate.FileStorage{Dir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)})
+	keeper := keep(t, certificate.Options{Storage: acmetest.FileStorage{Dir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)})
 	cert, key := writePair(t, dir, []string{"*.example.com", "example.com"}, end)
 	keeper.SetDomains(fileDomain(cert, key))
 	waitForState(t, keeper, "*.example.com", dstack.CertificateValid)
@@ -138,7 +139,7 @@ func copyKey(t *testing.T, to string) {
 // A certificate that is not for every name serves those that it is for, and the status says which it lacks.
 func TestFiles_ForSomeNames(t *testing.T) {
 	t.Parallel()
-	keeper := keep(t, certificate.Options{Storage: certificate.FileStorage{Dir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)})
+	keeper := keep(t, certificate.Options{Storage: acmetest.FileStorage{Dir: t.TempDir()}, Log: slog.New(slog.DiscardHandler)})
 	cert, key := writePair(t, t.TempDir(), []string{"llama.example.com", "elsewhere.org"}, time.Now().Add(6*24*time.Hour))
 	keeper.SetDomains(fileDomain(cert, key, "llama.example.com", "gateway.example.com"))
 	s := waitForState(t, keeper, "llama.example.com", dstack.CertificateValid)

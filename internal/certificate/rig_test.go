@@ -34,7 +34,7 @@ type rig struct {
 // newRig starts a rig. change may change the options of the ACME server.
 func newRig(t *testing.T, change func(*acmetest.Options)) *rig {
 	t.Helper()
-	r := &rig{dns: dnstest.Start(t, "example.com"), http: listen(t), https: listen(t), storage: certificate.FileStorage{Dir: t.TempDir()}}
+	r := &rig{dns: dnstest.Start(t, "example.com"), http: listen(t), https: listen(t), storage: acmetest.FileStorage{Dir: t.TempDir()}}
 	r.dns.SetAddresses("*.example.com", "127.0.0.1")
 	options := acmetest.Options{HTTPPort: portOf(r.http), HTTPSPort: portOf(r.https), DNS: r.dns.Addr}
 	if change != nil {

@@ -1,4 +1,4 @@
-package certificate_test
+package acmetest_test
 
 import (
 	"context"
@@ -9,13 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"dstack/internal/certificate"
+	"dstack/internal/certificate/acmetest"
 )
 
 func TestFileStorage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := certificate.FileStorage{Dir: dir}
+	s := acmetest.FileStorage{Dir: dir}
 	ctx := t.Context()
 	if _, err := s.Load(ctx, "domains/example.com/a"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a key that does not exist: %v", err)
@@ -54,7 +54,7 @@ func TestFileStorage(t *testing.T) {
 
 func TestFileStorage_LockHasOneOwnerAndEnds(t *testing.T) {
 	t.Parallel()
-	s := certificate.FileStorage{Dir: t.TempDir()}
+	s := acmetest.FileStorage{Dir: t.TempDir()}
 	try := func(owner string, lifetime time.Duration, want bool) {
 		t.Helper()
 		if ok, err := s.TryLock(context.Background(), "a", owner, lifetime); ok != want || err != nil {
