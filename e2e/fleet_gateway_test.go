@@ -98,6 +98,27 @@ func (s *gatewaySet) listGatewaysOn(host int) string {
 		s.runOn(host, "docker", "volume", "ls", "-q", "--filter", filter)
 }
 
+// awaitSavedState waits until the process of the gateway on a host has saved what the server told it: a gateway writes at most
+// once a second, and a call right after its death may still be answered by the process that dies.
+func (s *gatewaySet) awaitSavedState(limit time.Duration, host int) {
+	s.t.Helper()
+	const compare = `docker inspect --format '{{.State.Running}} {{.State.StartedAt}}' $0 &&
+		stat -c %y $(docker inspect --format '{{range .Mounts}}{{if eq .Destination "/state"}}{{.Source}}{{end}}{{end}}' $0)/state`
+	s.waitUntil(limit, "the gateway has saved its state", func() error {
+		lines := strings.Split(s.runOn(host, "sh", "-c", compare, strings.Fields(s.listGatewaysOn(host))[0]), "\n")
+		isRunning, text, _ := strings.Cut(lines[0], " ")
+		started, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil || len(lines) < 2 || isRunning != "true" {
+			return fmt.Errorf("it is %q: %w", lines, err)
+		}
+		saved, err := time.Parse("2006-01-02 15:04:05.999999999 -0700", lines[1])
+		if err != nil || !saved.After(started) {
+			return fmt.Errorf("saved at %s, started at %s: %w", saved, started, err)
+		}
+		return nil
+	})
+}
+
 // removeGateways shows and removes what a failed test has left on the hosts.
 func (s *gatewaySet) removeGateways() {
 	const show = "for c in $(docker ps -aq --filter label=dstack.gateway_placement); do docker logs --tail 30 $c 2>&1; done"
@@ -128,6 +149,7 @@ func TestFleet_Gateway(t *testing.T) {
 	}
 
 	s.runOn(1, "sh", "-c", "kill -9 $(docker inspect --format '{{.State.Pid}}' "+strings.Fields(s.listGatewaysOn(1))[0]+")")
+	s.awaitSavedState(20*time.Second, 1)
 	s.awaitService(20*time.Second, 1, "shop")
 
 	s.killServer()
