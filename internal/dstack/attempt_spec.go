@@ -115,6 +115,7 @@ type MountKind string
 const (
 	MountVolume   MountKind = "volume"    // a named volume, which the engine creates if it does not exist
 	MountHostPath MountKind = "host_path" // a file or folder of the machine, which must exist
+	MountClaim    MountKind = "claim"     // a PersistentVolumeClaim of the cluster's namespace, which must exist; Source is its name
 )
 
 // RegistryAuth is a login to an image registry.

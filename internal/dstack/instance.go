@@ -45,7 +45,9 @@ type Offer struct {
 	Backend       string             `json:"backend"` // type of the backend: local
 	Key           string             `json:"key"`     // the configured backend: key in backend.Set
 	Region        string             `json:"region"`
-	Type          string             `json:"type"` // instance type; the machine's name if it is owned
+	Type          string             `json:"type"`                    // instance type; the machine's name if it is owned
+	InstanceType  string             `json:"instance_type,omitempty"` // the provider's type of an owned machine; empty: it has none but its name
+	Zone          string             `json:"zone,omitempty"`          // part of the region; empty: not known
 	Hardware      Hardware           `json:"hardware"`
 	Spot          bool               `json:"spot"`
 	Price         float64            `json:"price"`                 // dollars per hour
@@ -53,6 +55,9 @@ type Offer struct {
 	Host          string             `json:"host,omitempty"`        // see Instance.Host
 	Fleet         string             `json:"fleet,omitempty"`       // name of the fleet that an owned machine belongs to
 	IsRemote      bool               `json:"is_remote,omitempty"`   // an owned machine that is reached over a network: it may go away and come back
+	IsManaged     bool               `json:"is_managed,omitempty"`  // a control plane tells whether the machine lives: an engine that does not answer says nothing about its replicas
+	AnyNode       bool               `json:"any_node,omitempty"`    // not one machine: the cluster's scheduler chooses the node, or waits for a new one
+	Taken         Taken              `json:"taken,omitzero"`        // what others than dstack's replicas hold of an owned machine
 	IsDraining    bool               `json:"is_draining,omitempty"` // gets no new replicas
 	Unusable      string             `json:"unusable,omitempty"`    // why an owned machine can run nothing now, for the user; empty: it can
 	Engine        EngineCapabilities `json:"engine"`
@@ -74,6 +79,14 @@ type Hardware struct {
 	MemoryMiB int64  `json:"memory_mib"`
 	DiskMiB   int64  `json:"disk_mib"`
 	GPUs      []GPU  `json:"gpus,omitempty"`
+}
+
+// Taken is the part of an owned machine's hardware that others than replicas hold.
+type Taken struct {
+	CPUs      int   `json:"cpus,omitempty"` // rounded up, so that what is free is not overstated
+	MemoryMiB int64 `json:"memory_mib,omitempty"`
+	DiskMiB   int64 `json:"disk_mib,omitempty"`
+	GPUs      int   `json:"gpus,omitempty"` // any of Hardware.GPUs: the cluster assigns the devices itself
 }
 
 // GPU is one graphics processor of a machine.

@@ -62,6 +62,9 @@ const (
 	BackendSSH   = "remote" // the hosts of fleets; files may also have ssh
 )
 
+// BackendKubernetes is the backend of the nodes of a Kubernetes cluster.
+const BackendKubernetes = "kubernetes"
+
 // IsOnOwnMachine reports whether the volume is on a machine of the user, not in a cloud.
 func (v Volume) IsOnOwnMachine() bool { return v.Backend == BackendLocal || v.Backend == BackendSSH }
 
@@ -73,11 +76,9 @@ func (v Volume) Machine() string {
 	return v.Region
 }
 
-const kubernetes = "kubernetes"
-
 var (
-	backendsWithoutRegion = []string{BackendLocal, BackendSSH, "ssh", kubernetes, "daytona", "lium"} // a volume needs no region
-	backendsWithoutSize   = []string{"daytona", "lium"}                                              // a volume needs neither a size nor an ID
+	backendsWithoutRegion = []string{BackendLocal, BackendSSH, "ssh", BackendKubernetes, "daytona", "lium"} // a volume needs no region
+	backendsWithoutSize   = []string{"daytona", "lium"}                                                     // a volume needs neither a size nor an ID
 )
 
 var volumeBackendShape = oneOfShape(slices.Concat([]string{"ssh"}, backendNames)...)
@@ -144,7 +145,7 @@ func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 	r.checkRegion(n, v)
 	r.checkMachineFields(n, v)
 	r.checkKubernetesFields(n, v)
-	hasID := v.VolumeID != "" || v.Backend == kubernetes && v.ClaimName != ""
+	hasID := v.VolumeID != "" || v.Backend == BackendKubernetes && v.ClaimName != ""
 	if v.Size != nil || hasID || slices.Contains(backendsWithoutSize, v.Backend) || !n.Get("size").IsNull() {
 		return v
 	}
@@ -153,7 +154,7 @@ func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 			return v
 		}
 	}
-	if v.Backend == kubernetes {
+	if v.Backend == BackendKubernetes {
 		r.Add(n, "either `claim_name` or `size` must be set",
 			"add size: 100GB for a new volume, or claim_name: followed by the name of an existing claim")
 		return v
@@ -213,7 +214,7 @@ func (r *reader) checkRegion(n *strictyaml.Node, v *Volume) {
 }
 
 func (r *reader) checkKubernetesFields(n *strictyaml.Node, v *Volume) {
-	if v.Backend == kubernetes {
+	if v.Backend == BackendKubernetes {
 		return
 	}
 	for _, key := range kubernetesFields {
