@@ -62,7 +62,9 @@ func TestNewOffer_Labels(t *testing.T) {
 	}{
 		"topology": {map[string]string{
 			"topology.kubernetes.io/region": "eu-west-1", "topology.kubernetes.io/zone": "eu-west-1b", "node.kubernetes.io/instance-type": "g5.xlarge",
-		}, func(o dstack.Offer) bool { return o.Region == "eu-west-1" && o.Zone == "eu-west-1b" && o.InstanceType == "g5.xlarge" }},
+		}, func(o dstack.Offer) bool {
+			return o.Region == "eu-west-1" && o.Zone == "eu-west-1b" && o.InstanceType == "g5.xlarge"
+		}},
 		"old topology": {map[string]string{
 			"failure-domain.beta.kubernetes.io/region": "eu", "failure-domain.beta.kubernetes.io/zone": "eu-b", "beta.kubernetes.io/instance-type": "big",
 		}, func(o dstack.Offer) bool { return o.Region == "eu" && o.Zone == "eu-b" && o.InstanceType == "big" }},
