@@ -40,6 +40,7 @@ var packages = []entry{
 	{"internal/installationca", "dstack"},
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
+	{"internal/kubeclient", "dstack loop"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
