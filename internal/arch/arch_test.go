@@ -58,7 +58,12 @@ var packages = []entry{
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/gateway", "human spec dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/traffic", ""},
 	{"internal/decide/host", "human spec dstack decide/placement"},
+
+	// Where a process is in the network, and how it reaches pods.
+	{"internal/netplace", "decide/traffic"},
+	{"internal/podpath", "dstack loop netplace decide/traffic"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},
