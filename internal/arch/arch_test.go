@@ -41,6 +41,7 @@ var packages = []entry{
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
 	{"internal/kubeclient", "dstack loop"},
+	{"internal/kubeclient/kubetest", ""},
 
 	{"internal/chattemplate", "dstack jinja"},
 
@@ -60,6 +61,7 @@ var packages = []entry{
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/traffic", ""},
 	{"internal/decide/host", "human spec dstack decide/placement"},
+	{"internal/decide/node", "gpu dstack"},
 
 	// Where a process is in the network, and how it reaches pods.
 	{"internal/netplace", "decide/traffic"},
@@ -114,7 +116,7 @@ var packages = []entry{
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
 
-	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route api"},
+	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route decide/traffic api"},
 
 	// The command line.
 	{"internal/gitignore", ""},
