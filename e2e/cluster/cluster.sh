@@ -8,6 +8,7 @@
 #   cluster.sh unplug NODE...        pull the network cable; `plug` puts it back
 #   cluster.sh stop-api              kill the API server; `start-api` starts it again
 #   cluster.sh freeze-api            stop the API server in the middle of what it does; `thaw-api` lets it go on
+#   cluster.sh mend NODE...          undo all of the above, whatever was done
 #   cluster.sh import NODE TAR       load images, as `docker save` writes them, into a node
 #   cluster.sh load NAME LAYER       load an image of one layer, a tar of a root file system, into all nodes
 #   cluster.sh registry NAME URL     let the nodes pull images of the registry NAME from a URL that they reach
@@ -279,6 +280,12 @@ stop-api) on_node 1 bash "$here/node.sh" signal KILL apiserver ;;
 start-api) on_node 1 bash "$here/node.sh" start-api "$dir" ;;
 freeze-api) on_node 1 bash "$here/node.sh" signal STOP apiserver ;;
 thaw-api) on_node 1 bash "$here/node.sh" signal CONT apiserver ;;
+mend)
+	for i; do ip link set "$bridge-$i" up && boot_node "$i"; done
+	on_node 1 bash "$here/node.sh" signal CONT apiserver 2>/dev/null # it may have been killed
+	if on_node 1 test -e /run/ready; then on_node 1 bash "$here/node.sh" start-api "$dir" || fail "the API server does not start"; fi
+	await_nodes "$@"
+	;;
 import) import_images "$@" ;;
 load) load_layer "$@" ;;
 registry) add_registry "$@" ;;

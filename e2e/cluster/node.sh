@@ -16,6 +16,8 @@ start() {
 	echo $! >"/run/$name.pid"
 }
 
+is_running() { [ -e "/run/$1.pid" ] && [ -e "/proc/$(cat "/run/$1.pid")" ]; }
+
 # eventually SECONDS COMMAND... repeats the command until it succeeds.
 eventually() {
 	local tries=$(($1 * 20))
@@ -30,6 +32,7 @@ is_api_ready() { curl -sf --max-time 2 --cacert "$dir/pki/ca.crt" "https://$API_
 
 start_api() {
 	local flags
+	is_running apiserver && return
 	read -ra flags <"$dir/api-flags"
 	start apiserver "$KUBEBOX" apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --advertise-address="$API_SERVER" \
 		--secure-port=6443 --tls-cert-file="$dir/pki/apiserver.crt" --tls-private-key-file="$dir/pki/apiserver.key" \
@@ -165,12 +168,10 @@ boot() {
 	exec sleep infinity
 }
 
+# start_kwok: its rules lie beside the program.
 start_kwok() {
-	local stages flags=() stage
-	stages=$(cat "$dir/kwok-stages")
-	for stage in "$stages"/node/fast/*.yaml "$stages"/node/heartbeat-with-lease/*.yaml "$stages"/pod/fast/*.yaml; do
-		case $stage in */kustomization.yaml) ;; *) flags+=(--config "$stage") ;; esac
-	done
+	local flags=() stage
+	for stage in "$(dirname "$KWOK")"/kwok-stages/*.yaml; do flags+=(--config "$stage"); done
 	start kwok "$KWOK" --kubeconfig="$dir/kubeconfig" --manage-all-nodes=false \
 		--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake --node-lease-duration-seconds=40 "${flags[@]}"
 }
@@ -180,5 +181,8 @@ case $1 in
 boot) node=$dir/k$3 log=$dir/k$3/log && shift && boot "$@" ;;
 start-api) start_api ;;
 start-kwok) start_kwok ;;
-signal) kill "-$2" "$(cat "/run/$3.pid")" ;;
+signal)
+	kill "-$2" "$(cat "/run/$3.pid")" || exit
+	[ "$2" != KILL ] || eventually 10 bash -c "! [ -e /proc/$(cat "/run/$3.pid") ]"
+	;;
 esac

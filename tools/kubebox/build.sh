@@ -11,7 +11,13 @@ version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
 minor=${version#v*.} minor=${minor%%.*}
 names=k8s.io/component-base/version
 export CGO_ENABLED=0 GOFLAGS='-mod=readonly -buildvcs=false -trimpath'
-build() { go build -p "${BUILD_JOBS:-2}" -ldflags "-s -w $flags" -o "$out/$1" "$2"; }
+# build PROGRAM PACKAGE. The trap needs a wait, so that the end of this script ends the build.
+trap 'kill "$child"; exit 143' TERM INT
+build() {
+	go build -ldflags "-s -w $flags" -o "$out/$1" "$2" &
+	child=$!
+	wait "$child"
+}
 
 flags="-X $names.gitVersion=$version -X $names.gitMajor=1 -X $names.gitMinor=$minor -X $names.gitTreeState=clean" build kubebox .
 flags='' build kwok sigs.k8s.io/kwok/cmd/kwok
@@ -21,4 +27,5 @@ stages=$(go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
 for stage in "$stages"/{node/fast,node/heartbeat-with-lease,pod/fast}/*.yaml; do
 	case $stage in */kustomization.yaml) ;; *) install -m 644 "$stage" "$out/kwok-stages/" ;; esac
 done
+ln -sf kubebox "$out/kubectl"
 touch "$out/complete"

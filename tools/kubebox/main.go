@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
@@ -35,6 +36,9 @@ var parts = map[string]part{
 
 func main() {
 	var chosen part
+	if filepath.Base(os.Args[0]) == "kubectl" { // by a symbolic link
+		os.Args = append([]string{"kubebox", "kubectl"}, os.Args[1:]...)
+	}
 	if len(os.Args) > 1 {
 		chosen = parts[os.Args[1]]
 	}

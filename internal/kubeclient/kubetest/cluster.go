@@ -62,10 +62,17 @@ func Start(t testing.TB, nodes int) *Cluster {
 	if os.Getenv("DSTACK_TEST_CLUSTER") == "" {
 		skip(t)
 	}
-	c, err := Boot(t.Context(), t.TempDir(), nodes)
+	folder, err := os.MkdirTemp(os.Getenv("DSTACK_TEST_CLUSTERS"), "own-") // scripts/test.sh stops what is left there
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Boot(t.Context(), folder, nodes)
 	t.Cleanup(func() {
 		if out, err := Control(context.Background(), c.Folder, "down"); err != nil {
 			t.Errorf("the cluster does not stop: %v: %s", err, out)
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			t.Error(err)
 		}
 	})
 	if err != nil {
