@@ -19,15 +19,16 @@ const (
 // clusterPods reaches the pods of the cluster that this process runs in: at their addresses, or through the server where something
 // between the pods drops what is sent. It is safe for concurrent use.
 type clusterPods struct {
-	name    string
-	through throughServer
+	name        string
+	through     throughServer
+	dialTimeout time.Duration // podDialTimeout
 
 	mu     sync.Mutex
 	silent map[string]time.Time // when an address did not answer last
 }
 
 func newClusterPods(name string, through throughServer) *clusterPods {
-	return &clusterPods{name: name, through: through, silent: map[string]time.Time{}}
+	return &clusterPods{name: name, through: through, dialTimeout: podDialTimeout, silent: map[string]time.Time{}}
 }
 
 // dial connects to a pod. A port that refuses is the pod's answer.
@@ -35,7 +36,7 @@ func (c *clusterPods) dial(ctx context.Context, address string) (net.Conn, error
 	if c.isSilent(address, time.Now()) {
 		return c.through(ctx, c.name, address)
 	}
-	dialer := net.Dialer{Timeout: podDialTimeout}
+	dialer := net.Dialer{Timeout: c.dialTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err == nil || errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
 		return conn, err

@@ -16,7 +16,6 @@ import (
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
-	"dstack/internal/sshclient"
 )
 
 // Options configure a Link. Dir, Identity and Dialer are required.
