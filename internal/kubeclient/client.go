@@ -9,11 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/connrotation"
+	"k8s.io/klog/v2"
 
 	"dstack/internal/dstack"
 )
@@ -51,11 +54,16 @@ type Client struct {
 	http      *http.Client // plain requests over the connections of dynamic
 	warnings  []string
 	conns     *connrotation.ConnectionTracker
+	streams   *streamChoice
 	health    *health
 }
 
+// silenceLibrary keeps client-go from writing to the standard error: what fails is in the errors that it returns.
+var silenceLibrary = sync.OnceFunc(func() { klog.SetLogger(logr.Discard()) })
+
 // New reads the kubeconfig and prepares a client; it sends nothing. The error is of kind Invalid, and names the place.
 func New(o Options) (*Client, error) {
+	silenceLibrary()
 	o.Name = cmp.Or(o.Name, "kubernetes")
 	loaded, err := loadConfig(o)
 	if err != nil {
@@ -66,7 +74,7 @@ func New(o Options) (*Client, error) {
 	config.UserAgent = "dstack"
 	config.WarningHandler = rest.NoWarnings{}
 	c := &Client{name: o.Name, namespace: cmp.Or(o.Namespace, loaded.namespace, defaultNamespace), config: config,
-		warnings: loaded.warnings, conns: connrotation.NewConnectionTracker(), health: newHealth()}
+		warnings: loaded.warnings, conns: connrotation.NewConnectionTracker(), health: newHealth(), streams: &streamChoice{}}
 	tracked := rest.CopyConfig(config)
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	tracked.Dial = connrotation.NewDialerWithTracker(dialer.DialContext, c.conns).DialContext

@@ -4,8 +4,6 @@ import (
 	"errors"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"dstack/internal/dstack"
 )
 
 // Meaning is what an error of an API server means for its caller. An API server uses one status code for many meanings.
@@ -32,7 +30,7 @@ const (
 	BudgetSpent      Meaning = "budget spent"        // an eviction would break a disruption budget
 	VersionGone      Meaning = "version gone"        // a watch or list has to begin anew
 	NodeUnreachable  Meaning = "node unreachable"    // the API server does not reach the node of the pod
-	ContainerWaits   Meaning = "container waits"     // there are no logs yet
+	ContainerWaits   Meaning = "container waits"     // the container does not run yet, or not any more
 	Overloaded       Meaning = "overloaded"          // too many requests; try again later
 	Unreachable      Meaning = "unreachable"         // the API server does not answer
 	Untrusted        Meaning = "untrusted"           // the certificate of the API server is not the expected one
@@ -79,14 +77,6 @@ func IsAway(err error) bool {
 type request struct {
 	verb  string // create
 	word  string // pod
-	name  string // empty: none, or all
-	right Right  // what it needs; the zero value: unknown
-}
-
-// newError returns the error of a request that failed; nil for nil.
-func (c *Client) newError(err error, asked request) error {
-	if err == nil {
-		return nil
-	}
-	return &dstack.Error{Kind: dstack.Unavailable, Message: err.Error(), Cause: &Failure{Meaning: Other, Cause: err}}
+	name  string // empty: all
+	needs string // the resource of a stream, for refusals without a reason: pods/exec
 }
