@@ -19,14 +19,18 @@ import (
 type Gateways struct {
 	client       *kubeclient.Client
 	installation dstack.Installation
+	image        string
 }
 
 var _ engine.ClusterGateways = (*Gateways)(nil)
 
-// New returns the gateways of an installation.
-func New(client *kubeclient.Client, installation dstack.Installation) *Gateways {
-	return &Gateways{client, installation}
+// New returns the gateways of an installation. image is that of dstack for this cluster; empty: none is configured.
+func New(client *kubeclient.Client, installation dstack.Installation, image string) *Gateways {
+	return &Gateways{client, installation, image}
 }
+
+// GatewayImage implements engine.ClusterGateways.
+func (g *Gateways) GatewayImage() string { return g.image }
 
 // ApplyGateway implements engine.ClusterGateways. The deployment is the last object: its mark says that all others are there.
 func (g *Gateways) ApplyGateway(ctx context.Context, launch engine.ClusterGatewayLaunch) error {

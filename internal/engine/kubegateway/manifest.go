@@ -32,6 +32,8 @@ const (
 	httpPort    = 80
 	httpsPort   = 443
 	tokenFolder = "/token"
+	// clusterFolder has the authority of the cluster, where the kubelet puts it in pods with a service account: see netplace.
+	clusterFolder = "/var/run/secrets/kubernetes.io/serviceaccount"
 	tokenKey    = "join-token"
 	user        = 65532 // of the image
 )
@@ -132,6 +134,9 @@ func (m manifest) podSpec() corev1.PodSpec {
 		Volumes: []corev1.Volume{
 			{Name: "state", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: resource.NewQuantity(1<<30, resource.BinarySI)}}},
 			{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: resource.NewQuantity(64<<20, resource.BinarySI)}}},
+			// Without the token of the service account: it tells only in which cluster the process is.
+			{Name: "cluster", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"}, Optional: new(true)}}},
 			{Name: "token", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: m.name(), DefaultMode: new(int32(0o440))}}},
 		},
 	}
@@ -179,6 +184,7 @@ func (m manifest) container() corev1.Container {
 		Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: preStopSeconds}}},
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "state", MountPath: engine.GatewayStateFolder}, {Name: "tmp", MountPath: "/tmp"}, {Name: "token", MountPath: tokenFolder, ReadOnly: true},
+			{Name: "cluster", MountPath: clusterFolder, ReadOnly: true},
 		},
 	}
 }
