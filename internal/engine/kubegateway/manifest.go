@@ -34,8 +34,8 @@ const (
 	tokenFolder = "/token"
 	// clusterFolder has the authority of the cluster, where the kubelet puts it in pods with a service account: see netplace.
 	clusterFolder = "/var/run/secrets/kubernetes.io/serviceaccount"
-	tokenKey    = "join-token"
-	user        = 65532 // of the image
+	tokenKey      = "join-token"
+	user          = 65532 // of the image
 )
 
 // Times of a pod's end, in seconds. The process drains for five minutes at most.
