@@ -41,6 +41,7 @@ var packages = []entry{
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
 	{"internal/kubeclient", "dstack loop"},
+	{"internal/kubeclient/kubetest", ""},
 
 	{"internal/chattemplate", "dstack jinja"},
 

@@ -51,6 +51,7 @@ type Client struct {
 	http      *http.Client // plain requests over the connections of dynamic
 	warnings  []string
 	conns     *connrotation.ConnectionTracker
+	streams   *streamChoice
 	health    *health
 }
 
@@ -66,7 +67,7 @@ func New(o Options) (*Client, error) {
 	config.UserAgent = "dstack"
 	config.WarningHandler = rest.NoWarnings{}
 	c := &Client{name: o.Name, namespace: cmp.Or(o.Namespace, loaded.namespace, defaultNamespace), config: config,
-		warnings: loaded.warnings, conns: connrotation.NewConnectionTracker(), health: newHealth()}
+		warnings: loaded.warnings, conns: connrotation.NewConnectionTracker(), health: newHealth(), streams: &streamChoice{}}
 	tracked := rest.CopyConfig(config)
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	tracked.Dial = connrotation.NewDialerWithTracker(dialer.DialContext, c.conns).DialContext

@@ -4,8 +4,6 @@ import (
 	"errors"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"dstack/internal/dstack"
 )
 
 // Meaning is what an error of an API server means for its caller. An API server uses one status code for many meanings.
@@ -77,16 +75,7 @@ func IsAway(err error) bool {
 
 // request says what was asked for, for messages.
 type request struct {
-	verb  string // create
-	word  string // pod
-	name  string // empty: none, or all
-	right Right  // what it needs; the zero value: unknown
-}
-
-// newError returns the error of a request that failed; nil for nil.
-func (c *Client) newError(err error, asked request) error {
-	if err == nil {
-		return nil
-	}
-	return &dstack.Error{Kind: dstack.Unavailable, Message: err.Error(), Cause: &Failure{Meaning: Other, Cause: err}}
+	verb string // create
+	word string // pod
+	name string // empty: none, or all
 }
