@@ -60,6 +60,7 @@ var packages = []entry{
 	{"internal/decide/gateway", "human spec dstack"},
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/host", "human spec dstack decide/placement"},
+	{"internal/decide/node", "gpu dstack"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},

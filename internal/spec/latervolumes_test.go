@@ -20,6 +20,16 @@ func TestParse_LaterVolumesAndGateways(t *testing.T) {
 			`"region":"cluster","size":1.0,"volume_id":null,"storage_class_name":"s","access_modes":["ReadWriteMany"],"read_only":true}`, ""},
 		{kubernetes + "region: ~\nsize: 1GB\nclaim_name: ~", ending, ""},
 		{kubernetes + "volume_id: a", `"volume_id":"a"}`, ""},
+		{kubernetes + "size: 1GB\naccess_modes: [ReadWriteOnce, ReadOnlyMany, ReadOnlyMany]", `"access_modes":["ReadWriteOnce","ReadOnlyMany"]}`, ""},
+		{kubernetes + "size: 1GB\naccess_modes: [readwritemany]", "", "did you mean `ReadWriteMany`?"},
+		{kubernetes + "size: 1GB\naccess_modes: []", "", "`access_modes` cannot be an empty list"},
+		{kubernetes + "size: 1GB\naccess_modes: ReadWriteMany", "", "write a list: [ReadWriteMany]"},
+		{kubernetes + "size: 1GB\naccess_modes: [ReadWriteOncePod, ReadWriteMany]", "", "cannot be combined"},
+		{kubernetes + "claim_name: My_Claim", "", "`My_Claim` cannot be the name of an object of Kubernetes"},
+		{kubernetes + "volume_id: /srv", "", "`/srv` cannot be the name of an object of Kubernetes"},
+		{kubernetes + "size: 1GB\nstorage_class_name: a..b", "", "`a..b` cannot be the name"},
+		{kubernetes + "claim_name: a\nvolume_id: b", "", "name different claims"},
+		{kubernetes + "size: 1GB\nhost: gpu-1", "", "`host` can only be used with backend: ssh or local"},
 		{kubernetes + "storage_class_name: s", "", "either `claim_name` or `size`"},
 		{"type: volume\nbackend: daytona", ending, ""},
 		{"type: volume\nbackend: lium\nvolume_id: a", `"volume_id":"a"}`, ""},
@@ -67,12 +77,13 @@ func TestParse_LaterVolumesAndGateways(t *testing.T) {
 // What a server cannot do with a later gateway or volume is named with its place.
 func TestUnsupported_LaterVolumesAndGateways(t *testing.T) {
 	for text, want := range map[string]string{
-		gatewayHead + "replicas: 1":                "gateways of the backend aws",
-		gatewayHead + "replicas: 2":                "gateways of the backend aws",
-		gatewayHead + "load_balancer: {type: alb}": "gateways of the backend aws, load_balancer",
-		volumeHead + "auto_cleanup_duration: off":  "volumes of the backend aws",
-		volumeHead + "auto_cleanup_duration: 1h":   "volumes of the backend aws, auto_cleanup_duration",
-		"type: volume\nbackend: ssh\nsize: 1GB":    "",
+		gatewayHead + "replicas: 1":                                  "gateways of the backend aws",
+		gatewayHead + "replicas: 2":                                  "gateways of the backend aws",
+		gatewayHead + "load_balancer: {type: alb}":                   "gateways of the backend aws, load_balancer",
+		volumeHead + "auto_cleanup_duration: off":                    "volumes of the backend aws",
+		volumeHead + "auto_cleanup_duration: 1h":                     "volumes of the backend aws, auto_cleanup_duration",
+		"type: volume\nbackend: ssh\nsize: 1GB":                      "",
+		"type: volume\nbackend: kubernetes\nsize: 1GB\ntags: {a: b}": "tags",
 	} {
 		c, err := spec.ParseConfiguration("f", []byte(text))
 		if err != nil {

@@ -42,9 +42,9 @@ func (f *Fleet) Unsupported() Problems {
 // Unsupported returns the features of the volume that are not implemented yet: the volumes of clouds.
 func (v *Volume) Unsupported() Problems {
 	all := problemsOf(v.UnsupportedNotes)
-	if !v.IsOnOwnMachine() {
+	if !v.IsOnOwnMachine() && !v.IsInCluster() {
 		all = append(Problems{newUnsupported("backend", "volumes of the backend "+v.Backend,
-			"write backend: ssh for a host of a fleet, or backend: local for the server's machine")}, all...)
+			"write backend: ssh for a host of a fleet, backend: local for the server's machine, or backend: kubernetes for a cluster")}, all...)
 	}
 	return all
 }

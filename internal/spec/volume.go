@@ -24,8 +24,8 @@ type Volume struct {
 
 // LaterVolume is the fields of a volume that versions after 0.18.10 added, for Kubernetes.
 type LaterVolume struct {
-	ClaimName    Text     `json:"claim_name,omitempty"` // an existing claim; overrides Size
-	StorageClass Text     `json:"storage_class_name,omitempty"`
+	ClaimName    Text     `json:"claim_name,omitempty"`         // an existing claim; overrides Size
+	StorageClass Text     `json:"storage_class_name,omitempty"` // empty: the default class
 	AccessModes  []string `json:"access_modes,omitempty"`
 	ReadOnly     bool     `json:"read_only,omitempty"`
 }
@@ -68,6 +68,9 @@ const BackendKubernetes = "kubernetes"
 // IsOnOwnMachine reports whether the volume is on a machine of the user, not in a cloud.
 func (v Volume) IsOnOwnMachine() bool { return v.Backend == BackendLocal || v.Backend == BackendSSH }
 
+// IsInCluster reports whether the volume is a claim of a Kubernetes cluster.
+func (v Volume) IsInCluster() bool { return v.Backend == BackendKubernetes }
+
 // Machine returns the name of the machine that the configuration wants; empty: it names none.
 func (v Volume) Machine() string {
 	if v.Host != "" {
@@ -91,31 +94,34 @@ var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the r
 		"beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-volume"},
 		read: readTextInto(func(v *Volume) *Text { return &v.Name })},
 	{Key: requiredKey("backend", "backend: ssh"), description: "Where the volume is: `ssh` (or `remote`) on a host of a fleet, " +
-		"`local` on the server's machine.", shape: volumeBackendShape,
-		examples: []string{"ssh", "local"},
+		"`local` on the server's machine, `kubernetes` in a cluster.", shape: volumeBackendShape,
+		examples: []string{"ssh", "kubernetes"},
 		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Backend = r.readVolumeBackend(n) }},
 	{Key: nullableKey("host"), description: "The host that the volume is on, with `ssh` and `local`: its name as in the fleet, " +
 		"or `FLEET/HOST`. Can be left out where there is only one.", shape: textShape, examples: []string{"gpu-1"},
 		read: readTextInto(func(v *Volume) *Text { return &v.Host })},
-	{Key: nullableKey("region"), description: "The region of a cloud. With `ssh` and `local` it means the same as `host`.", shape: textShape,
+	{Key: nullableKey("region"), description: "The region of a cloud. With `kubernetes` it is the name of the cluster, which can be " +
+		"left out where there is only one; with `ssh` and `local` it means the same as `host`.", shape: textShape,
 		examples: []string{"eu-west-1"},
 		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Region, _ = r.ReadText(n) }},
 	{Key: nullableKey("size"), description: "The size of a new volume, rounded down to whole gigabytes.",
 		shape: sizeShape, examples: []string{"100GB"},
 		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.Size = r.readSize(n) }},
 	{Key: nullableKey("volume_id"), description: "An existing volume: with `ssh` and `local` the absolute path of a folder, " +
-		"in a cloud its ID. Deleting the configuration leaves it as it is.", shape: textShape, examples: []string{"/srv/models"},
+		"with `kubernetes` the same as `claim_name`, in a cloud its ID. Deleting the configuration leaves it as it is.", shape: textShape, examples: []string{"/srv/models"},
 		read: readTextInto(func(v *Volume) *Text { return &v.VolumeID })},
-	{Key: nullableKey("claim_name"), description: "The name of an existing `PersistentVolumeClaim`, with `backend: kubernetes`. " +
-		"`size` has no effect then.", shape: textShape, examples: []string{"my-claim"},
+	{Key: nullableKey("claim_name"), description: "The name of an existing `PersistentVolumeClaim` of the namespace, with `backend: kubernetes`. " +
+		"`size`, `storage_class_name` and `access_modes` have no effect then. Deleting the configuration leaves it as it is.", shape: textShape, examples: []string{"my-claim"},
 		read: readTextInto(func(v *Volume) *Text { return &v.ClaimName })},
-	{Key: nullableKey("storage_class_name"), description: "The `StorageClass` of a new claim, with `backend: kubernetes`.", shape: textShape,
+	{Key: nullableKey("storage_class_name"), description: "The `StorageClass` of a new claim, with `backend: kubernetes`. " +
+		"If not set, it is the default class of the cluster.", shape: textShape,
 		examples: []string{"fast"},
 		read:     readTextInto(func(v *Volume) *Text { return &v.StorageClass })},
-	{Key: plainKey("access_modes"), description: "The access modes of a new claim, with `backend: kubernetes`.",
-		defaultText: "[ReadWriteOnce]", shape: textsShape, examples: []string{"[ReadWriteMany]"},
-		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.AccessModes = r.readTexts(n, "`access_modes`") }},
-	{Key: plainKey("read_only"), description: "Whether the volume can only be read, with `backend: kubernetes`.", defaultText: "false",
+	{Key: plainKey("access_modes"), description: "How pods may share a new claim, with `backend: kubernetes`: `ReadWriteOnce` " +
+		"is for replicas on one node, `ReadWriteMany` and `ReadOnlyMany` for replicas on any, `ReadWriteOncePod` for one replica.",
+		defaultText: "[ReadWriteOnce]", shape: accessModesShape, examples: []string{"[ReadWriteMany]"},
+		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.AccessModes = r.readAccessModes(n) }},
+	{Key: plainKey("read_only"), description: "Whether replicas can only read the volume, with `backend: kubernetes`.", defaultText: "false",
 		shape: boolShape, read: func(r *reader, n *strictyaml.Node, v *Volume) { v.ReadOnly, _ = r.ReadBool(n) }},
 	unsupportedField[Volume]("availability_zone", "The availability zone.", textShape, "remove it", usesText("", "")),
 	unsupportedField[Volume]("auto_cleanup_duration", "How long the volume may be unused before it is deleted. `off` keeps it.",
@@ -129,9 +135,6 @@ var volumeNeedsRegion = schema{
 	"if":   schema{"properties": schema{"backend": schema{"enum": backendsWithoutRegion}}, "required": []string{"backend"}},
 	"else": schema{"required": []string{"region"}, "properties": schema{"region": schema{"minLength": 1}}},
 }
-
-// kubernetesFields are the fields that only volumes of Kubernetes have.
-var kubernetesFields = []string{"claim_name", "storage_class_name", "access_modes", "read_only"}
 
 // readVolume reads a volume, and checks that it has what its backend needs: a region, and a
 // size or the name of an existing volume.
@@ -210,16 +213,5 @@ func (r *reader) checkRegion(n *strictyaml.Node, v *Volume) {
 		r.Add(&at, "`region` is missing", "add region: eu-west-1")
 	} else if region.IsNull() || region.IsScalar() {
 		r.Add(region, "`region` has no value", "write region: eu-west-1")
-	}
-}
-
-func (r *reader) checkKubernetesFields(n *strictyaml.Node, v *Volume) {
-	if v.Backend == BackendKubernetes {
-		return
-	}
-	for _, key := range kubernetesFields {
-		if value := n.Get(key); !value.IsNull() {
-			r.Add(value, "`"+key+"` can only be used with backend: kubernetes", "remove it")
-		}
 	}
 }

@@ -22,9 +22,13 @@ func mountConstraints() []constraint {
 		{name: dstack.ConstraintHostPath,
 			applies: func(m *matcher) bool { return m.need.HostPath != "" && !m.need.IsGlobalAdmin },
 			fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
-				return o.OwnedInstance != "" && !o.IsRemote
+				return o.OwnedInstance != "" && (!o.IsRemote || o.IsManaged)
 			},
-			explain: func(m *matcher, _ *dstack.Offer, _ *dstack.Allocation) explanation {
+			explain: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
+				if o.IsManaged {
+					return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
+						"only global admins may mount folders of a cluster's nodes, such as %s", m.need.HostPath)}
+				}
 				return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
 					"it is the server's own machine, of which only global admins may mount folders such as %s", m.need.HostPath)}
 			}},
@@ -36,7 +40,7 @@ func adviseMounts(need dstack.Requirements, offers []dstack.Offer) (lines []stri
 	if need.Pin != nil && len(selectPinned(need, offers)) == 0 && need.Pin.Advice != "" {
 		lines = append(lines, need.Pin.Advice)
 	}
-	if need.HostPath != "" && !need.IsGlobalAdmin && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.IsRemote }) {
+	if need.HostPath != "" && !need.IsGlobalAdmin && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.IsRemote && !o.IsManaged }) {
 		lines = append(lines, "ask a global admin to apply the service, or use a volume in place of "+need.HostPath)
 	}
 	return lines
