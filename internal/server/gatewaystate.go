@@ -300,7 +300,7 @@ func newGatewayCertificate(source *spec.Certificate) *api.GatewayCertificate {
 	return c
 }
 
-// readTargetHosts returns the hosts of fleets that the targets of a table are on, with their logins.
+// readTargetHosts returns the hosts of fleets that the targets of a table are on, with their logins, and the clusters.
 func (s *Server) readTargetHosts(ctx context.Context, table route.Table) ([]api.GatewayHost, error) {
 	needed := map[string]bool{}
 	for _, r := range table.Routes {
@@ -318,6 +318,11 @@ func (s *Server) readTargetHosts(ctx context.Context, table route.Table) ([]api.
 		return nil, err
 	}
 	var hosts []api.GatewayHost
+	for key, authorities := range s.links.Clusters {
+		if needed[key] {
+			hosts = append(hosts, api.GatewayHost{ID: key, Authorities: authorities})
+		}
+	}
 	for _, h := range all {
 		if needed[string(h.ID)] && h.Login.PrivateKey != "" {
 			hosts = append(hosts, api.GatewayHost{ID: string(h.ID), Login: h.Login, Jump: h.Jump})
