@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"dstack/internal/decide/node"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 	"dstack/internal/kubeclient"
@@ -151,11 +152,11 @@ func newPodSpec(p place, spec dstack.AttemptSpec) corev1.PodSpec {
 }
 
 // newAffinity limits a pod to a node, or to the nodes of a selector. The scheduler still checks everything else.
-func newAffinity(node string, nodes dstack.NodeSelector) *corev1.Affinity {
+func newAffinity(nodeName string, nodes dstack.NodeSelector) *corev1.Affinity {
 	var terms []corev1.NodeSelectorTerm
-	if node != "" {
+	if nodeName != "" {
 		terms = append(terms, corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{
-			{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{node}}}})
+			{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{nodeName}}}})
 	} else {
 		for _, term := range nodes {
 			var t corev1.NodeSelectorTerm
@@ -181,9 +182,8 @@ func newTolerations(gpus []dstack.GPU) []corev1.Toleration {
 		{Key: corev1.TaintNodeNotReady, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute},
 		{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute},
 	}
-	byResource, _ := countGPUs(gpus)
-	for _, resource := range slices.Sorted(maps.Keys(byResource)) {
-		all = append(all, corev1.Toleration{Key: resource, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule})
+	for _, t := range node.Tolerations(len(gpus) > 0) {
+		all = append(all, corev1.Toleration{Key: t.Key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffect(t.Effect)})
 	}
 	return all
 }

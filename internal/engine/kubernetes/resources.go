@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"dstack/internal/decide/node"
 	"dstack/internal/dstack"
 	"dstack/internal/kubeclient"
 )
@@ -36,29 +36,11 @@ func newResources(spec dstack.AttemptSpec) corev1.ResourceRequirements {
 	if spec.Claim.DiskMiB > 0 {
 		r.Requests[corev1.ResourceEphemeralStorage] = kubeclient.MiB(spec.Claim.DiskMiB)
 	}
-	byResource, _ := countGPUs(spec.GPUs)
+	byResource, _ := node.CountGPUs(spec.GPUs)
 	for name, count := range byResource { // a limit is a request, and the only way to ask for these
 		r.Limits[corev1.ResourceName(name)] = kubeclient.Count(count)
 	}
 	return r
-}
-
-// classMark begins the IDs of GPUs that a driver offers through a device class: class:gpu.nvidia.com#0.
-const classMark = "class:"
-
-// countGPUs returns how many GPUs to request of each extended resource, and of each device class. The ID of a GPU of a node is
-// the name of its resource, # and a number: the cluster assigns the device.
-func countGPUs(gpus []dstack.GPU) (byResource, byClass map[string]int) {
-	byResource, byClass = map[string]int{}, map[string]int{}
-	for _, g := range gpus {
-		name, _, _ := strings.Cut(g.ID, "#")
-		if class, isDevice := strings.CutPrefix(name, classMark); isDevice {
-			byClass[class]++
-		} else {
-			byResource[name]++
-		}
-	}
-	return byResource, byClass
 }
 
 // devicesClaim is a claim for GPUs that drivers offer through device classes.
@@ -66,7 +48,7 @@ type devicesClaim struct{ resourcev1.ResourceClaim }
 
 // newDevicesClaim returns the claim for the GPUs of device classes; nil: there are none.
 func newDevicesClaim(meta metav1.ObjectMeta, gpus []dstack.GPU) *devicesClaim {
-	_, byClass := countGPUs(gpus)
+	_, byClass := node.CountGPUs(gpus)
 	if len(byClass) == 0 {
 		return nil
 	}
