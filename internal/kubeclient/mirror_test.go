@@ -293,10 +293,15 @@ func TestMirror_RefusedListIsRare(t *testing.T) {
 	}
 }
 
-// Without anything of ours, the API server is asked for its health twice a minute.
+// Without anything of ours, the API server is asked for its health twice a minute; with the first pod, at once.
 func TestMirror_IdleClientAsksRarely(t *testing.T) {
 	t.Parallel()
-	s := &apiServer{}
+	create := make(chan bool)
+	s := &apiServer{watch: func(w http.ResponseWriter, r *http.Request) {
+		sendEvents(false)(w, r)
+		<-create
+		sendEvents(true, eventOf("ADDED", "a", 11))(w, r)
+	}}
 	m := newMirror(t, startAPIServer(t, s))
 	waitForNames(t, m)
 	if err := m.WaitUntilListed(t.Context()); err != nil {
@@ -306,4 +311,11 @@ func TestMirror_IdleClientAsksRarely(t *testing.T) {
 	if s.checks.Load() != 1 || s.lists.Load() != 1 || s.watches.Load() != 1 {
 		t.Errorf("%d questions, %d lists, %d watches", s.checks.Load(), s.lists.Load(), s.watches.Load())
 	}
+	close(create)
+	waitUntil(t, 2*time.Second, func() error {
+		if s.checks.Load() < 2 {
+			return fmt.Errorf("the API server is not asked")
+		}
+		return nil
+	})
 }

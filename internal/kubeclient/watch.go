@@ -107,9 +107,10 @@ func (m *Mirror[T]) replaceAll(objects []*T, listedAt time.Time) {
 		content[keyOf(object)] = object
 	}
 	m.mu.Lock()
+	wasEmpty := len(m.objects) == 0
 	m.objects, m.sorted, m.listedAt, m.isWatching = content, nil, listedAt, false
 	m.mu.Unlock()
-	m.changed.Notify()
+	m.notify(wasEmpty && len(content) > 0)
 }
 
 func keyOf[T any](object *T) types.NamespacedName {
@@ -135,13 +136,23 @@ func (m *Mirror[T]) applyEvent(event watch.Event) error {
 		return err
 	}
 	m.mu.Lock()
+	wasEmpty := len(m.objects) == 0
 	if key := keyOf(object); event.Type == watch.Deleted {
 		delete(m.objects, key)
 	} else {
 		m.objects[key] = object
 	}
 	m.sorted = nil
+	isFirst := wasEmpty && len(m.objects) > 0
 	m.mu.Unlock()
-	m.changed.Notify()
+	m.notify(isFirst)
 	return nil
+}
+
+// notify wakes those who wait for a change. With the first object of ours, the health of the API server begins to matter.
+func (m *Mirror[T]) notify(isFirst bool) {
+	m.changed.Notify()
+	if isFirst && m.options.IsOurs {
+		m.client.health.wake.Signal()
+	}
 }
