@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,11 +44,14 @@ const maxGPUs = 256
 // NewGPUID returns the ID of the num-th GPU of an extended resource of a node. It names no device: the cluster assigns one.
 func NewGPUID(resource string, num int) string { return fmt.Sprintf("%s#%d", resource, num) }
 
+// wholeResources are the extended resources by the makers of GPUs, for GPUs of any node, which have no ID.
+var wholeResources = map[string]string{gpu.Nvidia: nvidiaResource, gpu.AMD: amdResource, gpu.Intel: intelResource, "": nvidiaResource}
+
 // CountGPUs returns how many GPUs to request of each extended resource, and by claims of each class of devices.
 func CountGPUs(gpus []dstack.GPU) (byResource, byClass map[string]int) {
 	byResource, byClass = map[string]int{}, map[string]int{}
 	for _, g := range gpus {
-		name, _, _ := strings.Cut(g.ID, "#")
+		name, _, _ := strings.Cut(cmp.Or(g.ID, wholeResources[g.Maker]), "#")
 		if class, isDevice := strings.CutPrefix(name, deviceMark); isDevice {
 			byClass[class]++
 		} else {

@@ -160,3 +160,17 @@ func isSpot(labels map[string]string) bool {
 	}
 	return false
 }
+
+// AnyNode is the name of the machine that stands for the nodes of a cluster whose scheduler chooses one.
+const AnyNode = "any node"
+
+// AnyNodeID returns the ID of a cluster's AnyNode.
+func AnyNodeID(key string) dstack.InstanceID { return InstanceID(key, AnyNode) }
+
+// NewAnyNode returns what a cluster offers whose scheduler chooses the node, or waits for a new one.
+func NewAnyNode(c Cluster) dstack.Offer {
+	return dstack.Offer{
+		Backend: "kubernetes", Key: c.Key, Region: c.Region, Type: AnyNode, OwnedInstance: AnyNodeID(c.Key), IsRemote: true, IsManaged: true,
+		AnyNode: true, Engine: c.Engine,
+	}
+}

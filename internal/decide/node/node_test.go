@@ -178,6 +178,14 @@ func TestNewOffer_Devices(t *testing.T) {
 	}
 }
 
+// The GPUs of any node have no ID: the cluster is asked for some of their maker.
+func TestCountGPUs_AnyNode(t *testing.T) {
+	byResource, _ := node.CountGPUs([]dstack.GPU{{Maker: "amd", Name: "MI300X"}, {Maker: "nvidia"}, {Name: "A100"}})
+	if byResource["amd.com/gpu"] != 1 || byResource["nvidia.com/gpu"] != 2 || len(byResource) != 2 {
+		t.Errorf("%v are requested", byResource)
+	}
+}
+
 func TestIsDraining(t *testing.T) {
 	for name, change := range map[string]func(n *node.Facts){
 		"cordoned":                          func(n *node.Facts) { n.IsCordoned = true },
