@@ -9,6 +9,8 @@ import (
 	"dstack/internal/backend"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/node"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 	"dstack/internal/server/logs"
@@ -192,7 +194,7 @@ func (r *Reconciler) syncEngine(
 			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
 			var rep dstack.Report
-			if rep, err = r.startAttempt(ctx, eng, c); err == nil {
+			if rep, err = r.startAttempt(ctx, eng, seen.Instance.Offer, c); err == nil {
 				reports = append(reports, rep)
 			}
 		case lifecycle.StopAttempt:
@@ -212,7 +214,7 @@ func (r *Reconciler) syncEngine(
 
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
 // returns its first report. An attempt whose secret or volume does not exist is refused.
-func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c lifecycle.EngineCommand) (dstack.Report, error) {
+func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, offer dstack.Offer, c lifecycle.EngineCommand) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
@@ -224,6 +226,10 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
 	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	if offer.AnyNode {
+		need := job.BuildRequirements(run.Spec)
+		attempt.Nodes = node.NewSelector(need, offer, placement.ListModels(need.Resources.GPU))
+	}
 	hostEnv, err := r.Store.HostEnv(ctx, c.Placed.Replica.Instance)
 	if err != nil {
 		return dstack.Report{}, err
