@@ -47,6 +47,10 @@ func runTests(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "cannot remove the tests' images:", err)
 		code = max(code, 1)
 	}
+	if err := stopOwnCluster(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
 	return code
 }
 

@@ -39,7 +39,7 @@ check_format() {
 	return 1
 }
 
-check_shell() { for s in scripts/*.sh e2e/fleet/*.sh findings/*.sh .ci/run; do bash -n "$s" || return 1; done; }
+check_shell() { for s in scripts/*.sh e2e/fleet/*.sh e2e/cluster/*.sh tools/kubebox/*.sh findings/*.sh .ci/run; do bash -n "$s" || return 1; done; }
 
 # vet_scripts checks the programs that are no part of a package.
 vet_scripts() { for s in scripts/*.go; do go vet "$s" || return 1; done; }

@@ -86,6 +86,7 @@ hash_of() { cat "$@" | sha256sum | cut -c1-16; }
 stop_pieces() {
 	local i
 	FLEET_DIR=$root/fleet e2e/fleet/fleet.sh down
+	for i in "$root"/clusters/*/network; do [ ! -e "$i" ] || CLUSTER_DIR=$(dirname "$i") e2e/cluster/cluster.sh down; done
 	for ((i = ${#started[@]} - 1; i >= 0; i--)); do
 		kill "${started[i]}" 2>/dev/null
 		wait "${started[i]}" 2>/dev/null
@@ -368,6 +369,61 @@ fleet_piece() {
 		export DSTACK_TEST_FLEET=$root/fleet
 	else
 		mark_missing FLEET "this machine does not allow hosts in network namespaces: $(tail -n1 "$root/fleet.log")"
+	fi
+}
+
+# The programs of Kubernetes clusters, from tools/kubebox. The first build takes about ten minutes, so it runs in the
+# background, while other tests run. It leaves the processors to them.
+kubebox_piece() {
+	is_root || { mark_missing CLUSTER "only root may make nodes in network namespaces" && return; }
+	[ "$(stat -fc %T /sys/fs/cgroup)" = tmpfs ] || { mark_missing CLUSTER "the nodes need cgroup v1" && return; }
+	PATH=$PATH:/usr/sbin
+	need etcd etcd-server containerd runc containernetworking-plugins && need containerd containerd runc && need ip iproute2 && need iptables iptables &&
+		need busybox busybox-static && need tini-static tini && need openssl openssl && need curl curl || { mark_missing CLUSTER "$why" && return; }
+	[ -e /usr/lib/cni/bridge ] || install containernetworking-plugins || { mark_missing CLUSTER "$why" && return; }
+	kubebox_dir=$cache/kubebox-$(hash_of <(go version) tools/kubebox/*)
+	[ -e "$kubebox_dir/complete" ] && return
+	nice -n 15 tools/kubebox/build.sh "$kubebox_dir" >"$root/kubebox.log" 2>&1 </dev/null &
+	kubebox_pid=$!
+	started+=($!)
+}
+
+# A cluster of two nodes, which e2e/cluster/cluster.sh describes. It boots in the background, once its programs are built.
+cluster_piece() {
+	[ -n "${kubebox_dir:-}" ] || return
+	mkdir -p "$root/clusters/shared"
+	export KUBEBOX=$kubebox_dir/kubebox KWOK=$kubebox_dir/kwok
+	boot_cluster >"$root/cluster.log" 2>&1 </dev/null &
+	cluster_pid=$!
+	started+=($!)
+}
+
+boot_cluster() {
+	export CLUSTER_DIR=$root/clusters/shared
+	while [ ! -e "$kubebox_dir/complete" ]; do
+		kill -0 "$kubebox_pid" 2>/dev/null || { tail -n1 "$root/kubebox.log" && return 1; }
+		sleep 1
+	done
+	e2e/cluster/cluster.sh up 1 2 && { [ -z "${DSTACK_TEST_BASE_TAR:-}" ] || e2e/cluster/cluster.sh load dstackai/base:py3.10-0.5-cuda-12.1 "$DSTACK_TEST_BASE_TAR"; }
+}
+
+# await_cluster [built] waits for the cluster, and if it is told to, also for the build of its programs. Without it, tests that
+# need a cluster are not run. It returns 1 then.
+await_cluster() {
+	[ -n "${cluster_pid:-}" ] || return
+	[ -z "${DSTACK_TEST_CLUSTER:-}" ] || return 0
+	if [ ! -e "$kubebox_dir/complete" ] && [ "${1:-}" != built ] && kill -0 "$cluster_pid" 2>/dev/null; then
+		mark_missing CLUSTER "Kubernetes is still being built, which takes minutes once; scripts/test.sh cluster waits for it"
+		return 1
+	fi
+	if wait "$cluster_pid"; then
+		unset DSTACK_TEST_WITHOUT_CLUSTER
+		export DSTACK_TEST_CLUSTER=$root/clusters/shared DSTACK_TEST_CLUSTERS=$root/clusters DSTACK_TEST_HELM=$kubebox_dir/helm
+		export DSTACK_TEST_KUBECONFIG=$DSTACK_TEST_CLUSTER/kubeconfig DSTACK_TEST_KUBECTL=$kubebox_dir/kubectl
+	else
+		mark_missing CLUSTER "this machine does not allow nodes in network namespaces: $(tail -n1 "$root/cluster.log")"
+		cluster_pid=
+		return 1
 	fi
 }
 

@@ -9,6 +9,7 @@
 #   scripts/test.sh clients [FLAGS] only the clients of the model endpoint, with those in Java and Rust
 #                                   and the load generators
 #   scripts/test.sh fleet [FLAGS]   only hosts over SSH, with all that can happen to them
+#   scripts/test.sh cluster [FLAGS] only Kubernetes clusters, with all that can happen to them
 #   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
 #   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
@@ -56,11 +57,19 @@ run_tests() {
 }
 
 run_unit() {
+	await_cluster || cluster_tests_left=yes
 	print_title "packages, with the race detector (compiling comes first, for minutes without a cache)"
 	# The longest ones first, so that none of them is left over at the end. SQLite is translated from C and not ours: without the
 	# detector in it, the tests of the store take a fifth of the time.
 	# shellcheck disable=SC2046
 	run_tests -race -gcflags='modernc.org/...=-race=false' -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench)
+}
+
+# run_cluster_packages runs the tests of the packages that speak to Kubernetes.
+run_cluster_packages() {
+	print_title "packages that need a cluster, with the race detector"
+	# shellcheck disable=SC2046
+	run_tests -race -timeout 30m "$@" $(go list ./internal/... | grep kube)
 }
 
 # test_binary FLAGS... runs the tests of the real binary, with the flags of a release, so that everything is compiled
@@ -77,6 +86,7 @@ test_binary() {
 max_unsteady=3
 run_e2e() {
 	await_clients
+	await_cluster && [ -n "${cluster_tests_left:-}" ] && run_cluster_packages
 	print_title "end to end, with the real binary"
 	if test_binary -parallel $((2 * $(getconf _NPROCESSORS_ONLN))) "$@"; then
 		cat "$root/binary" >>"$root/totals"
@@ -99,21 +109,29 @@ run_e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	start_pieces postgres docker registry images python published newest schemathesis node clients nginx caddy curl ssh fleet mount before systemd nfpm pebble jinja given
+	start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl ssh fleet mount before systemd nfpm pebble jinja given
 	run_lint
 	run_unit
 	run_e2e
 	;;
 lint) run_lint ;;
-unit) start_pieces postgres docker registry images ssh fleet mount pebble jinja given && run_unit "$@" ;;
-e2e) start_pieces postgres docker registry images python published newest schemathesis node clients nginx caddy curl ssh fleet mount before systemd nfpm pebble given && run_e2e "$@" ;;
+unit) start_pieces kubebox postgres docker registry images cluster ssh fleet mount pebble jinja given && run_unit "$@" ;;
+e2e) start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl ssh fleet mount before systemd nfpm pebble given && run_e2e "$@" ;;
 clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
+cluster)
+	start_pieces kubebox postgres docker registry images cluster
+	await_cluster built
+	export DSTACK_TEST_LONG=1
+	run_cluster_packages
+	run_e2e -run '^TestCluster' "$@"
+	;;
 servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 run_e2e -run '^TestServers' "$@" ;;
 takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
 bench)
-	start_pieces docker images nginx caddy jinja fleet published newest_server given
+	start_pieces kubebox docker images cluster nginx caddy jinja fleet published newest_server given
+	await_cluster built
 	print_title "measurements"
 	go run ./bench "$@" || failed=1
 	;;

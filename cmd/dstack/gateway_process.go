@@ -25,6 +25,7 @@ import (
 	"dstack/internal/gateway"
 	"dstack/internal/gatewaylink"
 	"dstack/internal/loop"
+	"dstack/internal/netplace"
 	"dstack/internal/sdnotify"
 	"dstack/internal/server"
 )
@@ -70,7 +71,8 @@ func runGatewayServe(ctx context.Context, o gatewayServeOptions, out, errOut io.
 		return err
 	}
 	p.link, err = gatewaylink.New(gatewaylink.Options{Dir: o.dir, Identity: p.identity, Version: currentVersion(), Dialer: p.dialer,
-		Describe: p.describe, Log: p.log})
+		PodAuthorities: netplace.PodAuthorities(),
+		Describe:       p.describe, Log: p.log})
 	if err != nil {
 		return err
 	}

@@ -167,11 +167,13 @@ type ACME struct {
 	Resolvers string `json:"resolvers,omitempty"` // name servers, with commas
 }
 
-// GatewayHost is how a process reaches the replicas on a host of a fleet.
+// GatewayHost is how a process reaches the replicas on a host of a fleet, or in a cluster.
 type GatewayHost struct {
 	ID    string           `json:"id"`
 	Login dstack.SSHLogin  `json:"login"`
 	Jump  *dstack.SSHLogin `json:"jump,omitempty"`
+	// Authorities are the fingerprints of a cluster's authorities. A process in a pod of this cluster reaches its pods itself.
+	Authorities []string `json:"authorities,omitempty"`
 }
 
 // GatewayReport is the body of gateway_processes/report.

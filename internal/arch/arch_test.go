@@ -40,6 +40,8 @@ var packages = []entry{
 	{"internal/installationca", "dstack"},
 	{"internal/sshclient", "dstack loop"},
 	{"internal/inventory", "gpu dstack"},
+	{"internal/kubeclient", "dstack loop"},
+	{"internal/kubeclient/kubetest", ""},
 
 	{"internal/chattemplate", "dstack jinja"},
 
@@ -57,7 +59,13 @@ var packages = []entry{
 	{"internal/decide/fleet", "dstack"},
 	{"internal/decide/gateway", "human spec dstack"},
 	{"internal/decide/status", "dstack"},
+	{"internal/decide/traffic", ""},
 	{"internal/decide/host", "human spec dstack decide/placement"},
+	{"internal/decide/node", "gpu dstack"},
+
+	// Where a process is in the network, and how it reaches pods.
+	{"internal/netplace", "decide/traffic"},
+	{"internal/podpath", "dstack loop netplace decide/traffic"},
 
 	// How a request reached the server: the URL that its client used.
 	{"internal/origin", "decide/route"},
@@ -108,7 +116,7 @@ var packages = []entry{
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
 	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
 
-	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route api"},
+	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route decide/traffic api"},
 
 	// The command line.
 	{"internal/gitignore", ""},

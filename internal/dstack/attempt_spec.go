@@ -38,12 +38,14 @@ type AttemptSpec struct {
 	WorkingDir      string            // relative to the uploaded code, or absolute in a container; empty: the image's own, and no code is copied
 	Env             map[string]string // the complete environment, DSTACK_* variables included
 	Port            int
-	ChoosePort      bool    // an engine whose attempts share ports chooses the port, and sets PORT in Env to it
-	ShmBytes        int64   // size of /dev/shm; 0: the engine's default
-	CPUs            int     // limit; 0: none
-	MemoryMiB       int64   // limit; 0: none
-	GPUs            []GPU   // the only GPUs that the attempt can see
-	Mounts          []Mount // files from outside that the attempt can see
+	ChoosePort      bool         // an engine whose attempts share ports chooses the port, and sets PORT in Env to it
+	ShmBytes        int64        // size of /dev/shm; 0: the engine's default
+	CPUs            int          // limit; 0: none
+	MemoryMiB       int64        // limit; 0: none
+	GPUs            []GPU        // the only GPUs that the attempt can see
+	Claim           Claim        // what its replica holds of the machine: its CPUs, memory and disk are reserved for the attempt
+	Nodes           NodeSelector // on any node of a cluster: where it may run; empty: anywhere
+	Mounts          []Mount      // files from outside that the attempt can see
 	CodeHash        string
 	CodeRepo        string
 	CodeProject     ProjectID

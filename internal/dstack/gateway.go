@@ -45,7 +45,9 @@ type EarlierDomain struct {
 const EarlierDomainTime = time.Hour
 
 // HasStartedProcesses reports whether the server starts the processes of the gateway on other machines, and has to end them.
-func (g Gateway) HasStartedProcesses() bool { return g.Configuration.Backend == spec.BackendSSH }
+func (g Gateway) HasStartedProcesses() bool {
+	return g.Configuration.Backend == spec.BackendSSH || g.Configuration.Backend == spec.BackendKubernetes
+}
 
 // GatewayStatus is the status of a gateway; the values are those of the wire format.
 type GatewayStatus string

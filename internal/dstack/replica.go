@@ -112,11 +112,15 @@ type Report struct {
 	Permanent bool         // with AttemptRefused: another attempt would fail in the same way
 	// OtherMachine says, with AttemptRefused, that this machine cannot start it for a while and
 	// another may: its disk is full.
-	OtherMachine bool     `json:",omitempty"`
-	LastOutput   []string `json:"LastOut"` // the last 10 lines of output of an attempt that is over
-	StartedAt    time.Time
-	EndedAt      time.Time
-	At           time.Time // when the engine observed this
+	OtherMachine bool `json:",omitempty"`
+	// Disrupted says, with AttemptExited, that the machine or its cluster ended the attempt, not the
+	// replica: its node was drained or lost, or something more important needed the place. The replica
+	// is placed again, and it does not count as a crash. What may still run there is stopped by the engine.
+	Disrupted  bool     `json:",omitempty"`
+	LastOutput []string `json:"LastOut"` // the last 10 lines of output of an attempt that is over
+	StartedAt  time.Time
+	EndedAt    time.Time
+	At         time.Time // when the engine observed this
 
 	Port      int        `json:",omitempty"` // the port that the engine chose for the attempt; 0: it has the configuration's
 	Listening []Listener `json:",omitempty"` // sockets of a running attempt, by port; empty: none, or not known

@@ -186,7 +186,8 @@ func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 	if err := checkNames(h); err != nil {
 		return nil, err
 	}
-	c := &tar.Header{Name: name, Mode: h.Mode & 0o777, ModTime: h.ModTime, Typeflag: h.Typeflag}
+	// tar of BusyBox knows no other format for long names and those with other letters than ASCII's.
+	c := &tar.Header{Name: name, Mode: h.Mode & 0o777, ModTime: h.ModTime, Typeflag: h.Typeflag, Format: tar.FormatGNU}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		c.Mode |= 0o700

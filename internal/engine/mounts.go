@@ -11,6 +11,9 @@ import (
 // volumeName is what a volume may be called; Docker has the same rule.
 var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 
+// claimName is what a PersistentVolumeClaim may be called.
+var claimName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
 // ValidateMounts checks the mounts of an attempt as far as that is possible without an
 // engine. An error has the kind Invalid.
 func ValidateMounts(spec dstack.AttemptSpec) error {
@@ -42,6 +45,10 @@ func validateSource(m dstack.Mount) error {
 	case dstack.MountHostPath:
 		if !path.IsAbs(m.Source) {
 			return newMountError(m, "the path of the machine must be absolute")
+		}
+	case dstack.MountClaim:
+		if !claimName.MatchString(m.Source) {
+			return newMountError(m, "a claim's name has lower-case letters, digits, - and . only")
 		}
 	default:
 		return newMountError(m, fmt.Sprintf("the kind of mount %q is unknown", m.Kind))

@@ -12,18 +12,20 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/decide/route"
+	"dstack/internal/decide/traffic"
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/sshclient"
 )
 
-// hostDialers reach the replicas on other machines: directly on the own host, otherwise through an SSH connection to
-// the host, or else through the server. It is safe for concurrent use.
+// hostDialers reach the replicas on other machines: directly on the own host and in the own cluster, otherwise through an SSH
+// connection to the host, or else through the server. It is safe for concurrent use.
 type hostDialers struct {
-	dialer  *dial.Dialer
-	through func(ctx context.Context, host, address string) (net.Conn, error) // the server
-	limits  *sshclient.LoginLimiter
-	log     *slog.Logger
+	dialer         *dial.Dialer
+	through        throughServer
+	limits         *sshclient.LoginLimiter
+	podAuthorities []string // of the cluster whose pod this process runs in; none: it runs in no pod
+	log            *slog.Logger
 
 	mu     sync.Mutex
 	known  map[string]*hostDialer // by host
@@ -31,18 +33,21 @@ type hostDialers struct {
 	isOver bool
 }
 
+// throughServer connects to an address in the network of a host through the server.
+type throughServer func(ctx context.Context, host, address string) (net.Conn, error)
+
 // hostDialer reaches one host.
 type hostDialer struct {
-	host   api.GatewayHost
-	client *sshclient.Client // nil: there is no login
-	jump   *sshclient.Client
-	isOwn  bool // this process runs on it
+	host    api.GatewayHost
+	client  *sshclient.Client // nil: there is no login
+	jump    *sshclient.Client
+	isOwn   bool         // this process runs on it
+	cluster *clusterPods // of the cluster that this process runs in; nil: the host is none
 }
 
-func newHostDialers(
-	dialer *dial.Dialer, through func(ctx context.Context, host, address string) (net.Conn, error), limits *sshclient.LoginLimiter, log *slog.Logger,
-) *hostDialers {
-	return &hostDialers{dialer: dialer, through: through, limits: limits, log: log, known: map[string]*hostDialer{}}
+func newHostDialers(o Options, through throughServer) *hostDialers {
+	return &hostDialers{dialer: o.Dialer, through: through, limits: sshclient.NewLoginLimiter(), podAuthorities: o.PodAuthorities, log: o.Log,
+		known: map[string]*hostDialer{}}
 }
 
 // update makes the hosts of all targets reachable. own is the host on which this process runs.
@@ -84,6 +89,10 @@ func isSameHost(a, b api.GatewayHost) bool { return reflect.DeepEqual(a, b) }
 
 func (d *hostDialers) newHostDialer(host api.GatewayHost, isOwn bool) *hostDialer {
 	added := &hostDialer{host: host, isOwn: isOwn}
+	if traffic.IsSameCluster(host.Authorities, d.podAuthorities) {
+		added.cluster = newClusterPods(host.ID, d.through)
+		return added
+	}
 	if isOwn || host.Login.PrivateKey == "" {
 		return added
 	}
@@ -102,6 +111,8 @@ func refuseUnpinned(context.Context, string) error {
 
 func (d *hostDialers) dial(ctx context.Context, name string, h *hostDialer, address string) (net.Conn, error) {
 	switch {
+	case h.cluster != nil:
+		return h.cluster.dial(ctx, address)
 	case h.isOwn:
 		dialer := net.Dialer{Timeout: dialTimeout}
 		return dialer.DialContext(ctx, "tcp", address)

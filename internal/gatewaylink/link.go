@@ -16,7 +16,6 @@ import (
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
-	"dstack/internal/sshclient"
 )
 
 // Options configure a Link. Dir, Identity and Dialer are required.
@@ -25,6 +24,8 @@ type Options struct {
 	Identity Identity
 	Version  string       // of the program
 	Dialer   *dial.Dialer // gets an entry for each host of the targets
+	// PodAuthorities are those of the cluster whose pod the process runs in; nil: it runs in none. See netplace.PodAuthorities.
+	PodAuthorities []string
 	// Describe sets the certificates, the problems and the ports in a report; nil: there is nothing to say.
 	Describe func(*api.GatewayReport)
 	Log      *slog.Logger
@@ -86,7 +87,7 @@ func New(o Options) (*Link, error) {
 		return nil, err
 	}
 	l := &Link{options: o, servers: all, log: o.Log, machine: MachineID(), toSave: loop.NewWake(), tables: uint64(time.Now().UnixMicro())}
-	l.hosts = newHostDialers(o.Dialer, l.connectThroughServer, sshclient.NewLoginLimiter(), o.Log)
+	l.hosts = newHostDialers(o, l.connectThroughServer)
 	counts, err := readLoads(o.Dir, o.Identity.Key)
 	if err != nil {
 		o.Log.Warn("the counts of the last process are lost", "err", err)

@@ -90,8 +90,11 @@ func SizeOf(name string, reportedMiB int64) float64 {
 	return reported
 }
 
-// Title names a card with its size for the user: A100 80GB.
+// Title names a card with its size for the user: A100 80GB. A size that is not known is left out.
 func Title(name string, reportedMiB int64) string {
+	if reportedMiB == 0 {
+		return name
+	}
 	return fmt.Sprintf("%s %gGB", name, SizeOf(name, reportedMiB))
 }
 

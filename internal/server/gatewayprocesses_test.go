@@ -82,11 +82,11 @@ type linkRig struct {
 }
 
 // startLink runs the link of a process that joined. The test stops it.
-func startLink(t testing.TB, dir string, identity gatewaylink.Identity) *linkRig {
+func startLink(t testing.TB, dir string, identity gatewaylink.Identity, podAuthorities ...string) *linkRig {
 	t.Helper()
 	rig := &linkRig{identity: identity, dir: dir, dialer: &dial.Dialer{}, done: make(chan error, 1)}
 	var err error
-	rig.link, err = gatewaylink.New(gatewaylink.Options{Dir: dir, Identity: identity, Version: "0.2.0-dev", Dialer: rig.dialer,
+	rig.link, err = gatewaylink.New(gatewaylink.Options{Dir: dir, Identity: identity, Version: "0.2.0-dev", Dialer: rig.dialer, PodAuthorities: podAuthorities,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -105,14 +105,14 @@ func startLink(t testing.TB, dir string, identity gatewaylink.Identity) *linkRig
 	return rig
 }
 
-func (h *testServer) startProcess() *linkRig {
+func (h *testServer) startProcess(podAuthorities ...string) *linkRig {
 	h.t.Helper()
 	o := h.joinOptions(h.newGatewayToken("edge", 0))
 	identity, err := gatewaylink.Join(h.t.Context(), o)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return startLink(h.t, o.Dir, identity)
+	return startLink(h.t, o.Dir, identity, podAuthorities...)
 }
 
 // waitTable waits for a table that is as the test wants it.
@@ -144,9 +144,14 @@ func routeNamed(table route.Table, name string) *route.Route {
 // makeReady makes the replica of a new run ready at an address.
 func (h *testServer) makeReady(name, address string) api.Run {
 	h.t.Helper()
+	return h.makeReadyAt(name, dstack.Endpoint{Address: address})
+}
+
+func (h *testServer) makeReadyAt(name string, endpoint dstack.Endpoint) api.Run {
+	h.t.Helper()
 	run := h.submitRun(name)
 	r := h.startReplica(run.ID)
-	h.saveReports(r.Instance, dstack.Report{Attempt: r.Attempt, State: dstack.AttemptRunning, Ready: true, Endpoint: dstack.Endpoint{Address: address}})
+	h.saveReports(r.Instance, dstack.Report{Attempt: r.Attempt, State: dstack.AttemptRunning, Ready: true, Endpoint: endpoint})
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaReady} })
 	h.broadcast.Notify()
 	return run

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -231,7 +232,7 @@ func (p *publishedState) parseCursor(cursor string) (since uint64, isKnown bool)
 }
 
 func (p *publishedState) sign(o LinkOptions, process dstack.GatewayProcess, answer *api.GatewayState) {
-	header, err := json.Marshal(api.StateHeader{Process: process.ID, Host: string(process.Host), ServerMachine: o.Machine,
+	header, err := json.Marshal(api.StateHeader{Process: process.ID, Host: cmp.Or(dstack.ClusterOf(process.Host), string(process.Host)), ServerMachine: o.Machine,
 		TableVersion: p.tableVersion, DrainSequence: p.drains, At: now(), Digest: p.digest})
 	if err != nil { // it consists of texts, numbers and a time
 		panic(err)
@@ -300,7 +301,7 @@ func newGatewayCertificate(source *spec.Certificate) *api.GatewayCertificate {
 	return c
 }
 
-// readTargetHosts returns the hosts of fleets that the targets of a table are on, with their logins.
+// readTargetHosts returns the hosts of fleets that the targets of a table are on, with their logins, and the clusters.
 func (s *Server) readTargetHosts(ctx context.Context, table route.Table) ([]api.GatewayHost, error) {
 	needed := map[string]bool{}
 	for _, r := range table.Routes {
@@ -318,6 +319,11 @@ func (s *Server) readTargetHosts(ctx context.Context, table route.Table) ([]api.
 		return nil, err
 	}
 	var hosts []api.GatewayHost
+	for key, authorities := range s.links.Clusters {
+		if needed[key] {
+			hosts = append(hosts, api.GatewayHost{ID: key, Authorities: authorities})
+		}
+	}
 	for _, h := range all {
 		if needed[string(h.ID)] && h.Login.PrivateKey != "" {
 			hosts = append(hosts, api.GatewayHost{ID: string(h.ID), Login: h.Login, Jump: h.Jump})

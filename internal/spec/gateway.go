@@ -9,7 +9,7 @@ import (
 type Gateway struct {
 	Name        Text
 	Default     bool
-	Backend     string // BackendLocal, BackendSSH, BackendExternal, or that of a cloud
+	Backend     string // BackendLocal, BackendSSH, BackendExternal, BackendKubernetes, or that of a cloud
 	Region      string
 	Domain      Text // as it was written; see DomainName
 	PublicIP    bool
@@ -30,6 +30,7 @@ type LaterGateway struct {
 type OwnGateway struct {
 	Hosts          []string `json:"hosts,omitempty"`          // names of hosts of fleets, with BackendSSH; empty: any
 	TrustedProxies []string `json:"trusted_proxies,omitzero"` // networks and addresses; nil: those of the server
+	ParentRef      string   `json:"parent_ref,omitempty"`     // NAMESPACE/NAME of a Gateway of the Gateway API, with BackendKubernetes
 }
 
 // LoadBalancer is a balancer of the cloud in front of a gateway.
@@ -65,7 +66,7 @@ func (g *Gateway) UnmarshalJSON(text []byte) error {
 	})
 }
 
-var gatewayMapping = newMapping("gateway", "a gateway", "It publishes services under a domain: the server itself, processes on hosts of fleets, or on any other machine.",
+var gatewayMapping = newMapping("gateway", "a gateway", "It publishes services under a domain: the server itself, processes on hosts of fleets, pods of a cluster, or processes on any other machine.",
 	[]field[Gateway]{
 		{Key: requiredKey("type", "type: gateway"), description: "The type of this configuration.",
 			shape: oneOfShape("gateway"),
@@ -78,10 +79,11 @@ var gatewayMapping = newMapping("gateway", "a gateway", "It publishes services u
 			defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
 		{Key: requiredKey("backend", "backend: local"), description: "What serves: `local` the server itself, `ssh` (or `remote`) " +
-			"hosts of fleets, `external` machines that join with a token of `dstack gateway token`.",
-			shape: gatewayBackendShape, examples: []string{"local", "ssh"},
+			"hosts of fleets, `kubernetes` pods of a cluster, `external` machines that join with a token of `dstack gateway token`.",
+			shape: gatewayBackendShape, examples: []string{"local", "ssh", "kubernetes"},
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readGatewayBackend(n) }},
-		{Key: nullableKey("region"), description: "The region of a cloud.", shape: textShape,
+		{Key: nullableKey("region"), description: "The region of a cloud; with `kubernetes` the name of the cluster in config.yml, " +
+			"if there are several.", shape: textShape,
 			examples: []string{"eu-west-1"},
 			read:     func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region, _ = r.ReadText(n) }},
 		{Key: nullableKey("hosts"), description: "The hosts of the project's fleets that may serve, with `ssh`: `HOST` or `FLEET/HOST`.",
@@ -98,7 +100,7 @@ var gatewayMapping = newMapping("gateway", "a gateway", "It publishes services u
 			"and services are published with plain HTTP, for example behind a load balancer.", defaultText: "{type: lets-encrypt}",
 			shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.readCertificate(n) }},
-		{Key: nullableKey("replicas"), description: "On how many hosts it runs, with `ssh`.", defaultText: "1",
+		{Key: nullableKey("replicas"), description: "On how many hosts it runs, with `ssh`; with `kubernetes` how many pods, 2 if it is not set.", defaultText: "1",
 			shape: intShape(1, maxGatewayReplicas), examples: []string{"2"},
 			read: func(r *reader, n *strictyaml.Node, g *Gateway) {
 				if v, ok := r.ReadInt(n, 1, maxGatewayReplicas); ok {
@@ -109,6 +111,10 @@ var gatewayMapping = newMapping("gateway", "a gateway", "It publishes services u
 			"`X-Forwarded-*` count only if one of them sent the request.", defaultText: "(those of the server)", shape: textsShape,
 			examples: []string{"[10.0.0.0/8]"},
 			read:     func(r *reader, n *strictyaml.Node, g *Gateway) { g.TrustedProxies = r.readNetworks(n) }},
+		{Key: nullableKey("parent_ref"), description: "A `Gateway` of the Gateway API that leads the domain to the pods, with `kubernetes`: " +
+			"`NAMESPACE/NAME`. An `HTTPRoute` is made for it, and no load balancer. It has the certificates, so that `certificate: null` is required.",
+			shape: textShape, examples: []string{"ingress/public"},
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.ParentRef = r.readParentRef(n) }},
 		{Key: nullableKey("load_balancer"), description: "A load balancer of the cloud in front of the gateway.",
 			shape: mappingShape("gateway.load_balancer"), examples: []string{"{type: alb}"},
 			unsupported: &unsupportedUse[Gateway]{hint: loadBalancerHint},

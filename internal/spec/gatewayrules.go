@@ -27,9 +27,9 @@ func (r *reader) readGatewayBackend(n *strictyaml.Node) string {
 	return name
 }
 
-// IsOnOwnMachine reports whether the gateway is on machines of the user, not in a cloud.
+// IsOnOwnMachine reports whether the gateway is on machines or in a cluster of the user, not in a cloud.
 func (g *Gateway) IsOnOwnMachine() bool {
-	return g.Backend == BackendLocal || g.Backend == BackendSSH || g.Backend == BackendExternal
+	return g.Backend == BackendLocal || g.Backend == BackendSSH || g.Backend == BackendExternal || g.Backend == BackendKubernetes
 }
 
 // DomainName returns the domain in lower case, without a leading `*.` and dots around it; empty: none is set.
@@ -40,13 +40,19 @@ func NormalizeDomain(text string) string {
 	return strings.TrimPrefix(strings.Trim(strings.ToLower(text), "."), "*.")
 }
 
-// ReplicaCount returns on how many hosts the gateway runs, with BackendSSH.
+// ReplicaCount returns on how many hosts the gateway runs, with BackendSSH, or how many pods it has, with BackendKubernetes.
 func (g *Gateway) ReplicaCount() int {
-	if g.Replicas == nil {
-		return 1
+	switch {
+	case g.Replicas != nil:
+		return *g.Replicas
+	case g.Backend == BackendKubernetes:
+		return defaultGatewayPods
 	}
-	return *g.Replicas
+	return 1
 }
+
+// defaultGatewayPods is how many pods a gateway has, so that one may be lost, drained or replaced.
+const defaultGatewayPods = 2
 
 // ProxyNetworks returns TrustedProxies as networks; nil: those of the server.
 func (g *Gateway) ProxyNetworks() []netip.Prefix {
@@ -151,7 +157,7 @@ func CheckGatewayName(name string) error {
 
 // gatewayNeedsRegion is the rule of the schema for the region.
 var gatewayNeedsRegion = schema{
-	"if":   schema{"properties": schema{"backend": schema{"enum": []string{BackendLocal, BackendSSH, "ssh", BackendExternal}}}, "required": []string{"backend"}},
+	"if":   schema{"properties": schema{"backend": schema{"enum": []string{BackendLocal, BackendSSH, "ssh", BackendExternal, BackendKubernetes}}}, "required": []string{"backend"}},
 	"else": schema{"required": []string{"region"}, "properties": schema{"region": schema{"minLength": 1}}},
 }
 
@@ -172,6 +178,30 @@ func (r *reader) checkGateway(n *strictyaml.Node, g *Gateway) {
 			r.Add(value, "`"+key+"` can only be used with backend: ssh", "remove it")
 		}
 	}
+	r.checkParentRef(n, g)
+}
+
+// checkParentRef checks what goes with a Gateway of the Gateway API.
+func (r *reader) checkParentRef(n *strictyaml.Node, g *Gateway) {
+	at := n.Get("parent_ref")
+	switch {
+	case at.IsNull() || g.Backend == "":
+	case g.Backend != BackendKubernetes:
+		r.Add(at, "`parent_ref` can only be used with backend: kubernetes", "remove it")
+	case g.Certificate != nil:
+		r.Add(at, "with `parent_ref` the Gateway has the certificates, and this gateway none", "write certificate: null")
+	}
+}
+
+var parentRefPattern = newPattern(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+// readParentRef reads the namespace and the name of a Gateway.
+func (r *reader) readParentRef(n *strictyaml.Node) string {
+	text, ok := r.ReadText(n)
+	if ok && !parentRefPattern.MatchString(text) {
+		r.Add(n, fmt.Sprintf("`%.60s` is not a namespace and a name", text), "write NAMESPACE/NAME of a Gateway: kubectl get gateways.gateway.networking.k8s.io -A")
+	}
+	return text
 }
 
 // checkOwnGateway checks a gateway on machines of the user.
@@ -179,12 +209,13 @@ func (r *reader) checkOwnGateway(n *strictyaml.Node, g *Gateway) {
 	if hosts := n.Get("hosts"); g.Backend != BackendSSH && !hosts.IsNull() {
 		r.Add(hosts, "`hosts` can only be used with backend: ssh", "remove it")
 	}
-	if replicas := n.Get("replicas"); g.Backend != BackendSSH && g.ReplicaCount() > 1 {
+	r.checkParentRef(n, g)
+	if replicas := n.Get("replicas"); g.Backend != BackendSSH && g.Backend != BackendKubernetes && g.ReplicaCount() > 1 {
 		hint := "remove it, or write backend: ssh"
 		if g.Backend == BackendExternal {
 			hint = "remove it: as many processes serve as join with a token"
 		}
-		r.Add(replicas, "`replicas` above 1 can only be used with backend: ssh", hint)
+		r.Add(replicas, "`replicas` above 1 can only be used with backend: ssh or backend: kubernetes", hint)
 	}
 	if g.Backend == BackendSSH && len(g.Hosts) > 0 && g.ReplicaCount() > len(g.Hosts) {
 		r.Add(n.Get("replicas"), fmt.Sprintf("%d replicas need as many hosts, and `hosts` has %d", g.ReplicaCount(), len(g.Hosts)), "add hosts, or remove replicas")
@@ -196,6 +227,11 @@ func (r *reader) checkOwnGateway(n *strictyaml.Node, g *Gateway) {
 	switch at := n.Get("certificate"); {
 	case c.Type == "acm" || c.Type == "gcp-cm":
 		r.Add(at, "certificates of type "+c.Type+" are only for gateways in their cloud", "write certificate: {type: lets-encrypt}, {type: files, …} or {type: internal}")
+	case c.Type == CertificateFiles && g.Backend == BackendKubernetes:
+		r.Add(at, "the pods of a gateway have no files with certificates", "write certificate: {type: lets-encrypt, dns: …} or {type: internal}, "+
+			"or certificate: null behind a load balancer or a Gateway that has them")
+	case c.DNS != nil && c.DNS.Provider == "exec" && g.Backend == BackendKubernetes:
+		r.Add(at, "the pods of a gateway have no programs that could write DNS records", "use another provider in dns:, such as webhook")
 	case c.Type == CertificateLetsEncrypt && !g.PublicIP && c.DNS == nil:
 		r.Add(n.Get("public_ip"), "lets-encrypt has to reach the gateway from the internet, and public_ip is false",
 			"add dns: to the certificate, or write certificate: {type: internal}")

@@ -10,6 +10,8 @@ import (
 const (
 	quietDelay  = 2 * time.Second // the next look at a gateway whose processes all serve
 	activeDelay = time.Second     // and at any other
+	// clusterDelay is the next look at a gateway of a cluster that serves: each look asks the API server.
+	clusterDelay = 15 * time.Second
 )
 
 // CountPlacements returns how many processes on hosts a gateway is to have.
@@ -36,6 +38,13 @@ func (p PlacementPlan) NextLook(before []dstack.GatewayPlacement, now time.Time)
 		case s.Phase != dstack.GatewayServing, s.Action != NoPlacementAction, s.Reason != "":
 			return now.Add(activeDelay)
 		}
+	}
+	isInClusters := len(p.Steps) > 0
+	for _, s := range p.Steps {
+		isInClusters = isInClusters && dstack.ClusterOf(s.Host) != ""
+	}
+	if isInClusters {
+		return now.Add(clusterDelay)
 	}
 	return now.Add(quietDelay)
 }

@@ -32,6 +32,7 @@ type PlacementPlan struct {
 	Steps []PlacementStep // one for each placement
 	// Missing is why processes have no host, for the user; empty: all have one.
 	Missing string
+	Gone    []string // processes that do not exist any more
 }
 
 // Problem returns why the gateway has fewer processes than it is to have, for the user; empty: all serve, or are being started.
@@ -61,6 +62,8 @@ type PlacementStep struct {
 	Target                  string // with RemoveContainer: the digest of its program
 	IsGone                  bool   // the placement does not exist any more
 	IsProblem               bool   // Reason is one that the user may have to do something about, not the progress
+	UsesNodePorts           bool   // with ApplyGateway: without a load balancer
+	Address                 string // at which clients reach its processes; empty: what they say themselves
 }
 
 // PlacementAction is what a pass does on the host of a placement. Each may be repeated.
@@ -72,6 +75,8 @@ const (
 	StartContainer    PlacementAction = "start"       // of the placement's program, beside one of another program
 	RemoveContainer   PlacementAction = "remove"      // of the program Target, after its requests have ended
 	DeleteState       PlacementAction = "delete data" // what its process keeps on the host
+	ApplyGateway      PlacementAction = "apply"       // what a cluster has of the gateway
+	DeleteGateway     PlacementAction = "delete"      // all that a cluster has of the gateway
 )
 
 const (

@@ -73,6 +73,8 @@ func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 		hint := "look at the machine: systemctl status dstack-gateway"
 		if g.Configuration.Backend == spec.BackendLocal {
 			hint = "read the log of dstack server on that machine"
+		} else if g.Configuration.Backend == spec.BackendKubernetes {
+			hint = "look at its pods: kubectl get pods -l dstack.ai/gateway=" + g.Name
 		}
 		return Summary{dstack.GatewayFailed, dstack.Reason(reason), hint + "; requests that reach it are served as before"}
 	}
@@ -83,6 +85,8 @@ func summarizeAbsence(g dstack.Gateway, now time.Time) Summary {
 		return Summary{dstack.GatewayProvisioning, "no process has joined yet", "dstack gateway token " + g.Name + " prints the command for the machine that is to serve"}
 	case g.Configuration.Backend == spec.BackendSSH:
 		return Summary{Status: dstack.GatewayProvisioning, Reason: "its process is being started on a host"}
+	case g.Configuration.Backend == spec.BackendKubernetes:
+		return Summary{Status: dstack.GatewayProvisioning, Reason: "its pods are being made"}
 	}
 	return Summary{Status: dstack.GatewaySubmitted, Reason: "the server begins to serve it"}
 }

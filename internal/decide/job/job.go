@@ -103,6 +103,7 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		Port:            c.Port.Container,
 		ChoosePort:      MayChoosePort(run.Spec),
 		GPUs:            r.Claim.GPUs,
+		Claim:           r.Claim,
 		Files:           run.Spec.FileArchives,
 		CodeRepo:        run.Spec.RepoID,
 		CodeProject:     run.ProjectID,

@@ -90,13 +90,13 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 	for _, filter := range []struct {
 		what    string
 		allowed []string
-		value   func(dstack.Offer) string
+		value   func(o *dstack.Offer) (has, alias string)
 	}{
-		{"backends", need.Backends, func(o dstack.Offer) string { return o.Backend }},
-		{"fleets", need.Fleets, func(o dstack.Offer) string { return o.Fleet }},
-		{"regions", need.Regions, func(o dstack.Offer) string { return o.Region }},
-		{"instance types", need.InstanceTypes, func(o dstack.Offer) string { return o.Type }},
-		{"machines", nonEmpty(need.InstanceName), func(o dstack.Offer) string { return o.Type }},
+		{"backends", need.Backends, func(o *dstack.Offer) (has, alias string) { return o.Backend, "" }},
+		{"fleets", need.Fleets, func(o *dstack.Offer) (has, alias string) { return o.Fleet, "" }},
+		{"regions", need.Regions, regionOf},
+		{"instance types", need.InstanceTypes, typeOf},
+		{"machines", nonEmpty(need.InstanceName), func(o *dstack.Offer) (has, alias string) { return o.Type, "" }},
 	} {
 		if len(filter.allowed) == 0 {
 			continue
@@ -104,9 +104,9 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 		var known []string
 		suits := false
 		for _, o := range offers {
-			value := filter.value(o)
+			value, alias := filter.value(&o)
 			suits = suits || slices.ContainsFunc(filter.allowed, func(a string) bool {
-				return strings.EqualFold(a, value) || filter.what == "backends" && isBackend(a, value)
+				return strings.EqualFold(a, value) || alias != "" && strings.EqualFold(a, alias) || filter.what == "backends" && isBackend(a, value)
 			})
 			if value != "" && len(known) < maxKnown && !slices.Contains(known, value) {
 				known = append(known, value)

@@ -71,7 +71,9 @@ func Allocate(held *dstack.Allocation, claim dstack.Claim, holder string) {
 		held.Ports = map[int]string{}
 	}
 	for _, g := range claim.GPUs {
-		held.GPUs[g.ID] = holder
+		if g.ID != "" { // the cluster assigns the device itself
+			held.GPUs[g.ID] = holder
+		}
 	}
 	for _, port := range claim.Ports {
 		held.Ports[port] = holder
@@ -122,18 +124,19 @@ func Sum(sum, c dstack.Claim, times int) dstack.Claim {
 
 // Exceeded names the sizes that claim asks for and that all claims on the
 // instance together exceed. total includes claim. Only owned instances are
-// shared; a rented instance is never exceeded.
+// shared; a rented instance is never exceeded, and any node of a cluster is checked by the
+// cluster.
 func Exceeded(o dstack.Offer, total, claim dstack.Claim) (short []string) {
-	if o.OwnedInstance == "" {
+	if o.OwnedInstance == "" || o.AnyNode {
 		return nil
 	}
-	if claim.CPUs > 0 && total.CPUs > o.Hardware.CPUs {
+	if claim.CPUs > 0 && total.CPUs > o.Hardware.CPUs-o.Taken.CPUs {
 		short = append(short, "CPUs")
 	}
-	if claim.MemoryMiB > 0 && total.MemoryMiB > o.Hardware.MemoryMiB {
+	if claim.MemoryMiB > 0 && total.MemoryMiB > o.Hardware.MemoryMiB-o.Taken.MemoryMiB {
 		short = append(short, "memory")
 	}
-	if claim.DiskMiB > 0 && total.DiskMiB > o.Hardware.DiskMiB {
+	if claim.DiskMiB > 0 && total.DiskMiB > o.Hardware.DiskMiB-o.Taken.DiskMiB {
 		short = append(short, "disk")
 	}
 	return short
@@ -143,7 +146,9 @@ func Exceeded(o dstack.Offer, total, claim dstack.Claim) (short []string) {
 // instance can hold: "gpu:<id>", "port:<number>".
 func ExclusiveKeys(c dstack.Claim) (keys []string) {
 	for _, g := range c.GPUs {
-		keys = append(keys, "gpu:"+g.ID)
+		if g.ID != "" {
+			keys = append(keys, "gpu:"+g.ID)
+		}
 	}
 	for _, p := range c.Ports {
 		keys = append(keys, fmt.Sprintf("port:%d", p))

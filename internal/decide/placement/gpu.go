@@ -141,6 +141,8 @@ func (m *gpuMatcher) accepts(o *dstack.Offer) bool {
 	switch {
 	case m.refusesAny():
 		return isOwned || len(o.Hardware.GPUs) == 0
+	case o.AnyNode:
+		return m.request().why == ""
 	case isOwned:
 		_, ok := m.choose(o.Hardware.GPUs, nil)
 		return ok

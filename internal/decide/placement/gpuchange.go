@@ -12,6 +12,9 @@ import (
 // explainGPUs says which GPUs a machine lacks, and which request its own would satisfy.
 func explainGPUs(m *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
 	want := formatGPU(*m.gpus.want)
+	if o.AnyNode {
+		return explanation{wanted: want, reason: "needs gpu: " + want + "; " + m.gpus.request().why}
+	}
 	why := explanation{wanted: want, has: describeGPUs(o.Hardware.GPUs)}
 	why.reason = fmt.Sprintf("needs gpu: %s; has %s", want, why.has)
 	why.edit = &edit{field: "resources.gpu", relax: func(need *dstack.Requirements) { need.Resources.GPU = nil }}

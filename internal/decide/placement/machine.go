@@ -27,7 +27,10 @@ func machineConstraints() []constraint {
 			}},
 		{name: dstack.ConstraintDraining,
 			fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool { return o.IsDraining },
-			explain: func(_ *matcher, _ *dstack.Offer, _ *dstack.Allocation) explanation {
+			explain: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
+				if o.IsManaged {
+					return explanation{has: "cordoned", reason: "it is cordoned", help: "run kubectl uncordon " + o.Type}
+				}
 				return explanation{has: "draining", reason: "it is being drained"}
 			}},
 		containerConstraint(dstack.ConstraintRights, func(m *matcher) bool { return !m.need.IsGlobalAdmin },

@@ -21,6 +21,22 @@ type constraint struct {
 	applies func(m *matcher) bool // whether any offer can fail it; nil: always
 	fails   func(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool
 	explain func(m *matcher, o *dstack.Offer, held *dstack.Allocation) explanation
+	// isForScheduler says that the scheduler of a cluster checks it where it chooses the node: see
+	// dstack.Offer.AnyNode.
+	isForScheduler bool
+}
+
+// rejects reports whether an offer fails the constraint.
+func (c *constraint) rejects(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
+	return (!c.isForScheduler || !o.AnyNode) && c.fails(m, o, held)
+}
+
+// leaveToScheduler marks constraints that the scheduler of a cluster checks.
+func leaveToScheduler(constraints ...constraint) []constraint {
+	for i := range constraints {
+		constraints[i].isForScheduler = true
+	}
+	return constraints
 }
 
 // explanation says why an offer fails a constraint, and what helps.
@@ -44,9 +60,9 @@ func (m *matcher) allConstraints() []constraint {
 	all := filterConstraints()
 	all = append(all, machineConstraints()...)
 	all = append(all, mountConstraints()...)
-	all = append(all, m.sizeConstraints()...)
+	all = append(all, leaveToScheduler(m.sizeConstraints()...)...)
 	all = append(all, gpuConstraint())
-	return append(all, m.freeConstraints()...)
+	return append(all, leaveToScheduler(m.freeConstraints()...)...)
 }
 
 func newMatcher(need dstack.Requirements) *matcher {
@@ -63,7 +79,7 @@ func newMatcher(need dstack.Requirements) *matcher {
 // m.constraints; -1: it suits.
 func (m *matcher) findFailure(o *dstack.Offer, held *dstack.Allocation) int {
 	for i := range m.constraints {
-		if m.constraints[i].fails(m, o, held) {
+		if m.constraints[i].rejects(m, o, held) {
 			return i
 		}
 	}
@@ -91,7 +107,7 @@ func (m *matcher) explain(o *dstack.Offer, held *dstack.Allocation, first int) d
 			r.Edits, r.WaitsFor, r.Help = nil, nil, why.help
 			return r
 		}
-		first = slices.IndexFunc(relaxed.constraints, func(c constraint) bool { return !ignored[c.name] && c.fails(relaxed, o, held) })
+		first = slices.IndexFunc(relaxed.constraints, func(c constraint) bool { return !ignored[c.name] && c.rejects(relaxed, o, held) })
 		if first < 0 {
 			break
 		}

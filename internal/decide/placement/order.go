@@ -8,8 +8,9 @@ import (
 
 // ownedKey is what decides the order of an owned machine.
 type ownedKey struct {
-	offer int32 // index in the offers
-	price float64
+	offer   int32 // index in the offers
+	anyNode int   // 1: the cluster chooses the node
+	price   float64
 
 	sameTemplate, sameRun int // replicas of the run that the machine has
 
@@ -23,6 +24,10 @@ type ownedKey struct {
 // newOwnedKey returns the key of an owned machine that suits.
 func (m *matcher) newOwnedKey(index int32, o *dstack.Offer, held *dstack.Allocation) ownedKey {
 	key := ownedKey{offer: index, price: o.Price}
+	if o.AnyNode {
+		key.anyNode = 1
+		return key
+	}
 	for _, share := range held.Runs {
 		key.replicas += share.Replicas
 		if m.need.Run == "" || share.Run != m.need.Run {
@@ -59,9 +64,11 @@ func (m *matcher) newOwnedKey(index int32, o *dstack.Offer, held *dstack.Allocat
 // machines with equally many, the replica gets the fullest that has enough of what it
 // claims, so that larger replicas find space on the others; a machine without free GPUs
 // is the fullest in that respect. What a replica does not claim is shared: then the
-// machine with the fewest replicas comes first.
+// machine with the fewest replicas comes first. Any node of a cluster comes last: a replica
+// may have to wait for it.
 func compareOwned(a, b ownedKey) int {
 	return cmp.Or(
+		cmp.Compare(a.anyNode, b.anyNode),
 		cmp.Compare(a.sameTemplate, b.sameTemplate),
 		cmp.Compare(a.sameRun, b.sameRun),
 		cmp.Compare(a.price, b.price),

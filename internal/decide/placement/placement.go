@@ -64,9 +64,9 @@ type rejected struct {
 	constraint int32 // index in the matcher's constraints
 }
 
-// Rank decides which offers suit a replica, and orders them: owned machines before
-// rented ones, which are ordered by price. See compareOwned for the order of owned
-// machines. Offers that are equal keep their order.
+// Rank decides which offers suit a replica, and orders them: owned machines, then any
+// node of a cluster, then machines to rent, which are ordered by price. See compareOwned
+// for the order of owned machines. Offers that are equal keep their order.
 func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) *Ranking {
 	r := &Ranking{matcher: newMatcher(need), offers: offers, used: used}
 	r.matcher.volumeUse = findVolumeUse(need.Pin, used)
@@ -96,15 +96,6 @@ func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Insta
 }
 
 var noAllocation dstack.Allocation
-
-// allocationOf returns what is allocated of an offer's machine.
-func (r *Ranking) allocationOf(o *dstack.Offer) *dstack.Allocation {
-	if o.OwnedInstance == "" {
-		return &noAllocation
-	}
-	held := r.used[o.OwnedInstance]
-	return &held
-}
 
 // Suitable returns how many offers suit.
 func (r *Ranking) Suitable() int { return len(r.suitable) }

@@ -210,7 +210,7 @@ func (d dimension) explainFree(m *matcher, o *dstack.Offer, held *dstack.Allocat
 		}
 	}
 	if len(why.waitsFor) == 0 {
-		why.waitsFor = []string{"another run"}
+		why.waitsFor = []string{describeOtherHolder(o)}
 	}
 	return why
 }
@@ -232,6 +232,9 @@ func freePortConstraint() constraint {
 // buildClaim returns what a replica would claim of an offer that suits.
 func (m *matcher) buildClaim(o *dstack.Offer, held *dstack.Allocation) dstack.Claim {
 	claim := dstack.Claim{Offer: o.Type, GPUs: m.gpus.pick(o, held)}
+	if o.AnyNode {
+		claim.GPUs = m.gpus.request().cards
+	}
 	if o.Engine.SharesPorts && !m.need.AnyPort {
 		claim.Ports = []int{m.need.Port}
 	}

@@ -69,7 +69,7 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 		return client.ContainerCreateOptions{}, err
 	}
 	config := &container.Config{
-		User: "0", Env: buildEnv(spec, withInit), Entrypoint: buildEntrypoint(spec.Argv), Image: image,
+		User: "0", Env: buildEnv(spec, withInit), Entrypoint: engine.BuildEntrypoint(spec.Argv), Image: image,
 		Labels: e.attemptLabels(spec), ExposedPorts: network.PortSet{port: {}},
 	}
 	if spec.WorkingDir != "" {
@@ -149,36 +149,4 @@ func buildEnv(spec dstack.AttemptSpec, withInit bool) []string {
 		out = append(out, name+"="+env[name])
 	}
 	return out
-}
-
-// buildEntrypoint returns the command of the container; empty means the image's own.
-//
-// argv asks for an interactive shell ("-i -c SCRIPT"). bash stays interactive, so that
-// it reads its start-up files, where conda is set up; its complaints about a missing
-// terminal and the output of those files are discarded. sh reads no start-up files when
-// it runs a script, and an interactive sh makes its last command ignore SIGTERM, so sh
-// becomes non-interactive.
-//
-// The shells redirect stderr to stdout: Docker reads the two through two pipes, and loses
-// the order of their lines.
-//
-// On SIGTERM, which reaches the whole process group, both shells wait for the processes
-// that they started: the container ends with its first process.
-func buildEntrypoint(argv []string) []string {
-	if len(argv) != 4 || argv[1] != "-i" || argv[2] != "-c" {
-		return argv
-	}
-	const waitOnSIGTERM = "trap 'trap - TERM; wait; exit 143' TERM\n"
-	shell, script := argv[0], waitOnSIGTERM+argv[3]
-	switch shell {
-	case "/bin/bash":
-		return []string{
-			shell, "-c", `exec 3>&1 >/dev/null 2>&1; exec "$0" -i -c "$1"`, shell,
-			"exec >&3 2>&1 3>&-\n" + script,
-		}
-	case "/bin/sh":
-		return []string{shell, "-c", "exec 2>&1\n" + script}
-	default:
-		return argv
-	}
 }

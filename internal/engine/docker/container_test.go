@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine"
 )
 
 func TestNewContainerOptions_RestrictsContainer(t *testing.T) {
@@ -65,14 +66,14 @@ func TestNewContainerOptions_RestrictsContainer(t *testing.T) {
 
 func TestBuildEntrypoint(t *testing.T) {
 	for _, argv := range [][]string{nil, {"python", "app.py"}, {"/bin/zsh", "-i", "-c", "x"}, {"/bin/sh", "-c", "x"}} {
-		if got := buildEntrypoint(argv); !slices.Equal(got, argv) {
+		if got := engine.BuildEntrypoint(argv); !slices.Equal(got, argv) {
 			t.Errorf("%q became %q", argv, got)
 		}
 	}
-	if got := buildEntrypoint([]string{"/bin/sh", "-i", "-c", "x"}); slices.Contains(got, "-i") || !strings.HasSuffix(got[2], "\nx") {
+	if got := engine.BuildEntrypoint([]string{"/bin/sh", "-i", "-c", "x"}); slices.Contains(got, "-i") || !strings.HasSuffix(got[2], "\nx") {
 		t.Errorf("%q", got)
 	}
-	if got := buildEntrypoint([]string{"/bin/bash", "-i", "-c", "x"}); !strings.Contains(got[2], "-i -c") || !strings.HasSuffix(got[4], "\nx") {
+	if got := engine.BuildEntrypoint([]string{"/bin/bash", "-i", "-c", "x"}); !strings.Contains(got[2], "-i -c") || !strings.HasSuffix(got[4], "\nx") {
 		t.Errorf("%q", got)
 	}
 }
@@ -176,7 +177,7 @@ func TestBuildEntrypoint_RunsShells(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(home, ".bashrc"), []byte("FROM_RC=yes; echo noise; echo noise >&2\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			argv := buildEntrypoint([]string{shell, "-i", "-c", script})
+			argv := engine.BuildEntrypoint([]string{shell, "-i", "-c", script})
 			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 			cmd.Env = []string{"HOME=" + home, "PATH=/bin:/usr/bin"}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

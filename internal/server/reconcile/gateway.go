@@ -29,6 +29,8 @@ type GatewayOptions struct {
 	// Servers are URLs of servers for processes on other machines. Each process also reaches a server through the SSH
 	// connection to its host.
 	Servers []string
+	// Cluster is what processes in clusters get.
+	Cluster ClusterGatewayOptions
 	// Unreached returns why that is not possible on a host, for the user; empty: it is, or nothing is known. nil: always empty.
 	Unreached func(host dstack.InstanceID) string
 }
@@ -69,8 +71,10 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 	if err != nil {
 		return false, err
 	}
+	onHosts, inClusters := splitPlacements(seen.Placements)
+	seen.Placements = onHosts
 	facts := gateway.PlacementFacts{
-		Name: seen.Gateway.Name, Placements: seen.Placements, Hosts: seen.Hosts, Occupied: seen.Occupied, Processes: seen.Gateway.Processes,
+		Name: seen.Gateway.Name, Placements: onHosts, Hosts: seen.Hosts, Occupied: seen.Occupied, Processes: seen.Gateway.Processes,
 		HostNames: seen.Gateway.Configuration.Hosts, Wanted: gateway.CountPlacements(seen.Gateway),
 		Program: dstack.GatewayProgram{Digest: program.Digest, Version: version, Owner: r.Host},
 	}
@@ -86,6 +90,12 @@ func (r *Reconciler) stepGateway(ctx context.Context, l store.Lease) (changed bo
 	}
 	plan := gateway.DecidePlacements(facts, time.Now())
 	r.actOnHosts(ctx, seen, program, &plan, permit)
+	clusterPlan, err := r.stepClusters(ctx, seen, inClusters, permit)
+	if err != nil {
+		return false, err
+	}
+	seen.Placements = append(onHosts, inClusters...)
+	plan.Steps, plan.New, plan.Gone = append(plan.Steps, clusterPlan.Steps...), append(plan.New, clusterPlan.New...), clusterPlan.Gone
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
@@ -201,6 +211,7 @@ func (r *Reconciler) actOnHost(ctx context.Context, seen store.GatewayFacts, pro
 		return gateways.DeleteGatewayState(ctx, step.ID)
 	case gateway.NoPlacementAction:
 		return nil
+	case gateway.ApplyGateway, gateway.DeleteGateway: // of clusters
 	}
 	return fmt.Errorf("unknown action %q", step.Action)
 }

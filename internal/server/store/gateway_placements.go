@@ -13,15 +13,15 @@ import (
 	"dstack/internal/spec"
 )
 
-// GatewayWork is the kind of the gateways for which the server runs processes on hosts, or did so before.
+// GatewayWork is the kind of the gateways for which the server runs processes on hosts or in clusters, or did so before.
 const GatewayWork Kind = "gateway_work"
 
-// AddGatewayWork adds the gateways whose processes the server is to run on hosts to those that a pass claims. It may be
+// AddGatewayWork adds the gateways whose processes the server is to run on hosts or in clusters to those that a pass claims. It may be
 // called any number of times.
 func (s *Store) AddGatewayWork(ctx context.Context, now time.Time) error {
 	var missing []string
-	err := s.reader.NewRaw(`SELECT id FROM project_gateways AS g WHERE backend = ? AND NOT EXISTS (SELECT 1 FROM gateway_work AS w WHERE w.id = g.id)`,
-		spec.BackendSSH).Scan(ctx, &missing)
+	err := s.reader.NewRaw(`SELECT id FROM project_gateways AS g WHERE backend IN (?, ?) AND NOT EXISTS (SELECT 1 FROM gateway_work AS w WHERE w.id = g.id)`,
+		spec.BackendSSH, spec.BackendKubernetes).Scan(ctx, &missing)
 	if err != nil || len(missing) == 0 {
 		return wrapError(err)
 	}
@@ -150,6 +150,11 @@ func (s *Store) SaveGatewayPlan(ctx context.Context, l Lease, seen GatewayFacts,
 				return err
 			}
 		}
+		for _, process := range plan.Gone {
+			if err := removeGatewayProcess(ctx, tx, seen.Gateway.ID, process, now); err != nil {
+				return err
+			}
+		}
 		for _, n := range plan.New {
 			if err := addPlacement(ctx, tx, seen, n, now); err != nil {
 				return err
@@ -166,7 +171,7 @@ func (s *Store) finishGateway(ctx context.Context, tx bun.Tx, l Lease, seen Gate
 	switch {
 	case isEmpty && seen.Gateway.IsDeleting:
 		statement, args = "DELETE FROM project_gateways WHERE id = ? AND deleting", []any{l.ID}
-	case isEmpty && seen.Gateway.Configuration.Backend != spec.BackendSSH:
+	case isEmpty && !seen.Gateway.HasStartedProcesses():
 		statement, args = "DELETE FROM gateway_work WHERE id = ?", []any{l.ID}
 	}
 	_, err := tx.NewRaw(statement, args...).Exec(ctx)
@@ -177,7 +182,11 @@ func (s *Store) finishGateway(ctx context.Context, tx bun.Tx, l Lease, seen Gate
 func savePlacementStep(ctx context.Context, tx bun.Tx, step gateway.PlacementStep, now time.Time) error {
 	row := newPlacementRow(step.GatewayPlacement)
 	if !step.IsGone {
-		_, err := tx.NewUpdate().Model(&row).WherePK().Exec(ctx)
+		if _, err := tx.NewUpdate().Model(&row).WherePK().Exec(ctx); err != nil || step.Address == "" {
+			return err
+		}
+		_, err := tx.NewRaw("UPDATE gateway_credentials SET address = ? WHERE gateway_id = ? AND host_id = ? AND address <> ?",
+			cleanText(step.Address), row.GatewayID, row.HostID, cleanText(step.Address)).Exec(ctx)
 		return err
 	}
 	for _, statement := range []string{

@@ -196,12 +196,16 @@ func forgetCertificates(ctx context.Context, tx bun.Tx, gateway string) error {
 // RemoveGatewayProcess forgets a process of a gateway, which may not serve any more.
 func (s *Store) RemoveGatewayProcess(ctx context.Context, gateway dstack.GatewayID, process string) error {
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if err := revokeGatewayCredential(ctx, tx, process, s.clock()); err != nil {
-			return err
-		}
-		_, err := tx.NewRaw("DELETE FROM gateway_process_reports WHERE gateway_id = ? AND process = ?", string(gateway), process).Exec(ctx)
-		return err
+		return removeGatewayProcess(ctx, tx, gateway, process, s.clock())
 	})
+}
+
+func removeGatewayProcess(ctx context.Context, tx bun.Tx, gateway dstack.GatewayID, process string, now time.Time) error {
+	if err := revokeGatewayCredential(ctx, tx, process, now); err != nil {
+		return err
+	}
+	_, err := tx.NewRaw("DELETE FROM gateway_process_reports WHERE gateway_id = ? AND process = ?", string(gateway), process).Exec(ctx)
+	return err
 }
 
 // findProjectGateways returns gateways with their processes.

@@ -39,14 +39,18 @@ func (r gatewayCredentialRow) toProcess() dstack.GatewayProcess {
 		Address: r.Address, JoinedAt: fromMicros(r.JoinedAt), IsRemoved: r.RevokedAt != 0}
 }
 
-// GatewayToken is a token with which one process joins a gateway.
+// GatewayToken is a token with which one process joins a gateway, or any number of them.
 type GatewayToken struct {
 	Hash      string // api.JoinToken.Hash
 	Gateway   dstack.GatewayID
 	Host      dstack.InstanceID // on which the server starts the process; empty: elsewhere
 	User      string            // who made it
 	ExpiresAt time.Time
+	IsShared  bool // any number of processes may join with it
 }
+
+// sharedToken is in the column of the process that joined, for a token with which any number may join.
+const sharedToken = "*"
 
 // endedTokenTime is for how long a token is known after its end, for a message that says so.
 const endedTokenTime = 24 * time.Hour
@@ -55,6 +59,9 @@ const endedTokenTime = 24 * time.Hour
 func (s *Store) CreateGatewayToken(ctx context.Context, t GatewayToken, now time.Time) error {
 	row := gatewayTokenRow{TokenHash: t.Hash, GatewayID: string(t.Gateway), HostID: string(t.Host), Username: t.User,
 		CreatedAt: toMicros(now), ExpiresAt: toMicros(t.ExpiresAt)}
+	if t.IsShared {
+		row.Process = sharedToken
+	}
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewRaw("DELETE FROM gateway_tokens WHERE expires_at < ?", toMicros(now.Add(-endedTokenTime))).Exec(ctx)
 		if err != nil {
@@ -67,7 +74,7 @@ func (s *Store) CreateGatewayToken(ctx context.Context, t GatewayToken, now time
 
 // JoinGateway adds a process that has a token, and returns it. Of p, only ID, Name and Address matter. Repeated with
 // the same token and credential, it returns the process that joined then. It fails with Unauthorized for a token that
-// does not exist, has ended or was used by another process.
+// does not exist, has ended, or was used by another process and is not shared.
 func (s *Store) JoinGateway(ctx context.Context, tokenHash, credentialHash string, p dstack.GatewayProcess, now time.Time) (dstack.GatewayProcess, error) {
 	var joined gatewayCredentialRow
 	err := s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -76,26 +83,16 @@ func (s *Store) JoinGateway(ctx context.Context, tokenHash, credentialHash strin
 			return err
 		}
 		if token.Process != "" {
-			var rows []gatewayCredentialRow
-			err := tx.NewSelect().Model(&rows).Where("process = ? AND credential_hash = ?", token.Process, credentialHash).Scan(ctx)
-			if err == nil && len(rows) == 0 {
-				err = newTokenError("this token was used already: a token joins one process")
+			isKnown, err := findJoined(ctx, tx, token, credentialHash, &joined)
+			if err != nil || isKnown {
+				return err
 			}
-			if err == nil {
-				joined = rows[0]
-			}
-			return err
 		}
 		if !now.Before(fromMicros(token.ExpiresAt)) {
 			return newTokenError("this token ended at " + fromMicros(token.ExpiresAt).UTC().Format(time.RFC3339))
 		}
-		joined = gatewayCredentialRow{CredentialHash: credentialHash, Process: p.ID, GatewayID: token.GatewayID, HostID: token.HostID,
-			Name: cleanText(p.Name), Address: cleanText(p.Address), JoinedAt: toMicros(now)}
-		n, err := rowsAffected(tx.NewInsert().Model(&joined).On("CONFLICT DO NOTHING").Exec(ctx))
-		if err == nil && n == 0 {
-			err = &dstack.Error{Kind: dstack.Conflict, Message: "another process of a gateway has this credential", Hint: "let the process make its own, in a folder of its own: --dir"}
-		}
-		if err != nil {
+		joined, err = addGatewayCredential(ctx, tx, token, credentialHash, p, now)
+		if err != nil || token.Process == sharedToken {
 			return err
 		}
 		_, err = tx.NewRaw("UPDATE gateway_tokens SET process = ? WHERE token_hash = ?", p.ID, tokenHash).Exec(ctx)
@@ -105,6 +102,37 @@ func (s *Store) JoinGateway(ctx context.Context, tokenHash, credentialHash strin
 		return dstack.GatewayProcess{}, err
 	}
 	return joined.toProcess(), nil
+}
+
+// findJoined finds the process that joined with a token and a credential. It fails with Unauthorized if another process used the
+// token, and it is not shared.
+func findJoined(ctx context.Context, tx bun.Tx, token gatewayTokenRow, credentialHash string, joined *gatewayCredentialRow) (isKnown bool, err error) {
+	var rows []gatewayCredentialRow
+	query := tx.NewSelect().Model(&rows).Where("credential_hash = ? AND gateway_id = ? AND host_id = ?", credentialHash, token.GatewayID, token.HostID)
+	if token.Process != sharedToken {
+		query.Where("process = ?", token.Process)
+	}
+	switch err := query.Scan(ctx); {
+	case err != nil:
+		return false, err
+	case len(rows) > 0:
+		*joined = rows[0]
+		return true, nil
+	case token.Process != sharedToken:
+		return false, newTokenError("this token was used already: a token joins one process")
+	}
+	return false, nil
+}
+
+// addGatewayCredential adds the credential of a process that has a token.
+func addGatewayCredential(ctx context.Context, tx bun.Tx, token gatewayTokenRow, credentialHash string, p dstack.GatewayProcess, now time.Time) (gatewayCredentialRow, error) {
+	row := gatewayCredentialRow{CredentialHash: credentialHash, Process: p.ID, GatewayID: token.GatewayID, HostID: token.HostID,
+		Name: cleanText(p.Name), Address: cleanText(p.Address), JoinedAt: toMicros(now)}
+	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	if err == nil && n == 0 {
+		err = &dstack.Error{Kind: dstack.Conflict, Message: "another process of a gateway has this credential", Hint: "let the process make its own, in a folder of its own: --dir"}
+	}
+	return row, err
 }
 
 func newTokenError(message string) error {
