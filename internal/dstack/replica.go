@@ -43,9 +43,10 @@ type Attempt struct {
 	StartedAt  time.Time    `json:"From"`
 	EndedAt    time.Time    `json:"To"`
 	Reason     Reason       // replica 0 exited with code 1 after 14s
-	EndState   AttemptState `json:"Ending"`  // how it ended
-	ExitCode   int          `json:"Exit"`    // set with AttemptExited
-	LastOutput []string     `json:"LastOut"` // its last lines of output
+	EndState   AttemptState `json:"Ending"`     // how it ended
+	ExitCode   int          `json:"Exit"`       // set with AttemptExited
+	LastOutput []string     `json:"LastOut"`    // its last lines of output
+	NoNode     bool         `json:",omitempty"` // no node of a cluster took it within the cluster's limit
 }
 
 // ReplicaStatus is the phase of a replica's life.

@@ -17,8 +17,10 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// closeTimeout limits how long Close waits for a connection that takes no data, and Read for the reason of an end.
-const closeTimeout = time.Second
+const (
+	closeTimeout = time.Second           // how long Close waits at most for a connection that takes no data
+	failureDelay = 50 * time.Millisecond // how long after the end of the data its reason is taken up at most
+)
 
 // podAddr is the address of a port of a pod.
 type podAddr struct {
@@ -39,11 +41,11 @@ type podConn struct {
 	data, failures httpstream.Stream
 	remote         podAddr
 
-	closeOnce  sync.Once
-	isClosed   atomic.Bool
-	read       expiry
-	write      expiry
-	explainEnd func() error // returns why the pod ended the connection; nil: it closed it
+	closeOnce   sync.Once
+	isClosed    atomic.Bool
+	read, write expiry
+	failed      chan struct{} // closed when nothing more can fail
+	failure     error         // then: why the connection ended; nil: it was closed
 }
 
 // newPodConn opens the streams of a connection. It closes the carrier if that fails, or if ctx ends first.
@@ -56,8 +58,8 @@ func newPodConn(ctx context.Context, carrier httpstream.Connection, remote podAd
 	if err != nil {
 		return nil, errors.Join(err, carrier.Close(), context.Cause(ctx))
 	}
-	c := &podConn{carrier: carrier, data: data, failures: failures, remote: remote}
-	c.explainEnd = sync.OnceValue(c.readFailure)
+	c := &podConn{carrier: carrier, data: data, failures: failures, remote: remote, failed: make(chan struct{})}
+	go c.readFailures() // ends with the carrier
 	return c, nil
 }
 
@@ -103,7 +105,7 @@ func (c *podConn) explain(op string, e *expiry, err error) error {
 	if known := c.check(op, e); known != nil {
 		return known
 	}
-	if failure := c.explainEnd(); failure != nil {
+	if failure := c.waitForFailure(); failure != nil {
 		return c.opError(op, failure)
 	}
 	if known := c.check(op, e); known != nil {
@@ -115,18 +117,32 @@ func (c *podConn) explain(op string, e *expiry, err error) error {
 	return c.opError(op, fmt.Errorf("%w: %w", syscall.ECONNRESET, err))
 }
 
-// readFailure reads the reason that the node of the pod sent.
-func (c *podConn) readFailure() error {
-	late := time.AfterFunc(closeTimeout, c.end)
-	defer late.Stop()
+// readFailures reads the reasons that the node of the pod sends for the end of the connection. Unread ones would hold up the
+// data.
+func (c *podConn) readFailures() {
 	text, _ := io.ReadAll(io.LimitReader(c.failures, maxText)) // the end of the connection is no other reason
 	switch reason := strings.TrimSpace(string(text)); {
 	case reason == "":
-		return nil
 	case strings.Contains(reason, "connection refused"):
-		return fmt.Errorf("%w: nothing listens on port %d of the pod", syscall.ECONNREFUSED, c.remote.port)
+		c.failure = fmt.Errorf("%w: nothing listens on port %d of the pod", syscall.ECONNREFUSED, c.remote.port)
 	default:
-		return fmt.Errorf("%w: %s", syscall.ECONNRESET, shortenText(reason))
+		c.failure = fmt.Errorf("%w: %s", syscall.ECONNRESET, shortenText(reason))
+	}
+	close(c.failed)
+	if c.failure != nil {
+		c.end()
+	}
+}
+
+// waitForFailure returns why the pod ended the connection; nil if it closed it. A reason arrives before the end of the data.
+func (c *podConn) waitForFailure() error {
+	timer := time.NewTimer(failureDelay)
+	defer timer.Stop()
+	select {
+	case <-c.failed:
+		return c.failure
+	case <-timer.C:
+		return nil
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 // decideCrash records an attempt that ended by itself and decides on the next.
 func decideCrash(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
+	if rep.State == dstack.AttemptExited && rep.Disrupted {
+		return seen.leaveForOtherPlace(now)
+	}
 	if i := seen.Instance; rep.State == dstack.AttemptRefused && rep.OtherMachine && i != nil && isRemote(*i) {
 		return seen.leaveMachine(now)
 	}
@@ -26,6 +29,7 @@ func (seen ReplicaFacts) leaveMachine(now time.Time) ReplicaStep {
 	why := DescribeExit(seen.Replica, *seen.Report)
 	step := seen.moveTo(dstack.ReplicaWaiting, why)
 	step.EndedAttempt = endAttempt(seen, now, why, seen.Report.State)
+	step.EndedAttempt.NoNode = seen.Instance.Offer.AnyNode
 	step.LeftOut = &seen.Instance.Offer
 	step.Due = now
 	return step

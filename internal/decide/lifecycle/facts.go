@@ -131,6 +131,7 @@ type InstanceStep struct {
 
 	AskedAt       time.Time     // with SyncEngine: when that was decided
 	AnswerTimeout time.Duration // with SyncEngine: how long the engine may take to list its attempts; 0: no limit of its own
+	StaysAway     bool          // with InstanceAway: an answer of its engine does not mean that it is back
 }
 
 // Action is a call to a backend or an engine. Each is safe to repeat.

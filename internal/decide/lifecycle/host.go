@@ -38,13 +38,16 @@ func beginSilence(m *dstack.Machine, asked time.Time) time.Time {
 // silentFor reports whether an engine has been asked without a gap and has not answered
 // for a time.
 func silentFor(i dstack.Instance, limit time.Duration, now time.Time) bool {
+	if isManaged(i) && now.Sub(i.CheckedAt) > maxStatusAge {
+		return false
+	}
 	return !i.SilentSince.IsZero() && isObserved(i, now) && now.Sub(i.SilentSince) >= limit
 }
 
 // explainSilence says, for the user, which part of a remote machine does not answer.
 func explainSilence(seen InstanceFacts) dstack.Reason {
 	i, m := seen.Instance, seen.Machine
-	who, why := "host "+i.Offer.Type, i.LastError
+	who, why := describeMachine(i), i.LastError
 	switch {
 	case m == nil:
 	case m.SilentSince.IsZero():
@@ -70,7 +73,7 @@ func engineName(e dstack.EngineCapabilities) string {
 // the machine is away in time: see awayAfter.
 func (step InstanceStep) askRemote(i dstack.Instance, now time.Time) InstanceStep {
 	step.AnswerTimeout = awayAfter
-	if i.Status == dstack.InstanceUp && !i.SilentSince.IsZero() {
+	if i.Status == dstack.InstanceUp && !i.SilentSince.IsZero() && !isManaged(i) {
 		away := i.SilentSince.Add(awayAfter)
 		step.AnswerTimeout = min(max(away.Sub(now), leastAsk), awayAfter)
 		step.Due = earliestDue(now, step.Due, away)
@@ -84,6 +87,9 @@ func instanceAway(seen InstanceFacts, now time.Time) InstanceStep {
 	if isRetired(seen, now) {
 		return InstanceStep{To: dstack.InstanceDeleted, Reason: "its backend does not offer it any more", Due: now}
 	}
+	if isManaged(seen.Instance) {
+		return nodeAway(seen, now)
+	}
 	step := InstanceStep{To: dstack.InstanceAway, Reason: explainSilence(seen), Action: SyncEngine, AskedAt: now, Due: now.Add(syncCalm)}
 	return step.askRemote(seen.Instance, now)
 }
@@ -91,7 +97,7 @@ func instanceAway(seen InstanceFacts, now time.Time) InstanceStep {
 // AfterAnswer returns the step to save after the engine answered: a machine that was
 // away is back.
 func (step InstanceStep) AfterAnswer(now time.Time) InstanceStep {
-	if step.To == dstack.InstanceAway && step.Action == SyncEngine {
+	if step.To == dstack.InstanceAway && step.Action == SyncEngine && !step.StaysAway {
 		step.To, step.Reason, step.Due = dstack.InstanceUp, "", now.Add(syncBrisk)
 	}
 	return step
@@ -166,10 +172,10 @@ func (seen RunFacts) findDisplaced(now time.Time) (displaced map[dstack.ReplicaI
 		switch {
 		case d.isLost:
 			d.isForced = i.IsDraining || isGone
-		case isGone && isRemote(i):
-			d.reason = dstack.Reason("host " + i.Offer.Type + " was removed")
+		case isGone && isRemote(i) && !isManaged(i): // a node's replicas wait for another place: see isRemoved
+			d.reason = dstack.Reason(describeMachine(i) + " was removed")
 		case i.IsDraining:
-			d.reason = dstack.Reason("host " + i.Offer.Type + " is draining")
+			d.reason = describeDrain(i)
 		case isAway(&i):
 			next = earliestDue(now, next, lostAt(i, now))
 			continue
@@ -207,9 +213,9 @@ func (seen groupFacts) explainSpare(steady, leave []dstack.Replica) dstack.Reaso
 			continue
 		}
 		if r.ID == leave[0].ID {
-			return dstack.Reason("not needed any more: another replica took its place while host " + i.Offer.Type + " did not answer")
+			return dstack.Reason("not needed any more: another replica took its place while " + describeMachine(i) + " did not answer")
 		}
-		return dstack.Reason("not needed any more: host " + i.Offer.Type + " answers again")
+		return dstack.Reason("not needed any more: " + describeMachine(i) + " answers again")
 	}
 	return "not needed any more: the replica that it replaced is back"
 }

@@ -32,6 +32,9 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	if seen.Unconfigured && !isRented(seen.Instance) && seen.Instance.Status != dstack.InstanceDeleted {
 		return retireInstance(seen, now), nil
 	}
+	if isRemoved(seen, now) {
+		return InstanceStep{To: dstack.InstanceDeleted, Due: now, Reason: dstack.Reason(describeMachine(seen.Instance) + " was removed from its cluster")}, nil
+	}
 	switch seen.Instance.Status {
 	case dstack.InstanceCreating:
 		return instanceCreating(seen, now), nil
@@ -115,14 +118,18 @@ func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	if isRetired(seen, now) {
 		return InstanceStep{To: dstack.InstanceDeleted, Reason: "its backend does not offer it any more", Due: now}
 	}
-	if isRemote(i) && silentFor(i, awayAfter, now) {
+	if isManaged(i) {
+		if isNodeSilent(seen, now) {
+			return InstanceStep{To: dstack.InstanceAway, Reason: explainNodeSilence(seen), StaysAway: true, Due: now}
+		}
+	} else if isRemote(i) && silentFor(i, awayAfter, now) {
 		return InstanceStep{To: dstack.InstanceAway, Reason: explainSilence(seen), Due: now}
 	}
 	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, AskedAt: now, Due: now.Add(syncInterval(seen, now))}
 	if i.ConsecutiveFailures > 0 {
 		step.Due = now.Add(syncCalm)
 		if now.Sub(i.LastResponseAt) >= silentAfter {
-			step.Reason = dstack.Reason("its engine does not answer: " + i.LastError)
+			step.Reason = explainDeafEngine(i)
 		}
 	}
 	if isRemote(i) {

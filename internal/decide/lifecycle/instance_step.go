@@ -91,6 +91,8 @@ func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error,
 		i.LastResponseAt = now
 	}
 	switch asked := seen.Listed && step.Action == SyncEngine; {
+	case isManaged(i): // its engine's answers come from the control plane
+		i.SilentSince = silentSince(seen)
 	case answered:
 		i.SilentSince = time.Time{}
 	case asked && (i.SilentSince.IsZero() || !isObserved(i, now)):

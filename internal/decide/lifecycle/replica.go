@@ -99,11 +99,14 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 		return step
 	}
 	why := seen.explainNoPlace()
-	patience := seen.Limits.PlaceTimeout
+	since, patience := seen.Replica.Since, seen.Limits.PlaceTimeout
+	if seen.hasNoNode() { // it has waited for one already
+		since, patience = seen.Replica.SubmittedAt, 0
+	}
 	if events, window := retryRule(seen.Run); events[spec.EventNoCapacity] {
 		patience = window
 	}
-	if !seen.hasServedTemplate() && now.Sub(seen.Replica.Since) >= patience {
+	if !seen.hasServedTemplate() && now.Sub(since) >= patience {
 		return seen.moveTo(dstack.ReplicaFailed, why)
 	}
 	step := seen.stayWith(why)
@@ -317,7 +320,7 @@ func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 	if isLostHost(seen.Instance, now) {
 		return seen.moveTo(dstack.ReplicaTerminated, r.Reason+dstack.Reason(fmt.Sprintf(
-			"; host %s does not answer: what still runs there is stopped when it comes back", seen.Instance.Offer.Type)))
+			"; %s does not answer: what still runs there is stopped when it comes back", describeMachine(*seen.Instance))))
 	}
 	step := seen.stayWith("")
 	step.Due = now.Add(lookInterval)

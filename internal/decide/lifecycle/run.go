@@ -240,7 +240,7 @@ func runTimedOut(seen RunFacts) RunStep {
 // runGivesUp ends a run none of whose replicas was ever ready.
 func runGivesUp(seen RunFacts, failed dstack.Replica) RunStep {
 	ending := dstack.EndFailed
-	if failed.Attempt == "" {
+	if failed.Attempt == "" || failed.Instance == "" { // it failed while it waited for a place
 		ending = dstack.EndNoCapacity
 	}
 	step := terminateAll(seen, failed.Reason, ending)

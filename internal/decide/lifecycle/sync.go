@@ -64,7 +64,7 @@ func PlanEngineCommands(host dstack.Instance, placed []PlacedReplica, reports []
 			commands = append(commands, EngineCommand{Command: RemoveAttempt, Attempt: rep.Attempt})
 		default:
 			commands = append(commands, EngineCommand{Command: StopAttempt, Attempt: rep.Attempt, GracePeriod: graceFor(p)})
-			if p == nil && isRemote(host) {
+			if p == nil && isRemote(host) && !isManaged(host) { // a cluster knows what its pods hold
 				left++
 			}
 		}

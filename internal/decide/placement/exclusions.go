@@ -120,7 +120,7 @@ func LeaveOut(offers []dstack.Offer, away map[dstack.InstanceID]dstack.Reason) (
 			allowed = append(allowed, o)
 			continue
 		}
-		has := strings.TrimPrefix(string(why), "host "+o.Type+" ")
+		has := strings.TrimPrefix(strings.TrimPrefix(string(why), "host "+o.Type+" "), "node "+o.Type+" ")
 		rejected = append(rejected, dstack.Rejection{Offer: o, Constraint: dstack.ConstraintUsable, Has: has, Reason: has})
 	}
 	return allowed, rejected

@@ -52,7 +52,11 @@ type Cluster struct {
 	tracked  map[types.UID]*trackedPod
 	removed  map[types.UID]bool       // pods that Remove has asked to delete
 	warnings map[types.UID]podWarning // the newest events of pods that do not start
-	budget   budgetState
+	commands map[dstack.AttemptID][]*context.CancelCauseFunc
+	current  *podIndex // the latest; it may be older than the pods
+
+	budgetOnce sync.Mutex // guards hasBudget, and is held while the budget is made
+	hasBudget  bool
 }
 
 // New returns a Cluster. It sends nothing; the tasks do.
@@ -64,15 +68,16 @@ func New(o Options) *Cluster {
 	c := &Cluster{
 		opts: o, client: o.Client, startups: map[dstack.AttemptID]*startup{}, ended: map[dstack.AttemptID]endedAttempt{},
 		tracked: map[types.UID]*trackedPod{}, removed: map[types.UID]bool{}, warnings: map[types.UID]podWarning{},
+		commands: map[dstack.AttemptID][]*context.CancelCauseFunc{},
 	}
 	c.pods = kubeclient.NewMirror(o.Client, kubeclient.Pods, kubeclient.MirrorOptions{
-		Selection: kubeclient.Selection{Labels: LabelInstallation + "=" + string(InstallationLabel(o.Installation))}, IsOurs: true,
+		Selection: kubeclient.Selection{Labels: LabelInstallation + "=" + InstallationLabel(o.Installation)}, IsOurs: true,
 	})
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
 
-// Tasks returns the tasks that follow the cluster: they need to run as long as its engines are used.
+// Tasks returns the tasks that follow the cluster. They have to run as long as its engines are used, and those of the client beside them.
 func (c *Cluster) Tasks() []loop.Task {
 	return append(c.pods.Tasks(),
 		loop.Task{Name: "pods of " + c.opts.Key, Run: c.followPods},

@@ -51,7 +51,9 @@ type endedAttempt struct {
 	instance dstack.InstanceID
 	pod      string // the name that it had, also of its secrets; empty: not known
 	report   dstack.Report
-	output   []dstack.LogLine // the last lines
+	// lastOutput are its last lines, unless kept has them.
+	lastOutput []string
+	kept       *keptOutput
 }
 
 // Start implements engine.Engine.
@@ -90,7 +92,7 @@ func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.Attempt
 	defer e.mu.Unlock()
 	now := time.Now().UTC()
 	switch {
-	case err == nil:
+	case err == nil || e.ended[spec.Attempt].instance != "": // its pod was refused meanwhile
 	case isForbidden:
 		e.opts.Log.Info("a pod is not started, and left as it is", "run", spec.Run, "attempt", spec.Attempt, "err", err)
 	case isStopped:
@@ -170,6 +172,7 @@ func (e *Engine) createAll(ctx context.Context, m *manifest, spec dstack.Attempt
 	if err := e.checkStart(ctx, spec.Attempt); err != nil {
 		return err
 	}
+	e.ensureBudget(ctx)
 	_, err = createOnce(ctx, e.client, kubeclient.Pods, m.pod)
 	return err
 }
@@ -264,12 +267,10 @@ func (c *Cluster) waitUntilListed(ctx context.Context) error {
 
 // findPod returns the pod of an attempt that is not the remainder of Remove; nil: none.
 func (c *Cluster) findPod(id dstack.AttemptID) *corev1.Pod {
-	for _, pod := range c.pods.List() {
-		if isOfAttempt(pod, id) {
-			return pod
-		}
+	if id == "" {
+		return nil
 	}
-	return nil
+	return c.refresh().byAttempt[kubeclient.LabelValue(string(id))]
 }
 
 func isOfAttempt(pod *corev1.Pod, id dstack.AttemptID) bool {

@@ -1,0 +1,205 @@
+package kubernetes
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/kubeclient"
+)
+
+// minAbandonedAge is for how long this process has seen a pod that awaits uploads, and was not asked to go on with it, before
+// the pod counts as left over from a server that was killed.
+const minAbandonedAge = time.Minute
+
+// ListReports implements engine.Engine. It asks the API server for nothing but the last lines of attempts that have ended.
+func (e *Engine) ListReports(ctx context.Context) ([]dstack.Report, error) {
+	if err := e.waitUntilListed(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.checkFresh(); err != nil {
+		return nil, err
+	}
+	index := e.refresh()
+	now := time.Now().UTC()
+	reports := e.reportsWithoutPod(now)
+	var pods []*corev1.Pod
+	for _, pod := range index.byInstance[kubeclient.LabelValue(string(e.instance))] {
+		id := dstack.AttemptID(pod.Annotations[AnnotationAttempt])
+		r, isKnown := reports[id]
+		if isKnown && r.State.IsOver() || e.isAbandoned(pod, isKnown) {
+			continue
+		}
+		progress := r.Progress
+		if r = e.describe(pod, now).report; r.State == dstack.AttemptStarting && progress != "" && awaitsUploads(pod) {
+			r.Progress = progress
+		}
+		reports[id] = r
+		pods = append(pods, pod)
+	}
+	e.complete(ctx, pods, reports)
+	all := make([]dstack.Report, 0, len(reports))
+	for _, r := range reports {
+		r.At = now
+		if r.Address != "" {
+			r.Host = e.opts.Key
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// reportsWithoutPod returns the reports of attempts of the instance that are starting up or ended without a pod.
+func (e *Engine) reportsWithoutPod(now time.Time) map[dstack.AttemptID]dstack.Report {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	reports := map[dstack.AttemptID]dstack.Report{}
+	for id, s := range e.startups {
+		if s.instance == e.instance {
+			progress, _ := s.state()
+			reports[id] = dstack.Report{Attempt: id, State: dstack.AttemptStarting, Progress: progress, At: now}
+		}
+	}
+	for id, ended := range e.ended {
+		if kubeclient.LabelValue(string(ended.instance)) != kubeclient.LabelValue(string(e.instance)) {
+			continue
+		}
+		r := ended.report
+		if r.LastOutput = ended.lastOutput; ended.kept != nil {
+			r.LastOutput = ended.kept.lastTexts()
+		}
+		reports[id] = r
+	}
+	return reports
+}
+
+// isAbandoned reports whether a pod awaits uploads that nobody sends. It is not reported, so that it is started again.
+func (e *Engine) isAbandoned(pod *corev1.Pod, hasStartup bool) bool {
+	if hasStartup || !awaitsUploads(pod) || isOver(pod) {
+		return false
+	}
+	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	e.mu.Unlock()
+	if t != nil && time.Since(t.seenAt) > minAbandonedAge {
+		e.refuse(pod, &dstack.Error{Kind: dstack.Unavailable, Message: "the server was stopped before the code was sent to the pod"})
+	}
+	return true
+}
+
+// complete adds what the copy of a pod does not have: whether a port is open before the kubelet has found out, the sockets
+// of a pod that is not ready, and the last lines of one that has ended.
+func (e *Engine) complete(ctx context.Context, pods []*corev1.Pod, reports map[dstack.AttemptID]dstack.Report) {
+	var work sync.WaitGroup
+	var mu sync.Mutex
+	for _, pod := range pods {
+		id := dstack.AttemptID(pod.Annotations[AnnotationAttempt])
+		r := reports[id]
+		isDone := r.Ready || r.State != dstack.AttemptRunning && r.State != dstack.AttemptExited && r.State != dstack.AttemptRefused
+		if isDone || r.State == dstack.AttemptRunning && pod.DeletionTimestamp != nil {
+			continue
+		}
+		work.Go(func() {
+			if r.State == dstack.AttemptRunning {
+				r.Ready = e.checkPort(ctx, pod, r)
+				e.readListeners(ctx, pod, &r)
+			} else {
+				r.LastOutput = e.readLastOutput(ctx, pod)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			reports[id] = r
+		})
+	}
+	work.Wait()
+}
+
+// checkPort reports whether the port of a pod that was never ready accepts connections: the kubelet finds out up to a second
+// later. Once a pod was ready, the kubelet alone decides.
+func (e *Engine) checkPort(ctx context.Context, pod *corev1.Pod, r dstack.Report) bool {
+	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	e.mu.Unlock()
+	if e.opts.Dialer == nil || t == nil || t.wasReady || r.Address == "" {
+		return false
+	}
+	state := engine.CheckPort(ctx, e.opts.Dialer, dstack.Endpoint{Host: e.opts.Key, Address: r.Address}, true)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if state != engine.PortSlow {
+		t.isPortOpen = state == engine.PortAccepted
+	}
+	return t.isPortOpen
+}
+
+// readLastOutput returns the last lines of a pod that has ended, which are read once.
+func (e *Engine) readLastOutput(ctx context.Context, pod *corev1.Pod) []string {
+	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	if t == nil || t.hasOutput {
+		defer e.mu.Unlock()
+		if t == nil {
+			return nil
+		}
+		return t.lastOutput
+	}
+	kept := t.kept
+	e.mu.Unlock()
+	var lines []string
+	var err error
+	if kept != nil {
+		lines = kept.lastTexts()
+	} else {
+		lines, err = e.fetchLastLines(ctx, pod.Name)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t.lastOutput, t.hasOutput = lines, err == nil || !kubeclient.IsAway(err)
+	return lines
+}
+
+// Times between two readings of the sockets of a pod, by a command in it.
+const (
+	readSocketsInterval = 10 * time.Second
+	readSocketsTimeout  = 3 * time.Second
+)
+
+// readSockets are the sockets of a pod that is not ready.
+type readSockets struct {
+	listening []dstack.Listener
+	readAt    time.Time
+}
+
+// readListeners sets Listening in the report of a pod whose port is closed, not at every report.
+func (e *Engine) readListeners(ctx context.Context, pod *corev1.Pod, r *dstack.Report) {
+	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	e.mu.Unlock()
+	if r.Ready || t == nil || t.wasReady {
+		return
+	}
+	now := time.Now()
+	e.mu.Lock()
+	s := t.sockets
+	isDue := engine.MayReadListeners(r.StartedAt, s.readAt, now, false) && now.Sub(s.readAt) >= readSocketsInterval
+	if isDue {
+		t.sockets.readAt = now
+	}
+	e.mu.Unlock()
+	if isDue {
+		ctx, cancel := context.WithTimeout(ctx, readSocketsTimeout)
+		defer cancel()
+		if out, err := e.runScript(ctx, pod.Name, mainContainer, nil, "exec cat /proc/net/tcp /proc/net/tcp6 2>/dev/null"); err == nil {
+			s.listening = engine.ParseListeners(strings.NewReader(out))
+		}
+		e.mu.Lock()
+		t.sockets.listening = s.listening
+		e.mu.Unlock()
+	}
+	r.Listening = s.listening
+}

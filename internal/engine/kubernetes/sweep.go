@@ -1,0 +1,107 @@
+package kubernetes
+
+import (
+	"context"
+	"time"
+
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"dstack/internal/dstack"
+	"dstack/internal/kubeclient"
+	"dstack/internal/loop"
+)
+
+// Times of sweeping.
+const (
+	sweepDelay    = 30 * time.Second
+	sweepInterval = 30 * time.Minute
+	sweepPause    = time.Minute     // after a failure
+	leftoverAge   = 2 * time.Minute // of a secret without a pod: the pod is created right after it
+)
+
+// minAvailable is more pods than there can be, so that the budget allows no eviction.
+const minAvailable = 1_000_000
+
+// sweepLeftovers makes the disruption budget, and deletes secrets whose pods are gone: of pods that others deleted, and of
+// servers that were killed before they created the pod.
+func (c *Cluster) sweepLeftovers(ctx context.Context) error {
+	pause := sweepDelay
+	for {
+		if err := loop.Sleep(ctx, pause); err != nil {
+			return err
+		}
+		pause = sweepInterval
+		if err := c.waitUntilListed(ctx); err != nil {
+			pause = sweepPause
+			continue
+		}
+		if err := c.deleteLeftovers(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			c.opts.Log.Warn("leftovers in a cluster were not deleted", "cluster", c.opts.Key, "err", err)
+			pause = sweepPause
+		}
+	}
+}
+
+func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) error {
+	secrets, err := kubeclient.List(ctx, c.client, kubeclient.Secrets, kubeclient.Selection{
+		Labels: LabelInstallation + "=" + InstallationLabel(c.opts.Installation) + "," + LabelAttempt})
+	if err != nil {
+		return err
+	}
+	for _, s := range secrets {
+		id := dstack.AttemptID(s.Annotations[AnnotationAttempt])
+		if len(s.OwnerReferences) > 0 || now.Sub(s.CreationTimestamp.Time) < leftoverAge || c.isKnown(id) {
+			continue
+		}
+		if err := kubeclient.Delete(ctx, c.client, kubeclient.Secrets, s.Name, kubeclient.DeleteOptions{UID: s.UID}); err != nil {
+			return err
+		}
+		c.opts.Log.Info("a secret without a pod was deleted", "cluster", c.opts.Key, "secret", s.Name)
+	}
+	return nil
+}
+
+// isKnown reports whether an attempt has a pod, or is starting, or its end is still to be reported.
+func (c *Cluster) isKnown(id dstack.AttemptID) bool {
+	if len(c.findAllPods(id)) > 0 {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, hasEnded := c.ended[id]
+	return hasEnded || c.startups[id] != nil
+}
+
+// newBudget returns the disruption budget of an installation: whoever drains a node gets told to try again, until the server
+// has seen the cordon and moved the replicas. A pod that is not ready may go at once.
+func newBudget(installation dstack.Installation) *policyv1.PodDisruptionBudget {
+	label := InstallationLabel(installation)
+	most, always := intstr.FromInt32(minAvailable), policyv1.AlwaysAllow
+	return &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: kubeclient.NewName("dstack", kubeclient.HashLabel(string(installation))[:attemptHash]),
+			Labels: map[string]string{LabelInstallation: label, labelManagedBy: "dstack"}},
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MinAvailable: &most, UnhealthyPodEvictionPolicy: &always,
+			Selector: &metav1.LabelSelector{
+				MatchLabels:      map[string]string{LabelInstallation: label},
+				MatchExpressions: []metav1.LabelSelectorRequirement{{Key: LabelAttempt, Operator: metav1.LabelSelectorOpExists}},
+			},
+		},
+	}
+}
+
+// ensureBudget makes the disruption budget, once for each process. Without the right to, drains end replicas like any pod.
+func (c *Cluster) ensureBudget(ctx context.Context) {
+	c.budgetOnce.Lock()
+	defer c.budgetOnce.Unlock()
+	if c.hasBudget {
+		return
+	}
+	_, err := kubeclient.Apply(ctx, c.client, kubeclient.Budgets, newBudget(c.opts.Installation))
+	if err != nil && !kubeclient.IsAway(err) {
+		c.opts.Log.Warn("the cluster has no disruption budget for replicas: a drained node ends them before others serve", "cluster", c.opts.Key, "err", err)
+	}
+	c.hasBudget = err == nil || !kubeclient.IsAway(err)
+}

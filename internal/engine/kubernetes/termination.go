@@ -1,0 +1,167 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"dstack/internal/dstack"
+	"dstack/internal/kubeclient"
+	"dstack/internal/loop"
+)
+
+// killGrace is the grace period of a pod that is killed: with none, the API server would forget the pod while its processes
+// may still run. A process gets no SIGTERM within it, because the hook before that takes longer.
+const killGrace = time.Second
+
+// Stop implements engine.Engine. The grace period begins after the hook before SIGTERM.
+func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Duration) error {
+	if s := e.findStartup(id); s != nil {
+		s.abort()
+		return nil
+	}
+	if err := e.waitUntilListed(ctx); err != nil {
+		return err
+	}
+	pod := e.findPod(id)
+	if pod == nil || isOver(pod) {
+		return nil
+	}
+	if grace += preStopTime; grace == preStopTime {
+		grace = killGrace
+	}
+	if pod.DeletionTimestamp != nil && !shortens(pod, grace, time.Now()) {
+		return nil
+	}
+	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	if t != nil {
+		t.isStopped = true
+		e.startKeeping(t)
+	}
+	e.mu.Unlock()
+	if t != nil && t.kept != nil {
+		t.kept.waitUntilOpen(ctx)
+	}
+	return kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: grace})
+}
+
+// shortens reports whether a pod that is being deleted would end earlier with a grace period from now on.
+func shortens(pod *corev1.Pod, grace time.Duration, now time.Time) bool {
+	return pod.DeletionTimestamp.After(now.Add(grace + time.Second)) // it is in whole seconds
+}
+
+func (c *Cluster) findStartup(id dstack.AttemptID) *startup {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.startups[id]
+}
+
+// Times of Remove. The API server goes on with a deletion after that.
+const (
+	removeTimeout = 8 * time.Second
+	removeLook    = time.Second
+)
+
+// Remove implements engine.Engine.
+func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
+	if id == "" {
+		return nil
+	}
+	if s := e.findStartup(id); s != nil {
+		s.abort()
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := e.waitUntilListed(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	name := e.findEndedName(id)
+	for _, pod := range e.findAllPods(id) {
+		name = pod.Name
+		e.endCommands(id)
+		if err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: killGrace}); err != nil {
+			return err
+		}
+		if err := e.waitUntilGone(ctx, pod); err != nil {
+			return err
+		}
+	}
+	if err := e.deleteSecrets(ctx, name, id); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.ended, id)
+	return nil
+}
+
+// findEndedName returns the name of the pod that an ended attempt had.
+func (c *Cluster) findEndedName(id dstack.AttemptID) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended[id].pod
+}
+
+// findAllPods returns the pods of an attempt, those that count as gone included.
+func (c *Cluster) findAllPods(id dstack.AttemptID) []*corev1.Pod {
+	var found []*corev1.Pod
+	for _, pod := range c.pods.List() {
+		if isOfAttempt(pod, id) {
+			found = append(found, pod)
+		}
+	}
+	return found
+}
+
+// waitUntilGone waits until a pod that is being deleted does not exist any more. Of a node that is lost, it stays until the
+// node is back or removed from the cluster.
+func (c *Cluster) waitUntilGone(ctx context.Context, pod *corev1.Pod) error {
+	for {
+		changed := c.pods.Changed()
+		if found, ok := c.pods.Get(pod.Name); !ok || found.UID != pod.UID {
+			c.markGone(pod)
+			return nil
+		}
+		if err := loop.SleepUntil(ctx, removeLook, changed); err != nil {
+			return &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the pod %s is being deleted, and its node %s has not confirmed that yet",
+				pod.Name, pod.Spec.NodeName), Cause: err}
+		}
+	}
+}
+
+// markGone forgets a pod that was removed.
+func (c *Cluster) markGone(pod *corev1.Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.tracked, pod.UID)
+	delete(c.warnings, pod.UID)
+	delete(c.removed, pod.UID)
+	c.current = nil
+}
+
+// deleteSecrets deletes the secret of an attempt, and with it everything that belongs to it. name is that of its pod, if it is
+// known.
+func (c *Cluster) deleteSecrets(ctx context.Context, name string, id dstack.AttemptID) error {
+	if name != "" {
+		return kubeclient.Delete(ctx, c.client, kubeclient.Secrets, name, kubeclient.DeleteOptions{})
+	}
+	found, err := kubeclient.List(ctx, c.client, kubeclient.Secrets, kubeclient.Selection{
+		Labels: LabelInstallation + "=" + InstallationLabel(c.opts.Installation) + "," + LabelAttempt + "=" + kubeclient.LabelValue(string(id))})
+	if err != nil {
+		return err
+	}
+	for _, secret := range found {
+		if err := kubeclient.Delete(ctx, c.client, kubeclient.Secrets, secret.Name, kubeclient.DeleteOptions{UID: secret.UID}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
