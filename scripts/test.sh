@@ -24,6 +24,7 @@ cd "$(dirname "$0")/.."
 part=${1:-all}
 shift
 began=$SECONDS
+cores=$(getconf _NPROCESSORS_ONLN)
 
 root=$(mktemp -d "${TMPDIR:-/tmp}/dstack-test.XXXXXX")
 chmod 711 "$root" # PostgreSQL runs as another user
@@ -59,17 +60,18 @@ run_tests() {
 run_unit() {
 	await_cluster || cluster_tests_left=yes
 	print_title "packages, with the race detector (compiling comes first, for minutes without a cache)"
-	# The longest ones first, so that none of them is left over at the end. SQLite is translated from C and not ours: without the
-	# detector in it, the tests of the store take a fifth of the time.
+	# The longest ones first, so that none of them is left over at the end, and more of them at a time than there are cores, as
+	# those wait for Docker most of the time. SQLite is translated from C and not ours: without the detector in it, the tests of the
+	# store take a fifth of the time. Without data for debuggers, linking takes two thirds.
 	# shellcheck disable=SC2046
-	run_tests -race -gcflags='modernc.org/...=-race=false' -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench)
+	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -p $((cores * 3 / 2)) -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench)
 }
 
 # run_cluster_packages runs the tests of the packages that speak to Kubernetes.
 run_cluster_packages() {
 	print_title "packages that need a cluster, with the race detector"
 	# shellcheck disable=SC2046
-	run_tests -race -timeout 30m "$@" $(go list ./internal/... | grep kube)
+	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -timeout 30m "$@" $(go list ./internal/... | grep kube)
 }
 
 # test_binary FLAGS... runs the tests of the real binary, with the flags of a release, so that everything is compiled
@@ -80,7 +82,7 @@ test_binary() {
 		"$root/report" "$root/binary" "$root/failed"
 }
 
-# run_e2e tests the real binary. The tests mostly wait: two of them for each core run at a time. Few tests that fail beside
+# run_e2e tests the real binary. The tests mostly wait: three of them for each core run at a time. Few tests that fail beside
 # the others run once more, alone: that tells a wait that was too short for a busy machine from a fault. Those that pass
 # then are named at the end, and their first failure stays in the output.
 max_unsteady=3
@@ -88,7 +90,7 @@ run_e2e() {
 	await_clients
 	await_cluster && [ -n "${cluster_tests_left:-}" ] && run_cluster_packages
 	print_title "end to end, with the real binary"
-	if test_binary -parallel $((2 * $(getconf _NPROCESSORS_ONLN))) "$@"; then
+	if test_binary -parallel $((cores * 3)) "$@"; then
 		cat "$root/binary" >>"$root/totals"
 		return
 	fi

@@ -34,12 +34,12 @@ func mountConstraints() []constraint {
 				return o.OwnedInstance != "" && (!o.IsRemote || o.IsManaged)
 			},
 			explain: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
+				what := "the server's own machine"
 				if o.IsManaged {
-					return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
-						"only global admins may mount folders of a cluster's nodes, such as %s", m.need.HostPath)}
+					what = "a node of a cluster that all projects share"
 				}
 				return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
-					"it is the server's own machine, of which only global admins may mount folders such as %s", m.need.HostPath)}
+					"it is %s, of which only global admins may mount folders such as %s", what, m.need.HostPath)}
 			}},
 	}
 }
