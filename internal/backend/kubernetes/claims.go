@@ -98,7 +98,7 @@ func (c *claims) newClaim(v dstack.Volume) *corev1.PersistentVolumeClaim {
 			Annotations: map[string]string{annotationVolume: v.Name, annotationProject: v.ProjectName, annotationUser: v.User, annotationVolumeID: string(v.ID)},
 		},
 		Spec: corev1.PersistentVolumeClaimSpec{
-			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: kubeclient.Bytes(v.SizeMiB << 20)}},
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: kubeclient.MiB(v.SizeMiB)}},
 		},
 	}
 	for _, mode := range v.Configuration.NewClaimModes() {
