@@ -22,6 +22,9 @@ const (
 	eventProvisionFailed  = "ProvisioningFailed"
 )
 
+// noProvisioner is the provisioner of storage classes whose disks people make.
+const noProvisioner = "kubernetes.io/no-provisioner"
+
 // unboundWarning is shown for a claim that gets its disk with its first pod.
 const unboundWarning = "the cluster makes its disk when the first replica starts"
 
@@ -114,6 +117,9 @@ func (l *claimLook) explainPending(claim *corev1.PersistentVolumeClaim, events [
 	switch {
 	case e.Reason == eventNoDisk && class == "":
 		return "the cluster has no default storage class, and no persistent volume without a class suits: write storage_class_name" + l.describeClasses()
+	case l.classes[class] != nil && l.classes[class].Provisioner == noProvisioner:
+		return fmt.Sprintf("the storage class %s makes no disks, and no free persistent volume of it suits the claim %s: ask the cluster's administrator for one",
+			class, claim.Name)
 	case e.Reason == eventProvisionFailed && class != "" && l.classes[class] == nil && strings.Contains(e.Message, class) && strings.Contains(e.Message, "not found"):
 		return fmt.Sprintf("the cluster has no storage class %s, and no persistent volume of that class suits%s", class, l.describeClasses())
 	}
