@@ -116,11 +116,15 @@ func classifyConflict(s metav1.Status) Meaning {
 	return Changed
 }
 
+// waitTexts are parts of what says that a container does not run yet, or not any more.
+var waitTexts = []string{"is waiting to start", "previous terminated container", "is not available", "container not found", "unable to find pod",
+	"is not running", "cannot exec in a stopped"}
+
 func classifyInvalid(s metav1.Status) Meaning {
 	switch {
 	case isRefusedByPolicy(s):
 		return RefusedByPolicy
-	case containsAny(s.Message, "is waiting to start", "previous terminated container", "is not available", "is terminated"):
+	case containsAny(s.Message, waitTexts...):
 		return ContainerWaits
 	}
 	return Refused
@@ -131,6 +135,8 @@ func classifyFault(s metav1.Status) Meaning {
 	switch text := s.Message; {
 	case containsAny(text, "message larger than max", "request is too large"):
 		return TooLarge
+	case containsAny(text, waitTexts...):
+		return ContainerWaits
 	case strings.Contains(text, "more than one PodDisruptionBudget"):
 		return BudgetSpent
 	case containsAny(text, "client connection lost", "unexpected EOF"):
@@ -159,6 +165,8 @@ func classifyTransport(err error) Meaning {
 	case containsAny(err.Error(), "getting credentials: ", "no Auth Provider found", "tls: expired certificate", "tls: bad certificate",
 		"tls: certificate required", "tls: unknown certificate"):
 		return NotSignedIn
+	case containsAny(err.Error(), waitTexts...):
+		return ContainerWaits
 	}
 	return Unreachable
 }

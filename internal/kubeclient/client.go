@@ -9,11 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/connrotation"
+	"k8s.io/klog/v2"
 
 	"dstack/internal/dstack"
 )
@@ -55,8 +58,12 @@ type Client struct {
 	health    *health
 }
 
+// silenceLibrary keeps client-go from writing to the standard error: what fails is in the errors that it returns.
+var silenceLibrary = sync.OnceFunc(func() { klog.SetLogger(logr.Discard()) })
+
 // New reads the kubeconfig and prepares a client; it sends nothing. The error is of kind Invalid, and names the place.
 func New(o Options) (*Client, error) {
+	silenceLibrary()
 	o.Name = cmp.Or(o.Name, "kubernetes")
 	loaded, err := loadConfig(o)
 	if err != nil {

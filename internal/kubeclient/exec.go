@@ -122,5 +122,5 @@ func (c *Client) readExit(ctx context.Context, err error, e ExecRequest) (int, e
 	case strings.Contains(text, "permission denied") && strings.Contains(text, "exec"):
 		return exitNotExecutable, &dstack.Error{Kind: dstack.Invalid, Message: "the pod cannot run `" + program + "`: permission denied", Cause: err}
 	}
-	return 0, c.newError(err, request{verb: "run a command in", word: Pods.Word, name: e.Pod})
+	return 0, c.newError(err, request{verb: "run a command in", word: Pods.Word, name: e.Pod, needs: "pods/exec"})
 }

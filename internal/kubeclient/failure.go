@@ -30,7 +30,7 @@ const (
 	BudgetSpent      Meaning = "budget spent"        // an eviction would break a disruption budget
 	VersionGone      Meaning = "version gone"        // a watch or list has to begin anew
 	NodeUnreachable  Meaning = "node unreachable"    // the API server does not reach the node of the pod
-	ContainerWaits   Meaning = "container waits"     // there are no logs yet
+	ContainerWaits   Meaning = "container waits"     // the container does not run yet, or not any more
 	Overloaded       Meaning = "overloaded"          // too many requests; try again later
 	Unreachable      Meaning = "unreachable"         // the API server does not answer
 	Untrusted        Meaning = "untrusted"           // the certificate of the API server is not the expected one
@@ -75,7 +75,8 @@ func IsAway(err error) bool {
 
 // request says what was asked for, for messages.
 type request struct {
-	verb string // create
-	word string // pod
-	name string // empty: none, or all
+	verb  string // create
+	word  string // pod
+	name  string // empty: all
+	needs string // the resource of a stream, for refusals without a reason: pods/exec
 }

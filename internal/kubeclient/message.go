@@ -25,7 +25,7 @@ func (c *Client) newError(err error, asked request) error {
 		return own
 	}
 	meaning, status := classify(err)
-	why, hint := c.explain(meaning, err)
+	why, hint := c.explain(meaning, err, asked)
 	return &dstack.Error{
 		Kind:    kindOf(meaning),
 		Message: fmt.Sprintf("cannot %s in the cluster %s: %s", c.describe(asked), quote(c.name), why),
@@ -66,7 +66,7 @@ func kindOf(m Meaning) dstack.Kind {
 }
 
 // explain returns why a request failed, and what to do about it.
-func (c *Client) explain(m Meaning, err error) (why, hint string) {
+func (c *Client) explain(m Meaning, err error, asked request) (why, hint string) {
 	text := shortenTransport(err)
 	namespace := "the namespace " + quote(c.namespace)
 	switch m {
@@ -91,7 +91,7 @@ func (c *Client) explain(m Meaning, err error) (why, hint string) {
 	case RefusedByPolicy:
 		return "the cluster's policy refuses it: " + text, "change the configuration, or ask who runs the cluster"
 	case NoRight:
-		return c.explainMissingRight(err), "give the account the right: docs/reference/kubernetes.md has the whole role"
+		return c.explainMissingRight(err, asked), "give the account the right: docs/reference/kubernetes.md has the whole role"
 	case TooLarge:
 		return "it is too large for the cluster: " + text, "shorten environment values and commands, or put them into files"
 	case BudgetSpent:
@@ -125,8 +125,11 @@ func (c *Client) explainAway(m Meaning, err error, text string) (why, hint strin
 var cannotText = regexp.MustCompile(`cannot (\S+) resource "([^"]+)" in API group "([^"]*)"`)
 
 // explainMissingRight names the right that the API server missed. Its text may be empty.
-func (c *Client) explainMissingRight(err error) string {
+func (c *Client) explainMissingRight(err error, asked request) string {
 	found := cannotText.FindStringSubmatch(err.Error())
+	if found == nil && asked.needs != "" {
+		return "the account lacks a right in the namespace " + quote(c.namespace) + ": it needs both get and create of " + asked.needs
+	}
 	if found == nil {
 		return "the account lacks a right in the namespace " + quote(c.namespace) + ", which the API server does not name"
 	}

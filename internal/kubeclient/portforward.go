@@ -36,7 +36,7 @@ func (c *Client) DialPod(ctx context.Context, pod string, port int) (net.Conn, e
 		return err
 	})
 	if err != nil {
-		return nil, c.newError(err, request{verb: "connect to", word: Pods.Word, name: pod})
+		return nil, c.newError(err, request{verb: "connect to", word: Pods.Word, name: pod, needs: "pods/portforward"})
 	}
 	return conn, nil
 }

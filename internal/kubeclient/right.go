@@ -131,7 +131,7 @@ func (c *Client) CheckNamespace(ctx context.Context) error {
 	switch {
 	case MeaningOf(err) == NoRight:
 		return nil
-	case MeaningOf(err) == NotFound:
+	case MeaningOf(err) == NotFound, MeaningOf(err) == NamespaceMissing:
 		return c.newNamespaceError(NamespaceMissing, err)
 	case err != nil:
 		return err
@@ -142,6 +142,6 @@ func (c *Client) CheckNamespace(ctx context.Context) error {
 }
 
 func (c *Client) newNamespaceError(m Meaning, cause error) error {
-	why, hint := c.explain(m, cause)
+	why, hint := c.explain(m, cause, request{})
 	return &dstack.Error{Kind: kindOf(m), Message: "cannot use the cluster " + quote(c.name) + ": " + why, Hint: hint, Cause: &Failure{Meaning: m, Cause: cause}}
 }

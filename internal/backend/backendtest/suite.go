@@ -13,6 +13,7 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // Fixture describes a backend to be tested.
@@ -30,6 +31,8 @@ type Fixture struct {
 	// CreateDisk creates a disk as the user would, and returns its ExternalID.
 	// nil: the backend lacks ExternalDisks.
 	CreateDisk func(t *testing.T) (externalID string)
+	// Volume is the configuration of the volumes that the cases create.
+	Volume spec.Volume
 	// Lacks are the features that the backend does not have. The cases that need
 	// them do not apply. A case that needs another feature that the backend does
 	// not have fails.
@@ -46,6 +49,7 @@ const (
 	Refusals       Feature = "refused creations"
 	Volumes        Feature = "volumes"
 	ExternalDisks  Feature = "external disks"
+	Attachments    Feature = "volumes that have to be attached"
 )
 
 // notApplicable ends a case that needs a feature that its backend lacks.

@@ -192,7 +192,7 @@ func (r *Reconciler) syncEngine(
 			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
 			var rep dstack.Report
-			if rep, err = r.startAttempt(ctx, eng, c); err == nil {
+			if rep, err = r.startAttempt(ctx, eng, seen.Instance, c); err == nil {
 				reports = append(reports, rep)
 			}
 		case lifecycle.StopAttempt:
@@ -212,7 +212,9 @@ func (r *Reconciler) syncEngine(
 
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
 // returns its first report. An attempt whose secret or volume does not exist is refused.
-func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c lifecycle.EngineCommand) (dstack.Report, error) {
+func (r *Reconciler) startAttempt(
+	ctx context.Context, eng engine.Engine, instance dstack.Instance, c lifecycle.EngineCommand,
+) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
@@ -229,7 +231,7 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 		return dstack.Report{}, err
 	}
 	job.AddHostEnv(&attempt, hostEnv)
-	attempt.Mounts, err = r.buildMounts(ctx, run, c.Placed.Replica.Instance)
+	attempt.Mounts, err = r.buildMounts(ctx, run, instance)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
