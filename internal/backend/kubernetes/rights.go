@@ -9,7 +9,9 @@ import (
 )
 
 // Rights returns what the account of a server needs in a cluster. The role in the documentation and in the chart is written from it.
-func Rights() []kubeclient.Right { return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights) }
+func Rights() []kubeclient.Right {
+	return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights)
+}
 
 const (
 	reachPurpose = "reach replicas from outside of the cluster"
