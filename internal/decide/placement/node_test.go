@@ -79,7 +79,7 @@ func TestRank_Nodes(t *testing.T) {
 		{name: "cordoned", node: func(o *dstack.Offer) { o.IsDraining = true }, why: "it is cordoned; run kubectl uncordon gpu-2"},
 		{name: "not ready", node: func(o *dstack.Offer) { o.Unusable = "it is not ready: container runtime is down" }, why: "it is not ready: container runtime is down"},
 		{name: "a folder of a node", need: filter(func(n *dstack.Requirements) { n.HostPath = "/data" }),
-			why: "only global admins may mount folders of a cluster's nodes, such as /data"},
+			why: "it is a node of a cluster that all projects share, of which only global admins may mount folders such as /data"},
 		{name: "a global admin may", need: filter(func(n *dstack.Requirements) { n.HostPath, n.IsGlobalAdmin = "/data", true })},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -183,6 +183,9 @@ func TestRank_AnyNodeGPUs(t *testing.T) {
 			"needs gpu: {count: 1.., total_memory: 40GB..}; total_memory says nothing about one GPU: add `name` or `memory` to `gpu`"},
 		{"a total that no number gives", spec.GPU{Count: exactly(1), Memory: new(exactly(spec.GB(24))), TotalMemory: new(least(spec.GB(40)))}, nil,
 			"needs gpu: {memory: 24GB, total_memory: 40GB..}; no number of GPUs of 24GB gives the total_memory"},
+		{"a GPU that does not exist", spec.GPU{Count: exactly(1), Name: []string{"T4"}, Memory: new(least(spec.GB(80)))}, nil,
+			"needs gpu: T4:80GB..; no GPU that dstack knows is like that"},
+		{"a model that this version does not know", spec.GPU{Count: exactly(1), Name: []string{"R9000"}}, []dstack.GPU{{Maker: "nvidia", Name: "R9000"}}, ""},
 		{"a maker whose GPUs clusters do not count", spec.GPU{Count: exactly(1), Vendor: "google"}, nil,
 			"needs gpu: google; a cluster can be asked for GPUs of nvidia and amd, not of google"},
 	} {
