@@ -33,6 +33,7 @@ type connection struct {
 	path       *podpath.Path
 	nodes      *kubeclient.Mirror[corev1.Node]
 	scheduled  *kubeclient.Mirror[scheduledPod]
+	claims     *claims
 
 	mu      sync.Mutex
 	check   checkResult
@@ -66,6 +67,7 @@ func (b *Backend) newConnection(kubeconfig string, digest [sha256.Size]byte) (*c
 			Selection: kubeclient.Selection{Fields: unfinishedOnNodes},
 		}),
 	}
+	c.claims = c.newClaims()
 	c.path = podpath.New(podpath.Options{
 		Cluster: b.key, Setting: s.Network, Pods: c.pods.Pods(), Forwarder: client, Log: b.Log,
 		Place: func() traffic.Place {
