@@ -20,7 +20,7 @@ const kubeImage = "docker.io/local/dstack-under-test:1"
 // loadOwnImage brings the program under test to the nodes as an image, if they do not have it.
 func (s *clusterSet) loadOwnImage() {
 	s.t.Helper()
-	needDocker(s.t)
+	needPiece(s.t, "docker", "DSTACK_TEST_DOCKER")
 	createImageOnce(s.t, kubeImage, func() { buildWithScript(s.t, "image", kubeImage) })
 	file := filepath.Join(s.t.TempDir(), "image.tar")
 	if out, err := exec.CommandContext(s.t.Context(), "docker", "save", "-o", file, kubeImage).CombinedOutput(); err != nil {
