@@ -112,7 +112,7 @@ func TestCluster_Gateway(t *testing.T) {
 	s := newClusterSet(t, "gateway_image: "+kubeImage)
 	s.loadOwnImage()
 	s.stopServer()
-	s.extraEnv = append(s.extraEnv, "DSTACK_SERVER_HOST=0.0.0.0", "DSTACK_GATEWAY_SERVER_URL=http://"+s.cluster.Network(t)+".1:"+s.port)
+	s.extraEnv = append(s.extraEnv, "DSTACK_SERVER_HOST=0.0.0.0", "DSTACK_GATEWAY_SERVER_URL=http://"+s.cluster.Network(t)+".1:"+strconv.Itoa(s.port))
 	s.startServer()
 	file := filepath.Join(s.newFolder(""), "edge.dstack.yml")
 	s.writeFile(file, "type: gateway\nname: edge\nbackend: kubernetes\ndomain: kube.test\ncertificate: null\n")
