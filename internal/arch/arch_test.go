@@ -78,6 +78,7 @@ var packages = []entry{
 	{"internal/engine/enginetest", "dstack dial engine"},
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "loop dstack dial engine"},
+	{"internal/engine/kubernetes", "human loop dstack dial decide/node kubeclient engine"},
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},

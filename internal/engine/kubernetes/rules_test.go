@@ -214,10 +214,10 @@ func hasSharedMemory(t *testing.T, c *kubetest.Cluster, namespace string) {
 // exec runs a script beside an attempt and returns its output.
 func (r *rig) exec(spec dstack.AttemptSpec, script string) string {
 	r.t.Helper()
-	var out bytes.Buffer
-	code, err := r.Exec(r.t.Context(), spec, engine.Command{Argv: []string{"sh", "-c", script}, Stdout: &out, Stderr: &out})
+	var out, problems bytes.Buffer
+	code, err := r.Exec(r.t.Context(), spec, engine.Command{Argv: []string{"sh", "-c", script}, Stdout: &out, Stderr: &problems})
 	if code != 0 || err != nil {
-		r.t.Fatalf("exit code %d, %v: %s", code, err, out.String())
+		r.t.Fatalf("exit code %d, %v: %s", code, err, problems.String())
 	}
 	return out.String()
 }
