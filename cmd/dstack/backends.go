@@ -8,15 +8,18 @@ import (
 	"slices"
 
 	"dstack/internal/backend"
+	"dstack/internal/backend/kubernetes"
 	"dstack/internal/backend/local"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 	"dstack/internal/server"
 	"dstack/internal/strictyaml"
 )
 
 // backendTypes are the backends of this program, by the type that config.yml names. A new backend is added here.
 var backendTypes = map[string]backendType{
-	"local": newBackendType(local.ReadSettings, openLocal, local.Choices()),
+	"local":      newBackendType(local.ReadSettings, openLocal, local.Choices()),
+	"kubernetes": newBackendType(kubernetes.ReadSettings, openCluster, kubernetes.Choices()),
 }
 
 // backendType reads and opens the backends of one type.
@@ -31,6 +34,7 @@ type openedBackend struct {
 	key      string        // identifies the backend in the store; two backends with one key are the same machines
 	describe func() string // one line for the start message
 	notice   string        // what the user should know about the choice that the backend made; may be empty
+	tasks    []loop.Task   // run while the server runs
 	close    func() error  // replicas keep running
 }
 

@@ -47,6 +47,14 @@ func (d *daemon) gatewayOptions() reconcile.GatewayOptions {
 	if d.publicURL != "" {
 		o.Servers = []string{d.publicURL}
 	}
+	o.Cluster = reconcile.ClusterGatewayOptions{Image: os.Getenv("DSTACK_GATEWAY_IMAGE"), PullSecret: os.Getenv("DSTACK_GATEWAY_IMAGE_PULL_SECRET"),
+		Servers: o.Servers,
+		Token: func(ctx context.Context, g dstack.Gateway, host dstack.InstanceID) (string, error) {
+			return d.server.NewClusterToken(ctx, g, host)
+		}}
+	if own := os.Getenv("DSTACK_GATEWAY_SERVER_URL"); own != "" {
+		o.Cluster.Servers = strings.Split(own, ",")
+	}
 	return o
 }
 
@@ -73,9 +81,11 @@ func (d *daemon) openForwards() {
 		if err != nil {
 			return nil, err
 		}
-		wanted := make([]ssh.Forward, len(placements))
-		for i, p := range placements {
-			wanted[i] = ssh.Forward{Host: p.Host, Port: p.Port}
+		var wanted []ssh.Forward
+		for _, p := range placements {
+			if dstack.ClusterOf(p.Host) == "" {
+				wanted = append(wanted, ssh.Forward{Host: p.Host, Port: p.Port})
+			}
 		}
 		return wanted, nil
 	})

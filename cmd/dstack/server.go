@@ -148,7 +148,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	// What only one process of a folder may do. It pauses while another process takes over.
 	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, d.hostPortTasks())...)
 	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), attachTasks, d.shareTasks())
-	for _, task := range append(d.gateway.Tasks(), d.published.tasks()...) { // other servers need its load reports while it has requests
+	for _, task := range slices.Concat(d.gateway.Tasks(), d.published.tasks(), d.backendTasks()) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
 	}
 	tasks = append(tasks, loop.Task{Name: "listener", Run: func(ctx context.Context) error {

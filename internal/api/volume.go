@@ -32,12 +32,14 @@ type Volume struct {
 	State       dstack.VolumeStatus `json:"state"`
 	Reason      string              `json:"reason"`  // why it has the state, or what it waits for
 	Warning     string              `json:"warning"` // what the user should know although it can be used
-	Host        string              `json:"host"`    // the machine that it is on
+	Host        string              `json:"host"`    // the machine that it is on, or the cluster
 	Fleet       string              `json:"fleet"`   // of the machine; empty: none
 	User        string              `json:"user"`    // who created it
 	Since       time.Time           `json:"since"`   // when the state last changed
 	UsedBy      []string            `json:"used_by"` // names of unfinished runs
 	EnforcedMiB int64               `json:"enforced_mib"`
+	Place       string              `json:"place,omitempty"`        // of a cluster's volume: the nodes that can mount it, if not all can
+	AccessModes []string            `json:"access_modes,omitempty"` // of a cluster's volume
 }
 
 // VolumeProvisioning describes a volume that exists.

@@ -26,11 +26,18 @@ type Volumes interface {
 	// ListVolumes returns every volume that the backend created, including
 	// volumes that nothing else is known of, so that leaks are found, and the
 	// external ones that CreateVolume has checked since the backend was opened.
-	// ID, Region, SizeMiB, ExternalID, IsExternal, Zone, Price, Status, Reason and
-	// Attachments are set. Absence means that the volume no longer exists. A
-	// listing that is incomplete is an error. The caller does not change the map.
+	// ID, Region, SizeMiB, ExternalID, IsExternal, Zone, Price, Status, Reason,
+	// Warning, Attachments and Reach are set. Absence means that the volume no
+	// longer exists. A listing that is incomplete is an error. The caller does not
+	// change the map.
 	ListVolumes(ctx context.Context) (map[dstack.VolumeID]dstack.Volume, error)
+}
 
+// VolumeAttacher is implemented by backends whose volumes have to be attached to
+// a machine before its replicas can mount them; ask with a type assertion on a
+// Backend. A cluster attaches a volume itself when a pod mounts it. The rules of
+// Volumes apply.
+type VolumeAttacher interface {
 	// AttachVolume attaches a volume to the machine of an instance, and returns
 	// when the machine can use it. It does nothing if that is so already. It fails
 	// with NotFound if the volume or the machine does not exist, and with Conflict

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,6 +178,8 @@ func describeServing(conf *spec.Gateway) string {
 		return "the server itself"
 	case spec.BackendExternal:
 		return "machines that join: dstack gateway token"
+	case spec.BackendKubernetes:
+		return human.Count(conf.ReplicaCount(), "pod") + " of the cluster " + cmp.Or(conf.Region, spec.BackendKubernetes)
 	}
 	text := human.Count(conf.ReplicaCount(), "host") + " of the project's fleets"
 	if len(conf.Hosts) > 0 {

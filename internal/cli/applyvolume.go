@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -154,11 +155,31 @@ func (v *applyVolumeCommand) printVolumePlan(project string) {
 	if machine := conf.Machine(); machine != "" {
 		place = machine
 	}
+	if conf.IsInCluster() {
+		v.printClaimPlan()
+		return
+	}
 	v.printInfo("   host   %s", cleanLine(place))
 	if conf.VolumeID != "" {
 		v.printInfo("   folder %s, which must exist there and is left as it is", cleanLine(string(conf.VolumeID)))
 	} else if conf.Size != nil {
 		v.printInfo("   size   %gGB", float64(*conf.Size))
+	}
+	v.printInfo("")
+}
+
+// printClaimPlan says which claim of which cluster the volume will be.
+func (v *applyVolumeCommand) printClaimPlan() {
+	conf := v.configuration
+	v.printInfo("   cluster %s", cleanLine(cmp.Or(conf.Region, "the only one of the project")))
+	if claim := conf.ExistingClaim(); claim != "" {
+		v.printInfo("   claim   %s, which must exist in its namespace and is left as it is", cleanLine(claim))
+	} else {
+		v.printInfo("   claim   a new one of %gGB, storage class %s", float64(*conf.Size), cleanLine(cmp.Or(string(conf.StorageClass), "the default one")))
+		v.printInfo("   access  %s", strings.Join(conf.NewClaimModes(), ", "))
+	}
+	if conf.ReadOnly {
+		v.printInfo("   replicas can only read it")
 	}
 	v.printInfo("")
 }
@@ -199,7 +220,11 @@ func (v *applyVolumeCommand) waitUntilActive(ctx context.Context, client *api.Cl
 		return nil, &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the volume %s has failed: %s", volume.Name, latest.Reason),
 			Hint: "when it is mended, apply the volume again; or delete it: dstack volume delete " + volume.Name}
 	}
-	v.printInfo(" volume %s is %s on %s", v.err.paint(bold, cleanLine(latest.Name)), cleanLine(string(latest.State)), cleanLine(latest.Host))
+	where := "on " + latest.Host
+	if latest.Configuration.IsInCluster() {
+		where = "in the cluster " + volumePlace(latest)
+	}
+	v.printInfo(" volume %s is %s %s", v.err.paint(bold, cleanLine(latest.Name)), cleanLine(string(latest.State)), cleanLine(where))
 	if latest.Warning != "" {
 		v.printNote(latest.Warning)
 	}

@@ -122,7 +122,7 @@ func volumesTable(volumes []api.Volume, verbose bool, now time.Time) *table {
 		t.head = append(t.head, "BACKEND", "DATA")
 	}
 	for _, v := range volumes {
-		row := []string{cleanLine(v.Name), orDash(v.Host), volumeSize(v), cleanLine(string(v.State)),
+		row := []string{cleanLine(v.Name), orDash(volumePlace(v)), volumeSize(v), cleanLine(string(v.State)),
 			orDash(strings.Join(cleanNames(v.UsedBy), ", ")), human.Age(now.Sub(v.CreatedAt.Time))}
 		if verbose {
 			data := ""
@@ -154,12 +154,22 @@ func backendTitle(v api.Volume) string {
 func volumeSize(v api.Volume) string {
 	size := v.Configuration.Size
 	switch {
+	case v.Configuration.IsInCluster() && v.EnforcedMiB > 0:
+		return human.Gigabytes(v.EnforcedMiB)
 	case v.External || size == nil:
 		return "-"
 	case v.VolumeID != nil && v.EnforcedMiB == 0:
 		return fmt.Sprintf("%gGB, not enforced", float64(*size))
 	}
 	return fmt.Sprintf("%gGB", float64(*size))
+}
+
+// volumePlace returns where a volume is: its machine, or its cluster, with the nodes that can mount it if not all can.
+func volumePlace(v api.Volume) string {
+	if v.Place == "" {
+		return v.Host
+	}
+	return v.Host + ", " + v.Place
 }
 
 func newVolumeGetCommand(a *app) *cobra.Command {
@@ -198,18 +208,23 @@ func (a *app) printVolume(v api.Volume, now time.Time) {
 			fmt.Fprintf(a.out, "%-9s %s\n", label, cleanLine(value))
 		}
 	}
-	host := v.Host
+	place := volumePlace(v)
 	if v.Fleet != "" {
-		host += " of the fleet " + v.Fleet
+		place += " of the fleet " + v.Fleet
+	}
+	hostLabel, existingLabel, ownLabel := "host", "folder", "data"
+	if v.Configuration.IsInCluster() {
+		hostLabel, existingLabel, ownLabel = "cluster", "claim", "claim"
 	}
 	line("name", v.Name)
 	line("status", describeVolume(v)+", for "+human.Duration(now.Sub(v.Since)))
-	line("host", host)
+	line(hostLabel, place)
 	line("backend", backendTitle(v))
 	line("size", volumeSize(v))
 	if v.VolumeID != nil {
-		line(map[bool]string{true: "folder", false: "data"}[v.External], *v.VolumeID)
+		line(map[bool]string{true: existingLabel, false: ownLabel}[v.External], *v.VolumeID)
 	}
+	line("access", strings.Join(v.AccessModes, ", "))
 	line("used by", strings.Join(v.UsedBy, ", "))
 	line("created", human.Age(now.Sub(v.CreatedAt.Time))+" by "+v.User)
 	line("note", v.Warning)
@@ -301,7 +316,7 @@ func (d *volumeDeleteCommand) ask(names []string, volumes []api.Volume, project 
 		}
 	}
 	if len(lost) == 0 {
-		return "Forget " + joinNames(kept) + "? The folders stay as they are.", nil
+		return "Forget " + joinNames(kept) + "? Their data stays as it is.", nil
 	}
 	return "Delete " + joinNames(append(lost, kept...)) + " and the data of " + joinNames(lost) + "?", nil
 }

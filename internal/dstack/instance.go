@@ -135,10 +135,24 @@ type Requirements struct {
 
 // Pin limits a replica to the owned machines that have its volumes.
 type Pin struct {
-	Machines []InstanceID // empty: none has all of them
+	Machines []InstanceID // these have all of them
+	Clusters []string     // keys of the backends all of whose machines have all of them
+	Sharing  VolumeSharing
+	Users    []string     // with Sharing: the runs that mount such a volume
+	Away     []InstanceID // machines that do not answer: their replicas do not count as users
 	Reason   string       // why other machines do not suit, for the user: the volume data is on gpu-1
 	Advice   string       // what the user can do if none of the machines suits
 }
+
+// VolumeSharing limits which replicas may mount a volume at the same time.
+type VolumeSharing string
+
+// The limits, the strictest last.
+const (
+	SharedByAll     VolumeSharing = ""            // replicas on all machines that have it
+	SharedByMachine VolumeSharing = "one machine" // the replicas of one machine
+	SharedByNobody  VolumeSharing = "one replica"
+)
 
 // Placement is a possible location for a replica: an offer and what the
 // replica would claim of it.
@@ -192,15 +206,16 @@ const (
 	ConstraintCreationPolicy Constraint = "creation_policy"
 	ConstraintSpotPolicy     Constraint = "spot_policy"
 	ConstraintMaxPrice       Constraint = "max_price"
-	ConstraintUsable         Constraint = "usable"      // the machine passed its checks
-	ConstraintDraining       Constraint = "draining"    // the machine is not being drained
-	ConstraintFailedLately   Constraint = "failed"      // no machine of the offer failed lately
-	ConstraintRights         Constraint = "rights"      // the user may run plain processes
-	ConstraintImage          Constraint = "image"       // its engine runs containers
-	ConstraintWorkingDir     Constraint = "working_dir" // its engine runs containers, which have other folders
-	ConstraintFiles          Constraint = "files"       // its engine runs containers, which have other folders
-	ConstraintVolumes        Constraint = "volumes"     // it has the service's volumes
-	ConstraintHostPath       Constraint = "host path"   // the user may mount its folders
+	ConstraintUsable         Constraint = "usable"       // the machine passed its checks
+	ConstraintDraining       Constraint = "draining"     // the machine is not being drained
+	ConstraintFailedLately   Constraint = "failed"       // no machine of the offer failed lately
+	ConstraintRights         Constraint = "rights"       // the user may run plain processes
+	ConstraintImage          Constraint = "image"        // its engine runs containers
+	ConstraintWorkingDir     Constraint = "working_dir"  // its engine runs containers, which have other folders
+	ConstraintFiles          Constraint = "files"        // its engine runs containers, which have other folders
+	ConstraintVolumes        Constraint = "volumes"      // it has the service's volumes
+	ConstraintFreeVolumes    Constraint = "free volumes" // replicas elsewhere do not keep volumes that only some can mount at a time
+	ConstraintHostPath       Constraint = "host path"    // the user may mount its folders
 	ConstraintArch           Constraint = "resources.cpu.arch"
 	ConstraintCPU            Constraint = "resources.cpu"
 	ConstraintMemory         Constraint = "resources.memory"

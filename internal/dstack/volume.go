@@ -6,8 +6,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// Volume keeps data that outlives the runs that use it: a disk of a cloud, or a folder or Docker volume of a machine of
-// the user. A run names it in its configuration.
+// Volume keeps data that outlives the runs that use it: a disk of a cloud, a claim of a Kubernetes cluster, or a folder or
+// Docker volume of a machine of the user. A run names it in its configuration.
 type Volume struct {
 	ID            VolumeID
 	Project       ProjectID
@@ -16,7 +16,7 @@ type Volume struct {
 	User          string      // who created it
 	Configuration spec.Volume // as it was applied
 	Backend       string      // key in backend.Set
-	Instance      InstanceID  // the owned machine that has it; empty: it is in a cloud
+	Instance      InstanceID  // the owned machine that has it; empty: its backend has it
 	Machine       string      // name of that machine
 	Fleet         string      // name of the fleet of that machine; empty: none
 	Host          string      // see Instance.Host
@@ -35,6 +35,15 @@ type Volume struct {
 	Version       int64
 	Runs          []string // the names of the unfinished runs that name it
 	Attachments   []VolumeAttachment
+	Reach         Reach // of a volume that its backend has
+}
+
+// Reach says which machines of its backend can mount a volume, and how many at a time.
+type Reach struct {
+	AccessModes []string     `json:"access_modes,omitempty"` // as in spec.Volume; empty: not known yet
+	IsLimited   bool         `json:"is_limited,omitempty"`   // only Machines can mount it; false: every machine of the backend
+	Machines    []InstanceID `json:"machines,omitempty"`
+	Place       string       `json:"place,omitempty"` // what Machines have in common, for the user: k1; zone eu-1a
 }
 
 // VolumeStatus is the phase of a volume's life.

@@ -19,6 +19,9 @@ type ClusterGateways interface {
 	// DeleteGateway begins to delete all objects of a gateway; its pods finish their requests first. FindGateway tells when they
 	// are gone. It is no error if there is nothing.
 	DeleteGateway(ctx context.Context, id dstack.GatewayID) error
+
+	// GatewayImage returns the image of dstack that the cluster is configured with; empty: none.
+	GatewayImage() string
 }
 
 // ClusterGatewayLaunch is how the processes of a gateway run in a cluster.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -138,6 +139,42 @@ func TestDialer_RetriesOnAnotherHost(t *testing.T) {
 	}
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("it took %s", took)
+	}
+}
+
+// lateRefusal is a connection whose port turns out to be closed with the first Read, as one through the API server of a cluster.
+type lateRefusal struct{ net.Conn }
+
+func (c lateRefusal) Write(p []byte) (int, error) { return len(p), nil }
+
+func (c lateRefusal) Read([]byte) (int, error) {
+	return 0, &net.OpError{Op: "read", Net: "tcp", Err: fmt.Errorf("%w: nothing listens on port 8000 of the pod", syscall.ECONNREFUSED)}
+}
+
+// Nothing of the request has reached the replica, so that another one gets it.
+func TestDialer_RefusesWithTheFirstRead(t *testing.T) {
+	var d dial.Dialer
+	d.AddHost("cluster", func(context.Context, string) (net.Conn, error) {
+		ours, _ := net.Pipe()
+		return lateRefusal{ours}, nil
+	})
+	refuses := route.Target{Endpoint: dstack.Endpoint{Host: "cluster", Address: hostAddress}, Replica: "r0"}
+	up := onHost(&d, "gpu2", startReplica(t, 1, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s", r.Method, body)
+	}))
+	r := startGatewayWith(t, gateway.Options{Dialer: &d}, publicRoute("open", refuses, up), modelRoute("llama", "org/m", refuses, up))
+	for range 3 {
+		if got := r.get("http://open.localhost/"); got.body != "GET " {
+			t.Errorf("%d %q", got.StatusCode, got.body)
+		}
+		if got := r.sendChat(`{"model":"org/m"}`); got.body != `POST {"model":"org/m"}` {
+			t.Errorf("%d %q", got.StatusCode, got.body)
+		}
+	}
+	alone := startGatewayWith(t, gateway.Options{Dialer: &d, Limits: gateway.Limits{RefusedTimeout: 10 * time.Millisecond}}, publicRoute("open", refuses))
+	if got := alone.get("http://open.localhost/"); got.StatusCode != 502 || !strings.Contains(got.body, "accepts no connections") {
+		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 }
 

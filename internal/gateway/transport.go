@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"dstack/internal/dial"
@@ -27,9 +28,11 @@ type dialError struct{ cause error }
 func (e *dialError) Error() string { return e.cause.Error() }
 func (e *dialError) Unwrap() error { return e.cause }
 
+// isDialError reports whether a replica got nothing of a request. A connection through the API server of a cluster is opened before the
+// pod is connected to, and the refusal of the pod's port comes with the first Read.
 func isDialError(err error) bool {
 	_, ok := errors.AsType[*dialError](err)
-	return ok
+	return ok || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func newTransport(l Limits, dialer *dial.Dialer) *http.Transport {

@@ -70,7 +70,9 @@ func (d podDial) dialBy(ctx context.Context, way traffic.Way) (net.Conn, error) 
 	case traffic.PortForward:
 		limited, cancel := context.WithTimeout(ctx, forwardTimeout)
 		defer cancel()
-		conn, err = d.path.options.Forwarder.DialPod(limited, d.pod.name, d.port)
+		if conn, err = d.path.options.Forwarder.DialPod(limited, d.pod.name, d.port); err == nil {
+			conn = newForwardedConn(conn)
+		}
 	case traffic.NodePort, traffic.LoadBalancer:
 		conn, err = d.path.services.dial(ctx, d.pod, d.port, way)
 	default:

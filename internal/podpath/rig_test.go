@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -132,6 +133,8 @@ func startSilentServer(t *testing.T) string {
 	t.Fatal("the queue of a listener is never full")
 	return ""
 }
+
+var discardLog = slog.New(slog.DiscardHandler)
 
 var inCluster = traffic.Place{IsInCluster: true}
 

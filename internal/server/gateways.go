@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/gateway"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
 	"dstack/internal/server/wire"
@@ -142,6 +143,9 @@ func (s *Server) checkGateway(c *apiCall, in spec.Gateway) error {
 	if err := s.checkGatewaySecrets(c, in); err != nil {
 		return err
 	}
+	if err := s.checkGatewayCluster(c, in); err != nil {
+		return err
+	}
 	return s.checkGatewayHosts(c, in)
 }
 
@@ -205,6 +209,31 @@ func (s *Server) checkGatewaySecrets(c *apiCall, in spec.Gateway) error {
 		}
 	}
 	return nil
+}
+
+// checkGatewayCluster returns an error if the project of a call does not have the cluster that is to run a gateway.
+func (s *Server) checkGatewayCluster(c *apiCall, in spec.Gateway) error {
+	key := gateway.ClusterOf(in)
+	if key == "" {
+		return nil
+	}
+	var names []string // as region has them
+	for _, known := range s.backends.Of(c.project.Name) {
+		if known == key {
+			return nil
+		}
+		if name, isNamed := strings.CutPrefix(known, spec.BackendKubernetes+"-"); isNamed {
+			names = append(names, name)
+		} else if known == spec.BackendKubernetes {
+			names = append(names, spec.BackendKubernetes)
+		}
+	}
+	if len(names) == 0 {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "project " + c.project.Name + " has no cluster that could run the gateway",
+			Hint: "add a backend of type kubernetes to the server's config.yml; or write backend: local, ssh or external"}
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("project %s has no cluster %s", c.project.Name, quote(in.Region)),
+		Hint: "write the name of one in region: " + strings.Join(names, ", ")}
 }
 
 // checkGatewayHosts returns an error if a configuration names a host that no fleet of the project has.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -232,7 +231,7 @@ func (p *publishedState) parseCursor(cursor string) (since uint64, isKnown bool)
 }
 
 func (p *publishedState) sign(o LinkOptions, process dstack.GatewayProcess, answer *api.GatewayState) {
-	header, err := json.Marshal(api.StateHeader{Process: process.ID, Host: cmp.Or(dstack.ClusterOf(process.Host), string(process.Host)), ServerMachine: o.Machine,
+	header, err := json.Marshal(api.StateHeader{Process: process.ID, Host: string(process.Host), ServerMachine: o.Machine,
 		TableVersion: p.tableVersion, DrainSequence: p.drains, At: now(), Digest: p.digest})
 	if err != nil { // it consists of texts, numbers and a time
 		panic(err)
@@ -319,9 +318,11 @@ func (s *Server) readTargetHosts(ctx context.Context, table route.Table) ([]api.
 		return nil, err
 	}
 	var hosts []api.GatewayHost
-	for key, authorities := range s.links.Clusters {
-		if needed[key] {
-			hosts = append(hosts, api.GatewayHost{ID: key, Authorities: authorities})
+	if s.links.Clusters != nil {
+		for key, authorities := range s.links.Clusters() {
+			if needed[key] && len(authorities) > 0 {
+				hosts = append(hosts, api.GatewayHost{ID: key, Authorities: authorities})
+			}
 		}
 	}
 	for _, h := range all {

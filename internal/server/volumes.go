@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"dstack/internal/api"
+	"dstack/internal/backend"
 	"dstack/internal/decide/volume"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -149,14 +151,40 @@ func (s *Server) applyExisting(c *apiCall, v dstack.Volume, conf spec.Volume) (a
 	return api.AppliedVolume{Volume: v018.BuildVolume(v), Created: true}, err
 }
 
-// chooseMachine returns the machine that a configuration asks for.
+// chooseMachine returns the machine that a configuration asks for. In a cluster it is none: the offer has only the cluster.
 func (s *Server) chooseMachine(c *apiCall, conf spec.Volume) (dstack.Offer, error) {
+	if conf.IsInCluster() {
+		cluster, err := volume.ChooseCluster(conf, s.listVolumeClusters(c.project.Name))
+		return dstack.Offer{Key: cluster.Key, Type: cluster.Key, Region: cluster.Key}, err
+	}
 	offers, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
 	machine, err := volume.ChooseMachine(conf, offers)
 	if err != nil && len(notes) > 0 && dstack.KindOf(err) == dstack.NotFound {
 		return machine, &dstack.Error{Kind: dstack.Unavailable, Message: err.Error() + ": " + strings.Join(notes, "; "), Hint: "try again later"}
 	}
 	return machine, err
+}
+
+// defaultCluster is the name of a cluster that has none in config.yml: the region of its nodes.
+const defaultCluster = "cluster"
+
+// listVolumeClusters returns the clusters of a project that have volumes.
+func (s *Server) listVolumeClusters(project string) (clusters []volume.Cluster) {
+	for _, key := range s.backends.Of(project) {
+		name, hasName := strings.CutPrefix(key, spec.BackendKubernetes+"-")
+		if !hasName && key != spec.BackendKubernetes {
+			continue
+		}
+		if b, err := s.backends.Get(key); err == nil {
+			if _, ok := b.(backend.Volumes); ok {
+				if !hasName {
+					name = defaultCluster
+				}
+				clusters = append(clusters, volume.Cluster{Key: key, Name: name})
+			}
+		}
+	}
+	return clusters
 }
 
 // newVolume returns a new volume on the machine that its configuration asks for.
@@ -186,21 +214,35 @@ func (s *Server) newVolume(c *apiCall, conf spec.Volume) (dstack.Volume, error) 
 		Backend: machine.Key, Instance: machine.OwnedInstance, Machine: machine.Type, Fleet: machine.Fleet, Host: machine.Host,
 		Region: machine.Region, Status: dstack.VolumeSubmitted,
 	}
-	if conf.VolumeID != "" {
-		v.IsExternal, v.ExternalID = true, string(conf.VolumeID)
+	if existing := findExistingData(conf); existing != "" {
+		v.IsExternal, v.ExternalID = true, existing
 	} else if conf.Size != nil {
 		v.SizeMiB = int64(*conf.Size) * 1024
 	}
 	return v, nil
 }
 
-// checkMayRegister returns an error if the caller may not make an existing folder a volume: whoever can mount folders of a
-// machine can read and change everything on it.
+// findExistingData returns the folder or claim that a volume is; empty: a new one is made.
+func findExistingData(conf spec.Volume) string {
+	if conf.IsInCluster() {
+		return conf.ExistingClaim()
+	}
+	return string(conf.VolumeID)
+}
+
+// checkMayRegister returns an error if the caller may not make an existing folder or claim a volume: whoever can mount folders
+// of a machine can read and change everything on it, and claims may have the data of others who use the cluster.
 func checkMayRegister(c *apiCall, conf spec.Volume) error {
 	const hint = "use size in place of volume_id, or ask one of them to apply the volume"
 	switch {
-	case conf.VolumeID == "":
+	case findExistingData(conf) == "":
 		return nil
+	case conf.IsInCluster():
+		if c.isGlobalAdmin() {
+			return nil
+		}
+		return &dstack.Error{Kind: dstack.Forbidden, Message: "only global admins may register existing claims of a cluster as volumes",
+			Hint: "use size in place of claim_name, or ask one of them to apply the volume"}
 	case conf.Backend == spec.BackendLocal && !c.isGlobalAdmin():
 		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint,
 			Message: "only global admins may register folders of the server's own machine as volumes"}
@@ -244,10 +286,16 @@ func checkUnchanged(v dstack.Volume, conf spec.Volume) error {
 		}
 	}
 	compare("backend", is.Backend, conf.Backend)
-	compare("size", formatSize(is.Size), formatSize(conf.Size))
-	compare("volume_id", string(is.VolumeID), string(conf.VolumeID))
+	if !conf.IsInCluster() || conf.ExistingClaim() == "" {
+		compare("size", formatSize(is.Size), formatSize(conf.Size))
+	}
+	if is.IsInCluster() && conf.IsInCluster() {
+		compareClaims(is, conf, compare)
+	} else {
+		compare("volume_id", string(is.VolumeID), string(conf.VolumeID))
+	}
 	if wanted := conf.Machine(); wanted != "" && wanted != is.Machine() && !isMachineOf(v, wanted) {
-		compare("host", v.Machine, wanted)
+		compare(map[bool]string{false: "host", true: "region"}[conf.IsInCluster()], v.Machine, wanted)
 	}
 	if v.Status == dstack.VolumeDeleting {
 		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the volume %s is being deleted: %s", v.Name, v.Reason),
@@ -261,9 +309,20 @@ func checkUnchanged(v dstack.Volume, conf spec.Volume) error {
 			"dstack volume delete " + v.Name}
 }
 
+// compareClaims compares what only volumes of clusters have. What a registered claim ignores does not matter.
+func compareClaims(is, conf spec.Volume, compare func(what, now, wanted string)) {
+	compare("claim_name", is.ExistingClaim(), conf.ExistingClaim())
+	compare("read_only", strconv.FormatBool(is.ReadOnly), strconv.FormatBool(conf.ReadOnly))
+	if conf.ExistingClaim() == "" {
+		compare("storage_class_name", string(is.StorageClass), string(conf.StorageClass))
+		compare("access_modes", strings.Join(is.NewClaimModes(), ", "), strings.Join(conf.NewClaimModes(), ", "))
+	}
+}
+
 // isMachineOf reports whether a name is one of the machine of a volume.
 func isMachineOf(v dstack.Volume, name string) bool {
-	return strings.EqualFold(name, v.Machine) || strings.EqualFold(name, v.Fleet+"/"+v.Machine) || v.Fleet == "" && strings.EqualFold(name, v.Region)
+	return strings.EqualFold(name, v.Machine) || strings.EqualFold(name, v.Fleet+"/"+v.Machine) || v.Fleet == "" && strings.EqualFold(name, v.Region) ||
+		v.Configuration.IsInCluster() && strings.EqualFold(spec.BackendKubernetes+"-"+name, v.Backend)
 }
 
 func formatSize(size *spec.GB) string {
@@ -307,7 +366,7 @@ func (s *Server) deleteVolumes(c *apiCall, in api.DeleteVolumes) (wire.Null, err
 	}
 }
 
-// readMountedVolumes returns the volumes of the project, if a service mounts any. It returns an error if no machine can
+// readMountedVolumes returns the volumes of the project with the runs that name them, if a service mounts any. It returns an error if no machine can
 // have all that the service mounts.
 func (s *Server) readMountedVolumes(c *apiCall, conf spec.Service) ([]dstack.Volume, error) {
 	if len(conf.Volumes) == 0 {
@@ -316,7 +375,7 @@ func (s *Server) readMountedVolumes(c *apiCall, conf spec.Service) ([]dstack.Vol
 	if err := checkMayMount(c, conf); err != nil {
 		return nil, err
 	}
-	volumes, err := s.store.ReadVolumes(c.ctx, c.project.ID)
+	volumes, err := s.store.Volumes(c.ctx, c.project.ID)
 	if err != nil {
 		return nil, err
 	}

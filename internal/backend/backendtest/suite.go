@@ -13,6 +13,7 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // Fixture describes a backend to be tested.
@@ -30,6 +31,8 @@ type Fixture struct {
 	// CreateDisk creates a disk as the user would, and returns its ExternalID.
 	// nil: the backend lacks ExternalDisks.
 	CreateDisk func(t *testing.T) (externalID string)
+	// Volume is the configuration of the volumes that the cases create.
+	Volume spec.Volume
 	// Lacks are the features that the backend does not have. The cases that need
 	// them do not apply. A case that needs another feature that the backend does
 	// not have fails.
@@ -46,6 +49,7 @@ const (
 	Refusals       Feature = "refused creations"
 	Volumes        Feature = "volumes"
 	ExternalDisks  Feature = "external disks"
+	Attachments    Feature = "volumes that have to be attached"
 )
 
 // notApplicable ends a case that needs a feature that its backend lacks.
@@ -81,6 +85,12 @@ type harness struct {
 	volumes   []dstack.Volume     // to delete at the end of the case
 }
 
+// reopen opens the backend again, as a restarted server does. What the case has created is deleted before that backend closes.
+func (h *harness) reopen() {
+	h.Backend = h.f.Open(h.t)
+	h.t.Cleanup(h.cleanUp)
+}
+
 func (h *harness) ctx() context.Context { return context.Background() }
 
 func (h *harness) check(err error) {
@@ -114,6 +124,7 @@ func (h *harness) cleanUp() {
 			h.t.Errorf("delete a volume at the end of the case: %v", err)
 		}
 	}
+	h.instances, h.volumes = nil, nil
 }
 
 // require ends the case if the backend does not have a feature: the case does

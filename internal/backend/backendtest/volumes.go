@@ -23,7 +23,7 @@ var volumeCases = []contractCase{
 	}},
 	{"a restarted server finds its volumes", func(h *harness) {
 		v := h.startVolume()
-		h.Backend = h.f.Open(h.t)
+		h.reopen()
 		if got := h.listVolumes()[v.ID]; got.ExternalID != v.ExternalID || got.Status != dstack.VolumeActive {
 			h.t.Errorf("volume %+v, want %+v", got, v)
 		}
@@ -40,32 +40,32 @@ var volumeCases = []contractCase{
 		h.check(volumes.DeleteVolume(h.ctx(), v))
 	}},
 	{"a volume is attached once however often it is asked for", func(h *harness) {
-		volumes, v := h.findVolumes(), h.startVolume()
+		attacher, v := h.findAttacher(), h.startVolume()
 		id, _ := h.startMachine()
 		for range 2 {
-			h.check(volumes.AttachVolume(h.ctx(), v, id))
+			h.check(attacher.AttachVolume(h.ctx(), v, id))
 		}
 		if got := h.listVolumes()[v.ID]; len(got.Attachments) != 1 || !got.IsAttachedTo(id) {
 			h.t.Errorf("volume %+v", got)
 		}
 	}},
 	{"an attached volume cannot be deleted", func(h *harness) {
-		volumes, v := h.findVolumes(), h.startVolume()
+		attacher, v := h.findAttacher(), h.startVolume()
 		id, _ := h.startMachine()
-		h.check(volumes.AttachVolume(h.ctx(), v, id))
-		h.expectKind(volumes.DeleteVolume(h.ctx(), v), dstack.Conflict)
+		h.check(attacher.AttachVolume(h.ctx(), v, id))
+		h.expectKind(h.findVolumes().DeleteVolume(h.ctx(), v), dstack.Conflict)
 		for range 2 {
-			h.check(volumes.DetachVolume(h.ctx(), v, id))
+			h.check(attacher.DetachVolume(h.ctx(), v, id))
 		}
 		if got := h.listVolumes()[v.ID]; len(got.Attachments) > 0 {
 			h.t.Errorf("volume %+v", got)
 		}
-		h.check(volumes.DeleteVolume(h.ctx(), v))
+		h.check(h.findVolumes().DeleteVolume(h.ctx(), v))
 	}},
 	{"deleting a machine detaches its volumes", func(h *harness) {
-		volumes, v := h.findVolumes(), h.startVolume()
+		attacher, v := h.findAttacher(), h.startVolume()
 		id, _ := h.startMachine()
-		h.check(volumes.AttachVolume(h.ctx(), v, id))
+		h.check(attacher.AttachVolume(h.ctx(), v, id))
 		h.check(h.Delete(h.ctx(), id))
 		h.waitUntilGone(id)
 		h.waitFor("detached", func() bool { return len(h.listVolumes()[v.ID].Attachments) == 0 })
@@ -74,11 +74,11 @@ var volumeCases = []contractCase{
 		}
 	}},
 	{"what does not exist cannot be attached", func(h *harness) {
-		volumes, v := h.findVolumes(), h.startVolume()
-		h.expectKind(volumes.AttachVolume(h.ctx(), v, "nobody"), dstack.NotFound)
+		attacher, v := h.findAttacher(), h.startVolume()
+		h.expectKind(attacher.AttachVolume(h.ctx(), v, "nobody"), dstack.NotFound)
 		id, _ := h.startMachine()
-		h.expectKind(volumes.AttachVolume(h.ctx(), dstack.Volume{ID: "nothing", Region: v.Region}, id), dstack.NotFound)
-		h.check(volumes.DetachVolume(h.ctx(), v, "nobody"))
+		h.expectKind(attacher.AttachVolume(h.ctx(), dstack.Volume{ID: "nothing", Region: v.Region}, id), dstack.NotFound)
+		h.check(attacher.DetachVolume(h.ctx(), v, "nobody"))
 	}},
 	{"an external volume is used and left", func(h *harness) {
 		volumes := h.findVolumes()
@@ -110,13 +110,25 @@ func (h *harness) findVolumes() backend.Volumes {
 	return volumes
 }
 
+// findAttacher returns what attaches the backend's volumes.
+func (h *harness) findAttacher() backend.VolumeAttacher {
+	h.t.Helper()
+	h.findVolumes()
+	attacher, ok := h.Backend.(backend.VolumeAttacher)
+	h.require(Attachments, ok)
+	return attacher
+}
+
 // newVolume returns a volume to create. The case deletes it at its end.
 func (h *harness) newVolume() dstack.Volume {
 	h.t.Helper()
-	offer := h.findOffer(false)
+	region := h.f.Volume.Region
+	if region == "" {
+		region = h.findOffer(false).Region
+	}
 	v := dstack.Volume{
-		ID: dstack.VolumeID(newID("volume")), Project: "suite", Name: "suite", Region: offer.Region, SizeMiB: 1024,
-		Status: dstack.VolumeSubmitted,
+		ID: dstack.VolumeID(newID("volume")), Project: "suite", Name: "suite", Region: region, SizeMiB: 1024,
+		Status: dstack.VolumeSubmitted, Configuration: h.f.Volume,
 	}
 	h.volumes = append(h.volumes, v)
 	return v

@@ -12,6 +12,7 @@ type matcher struct {
 	need        dstack.Requirements
 	gpus        *gpuMatcher // nil: no GPU is asked for
 	constraints []constraint
+	volumeUse   volumeUse
 }
 
 // constraint is one of the constraints that every offer is checked for.
@@ -97,6 +98,7 @@ func (m *matcher) explain(o *dstack.Offer, held *dstack.Allocation, first int) d
 			need := relaxed.need
 			why.edit.relax(&need)
 			relaxed = newMatcher(need)
+			relaxed.volumeUse = m.volumeUse
 			r.Edits = setEdit(r.Edits, dstack.Edit{Field: why.edit.field, Value: why.edit.value})
 		case len(why.waitsFor) > 0:
 			r.WaitsFor = appendNew(r.WaitsFor, why.waitsFor)

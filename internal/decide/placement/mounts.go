@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"dstack/internal/dstack"
 )
@@ -13,11 +14,19 @@ func mountConstraints() []constraint {
 	return []constraint{
 		{name: dstack.ConstraintVolumes,
 			applies: func(m *matcher) bool { return m.need.Pin != nil },
-			fails: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
-				return o.OwnedInstance == "" || !slices.Contains(m.need.Pin.Machines, o.OwnedInstance)
-			},
+			fails:   func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool { return !hasVolumes(m.need.Pin, o) },
 			explain: func(m *matcher, _ *dstack.Offer, _ *dstack.Allocation) explanation {
 				return explanation{reason: m.need.Pin.Reason}
+			}},
+		{name: dstack.ConstraintFreeVolumes,
+			applies: func(m *matcher) bool { return m.need.Pin != nil && m.need.Pin.Sharing != dstack.SharedByAll },
+			fails: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
+				return len(m.volumeUse.holdersFor(o.OwnedInstance)) > 0
+			},
+			explain: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
+				holders := m.volumeUse.holdersFor(o.OwnedInstance)
+				return explanation{waitsFor: holders, reason: fmt.Sprintf("%s, and can be mounted by %s at a time: %s mounts it%s",
+					m.need.Pin.Reason, m.need.Pin.Sharing, strings.Join(holders, ", "), elsewhere(m.need.Pin))}
 			}},
 		{name: dstack.ConstraintHostPath,
 			applies: func(m *matcher) bool { return m.need.HostPath != "" && !m.need.IsGlobalAdmin },
@@ -25,14 +34,60 @@ func mountConstraints() []constraint {
 				return o.OwnedInstance != "" && (!o.IsRemote || o.IsManaged)
 			},
 			explain: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
+				what := "the server's own machine"
 				if o.IsManaged {
-					return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
-						"only global admins may mount folders of a cluster's nodes, such as %s", m.need.HostPath)}
+					what = "a node of a cluster that all projects share"
 				}
 				return explanation{wanted: m.need.HostPath, reason: fmt.Sprintf(
-					"it is the server's own machine, of which only global admins may mount folders such as %s", m.need.HostPath)}
+					"it is %s, of which only global admins may mount folders such as %s", what, m.need.HostPath)}
 			}},
 	}
+}
+
+// hasVolumes reports whether a machine has the volumes of a pin.
+func hasVolumes(pin *dstack.Pin, o *dstack.Offer) bool {
+	return o.OwnedInstance != "" && (slices.Contains(pin.Machines, o.OwnedInstance) || slices.Contains(pin.Clusters, o.Key))
+}
+
+// elsewhere says where the other users of a volume are that only one machine can mount.
+func elsewhere(pin *dstack.Pin) string {
+	if pin.Sharing == dstack.SharedByMachine {
+		return " on another one"
+	}
+	return ""
+}
+
+// volumeUse is the machines whose replicas mount a volume of a pin that not all may mount at the same time.
+type volumeUse struct {
+	sharing dstack.VolumeSharing
+	holders map[dstack.InstanceID][]string // the runs on each machine, for the user
+}
+
+// findVolumeUse returns the users of the volumes of a pin.
+func findVolumeUse(pin *dstack.Pin, used map[dstack.InstanceID]dstack.Allocation) (use volumeUse) {
+	if pin == nil || pin.Sharing == dstack.SharedByAll {
+		return use
+	}
+	use = volumeUse{pin.Sharing, map[dstack.InstanceID][]string{}}
+	for id, held := range used {
+		for _, share := range held.Runs {
+			if share.Replicas > 0 && slices.Contains(pin.Users, share.Holder) && !slices.Contains(pin.Away, id) {
+				use.holders[id] = appendNew(use.holders[id], []string{share.Holder})
+			}
+		}
+	}
+	return use
+}
+
+// holdersFor returns the runs that keep a replica off a machine: those on other machines, or all.
+func (u volumeUse) holdersFor(machine dstack.InstanceID) (names []string) {
+	for id, holders := range u.holders {
+		if id != machine || u.sharing == dstack.SharedByNobody {
+			names = appendNew(names, holders)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // adviseMounts returns what a user can do if no machine suits because of the volumes.
@@ -52,7 +107,7 @@ func selectPinned(need dstack.Requirements, offers []dstack.Offer) (pinned []dst
 		return offers
 	}
 	for _, o := range offers {
-		if o.OwnedInstance != "" && slices.Contains(need.Pin.Machines, o.OwnedInstance) {
+		if hasVolumes(need.Pin, &o) {
 			pinned = append(pinned, o)
 		}
 	}

@@ -79,7 +79,7 @@ func TestRank_Nodes(t *testing.T) {
 		{name: "cordoned", node: func(o *dstack.Offer) { o.IsDraining = true }, why: "it is cordoned; run kubectl uncordon gpu-2"},
 		{name: "not ready", node: func(o *dstack.Offer) { o.Unusable = "it is not ready: container runtime is down" }, why: "it is not ready: container runtime is down"},
 		{name: "a folder of a node", need: filter(func(n *dstack.Requirements) { n.HostPath = "/data" }),
-			why: "only global admins may mount folders of a cluster's nodes, such as /data"},
+			why: "it is a node of a cluster that all projects share, of which only global admins may mount folders such as /data"},
 		{name: "a global admin may", need: filter(func(n *dstack.Requirements) { n.HostPath, n.IsGlobalAdmin = "/data", true })},
 	} {
 		t.Run(c.name, func(t *testing.T) {

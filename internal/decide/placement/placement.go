@@ -69,6 +69,7 @@ type rejected struct {
 // for the order of owned machines. Offers that are equal keep their order.
 func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) *Ranking {
 	r := &Ranking{matcher: newMatcher(need), offers: offers, used: used}
+	r.matcher.volumeUse = findVolumeUse(need.Pin, used)
 	r.rejected = make([]rejected, 0, len(offers))
 	rented := make([]rentedKey, 0, len(offers))
 	var owned []ownedKey

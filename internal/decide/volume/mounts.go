@@ -3,7 +3,6 @@ package volume
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -45,9 +44,25 @@ func CheckMounts(s spec.Service, project string, volumes []dstack.Volume) error 
 		}
 	}
 	pin := findPin(s, volumes, isExpected)
-	if pin != nil && len(pin.Machines) == 0 {
+	if pin != nil && isEmpty(pin) {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "no machine has all volumes of the service: " + describePlaces(s, volumes),
-			Hint: "use volumes of one host; a volume cannot be moved"}
+			Hint: "use volumes of one host, or of one cluster; a volume cannot be moved"}
+	}
+	return checkSharing(s, volumes)
+}
+
+// checkSharing returns an error if a service has more replicas than may mount one of its volumes.
+func checkSharing(s spec.Service, volumes []dstack.Volume) error {
+	replicas := countReplicas(s)
+	if replicas <= 1 {
+		return nil
+	}
+	for _, name := range Names(s) {
+		if v, ok := findVolume(volumes, name); ok && SharingOf(v) == dstack.SharedByNobody {
+			return &dstack.Error{Kind: dstack.Invalid,
+				Message: fmt.Sprintf("the service may have %d replicas, and replicas mount the volume %s one at a time (%s)", replicas, name, spec.AccessReadWriteOncePod),
+				Hint:    "write replicas: 1; or use a volume with access_modes: [" + spec.AccessReadWriteMany + "], or [" + spec.AccessReadWriteOnce + "] for replicas on one node"}
+		}
 	}
 	return nil
 }
@@ -124,106 +139,36 @@ func findVolume(volumes []dstack.Volume, name string) (dstack.Volume, bool) {
 	return volumes[at], true
 }
 
-// FindPlannedPin returns the machines that a plan may use: those of volumes that are active or about to be.
-func FindPlannedPin(s spec.Service, volumes []dstack.Volume) *dstack.Pin {
-	return findPin(s, volumes, isExpected)
-}
-
-// FindPin returns the machines that a replica can start on now. nil: the service mounts no volume.
-func FindPin(s spec.Service, volumes []dstack.Volume) *dstack.Pin {
-	return findPin(s, volumes, isActive)
-}
-
-func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volume) bool) *dstack.Pin {
-	var pin *dstack.Pin
-	for _, m := range s.Volumes {
-		if m.Name == "" {
-			continue
-		}
-		var machines []dstack.InstanceID
-		for _, name := range namesOf(m) {
-			if v, ok := findVolume(volumes, name); ok && isUsable(v) && v.Instance != "" {
-				machines = append(machines, v.Instance)
-			}
-		}
-		if pin == nil {
-			pin = &dstack.Pin{Machines: machines}
-			continue
-		}
-		pin.Machines = slices.DeleteFunc(pin.Machines, func(id dstack.InstanceID) bool { return !slices.Contains(machines, id) })
-	}
-	if pin == nil {
-		return nil
-	}
-	pin.Reason = describePlaces(s, volumes)
-	pin.Advice = "see what is wrong with that machine, or whether it left its fleet: dstack fleet list -v; or use a volume that is elsewhere"
-	return pin
-}
-
-// describePlaces says where the volumes of a service are, or why they cannot be used.
-func describePlaces(s spec.Service, volumes []dstack.Volume) string {
-	var parts []string
-	for _, name := range Names(s) {
-		v, ok := findVolume(volumes, name)
-		switch {
-		case !ok:
-			parts = append(parts, fmt.Sprintf("the volume %s does not exist any more", name))
-		case v.Status == dstack.VolumeFailed || v.Status == dstack.VolumeDeleting:
-			parts = append(parts, fmt.Sprintf("the volume %s is %s: %s", name, v.Status, v.Reason))
-		case v.Status != dstack.VolumeActive:
-			parts = append(parts, fmt.Sprintf("the volume %s is not ready on %s yet", name, v.Machine))
-		default:
-			parts = append(parts, fmt.Sprintf("the volume %s is on %s", name, v.Machine))
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-// Notes returns what the user should know about the volumes of a service before applying it: whether replicas share them,
-// and warnings about them.
-func Notes(s spec.Service, volumes []dstack.Volume) (notes []string) {
-	if pin := FindPlannedPin(s, volumes); pin != nil {
-		switch {
-		case s.Replicas.Max > 1 && len(pin.Machines) == 1:
-			notes = append(notes, fmt.Sprintf("volumes: all replicas run on one machine and share the data, because %s", pin.Reason))
-		case s.Replicas.Max > 1:
-			notes = append(notes, "volumes: replicas on different machines see different data: "+pin.Reason)
-		}
-	}
-	for _, name := range Names(s) {
-		if v, ok := findVolume(volumes, name); ok && v.Warning != "" {
-			notes = append(notes, fmt.Sprintf("volume %s: %s", name, v.Warning))
-		}
-	}
-	return notes
-}
-
 // BuildMounts returns the mounts of a replica on a machine. It fails with NotFound if a volume is not there, which can
 // only be if the volume changed after the replica was placed.
-func BuildMounts(s spec.Service, volumes []dstack.Volume, instance dstack.InstanceID) (mounts []dstack.Mount, err error) {
+func BuildMounts(s spec.Service, volumes []dstack.Volume, on dstack.Instance) (mounts []dstack.Mount, err error) {
 	for _, m := range s.Volumes {
 		if m.InstancePath != "" {
 			mounts = append(mounts, dstack.Mount{Kind: dstack.MountHostPath, Source: m.InstancePath, Target: m.Path, Optional: m.Optional})
 			continue
 		}
-		v, ok := findOn(volumes, namesOf(m), instance)
+		v, ok := findOn(volumes, namesOf(m), on)
 		if !ok {
 			return nil, &dstack.Error{Kind: dstack.NotFound, Message: "cannot mount " + m.Path + ": " + describePlaces(s, volumes),
 				Hint: "see: dstack volume list -v"}
 		}
-		if v.IsExternal {
+		switch {
+		case isInCluster(v):
+			mounts = append(mounts, dstack.Mount{Kind: dstack.MountClaim, Source: v.ExternalID, Target: m.Path, ReadOnly: isReadOnly(v)})
+		case v.IsExternal:
 			mounts = append(mounts, dstack.Mount{Kind: dstack.MountHostPath, Source: v.ExternalID, Target: m.Path})
-		} else {
+		default:
 			mounts = append(mounts, dstack.Mount{Kind: dstack.MountVolume, Source: v.ExternalID, Target: m.Path, IsKept: true})
 		}
 	}
 	return mounts, nil
 }
 
-// findOn returns the first of the named volumes that is active on a machine.
-func findOn(volumes []dstack.Volume, names []string, instance dstack.InstanceID) (dstack.Volume, bool) {
+// findOn returns the first of the named volumes that is active, and that a machine has.
+func findOn(volumes []dstack.Volume, names []string, on dstack.Instance) (dstack.Volume, bool) {
 	for _, name := range names {
-		if v, ok := findVolume(volumes, name); ok && isActive(v) && v.Instance == instance {
+		v, ok := findVolume(volumes, name)
+		if ok && isActive(v) && len(intersect(locationsOf(v), []location{{on.Backend, on.ID}})) > 0 {
 			return v, true
 		}
 	}

@@ -1,5 +1,5 @@
-// Package volume decides the next step of a volume, which machine a new volume is on, and what the volumes of a service
-// mean for its replicas.
+// Package volume decides the next step of a volume, which machine or cluster a new volume is on, and what the volumes of a
+// service mean for its replicas.
 package volume
 
 import (
@@ -18,15 +18,15 @@ type Action string
 // The actions. Each may be repeated.
 const (
 	NoAction Action = ""
-	Create   Action = "create" // on its machine; an external volume is only looked for
-	Check    Action = "check"  // whether its machine still has it
+	Create   Action = "create" // on its machine or in its cluster; an external volume is only looked for
+	Check    Action = "check"  // whether its machine or cluster still has it
 	Delete   Action = "delete" // the volume and its data
 )
 
 // Result is what an action found.
 type Result struct {
-	Created       dstack.Volume // with Create
-	IsListed      bool          // with Check: the machine has the volume
+	Created       dstack.Volume // with Create; of a cluster also with Check, and with the status and reason there
+	IsListed      bool          // with Check: the machine has the volume; of a cluster also with Create and Delete
 	IsMachineGone bool          // the machine does not belong to any fleet, or any backend, any more
 	Err           error
 }
@@ -39,7 +39,7 @@ type Step struct {
 	Due      time.Time // zero: not before it is marked due
 	Failures int
 	IsGone   bool           // the volume does not exist any more
-	Created  *dstack.Volume // the machine has it now; with ExternalID, SizeMiB and Warning
+	Created  *dstack.Volume // the machine has it now; with ExternalID, SizeMiB, Warning and Reach
 }
 
 const (
@@ -53,7 +53,7 @@ func Decide(v dstack.Volume, now time.Time) (Step, error) {
 	step := Step{To: v.Status, Reason: v.Reason, Failures: v.Failures}
 	switch v.Status {
 	case dstack.VolumeSubmitted: // the intent is saved before the first action
-		step.To, step.Reason, step.Due = dstack.VolumeProvisioning, dstack.Reason("is created on "+v.Machine), now
+		step.To, step.Reason, step.Due = dstack.VolumeProvisioning, dstack.Reason("is created "+describePlace(v)), now
 	case dstack.VolumeProvisioning:
 		if step.Action = Create; hasOwnData(v) { // it was applied again, and must not begin without its data
 			step.Action = Check
@@ -61,6 +61,8 @@ func Decide(v dstack.Volume, now time.Time) (Step, error) {
 	case dstack.VolumeActive, dstack.VolumeFailed:
 		if hasOwnData(v) {
 			step.Action = Check
+		} else if v.IsExternal && isInCluster(v) {
+			step.Action = Create
 		}
 	case dstack.VolumeDeleting:
 		step.Action = Delete
@@ -75,7 +77,7 @@ func Decide(v dstack.Volume, now time.Time) (Step, error) {
 func hasOwnData(v dstack.Volume) bool { return !v.IsExternal && v.ExternalID != "" }
 
 // ApplyAgain returns a failed volume as it is when its configuration is applied again: it is created, or looked for if it
-// was created before, on the machine that now has the name. ok is false if there is nothing to do.
+// was created before, on the machine or in the cluster that now has the name. ok is false if there is nothing to do.
 func ApplyAgain(v dstack.Volume, machine dstack.Offer) (again dstack.Volume, ok bool) {
 	if v.Status != dstack.VolumeFailed {
 		return v, false
@@ -87,6 +89,9 @@ func ApplyAgain(v dstack.Volume, machine dstack.Offer) (again dstack.Volume, ok 
 
 // After returns the step with what its action found.
 func (s Step) After(v dstack.Volume, found Result, now time.Time) Step {
+	if isInCluster(v) {
+		return s.afterInCluster(v, found, now)
+	}
 	switch s.Action {
 	case Create:
 		return s.afterCreate(v, found, now)

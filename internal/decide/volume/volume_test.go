@@ -243,12 +243,12 @@ func TestBuildMounts(t *testing.T) {
 		"one": {{Kind: dstack.MountVolume, Source: "dstack-data-1", Target: "/d", IsKept: true}, folder},
 		"two": {{Kind: dstack.MountHostPath, Source: "/srv/cache", Target: "/d"}, folder},
 	} {
-		got, err := BuildMounts(s, testVolumes(), instance)
+		got, err := BuildMounts(s, testVolumes(), dstack.Instance{ID: instance})
 		if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 			t.Errorf("on %s: %+v, %v", instance, got, err)
 		}
 	}
-	if _, err := BuildMounts(s, testVolumes(), "three"); dstack.KindOf(err) != dstack.NotFound || !strings.Contains(err.Error(), "cannot mount /d") {
+	if _, err := BuildMounts(s, testVolumes(), dstack.Instance{ID: "three"}); dstack.KindOf(err) != dstack.NotFound || !strings.Contains(err.Error(), "cannot mount /d") {
 		t.Error(err)
 	}
 }

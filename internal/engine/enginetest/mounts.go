@@ -57,6 +57,10 @@ func refusesMissingPath(h *harness) {
 func keepsVolume(h *harness) {
 	m := dstack.Mount{Kind: dstack.MountVolume, Source: "enginetest-" + uuid.NewString(), Target: "/data/volume"}
 	writer := h.newSpec("echo written by the first attempt > /data/volume/file", withMounts(m))
+	if h.f.KeepsNoVolumes {
+		h.expectRefusal(writer, m.Source, "claims")
+		return
+	}
 	if !h.f.Capabilities.Mounts {
 		h.expectRefusal(writer, m.Source, "no volumes")
 		return

@@ -45,6 +45,8 @@ type Fixture struct {
 	// RemoveVolume removes a volume at the end of a test. It is called only if
 	// Capabilities has Mounts.
 	RemoveVolume func(t *testing.T, name string)
+	// KeepsNoVolumes says that volumes are not those of the machine: its backend has them.
+	KeepsNoVolumes bool
 	// Dialer reaches the endpoints of attempts; nil: directly.
 	Dialer *dial.Dialer
 	// IsParallel says that the cases run beside each other.

@@ -49,6 +49,9 @@ func (h *harness) deleteKept(t *testing.T, e engine.Engine) {
 }
 
 func keepsCreatedVolume(h *harness) {
+	if h.f.KeepsNoVolumes {
+		return
+	}
 	v, m := h.createVolume(h.useVolumes(), dstack.Volume{})
 	writer := h.newSpec("echo written by the first attempt > "+volumeTarget+"/file", withMounts(m), inCodeFolder)
 	first := h.startAttempt(h.relative(writer))
@@ -81,6 +84,9 @@ func (h *harness) relative(spec dstack.AttemptSpec) dstack.AttemptSpec {
 }
 
 func createsVolumeOnce(h *harness) {
+	if h.f.KeepsNoVolumes {
+		return
+	}
 	volumes := h.useVolumes()
 	before, err := volumes.ListVolumes(h.ctx())
 	if err != nil {
@@ -101,6 +107,9 @@ func createsVolumeOnce(h *harness) {
 }
 
 func refusesLostVolume(h *harness) {
+	if h.f.KeepsNoVolumes {
+		return
+	}
 	volumes := h.useVolumes()
 	v, m := h.createVolume(volumes, dstack.Volume{})
 	for range 2 { // also when it does not exist
@@ -118,6 +127,9 @@ func refusesLostVolume(h *harness) {
 }
 
 func keepsMountedVolume(h *harness) {
+	if h.f.KeepsNoVolumes {
+		return
+	}
 	volumes := h.useVolumes()
 	v, m := h.createVolume(volumes, dstack.Volume{})
 	id := h.startAttempt(h.newSpec("sleep 1000", withMounts(m)))
@@ -131,6 +143,9 @@ func keepsMountedVolume(h *harness) {
 }
 
 func usesExternalVolume(h *harness) {
+	if h.f.KeepsNoVolumes {
+		return
+	}
 	volumes := h.useVolumes()
 	dir := h.t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "input"), []byte("written by the host\n"), 0o600); err != nil {

@@ -47,8 +47,10 @@ func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time)
 		if ctx.Err() != nil || errors.Is(err, errReaderStopped) {
 			return
 		}
-		if err == nil {
-			err = r.yieldKept(ctx)
+		if err == nil || errors.Is(err, errOutputLost) {
+			if kept := r.findKept(); kept != nil {
+				err = r.yieldKept(ctx, kept)
+			}
 		}
 		if err != nil && !errors.Is(err, errReaderStopped) && ctx.Err() == nil {
 			yield(dstack.LogLine{}, fmt.Errorf("cannot read the pod's output: %w", err))
@@ -140,15 +142,19 @@ func (r *logFollower) readOnce(ctx context.Context) error {
 	})
 }
 
-// yieldKept yields what was kept of the output of a pod that is gone.
-func (r *logFollower) yieldKept(ctx context.Context) error {
-	r.refresh()
+// findKept returns the output that was kept of the attempt; nil: none.
+func (r *logFollower) findKept() *keptOutput {
+	index := r.refresh()
 	r.mu.Lock()
-	kept := r.ended[r.id].kept
-	r.mu.Unlock()
-	if kept == nil {
-		return nil
+	defer r.mu.Unlock()
+	if pod := index.byAttempt[kubeclient.LabelValue(string(r.id))]; pod != nil && r.tracked[pod.UID] != nil {
+		return r.tracked[pod.UID].kept
 	}
+	return r.ended[r.id].kept
+}
+
+// yieldKept yields the lines of kept output that were not yielded yet.
+func (r *logFollower) yieldKept(ctx context.Context, kept *keptOutput) error {
 	select {
 	case <-kept.done:
 	case <-ctx.Done():

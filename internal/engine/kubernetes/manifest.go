@@ -212,12 +212,13 @@ func newContainer(spec dstack.AttemptSpec, envSecret string) corev1.Container {
 }
 
 // newCommand returns the command of a container; empty: the image's own. The first process of a container ignores every
-// signal that it has not asked for, and orphans are its children: for commands it is a shell that only waits.
+// signal that it has not asked for, and orphans are its children: for commands it is a shell that only waits. What it says itself about
+// a process that a signal ended goes nowhere.
 func newCommand(argv []string) []string {
 	if !engine.IsShellCommand(argv) {
 		return argv
 	}
-	return append([]string{"/bin/sh", "-c", `"$@"; exit $?`, "sh"}, engine.BuildEntrypoint(argv)...)
+	return append([]string{"/bin/sh", "-c", `exec 3>&2 2>/dev/null; (exec "$@" 2>&3 3>&-); exit $?`, "sh"}, engine.BuildEntrypoint(argv)...)
 }
 
 // newPreStop returns what happens before a process gets SIGTERM. Of commands, the kubelet sends it to the first process alone,

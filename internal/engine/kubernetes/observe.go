@@ -136,22 +136,27 @@ const maxObservePause = time.Minute
 func (c *Cluster) followPods(ctx context.Context) error {
 	for {
 		index := c.refresh()
-		pause := maxObservePause
-		for _, pod := range index.byAttempt {
-			if isRunning(pod) || isOver(pod) || pod.DeletionTimestamp != nil {
-				continue
-			}
-			state := c.describe(pod, time.Now())
-			if state.refusal != nil {
-				c.refuse(pod, state.refusal)
-			} else if state.due > 0 {
-				pause = min(pause, state.due)
-			}
-		}
-		if err := loop.SleepUntil(ctx, pause, index.changed); err != nil {
+		if err := loop.SleepUntil(ctx, c.refuseHopeless(index), index.changed); err != nil {
 			return err
 		}
 	}
+}
+
+// refuseHopeless deletes pods that will not start. It returns when time alone may change that of others.
+func (c *Cluster) refuseHopeless(index *podIndex) time.Duration {
+	pause := maxObservePause
+	for _, pod := range index.byAttempt {
+		if isRunning(pod) || isOver(pod) || pod.DeletionTimestamp != nil {
+			continue
+		}
+		state := c.describe(pod, time.Now())
+		if state.refusal != nil {
+			c.refuse(pod, state.refusal)
+		} else if state.due > 0 {
+			pause = min(pause, state.due)
+		}
+	}
+	return pause
 }
 
 // refuse deletes a pod that will not start, and only then reports that its attempt is over: another may start at once.
@@ -197,6 +202,7 @@ func (c *Cluster) followEvents(ctx context.Context) error {
 			if err := c.readEvents(ctx); err != nil && !kubeclient.IsAway(err) {
 				pause = eventsForbidden
 			}
+			c.refuseHopeless(index)
 			index = &podIndex{} // no change makes the events due earlier
 		} else if soonest > 0 {
 			pause = soonest
@@ -242,7 +248,6 @@ func (c *Cluster) readEvents(ctx context.Context) error {
 	for uid := range c.tracked {
 		if w, ok := newest[uid]; ok && w != c.warnings[uid] {
 			c.warnings[uid] = w
-			c.current = nil // the meaning of the pod may have changed
 		}
 	}
 	return nil

@@ -124,7 +124,7 @@ func (e *Engine) createAndFill(ctx context.Context, s *startup, spec dstack.Atte
 		return err
 	}
 	if m.uploads.container == "" {
-		return nil
+		return e.waitUntilSeen(ctx, spec.Attempt)
 	}
 	return e.retryWhileAway(ctx, s, func() error { return e.upload(ctx, s, m, spec) })
 }
@@ -175,6 +175,27 @@ func (e *Engine) createAll(ctx context.Context, m *manifest, spec dstack.Attempt
 	e.ensureBudget(ctx)
 	_, err = createOnce(ctx, e.client, kubeclient.Pods, m.pod)
 	return err
+}
+
+// seenTimeout is how long the copy of the pods may take to have a new pod. After that, another Start finds it.
+const seenTimeout = 10 * time.Second
+
+// waitUntilSeen waits until the copy of the pods has the pod of an attempt, or had it, so that its reports have no gap.
+func (c *Cluster) waitUntilSeen(ctx context.Context, id dstack.AttemptID) error {
+	limit, cancel := context.WithTimeout(ctx, seenTimeout)
+	defer cancel()
+	for {
+		index := c.refresh()
+		c.mu.Lock()
+		_, isOver := c.ended[id]
+		c.mu.Unlock()
+		if isOver || index.byAttempt[kubeclient.LabelValue(string(id))] != nil {
+			return nil
+		}
+		if err := loop.SleepUntil(limit, seenTimeout, index.changed); err != nil {
+			return ctx.Err()
+		}
+	}
 }
 
 // object is what all objects of the API have.

@@ -12,9 +12,13 @@ import (
 	"dstack/internal/loop"
 )
 
-// killGrace is the grace period of a pod that is killed: with none, the API server would forget the pod while its processes
-// may still run. A process gets no SIGTERM within it, because the hook before that takes longer.
-const killGrace = time.Second
+const (
+	// killGrace is the grace period of a pod that is killed: with none, the API server would forget the pod while its processes
+	// may still run. The kubelet makes at least two seconds of it, and sends SIGTERM before SIGKILL.
+	killGrace = time.Second
+	// killTimeout limits the command that kills the processes of a pod.
+	killTimeout = 2 * time.Second
+)
 
 // Stop implements engine.Engine. The grace period begins after the hook before SIGTERM.
 func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Duration) error {
@@ -29,7 +33,8 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	if pod == nil || isOver(pod) {
 		return nil
 	}
-	if grace += preStopTime; grace == preStopTime {
+	isKill := grace <= 0
+	if grace += preStopTime; isKill {
 		grace = killGrace
 	}
 	if pod.DeletionTimestamp != nil && !shortens(pod, grace, time.Now()) {
@@ -45,7 +50,21 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	if t != nil && t.kept != nil {
 		t.kept.waitUntilOpen(ctx)
 	}
+	if isKill {
+		e.killProcesses(ctx, pod)
+	}
 	return kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: grace})
+}
+
+// killProcesses kills the processes of a running pod at once, without SIGTERM, if a shell waits for them. The deletion of the pod ends
+// those of others.
+func (c *Cluster) killProcesses(ctx context.Context, pod *corev1.Pod) {
+	if hook := pod.Spec.Containers[0].Lifecycle; !isRunning(pod) || hook == nil || hook.PreStop == nil || hook.PreStop.Exec == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	_, _ = c.runScript(ctx, pod.Name, mainContainer, nil, "kill -KILL -1") // its own stream may be cut
 }
 
 // shortens reports whether a pod that is being deleted would end earlier with a grace period from now on.
@@ -87,7 +106,10 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	for _, pod := range e.findAllPods(id) {
 		name = pod.Name
 		e.endCommands(id)
-		if err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: killGrace}); err != nil {
+		e.killProcesses(ctx, pod)
+		options := kubeclient.DeleteOptions{UID: pod.UID, Grace: killGrace}
+		options.Force = hasEnded(pod) // its node has nothing left to do that would matter
+		if err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, options); err != nil {
 			return err
 		}
 		if err := e.waitUntilGone(ctx, pod); err != nil {
@@ -101,6 +123,11 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	defer e.mu.Unlock()
 	delete(e.ended, id)
 	return nil
+}
+
+// hasEnded reports whether the kubelet has said that nothing of a pod runs any more.
+func hasEnded(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 // findEndedName returns the name of the pod that an ended attempt had.

@@ -75,17 +75,22 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 // splitOffers returns the offers that did not fail lately and whose machines are not away,
 // and why the others are left out.
 func (c *capacity) splitOffers(ctx context.Context, run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
-	if c.away == nil {
-		var err error
-		if c.away, err = c.r.Store.AwayInstances(ctx); err != nil {
-			return nil, nil, err
-		}
+	if err := c.readAway(ctx); err != nil {
+		return nil, nil, err
 	}
 	offers, left := placement.LeaveOut(offers, c.away)
 	c.r.exclusionsMu.Lock()
 	defer c.r.exclusionsMu.Unlock()
 	offers, failed := c.r.exclusions.SplitForRun(run, offers, time.Now())
 	return offers, append(left, failed...), nil
+}
+
+// readAway reads which machines are away, once in a pass.
+func (c *capacity) readAway(ctx context.Context) (err error) {
+	if c.away == nil {
+		c.away, err = c.r.Store.AwayInstances(ctx)
+	}
+	return err
 }
 
 // readAllocations returns what is allocated of each instance, as a project sees it.

@@ -18,18 +18,18 @@ import (
 
 // ClusterGatewayOptions is what the processes of gateways in clusters get.
 type ClusterGatewayOptions struct {
-	Image      string   // of dstack; empty: none is known, and no process is started
+	Image      string   // of dstack, for clusters that are configured with none; empty: none is known
 	PullSecret string   // a secret of the namespace with which the image is pulled; empty: none is needed
 	Servers    []string // URLs of servers as pods reach them; empty: none is known
 	// Token returns a new token with which any number of processes join a gateway.
 	Token func(ctx context.Context, g dstack.Gateway, host dstack.InstanceID) (string, error)
 }
 
-// explainUnable returns why the server cannot launch processes in clusters; empty: it can.
+// explainUnable returns why the server cannot launch processes in a cluster; empty: it can.
 func (o ClusterGatewayOptions) explainUnable() string {
 	switch {
 	case o.Image == "":
-		return "no image of dstack is known that pods could run; set DSTACK_GATEWAY_IMAGE at the server"
+		return "no image of dstack is known that pods could run; set gateway_image of the backend in config.yml, or DSTACK_GATEWAY_IMAGE at the server"
 	case len(o.Servers) == 0:
 		return "no URL is known at which pods reach this server; set DSTACK_GATEWAY_SERVER_URL, or DSTACK_SERVER_URL, at the server"
 	}
@@ -51,17 +51,19 @@ func splitPlacements(all []dstack.GatewayPlacement) (onHosts, inClusters []dstac
 // stepClusters observes what clusters have of a gateway, decides, and acts.
 func (r *Reconciler) stepClusters(ctx context.Context, seen store.GatewayFacts, placements []dstack.GatewayPlacement, permit func() error) (gateway.PlacementPlan, error) {
 	facts := gateway.ClusterFacts{Gateway: seen.Gateway, Placements: placements, Cluster: gateway.ClusterOf(seen.Gateway.Configuration),
-		Clusters: map[string]gateway.ClusterSight{}, Unable: r.Gateways.Cluster.explainUnable()}
+		Clusters: map[string]gateway.ClusterSight{}}
 	if facts.Cluster == "" && len(placements) == 0 {
 		return gateway.PlacementPlan{}, nil
 	}
+	options := r.clusterOptions(facts.Cluster)
+	facts.Unable = options.explainUnable()
 	for _, p := range placements {
 		cluster := dstack.ClusterOf(p.Host)
 		facts.Clusters[cluster] = r.seeCluster(ctx, cluster, seen.Gateway.ID)
 	}
-	facts.Program = dstack.GatewayProgram{Digest: r.newClusterLaunch(seen.Gateway, false).Digest, Version: r.Gateways.Cluster.Image, Owner: r.Host}
+	facts.Program = dstack.GatewayProgram{Digest: newClusterLaunch(options, seen.Gateway, false).Digest, Version: options.Image, Owner: r.Host}
 	facts.NodePortProgram = facts.Program
-	facts.NodePortProgram.Digest = r.newClusterLaunch(seen.Gateway, true).Digest
+	facts.NodePortProgram.Digest = newClusterLaunch(options, seen.Gateway, true).Digest
 	if err := cmp.Or(ctx.Err(), permit()); err != nil {
 		return gateway.PlacementPlan{}, err
 	}
@@ -120,7 +122,7 @@ func (r *Reconciler) actOnCluster(ctx context.Context, g dstack.Gateway, step ga
 	}
 	switch step.Action {
 	case gateway.ApplyGateway:
-		launch := r.newClusterLaunch(g, step.UsesNodePorts)
+		launch := newClusterLaunch(r.clusterOptions(dstack.ClusterOf(step.Host)), g, step.UsesNodePorts)
 		launch.Token = func(ctx context.Context) (string, error) { return r.Gateways.Cluster.Token(ctx, g, step.Host) }
 		return gateways.ApplyGateway(ctx, launch)
 	case gateway.DeleteGateway:
@@ -130,9 +132,18 @@ func (r *Reconciler) actOnCluster(ctx context.Context, g dstack.Gateway, step ga
 	return fmt.Errorf("unknown action %q for a cluster", step.Action)
 }
 
+// clusterOptions returns what the processes of gateways in a cluster get.
+func (r *Reconciler) clusterOptions(cluster string) ClusterGatewayOptions {
+	o := r.Gateways.Cluster
+	if gateways, err := r.findClusterGateways(cluster); err == nil {
+		o.Image = cmp.Or(gateways.GatewayImage(), o.Image)
+	}
+	return o
+}
+
 // newClusterLaunch returns how the processes of a gateway run in a cluster.
-func (r *Reconciler) newClusterLaunch(g dstack.Gateway, usesNodePorts bool) engine.ClusterGatewayLaunch {
-	o, conf := r.Gateways.Cluster, g.Configuration
+func newClusterLaunch(o ClusterGatewayOptions, g dstack.Gateway, usesNodePorts bool) engine.ClusterGatewayLaunch {
+	conf := g.Configuration
 	launch := engine.ClusterGatewayLaunch{
 		ID: g.ID, Gateway: g.Name, Project: g.ProjectName, Domain: g.Domain, Replicas: conf.ReplicaCount(), Image: o.Image, PullSecret: o.PullSecret,
 		Env:    map[string]string{"DSTACK_GATEWAY_SERVER": strings.Join(o.Servers, ",")},

@@ -194,7 +194,7 @@ func (r *Reconciler) syncEngine(
 			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
 			var rep dstack.Report
-			if rep, err = r.startAttempt(ctx, eng, seen.Instance.Offer, c); err == nil {
+			if rep, err = r.startAttempt(ctx, eng, seen.Instance, c); err == nil {
 				reports = append(reports, rep)
 			}
 		case lifecycle.StopAttempt:
@@ -214,7 +214,9 @@ func (r *Reconciler) syncEngine(
 
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
 // returns its first report. An attempt whose secret or volume does not exist is refused.
-func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, offer dstack.Offer, c lifecycle.EngineCommand) (dstack.Report, error) {
+func (r *Reconciler) startAttempt(
+	ctx context.Context, eng engine.Engine, instance dstack.Instance, c lifecycle.EngineCommand,
+) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
@@ -226,7 +228,7 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, offer 
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
 	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
-	if offer.AnyNode {
+	if offer := instance.Offer; offer.AnyNode {
 		need := job.BuildRequirements(run.Spec)
 		attempt.Nodes = node.NewSelector(need, offer, placement.ListModels(need.Resources.GPU))
 	}
@@ -235,7 +237,7 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, offer 
 		return dstack.Report{}, err
 	}
 	job.AddHostEnv(&attempt, hostEnv)
-	attempt.Mounts, err = r.buildMounts(ctx, run, c.Placed.Replica.Instance)
+	attempt.Mounts, err = r.buildMounts(ctx, run, instance)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}

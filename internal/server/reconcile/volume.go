@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"dstack/internal/backend"
 	"dstack/internal/decide/volume"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
@@ -59,6 +61,9 @@ func (r *Reconciler) stepVolume(ctx context.Context, l store.Lease) (changed boo
 func (r *Reconciler) actOnVolume(ctx context.Context, v dstack.Volume, action volume.Action, permit func() error) (found volume.Result) {
 	ctx, cancel := context.WithTimeout(ctx, r.ActTimeout)
 	defer cancel()
+	if v.Instance == "" {
+		return r.actOnBackendVolume(ctx, v, action, permit)
+	}
 	volumes, err := r.findVolumes(ctx, v)
 	if err != nil {
 		isGone := dstack.KindOf(err) == dstack.NotFound
@@ -81,6 +86,43 @@ func (r *Reconciler) actOnVolume(ctx context.Context, v dstack.Volume, action vo
 		found.Err = volumes.DeleteVolume(ctx, v)
 	default:
 		found.Err = fmt.Errorf("unknown action %q", action)
+	}
+	return found
+}
+
+// actOnBackendVolume performs an action on a volume that its backend has, and no machine, and then asks the backend what
+// became of it.
+func (r *Reconciler) actOnBackendVolume(ctx context.Context, v dstack.Volume, action volume.Action, permit func() error) (found volume.Result) {
+	b, err := r.Backends.Get(v.Backend)
+	if err != nil {
+		return volume.Result{Err: err}
+	}
+	volumes, ok := b.(backend.Volumes)
+	if !ok {
+		return volume.Result{Err: &dstack.Error{Kind: dstack.Unsupported, Message: "the backend " + v.Backend + " has no volumes"}}
+	}
+	if err := permit(); err != nil {
+		return volume.Result{Err: err}
+	}
+	switch action {
+	case volume.Create:
+		found.Err = volumes.CreateVolume(ctx, v)
+	case volume.Delete:
+		found.Err = volumes.DeleteVolume(ctx, v)
+	case volume.Check:
+	default:
+		found.Err = fmt.Errorf("unknown action %q", action)
+	}
+	if found.Err != nil {
+		return found
+	}
+	listed, err := volumes.ListVolumes(ctx)
+	if err != nil {
+		return volume.Result{Err: err}
+	}
+	found.Created, found.IsListed = listed[v.ID]
+	if action == volume.Check {
+		r.logLeakedVolumes(ctx, v, listed)
 	}
 	return found
 }
@@ -132,7 +174,7 @@ func (r *Reconciler) logLeakedVolumes(ctx context.Context, of dstack.Volume, lis
 }
 
 // readPin returns the machines that have the volumes of a replica; nil: it mounts none. The volumes of a project are read
-// once in a pass.
+// once in a pass, with the runs that name them if one of them cannot be mounted by all.
 func (c *capacity) readPin(ctx context.Context, run dstack.Run) (*dstack.Pin, error) {
 	if len(volume.Names(run.Spec.Configuration)) == 0 {
 		return nil, nil
@@ -143,13 +185,25 @@ func (c *capacity) readPin(ctx context.Context, run dstack.Run) (*dstack.Pin, er
 		if volumes, err = c.r.Store.ReadVolumes(ctx, run.ProjectID); err != nil {
 			return nil, err
 		}
+		if slices.ContainsFunc(volumes, func(v dstack.Volume) bool { return volume.SharingOf(v) != dstack.SharedByAll }) {
+			if volumes, err = c.r.Store.Volumes(ctx, run.ProjectID); err != nil {
+				return nil, err
+			}
+		}
 		c.volumes[run.ProjectID] = volumes
 	}
-	return volume.FindPin(run.Spec.Configuration, volumes), nil
+	pin := volume.FindPin(run.Spec.Configuration, volumes)
+	if pin.Sharing != dstack.SharedByAll {
+		if err := c.readAway(ctx); err != nil {
+			return nil, err
+		}
+		pin.Away = slices.Collect(maps.Keys(c.away))
+	}
+	return pin, nil
 }
 
 // buildMounts returns the mounts of a replica on its instance. NotFound means that a volume is not there any more.
-func (r *Reconciler) buildMounts(ctx context.Context, run dstack.Run, instance dstack.InstanceID) ([]dstack.Mount, error) {
+func (r *Reconciler) buildMounts(ctx context.Context, run dstack.Run, instance dstack.Instance) ([]dstack.Mount, error) {
 	if len(run.Spec.Configuration.Volumes) == 0 {
 		return nil, nil
 	}

@@ -133,6 +133,9 @@ func (s *Store) putGateway(ctx context.Context, tx bun.Tx, g dstack.Gateway, now
 	if err != nil || isNew {
 		return row, isNew, err
 	}
+	if err := markDue(ctx, tx, GatewayWork, now, "id = ?", row.ID); err != nil {
+		return row, false, err
+	}
 	return row, false, forgetCertificates(ctx, tx, row.ID)
 }
 
@@ -213,6 +216,9 @@ func (s *Store) DeleteGateways(ctx context.Context, p dstack.ProjectID, names []
 				statement = "UPDATE project_gateways SET deleting = TRUE, is_default = FALSE WHERE id = ?"
 			}
 			if _, err := tx.NewRaw(statement, string(g.ID)).Exec(ctx); err != nil {
+				return err
+			}
+			if err := markDue(ctx, tx, GatewayWork, s.clock(), "id = ?", string(g.ID)); err != nil {
 				return err
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ type volumeRow struct {
 	ID            string `bun:",pk"`
 	ProjectID     string
 	Project       string `bun:",scanonly"` // its name
+	Reach         string `bun:",scanonly"` // JSON; empty: none was saved
 	Name          string
 	Username      string
 	Configuration string
@@ -52,6 +54,12 @@ func (r volumeRow) toVolume() (dstack.Volume, error) {
 	}
 	if err := json.Unmarshal([]byte(r.Configuration), &v.Configuration); err != nil {
 		return v, fmt.Errorf("read the configuration of the volume %s: %w", r.Name, err)
+	}
+	if r.Reach == "" {
+		return v, nil
+	}
+	if err := json.Unmarshal([]byte(r.Reach), &v.Reach); err != nil {
+		return v, fmt.Errorf("read which machines can mount the volume %s: %w", r.Name, err)
 	}
 	return v, nil
 }
@@ -122,7 +130,8 @@ func (s *Store) Volume(ctx context.Context, id dstack.VolumeID) (dstack.Volume, 
 func (s *Store) findVolumes(ctx context.Context, narrow func(*bun.SelectQuery), withRuns ...dstack.ProjectID) (found []dstack.Volume, err error) {
 	err = s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var rows []volumeRow
-		query := tx.NewSelect().Model(&rows).ColumnExpr("v.*, p.name AS project").Join("JOIN projects AS p ON p.id = v.project_id")
+		query := tx.NewSelect().Model(&rows).ColumnExpr("v.*, p.name AS project, COALESCE(vr.reach, '') AS reach").
+			Join("JOIN projects AS p ON p.id = v.project_id").Join("LEFT JOIN volume_reach AS vr ON vr.volume_id = v.id")
 		narrow(query)
 		if err := query.Scan(ctx); err != nil {
 			return err
@@ -223,6 +232,7 @@ func (s *Store) SaveVolumeStep(ctx context.Context, l Lease, seen dstack.Volume,
 	next := seen
 	if step.Created != nil {
 		next.ExternalID, next.SizeMiB, next.Warning = step.Created.ExternalID, step.Created.SizeMiB, step.Created.Warning
+		next.Reach = step.Created.Reach
 	}
 	if step.To != seen.Status {
 		next.Since = now
@@ -231,12 +241,29 @@ func (s *Store) SaveVolumeStep(ctx context.Context, l Lease, seen dstack.Volume,
 		err := saveRow(ctx, tx, l, seen.Version, step.Due,
 			"status = ?, reason = ?, since = ?, fails = ?, external_id = ?, size_mib = ?, warning = ?", string(step.To), cleanText(string(step.Reason)),
 			toMicros(next.Since), step.Failures, cleanText(next.ExternalID), next.SizeMiB, cleanText(next.Warning))
-		if err != nil || !step.IsGone {
+		if err != nil {
 			return err
+		}
+		if !step.IsGone {
+			return saveReach(ctx, tx, seen, next.Reach)
 		}
 		_, err = tx.NewRaw("DELETE FROM volumes WHERE id = ?", l.ID).Exec(ctx)
 		return err
 	})
+}
+
+// saveReach writes which machines can mount a volume, if that changed.
+func saveReach(ctx context.Context, tx bun.Tx, seen dstack.Volume, next dstack.Reach) error {
+	if reflect.DeepEqual(seen.Reach, next) {
+		return nil
+	}
+	text, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	_, err = tx.NewRaw(`INSERT INTO volume_reach (volume_id, reach) VALUES (?, ?) ON CONFLICT (volume_id) DO UPDATE SET reach = excluded.reach`,
+		string(seen.ID), cleanText(string(text))).Exec(ctx)
+	return err
 }
 
 // checkNoVolumes returns Conflict if a project of the given names, in lower case, has volumes: deleting it would leave

@@ -24,7 +24,7 @@ func BuildVolume(v dstack.Volume) api.Volume {
 		ID: string(v.ID), Name: v.Name, ProjectName: v.ProjectName, Configuration: conf, External: v.IsExternal,
 		CreatedAt: api.NewTimestamp(v.CreatedAt), Status: v.Status,
 		State: v.Status, Reason: string(v.Reason), Warning: v.Warning, Host: v.Machine, Fleet: v.Fleet, User: v.User, Since: v.Since.UTC(),
-		UsedBy: append([]string{}, v.Runs...), EnforcedMiB: v.SizeMiB,
+		UsedBy: append([]string{}, v.Runs...), EnforcedMiB: v.SizeMiB, Place: v.Reach.Place, AccessModes: v.Reach.AccessModes,
 	}
 	if v.Status == dstack.VolumeDeleting {
 		volume.Status = dstack.VolumeActive
@@ -39,8 +39,11 @@ func BuildVolume(v dstack.Volume) api.Volume {
 	return volume
 }
 
-// sizeGB returns the size that the configuration of a volume asks for.
+// sizeGB returns the size that the configuration of a volume asks for. That of a cluster's claim is what it got.
 func sizeGB(v dstack.Volume) int {
+	if v.Configuration.IsInCluster() {
+		return int(v.SizeMiB / 1024)
+	}
 	if v.Configuration.Size == nil {
 		return 0
 	}

@@ -68,8 +68,13 @@ func BuildGateways(_ ListGateways, answers []wire.GatewayAnswer) []Gateway {
 	return gateways
 }
 
-// clientBackend is the backend of all gateways in answers: these clients know no gateway of the server itself.
-const clientBackend = spec.BackendSSH
+// nameClientBackend returns the backend of a gateway in answers: these clients know no gateway of the server itself.
+func nameClientBackend(conf spec.Gateway) string {
+	if conf.Backend == spec.BackendKubernetes {
+		return conf.Backend
+	}
+	return spec.BackendSSH
+}
 
 // BuildGateway returns a gateway.
 func BuildGateway(a wire.GatewayAnswer) Gateway {
@@ -79,7 +84,7 @@ func BuildGateway(a wire.GatewayAnswer) Gateway {
 		Replicas: []GatewayReplica{}}
 	gateway.Configuration.Name = g.Name
 	for i, p := range g.Processes {
-		replica := GatewayReplica{ReplicaNum: i, Backend: clientBackend, Region: old.Region, CreatedAt: api.NewTimestamp(p.JoinedAt), Status: "running"}
+		replica := GatewayReplica{ReplicaNum: i, Backend: nameClientBackend(g.Configuration), Region: old.Region, CreatedAt: api.NewTimestamp(p.JoinedAt), Status: "running"}
 		if !slices.ContainsFunc(a.Serving, func(s dstack.GatewayProcess) bool { return s.ID == p.ID }) {
 			replica.Status, replica.StatusMessage = "provisioning", new("it does not answer")
 		}
@@ -93,7 +98,7 @@ func BuildGateway(a wire.GatewayAnswer) Gateway {
 
 func buildGatewayConfiguration(conf spec.Gateway) GatewayConfiguration {
 	known := GatewayConfiguration{v018.BuildGatewayConfiguration(conf), conf.Replicas}
-	known.Backend = clientBackend
+	known.Backend = nameClientBackend(conf)
 	return known
 }
 

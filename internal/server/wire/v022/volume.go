@@ -41,8 +41,11 @@ type VolumeConfiguration struct {
 	Name        string    `json:"name"`
 	Region      string    `json:"region"` // the machine
 	Size        *spec.GB  `json:"size"`
-	ClaimName   spec.Text `json:"claim_name"` // the path of an external volume
+	ClaimName   spec.Text `json:"claim_name"` // the claim, or the path of an external volume
 	AccessModes []string  `json:"access_modes"`
+
+	StorageClass spec.Text `json:"storage_class_name,omitempty"`
+	ReadOnly     bool      `json:"read_only,omitempty"`
 }
 
 // VolumeAttachment is a machine whose replicas mount a volume.
@@ -75,6 +78,10 @@ func BuildVolume(v dstack.Volume) Volume {
 		ProvisioningData: old.ProvisioningData, Attachments: []VolumeAttachment{},
 		Configuration: VolumeConfiguration{Type: "volume", Backend: volumeBackend, Name: v.Name, Region: old.Configuration.Region,
 			Size: v.Configuration.Size, ClaimName: v.Configuration.VolumeID, AccessModes: []string{"ReadWriteMany"}},
+	}
+	if conf := v.Configuration; conf.IsInCluster() {
+		volume.Configuration.ClaimName, volume.Configuration.StorageClass = spec.Text(conf.ExistingClaim()), conf.StorageClass
+		volume.Configuration.AccessModes, volume.Configuration.ReadOnly = conf.NewClaimModes(), conf.ReadOnly
 	}
 	if volume.ProvisioningData != nil {
 		volume.ProvisioningData.Backend = volumeBackend

@@ -1,0 +1,34 @@
+package kubernetes
+
+import (
+	"slices"
+
+	"dstack/internal/engine/kubegateway"
+	enginekube "dstack/internal/engine/kubernetes"
+	"dstack/internal/kubeclient"
+)
+
+// Rights returns what the account of a server needs in a cluster. The role in the documentation and in the chart is written from it.
+func Rights() []kubeclient.Right {
+	return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights, claimRights)
+}
+
+const (
+	reachPurpose = "reach replicas from outside of the cluster"
+	nodePurpose  = "choose nodes and say why one does not suit"
+	takenPurpose = "know what the pods of others hold of each node"
+)
+
+// pathRights are for the ways to pods that are not their addresses.
+var pathRights = []kubeclient.Right{
+	{Verb: "get", Resource: "pods", Subresource: "portforward", IsOptional: true, Purpose: reachPurpose},
+	{Verb: "create", Resource: "pods", Subresource: "portforward", IsOptional: true, Purpose: reachPurpose},
+}
+
+// nodeRights are the rights outside of the namespace. Without them, the cluster's scheduler alone chooses nodes.
+var nodeRights = []kubeclient.Right{
+	{Verb: "list", Resource: "nodes", IsClusterWide: true, IsOptional: true, Purpose: nodePurpose},
+	{Verb: "watch", Resource: "nodes", IsClusterWide: true, IsOptional: true, Purpose: nodePurpose},
+	{Verb: "list", Resource: "pods", IsClusterWide: true, IsOptional: true, Purpose: takenPurpose},
+	{Verb: "watch", Resource: "pods", IsClusterWide: true, IsOptional: true, Purpose: takenPurpose},
+}
