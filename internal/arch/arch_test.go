@@ -78,11 +78,12 @@ var packages = []entry{
 	{"internal/engine/enginetest", "dstack dial engine"},
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "loop dstack dial engine"},
+	{"internal/engine/kubegateway", "dstack kubeclient engine"},
 	{"internal/engine/kubernetes", "human loop dstack dial decide/node kubeclient engine"},
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
-	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient podpath engine backend engine/kubernetes"},
+	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubernetes engine/kubegateway"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
 
 	// The model hub.
