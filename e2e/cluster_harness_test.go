@@ -117,7 +117,10 @@ type pod struct {
 		DeletionTimestamp string
 	}
 	Spec struct {
-		NodeName string
+		NodeName   string
+		Containers []struct {
+			Resources struct{ Limits map[string]string }
+		}
 	}
 	Status struct {
 		Phase, PodIP string
