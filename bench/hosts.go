@@ -105,15 +105,15 @@ func (h *hostBench) runOnHost(args ...string) (string, error) {
 	return runCommand("ssh", append([]string{"-F", filepath.Join(h.folder, "ssh_config"), h.address}, args...)...)
 }
 
-// makeHostImage makes an image of busybox and the workload on the host.
-func (h *hostBench) makeHostImage() error {
+// packImage returns the file system of an image of busybox and the workload, as a tar.
+func (b *benchmark) packImage() ([]byte, error) {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
-		return notMeasured("busybox (package busybox-static) is not installed")
+		return nil, notMeasured("busybox (package busybox-static) is not installed")
 	}
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
-	for name, from := range map[string]string{"bin/sh": busybox, "workload": h.workload} {
+	for name, from := range map[string]string{"bin/sh": busybox, "workload": b.workload} {
 		text, err := os.ReadFile(from)
 		if err == nil {
 			err = w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(text))})
@@ -122,14 +122,21 @@ func (h *hostBench) makeHostImage() error {
 			_, err = w.Write(text)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := w.Close(); err != nil {
+	err = w.Close()
+	return archive.Bytes(), err
+}
+
+// makeHostImage makes an image of busybox and the workload on the host.
+func (h *hostBench) makeHostImage() error {
+	archive, err := h.packImage()
+	if err != nil {
 		return err
 	}
 	importing := exec.Command("ssh", "-F", filepath.Join(h.folder, "ssh_config"), h.address, "docker", "import", "-", hostImage)
-	importing.Stdin = &archive
+	importing.Stdin = bytes.NewReader(archive)
 	if out, err := importing.CombinedOutput(); err != nil {
 		return fmt.Errorf("docker import on a host: %w: %s", err, out)
 	}

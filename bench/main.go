@@ -6,6 +6,8 @@
 //   - chat: model requests through the gateway, beside direct requests and nginx,
 //   - tls: handshakes and requests over TLS through a gateway, beside nginx and Caddy with the same certificate,
 //   - hosts: the start of replicas on a host that is reached by SSH, and requests to them, beside its published port,
+//   - cluster: the start of replicas on Kubernetes and requests to them, beside kubectl and the pod's own address; 1000 replicas
+//     beside a Deployment; requests to the API server at rest,
 //   - routes: route changes of a gateway process with 1000 services under load, its start from its disk, and its memory,
 //   - keys: from the revocation of a key for callers until three gateway processes refuse it,
 //   - templates: the rendering of prompts, beside Python,
@@ -28,7 +30,7 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 7, "how often everything is measured, in random order")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
-	only := flag.String("only", "", "measure only this part: start, live, chat, tls, hosts, routes, keys, templates or published")
+	only := flag.String("only", "", "measure only this part: start, live, chat, tls, hosts, cluster, routes, keys, templates or published")
 	flag.Parse()
 	if err := run(*binary, max(*rounds, 5), *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -48,7 +50,7 @@ func run(binary string, rounds int, only string) error {
 		measure func(rounds int) error
 	}{
 		{"start", b.measureStart}, {"live", b.measureLive}, {"chat", b.measureChat}, {"tls", b.measureTLS}, {"hosts", b.measureHosts},
-		{"routes", b.measureRoutes}, {"keys", b.measureKeys}, {"templates", measureTemplates}, {"published", b.measurePublished},
+		{"cluster", b.measureCluster}, {"routes", b.measureRoutes}, {"keys", b.measureKeys}, {"templates", measureTemplates}, {"published", b.measurePublished},
 	} {
 		if only != "" && only != part.name {
 			continue

@@ -25,12 +25,17 @@ type dstackServer struct {
 }
 
 func startServer(binary, home, engine string, flags ...string) (*dstackServer, error) {
+	return startServerWith(binary, home, "type: local\n    engine: "+engine, flags...)
+}
+
+// startServerWith starts a server with a backend, whose settings are lines of its config.yml.
+func startServerWith(binary, home, backend string, flags ...string) (*dstackServer, error) {
 	s := &dstackServer{binary: binary, home: home}
 	config := filepath.Join(home, ".dstack", "server", "config.yml")
 	if err := os.MkdirAll(filepath.Dir(config), 0o755); err != nil {
 		return nil, err
 	}
-	text := "projects:\n- name: main\n  backends:\n  - type: local\n    engine: " + engine + "\n"
+	text := "projects:\n- name: main\n  backends:\n  - " + backend + "\n"
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

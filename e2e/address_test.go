@@ -15,6 +15,7 @@ const modelLines = "model: {type: chat, name: smollm2, format: openai}"
 // TestAddresses_WorkAsPrinted types everything that `apply` prints, as readers at
 // several addresses of the server: with curl, and with OpenAI's clients.
 func TestAddresses_WorkAsPrinted(t *testing.T) {
+	runParallel(t)
 	python, node := needPiece(t, "python", "DSTACK_TEST_PYTHON"), needPiece(t, "node", "DSTACK_TEST_NODE")
 	h := newHarness(t, "process", "DSTACK_SERVER_HOST=0.0.0.0")
 	dir := h.newFolder(h.workloadConfig("web", modelLines, "auth: false"))
@@ -43,6 +44,7 @@ func TestAddresses_WorkAsPrinted(t *testing.T) {
 // TestAddresses_PublicURL does the same through a proxy with TLS, at the URL of
 // DSTACK_SERVER_URL.
 func TestAddresses_PublicURL(t *testing.T) {
+	runParallel(t)
 	python := needPiece(t, "python", "DSTACK_TEST_PYTHON")
 	front := startTLSFront(t, "dstack.example.com", "*.dstack.example.com")
 	h := newStoppedHarness(t, "process", append(front.env(), "DSTACK_SERVER_URL=https://dstack.example.com")...)
@@ -57,12 +59,8 @@ func TestAddresses_PublicURL(t *testing.T) {
 	}
 	reader.checkServices(printed, []string{"https://web.dstack.example.com/", "https://dstack.example.com/proxy/services/main/web/"})
 	reader.typeCall(printed)
-	for _, v := range front.env() {
-		name, value, _ := strings.Cut(v, "=")
-		t.Setenv(name, value) // of the client
-	}
-	runChatClient(t, python, "clients/chat.py", printed.models, h.token)
-	runChatClient(t, python, "clients/chat.py", "https://gateway.dstack.example.com/v1", h.token)
+	runChatClient(t, python, "clients/chat.py", printed.models, h.token, front.env()...)
+	runChatClient(t, python, "clients/chat.py", "https://gateway.dstack.example.com/v1", h.token, front.env()...)
 }
 
 // reader is a user who reaches the server at a URL.

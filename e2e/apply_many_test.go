@@ -12,7 +12,7 @@ import (
 
 // TestApplyFolder applies the services of a folder, and changes one of them.
 func TestApplyFolder(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("first"))
 	h.writeFile(filepath.Join(dir, "more", "a.dstack.yml"), h.workloadConfig("second"))

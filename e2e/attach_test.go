@@ -23,7 +23,7 @@ import (
 // 10999 on that nobody listens on, and listens there a second later, so that two that choose at the same time would read each
 // other's output. They are parts of one test, because a test that waits for another one takes the place of a third one.
 func TestAttachedClients(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	for _, c := range []struct {
 		name string
 		test func(t *testing.T)
@@ -302,7 +302,7 @@ func (h *harness) submitWithKey(name, key string) {
 // TestAttach_KeysAndPorts: with the real ssh, a run's key reaches its own job's port only, also after a restart of the
 // server, which keeps its port and host key.
 func TestAttach_KeysAndPorts(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPiece(t, "ssh", "DSTACK_TEST_SSH")
 	h := newHarness(t, "process")
 	key, line := newSSHKey(t)
@@ -355,7 +355,7 @@ func TestAttach_KeysAndPorts(t *testing.T) {
 
 // TestAttach_Settings: the port can be chosen, and the SSH server be turned off.
 func TestAttach_Settings(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	port := findFreePort(t)
 	needPiece(t, "ssh", "DSTACK_TEST_SSH")
 	_, line := newSSHKey(t)

@@ -18,7 +18,7 @@ import (
 // TestFirstStart checks that the first start of a server creates its configuration
 // and prints the token once.
 func TestFirstStart(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newStoppedHarness(t, "process")
 	if err := os.RemoveAll(h.serverDir); err != nil { // without a configuration the server writes one
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func (h *harness) findFilesWith(word string) []string {
 
 // TestChosenToken starts a server with a token from the environment.
 func TestChosenToken(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	const chosen = "chosen-by-hand-0123456789-0123456789"
 	h := newHarness(t, "process", "DSTACK_SERVER_ADMIN_TOKEN="+chosen)
 	if h.token != chosen {
@@ -154,7 +154,7 @@ func TestPsAndLogs(t *testing.T) {
 // TestDetach checks that Ctrl-C detaches apply from the run and does not stop the
 // run.
 func TestDetach(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("left"))
 	apply := h.newCommand(dir, "apply", "-f", "service.dstack.yml", "-y")
@@ -186,7 +186,7 @@ func TestDetach(t *testing.T) {
 // TestConfirmationWithoutTerminal checks that commands that need a confirmation are
 // refused without a terminal.
 func TestConfirmationWithoutTerminal(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("asked"))
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml").expectError(2, "-y")
@@ -275,7 +275,7 @@ func TestTwoServersOnOneMachine(t *testing.T) {
 
 // TestCommandsWithoutServer checks the commands that need no server.
 func TestCommandsWithoutServer(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newStoppedHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("words"))
 	h.runCLIIn(dir, "validate", "service.dstack.yml").expectExit(0)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,9 +116,13 @@ func (h *harness) newFolder(config string) string {
 
 func (h *harness) copyFile(from, to string) {
 	h.t.Helper()
+	part := to + "." + strconv.Itoa(h.port) // another test may read the file at the same time
 	data, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(to, data, 0o755)
+		err = os.WriteFile(part, data, 0o755)
+	}
+	if err == nil {
+		err = os.Rename(part, to)
 	}
 	if err != nil {
 		h.t.Fatal(err)

@@ -43,7 +43,7 @@ func (h *harness) startPlainServer(args ...string) {
 // TestClientConfig_SurvivesOtherServers starts servers on other ports and in other folders
 // from one home, as a new user does.
 func TestClientConfig_SurvivesOtherServers(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newStoppedHarness(t, "process")
 	h.startPlainServer()
 	h.runCLI("ps").expectExit(0)
@@ -100,7 +100,7 @@ func (h *harness) waitForText(text string) {
 
 // TestServerToken loses the admin's token and gets back in.
 func TestServerToken(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newStoppedHarness(t, "process")
 	h.runCLI("server", "token").expectError(1, "there is no server's data in "+h.serverDir)
 	h.startPlainServer()
@@ -130,7 +130,7 @@ func TestServerToken(t *testing.T) {
 
 // TestTokenFile starts servers with tokens of the operator.
 func TestTokenFile(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newStoppedHarness(t, "process")
 	port := strconv.Itoa(h.port)
 	h.runCLI("server", "--port", port, "--token", "short").expectError(2, "--token has 5 characters", "at least 32")

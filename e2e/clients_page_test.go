@@ -82,7 +82,7 @@ var pageClients = map[string]string{
 // TestClientsPage checks that the lines of docs/clients.md are those of the
 // programs that TestClients runs.
 func TestClientsPage(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	page := readText(t, clientsPage)
 	for name, file := range pageClients {
 		head, rest, found := strings.Cut(page, "\n## "+name+"\n")

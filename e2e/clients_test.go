@@ -82,6 +82,7 @@ func (r caseResult) describe() string {
 // TestClients puts clients of OpenAI's and Anthropic's API through clientCases,
 // and compares the results with the table of docs/reference/clients.md.
 func TestClients(t *testing.T) {
+	runParallel(t)
 	dir := needPiece(t, "clients", "DSTACK_TEST_CLIENTS")
 	c := newClientsHarness(t)
 	python, node := filepath.Join(dir, "python", "bin", "python"), filepath.Join(dir, "javascript")
@@ -298,7 +299,7 @@ func caseNames() (names []string) {
 // TestClients_Comments checks that a client of the cold start does receive
 // comments before the answer, and after them an error with a name.
 func TestClients_Comments(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	c := &clientsHarness{harness: newHarness(t, "process")}
 	c.serveModel("never", []string{"hold: {timeout: 6s}", "- LISTEN_WHEN=/nonexistent"}, "-d")
 	a := c.expectResponse("POST", c.serverURL()+"/v1/chat/completions", c.token, `{"model":"never","stream":true}`, 200)

@@ -28,7 +28,7 @@ type clusterSet struct {
 func newClusterSet(t *testing.T, settings ...string) *clusterSet {
 	t.Helper()
 	s := &clusterSet{cluster: kubetest.Need(t)}
-	t.Parallel()
+	runParallel(t)
 	s.start(t, settings)
 	return s
 }
@@ -45,9 +45,7 @@ var ownCluster struct {
 func newBrokenSet(t *testing.T, settings ...string) *clusterSet {
 	t.Helper()
 	kubetest.Need(t)
-	t.Parallel()
-	ownCluster.Lock()
-	t.Cleanup(ownCluster.Unlock)
+	runParallelWith(t, &ownCluster.Mutex)
 	if ownCluster.folder == "" {
 		folder, err := os.MkdirTemp(os.Getenv("DSTACK_TEST_CLUSTERS"), "own-")
 		if err != nil {

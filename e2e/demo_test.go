@@ -12,6 +12,7 @@ import (
 // TestDemo runs the script of `make demo` in an empty home folder, which must be
 // empty afterwards. The variables DSTACK_… of the user must have no effect.
 func TestDemo(t *testing.T) {
+	runParallel(t)
 	if _, err := exec.LookPath("python3"); err != nil {
 		needPiece(t, "python", "DSTACK_TEST_PYTHON")
 	}

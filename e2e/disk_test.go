@@ -21,7 +21,7 @@ import (
 // TestFullDisk fills the disk of the server's logs. The service stays ready, the
 // server logs the problem once, and logs are kept again as soon as there is space.
 func TestFullDisk(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPiece(t, "mount", "DSTACK_TEST_MOUNT")
 	h := newStoppedHarness(t, "process")
 	logs := filepath.Join(h.serverDir, "projects")
@@ -75,7 +75,7 @@ func TestFullDisk(t *testing.T) {
 // TestInterruptedUpload interrupts an upload. The server keeps no part of it, and
 // accepts the same upload afterwards.
 func TestInterruptedUpload(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	h.expectResponse("POST", h.serverURL()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
 	code := packFile(t, strings.Repeat("a large file. ", 100_000))
@@ -103,7 +103,7 @@ func TestInterruptedUpload(t *testing.T) {
 // TestUploadsAreSealed checks that nothing of an upload is readable in the server's folder
 // and its database, during the upload, after it, and after the server was killed.
 func TestUploadsAreSealed(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	h.expectResponse("POST", h.serverURL()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
 	const marker = "canary of an upload. "

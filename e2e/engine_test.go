@@ -39,7 +39,7 @@ func forEachEngine(t *testing.T, test func(t *testing.T, engine string)) {
 func forEachEngineInParallel(t *testing.T, test func(t *testing.T, engine string)) {
 	t.Parallel()
 	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+		runParallel(t)
 		test(t, engine)
 	})
 }

@@ -43,6 +43,7 @@ func waitForPort(t *testing.T, engine string, address string) {
 // TestSeedExamples runs the examples that serve a folder. They have the same port
 // and name, so they run one after the other.
 func TestSeedExamples(t *testing.T) {
+	runParallelWith(t, &examplePort)
 	forEachEngine(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		for _, name := range []string{"python", "plain", "auth", "nvcc", "image"} {
@@ -75,6 +76,7 @@ func TestSeedExamples(t *testing.T) {
 
 // TestHTTPServerExample runs the example of this repository.
 func TestHTTPServerExample(t *testing.T) {
+	runParallelWith(t, &examplePort)
 	forEachEngine(t, func(t *testing.T, engine string) {
 		waitForPort(t, engine, ":8000")
 		h := newHarness(t, engine)
@@ -87,7 +89,7 @@ func TestHTTPServerExample(t *testing.T) {
 // TestPrivateRegistry pulls an image with the right password, and is refused with a
 // wrong one.
 func TestPrivateRegistry(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	user, password := os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")
@@ -166,7 +168,7 @@ func TestEnvironment(t *testing.T) {
 // TestExampleWithoutGPU checks that apply ends with the reason and exit status 4 if
 // no machine has the GPU.
 func TestExampleWithoutGPU(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	if _, err := os.Stat("/dev/nvidia0"); !errors.Is(err, os.ErrNotExist) {
 		t.Log("this machine has a GPU, but not one of 1 TB")
 	}

@@ -105,7 +105,7 @@ func currentUser(t *testing.T) string {
 // TestFleetClients applies, lists and deletes a fleet with our command line and with both published clients, and changes
 // the key of its host.
 func TestFleetClients(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	host := h.startLoopbackHost()
 	dir := host.writeFleet("env: [MODE=fast]")

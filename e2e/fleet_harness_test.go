@@ -37,9 +37,7 @@ var fleetLock sync.Mutex
 func newHostSet(t *testing.T) *hostSet {
 	t.Helper()
 	s := &hostSet{folder: needPiece(t, "fleet", "DSTACK_TEST_FLEET")}
-	t.Parallel()
-	fleetLock.Lock()
-	t.Cleanup(fleetLock.Unlock)
+	runParallelWith(t, &fleetLock)
 	network, err := os.ReadFile(filepath.Join(s.folder, "network"))
 	if err != nil {
 		t.Fatal(err)

@@ -20,17 +20,23 @@ import (
 // pushPrivateImage pushes an image to the private registry, and returns its name as the hosts reach it, and the login.
 func (s *hostSet) pushPrivateImage() (image, user, password string) {
 	s.t.Helper()
-	registry := needPiece(s.t, "registry", "DSTACK_TEST_REGISTRY")
+	registry, path, user, password := s.pushImage("/private/fleet:1")
+	return s.proxyToHosts(registry) + path, user, password
+}
+
+// pushImage pushes an image with busybox to the private registry of the tests.
+func (h *harness) pushImage(path string) (registry, samePath, user, password string) {
+	h.t.Helper()
+	registry = needPiece(h.t, "registry", "DSTACK_TEST_REGISTRY")
 	user, password = os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")
-	const repository = "/private/fleet:1"
-	ref, err := name.ParseReference(registry + repository)
+	ref, err := name.ParseReference(registry + path)
 	if err != nil {
-		s.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	rootfs := buildRootfs(s.t)
+	rootfs := buildRootfs(h.t)
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(rootfs)), nil })
 	if err != nil {
-		s.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	built, err := mutate.AppendLayers(empty.Image, layer)
 	if err == nil {
@@ -38,12 +44,12 @@ func (s *hostSet) pushPrivateImage() (image, user, password string) {
 			Config: v1.Config{Env: []string{"PATH=/bin"}}, RootFS: mustConfig(built).RootFS})
 	}
 	if err == nil {
-		err = remote.Write(ref, built, remote.WithAuth(&authn.Basic{Username: user, Password: password}), remote.WithContext(s.t.Context()))
+		err = remote.Write(ref, built, remote.WithAuth(&authn.Basic{Username: user, Password: password}), remote.WithContext(h.t.Context()))
 	}
 	if err != nil {
-		s.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	return s.proxyToHosts(registry) + repository, user, password
+	return registry, path, user, password
 }
 
 func mustConfig(image v1.Image) *v1.ConfigFile {
@@ -55,11 +61,15 @@ func mustConfig(image v1.Image) *v1.ConfigFile {
 }
 
 // proxyToHosts makes an address of this machine's loopback reachable for the hosts, until the end of the test.
-func (s *hostSet) proxyToHosts(address string) string {
-	s.t.Helper()
-	l, err := net.Listen("tcp", s.network+".1:0")
+func (s *hostSet) proxyToHosts(address string) string { return s.proxyTo(s.network, address) }
+
+// proxyTo makes an address of this machine's loopback reachable in a network, of which this machine has the first address, until the
+// end of the test.
+func (h *harness) proxyTo(network, address string) string {
+	h.t.Helper()
+	l, err := net.Listen("tcp", network+".1:0")
 	if err != nil {
-		s.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	var open sync.WaitGroup
 	open.Go(func() {
@@ -71,7 +81,7 @@ func (s *hostSet) proxyToHosts(address string) string {
 			open.Go(func() { copyBoth(from, address) })
 		}
 	})
-	s.t.Cleanup(func() { _ = l.Close() })
+	h.t.Cleanup(func() { _ = l.Close() })
 	return strings.TrimPrefix(l.Addr().String(), "tcp:")
 }
 

@@ -17,7 +17,7 @@ import (
 // TestGateway_CertificatesByACME: the real server obtains certificates from a real ACME server: one for each name, then,
 // after a change in place, one wildcard by DNS records with a key that is a secret. Nothing fails in between.
 func TestGateway_CertificatesByACME(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	https, http := findFreePort(t), findFreePort(t)
 	names := dnstest.Start(t, "example.test")
 	names.SetAddresses("*.example.test", "127.0.0.1")

@@ -14,7 +14,7 @@ import (
 // The domain of a live gateway changes twice, and its certificate is taken away and comes back. Names that were served go on
 // being served by the server and by a process that joined, which also starts again meanwhile: no request fails.
 func TestGateway_ChangesInPlace(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	s := newPublishedSite(t)
 	s.applyAndWait(s.newFolder(s.workloadConfig("web")))
 	joined := s.newGatewayHost("joined")

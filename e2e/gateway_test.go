@@ -21,7 +21,7 @@ func newGatewayHarness(t *testing.T) (h *harness, httpPort int) {
 // TestGateway_FromFileToAddress types what a user does with a gateway of the server itself: its plan, the address of a service,
 // a change of the domain while a stream is open, a second gateway, and the deletion.
 func TestGateway_FromFileToAddress(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h, port := newGatewayHarness(t)
 	dir := h.newFolderWith("gateway.dstack.yml", "type: gateway\nname: front-door\nbackend: local\ndomain: '*.one.localhost'\ncertificate: null\n")
 	h.runCLIIn(dir, "apply", "-f", "gateway.dstack.yml", "-y").expectExit(0).expectText(fmt.Sprintf("services http://<run>.one.localhost:%d", port), "front-door is running")
@@ -78,7 +78,7 @@ func TestGateway_FromFileToAddress(t *testing.T) {
 
 // TestGateway_PublishedClients types the gateway commands of both published clients.
 func TestGateway_PublishedClients(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPublishedClient(t)
 	needNewestClient(t)
 	h, _ := newGatewayHarness(t)

@@ -168,7 +168,7 @@ func (u *gitUser) checkNowhere(token string) {
 // TestGitRepository_Public initialises a clone of a public repository, and applies what
 // cannot be run.
 func TestGitRepository_Public(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	u := newGitUser(t, "process")
 	u.configure("public")
 	u.push(map[string]string{"data.bin": "\x00one"})
@@ -215,7 +215,7 @@ func newConnectProxy(t *testing.T, to string) string {
 
 // TestGitRepository_WithAKey initialises a clone over SSH with a deploy key.
 func TestGitRepository_WithAKey(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	u := newGitUser(t, "process")
 	u.host.Token = "unknown to everybody"
 	u.clientEnv = []string{"HTTPS_PROXY=" + newConnectProxy(t, u.url), "NO_PROXY=", "no_proxy="}
@@ -239,7 +239,7 @@ func TestGitRepository_WithAKey(t *testing.T) {
 // TestGitRepository_ServerCannotReachIt initialises a clone whose host only the client's
 // machine trusts.
 func TestGitRepository_ServerCannotReachIt(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	u := newGitUser(t, "process")
 	u.extraEnv = nil
 	u.stopServer()

@@ -114,7 +114,7 @@ func (h *harness) expectFailedTakeOver(supervisor *testSupervisor, args []string
 // newStoppedParallelHarness is newParallelHarness without a started server.
 func newStoppedParallelHarness(t *testing.T, engine string) *harness {
 	t.Helper()
-	t.Parallel()
+	runParallel(t)
 	return newStoppedHarness(t, engine)
 }
 

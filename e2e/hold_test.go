@@ -40,7 +40,7 @@ func TestRequestHeldUntilReady(t *testing.T) {
 
 // TestPostgres kills and restarts a server whose database is in PostgreSQL.
 func TestPostgres(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process", "DSTACK_DATABASE_URL="+createDatabase(t))
 	h.waitUntil(10*time.Second, "the greeting names the database", func() error { // it comes after the first response
 		if !strings.Contains(h.log.String(), "PostgreSQL") {
@@ -89,7 +89,7 @@ func createDatabase(t *testing.T) string {
 
 // TestConfig runs commands with another home folder, as on another machine.
 func TestConfig(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	other := &harness{t: t, engine: h.engine, home: t.TempDir(), serverDir: h.serverDir, port: h.port, token: h.token}
 	other.runCLI("ps").expectError(2, "no server is configured", "dstack server")

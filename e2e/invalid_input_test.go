@@ -15,7 +15,7 @@ import (
 // TestInvalidFiles checks that invalid files are refused before anything is
 // submitted.
 func TestInvalidFiles(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	good := h.workloadConfig("fine")
 	for _, c := range []struct {
@@ -55,7 +55,7 @@ func TestInvalidFiles(t *testing.T) {
 // TestInvalidCommandLine checks that invalid command lines are refused with a
 // suggestion.
 func TestInvalidCommandLine(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	for _, c := range []struct {
 		line  string
@@ -76,7 +76,7 @@ func TestInvalidCommandLine(t *testing.T) {
 // TestFailedConnection checks commands without a server, with a wrong token and with
 // an unknown project.
 func TestFailedConnection(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("nobody"))
 	apply := []string{"apply", "-f", "service.dstack.yml", "-y", "-d"}
@@ -147,7 +147,7 @@ func (h *harness) expectNeverReady(name, config, command string, words ...string
 // TestMissingImages checks images that the registry does not have, a registry that
 // does not answer, and an invalid image name.
 func TestMissingImages(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	auth := fmt.Sprintf("registry_auth:\n  username: %s\n  password: %s",
@@ -176,7 +176,7 @@ func TestMissingImages(t *testing.T) {
 // TestTakenPort checks that a second service on a port of this machine is refused,
 // and is not a crash loop. Processes share the machine's ports.
 func TestTakenPort(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	config := h.workloadConfig("first")
 	h.applyAndWait(h.newFolder(config))
@@ -198,7 +198,7 @@ func TestTakenPort(t *testing.T) {
 
 // TestForeignPort checks that a port that another program uses is refused.
 func TestForeignPort(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -213,7 +213,7 @@ func TestForeignPort(t *testing.T) {
 // TestUploadLimit checks that a file that is too large for the upload is refused by
 // name.
 func TestUploadLimit(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("large"))
 	if err := os.Truncate(filepath.Join(dir, "workload"), 17<<20); err != nil {

@@ -51,6 +51,7 @@ You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 // template in the configuration. All ways must give the results of the model's
 // server.
 func TestModelAPI(t *testing.T) {
+	runParallel(t)
 	m := newModelHarness(t)
 	t.Run("counted", m.testMetrics)
 	t.Run("counted for llama.cpp", m.testLlamaTokens)

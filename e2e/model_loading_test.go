@@ -13,12 +13,14 @@ import (
 // `apply --wait ready` ends only once the model is there, and no request fails while
 // the service changes.
 func TestModelLoading(t *testing.T) {
+	t.Parallel()
 	t.Run("workload", func(t *testing.T) {
 		h := newParallelHarness(t, "process")
 		h.checkModelLoading(h.newFolder(""), fmt.Sprintf(loadingConfig, "exec ./workload $PORT", "LOAD=1500"),
 			"its model is not loaded yet: GET /health answered 503")
 	})
 	t.Run("llama.cpp", func(t *testing.T) {
+		runParallel(t)
 		python := needPiece(t, "python", "DSTACK_TEST_PYTHON")
 		h := newHarness(t, "process")
 		h.checkModelLoading(h.copyFolder("../examples/smollm2"), fmt.Sprintf(loadingConfig, "exec $PYTHON serve.py", "PYTHON="+python))

@@ -27,6 +27,7 @@ type conversation struct {
 // TestModel serves a language model and uses it through the gateway with the
 // official clients of the OpenAI API.
 func TestModel(t *testing.T) {
+	runParallelWith(t, &examplePort)
 	forEachEngine(t, func(t *testing.T, engine string) {
 		python := needPiece(t, "python", "DSTACK_TEST_PYTHON")
 		h := newHarness(t, engine)
@@ -57,10 +58,11 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// runChatClient runs a client program and checks its report.
-func runChatClient(t *testing.T, program, script, base, token string) {
+// runChatClient runs a client program, with more variables, and checks its report.
+func runChatClient(t *testing.T, program, script, base, token string, env ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, script, base, token, "smollm2")
+	cmd.Env = append(os.Environ(), env...)
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()

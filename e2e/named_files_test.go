@@ -30,8 +30,7 @@ func (h *harness) waitForPrinted(run string, lines ...string) {
 // TestNamedFiles applies a service with `files`: replicas get them at their paths and nothing
 // else, and a changed file replaces the replicas.
 func TestNamedFiles(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, engine string) {
-		t.Parallel()
+	forEachEngineInParallel(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		dir := filepath.Join(h.home, "project")
 		target, host := "etc/conf", "127.0.0.1"
@@ -87,7 +86,7 @@ env:
 // TestNamedRepo applies with `repos`: a clone with changes, and a private repository by its URL,
 // whose token `dstack init` registers.
 func TestNamedRepo(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	repo, ca := gittest.NewRepository(t), filepath.Join(t.TempDir(), "ca.pem")
 	host := &gittest.HTTPHandler{Root: repo.Root, Token: "ghp_canary"}
 	server := httptest.NewTLSServer(host)

@@ -36,7 +36,7 @@ func (p *publishedClient) writeNewestService(name string, lines ...string) strin
 // TestNewestClient_Commands types the commands of the newest published client, as its
 // users do.
 func TestNewestClient_Commands(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needNewestClient(t)
 	h := newHarness(t, "process")
 	p := newNewestClient(h)
@@ -76,7 +76,7 @@ func TestNewestClient_Commands(t *testing.T) {
 // TestNewestClient_Lists lists what a project has, and asks for what it can not have: each
 // refusal says what to do instead.
 func TestNewestClient_Lists(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needNewestClient(t)
 	h := newHarness(t, "process")
 	p := newNewestClient(h)

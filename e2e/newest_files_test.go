@@ -64,7 +64,7 @@ func (u *uploadingClient) configure(dir, name, conf, repo string) {
 // TestNewestClient_Files applies with `files` and a clone that has changes, which were not
 // pushed, as plain processes.
 func TestNewestClient_Files(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	u := newUploadingClient(t, "process")
 	dir := filepath.Join(u.home, "project")
 	u.configure(dir, "uploaded", "etc/conf", "{local_path: "+u.repo.Clone+", path: code}")
@@ -85,7 +85,7 @@ func TestNewestClient_Files(t *testing.T) {
 // TestNewestClient_RepoURL applies with a repository by its URL, of which the server finds the
 // last commit, and with a file at an absolute path, in a container.
 func TestNewestClient_RepoURL(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needBaseImage(t)
 	u := newUploadingClient(t, "docker")
 	dir := filepath.Join(u.home, "project")

@@ -26,7 +26,7 @@ var newestDialect = []string{"-H", "X-API-VERSION: 0.22.5"}
 // TestAPIProperties makes requests from /api/openapi.json and compares every answer with it: there is no answer that it does
 // not describe, what it allows is not called invalid, and what it forbids is refused.
 func TestAPIProperties(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	program := needPiece(t, "schemathesis", "DSTACK_TEST_SCHEMATHESIS")
 	if !isLongRun() {
 		// The edges of the schema of every operation that does something.

@@ -51,7 +51,7 @@ ls /usr/bin/dstack /usr/lib/systemd/system/dstack* 2>/dev/null || echo gone
 // TestPackaging_Debian builds the Debian package and takes it through its life in a container of Debian: it creates the
 // user, starts nothing by itself, replaces running services in place at an upgrade, and never deletes data.
 func TestPackaging_Debian(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPiece(t, "nfpm", "DSTACK_TEST_NFPM")
 	needBaseImage(t)
 	buildWithScript(t, "package", "0.0.0-e2e")
@@ -102,7 +102,7 @@ func TestPackaging_Debian(t *testing.T) {
 // TestPackaging_Image builds the image without a pull and runs a server from it: as a user without rights, on a read-only
 // file system, with its data in a volume that a second container finds again.
 func TestPackaging_Image(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPiece(t, "docker", "DSTACK_TEST_DOCKER")
 	tag := fmt.Sprintf("dstack-e2e-%d:image", os.Getpid())
 	createImageOnce(t, tag, func() { buildWithScript(t, "image", tag) })

@@ -32,7 +32,7 @@ const proxyGuide = "../docs/guides/tls-proxy.md"
 func TestProxyGuide(t *testing.T) {
 	t.Parallel()
 	t.Run("caddy", func(t *testing.T) {
-		t.Parallel()
+		runParallel(t)
 		program := needPiece(t, "caddy", "DSTACK_TEST_CADDY")
 		testProxyGuide(t, func(g *guideProxy) *exec.Cmd {
 			text := strings.NewReplacer(
@@ -45,7 +45,7 @@ func TestProxyGuide(t *testing.T) {
 		})
 	})
 	t.Run("nginx", func(t *testing.T) {
-		t.Parallel()
+		runParallel(t)
 		program := needPiece(t, "nginx", "DSTACK_TEST_NGINX")
 		testProxyGuide(t, func(g *guideProxy) *exec.Cmd {
 			text := strings.NewReplacer("listen 443", fmt.Sprintf("listen 127.0.0.1:%d", g.port), "/etc/nginx/", g.dir+"/",

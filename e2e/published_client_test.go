@@ -16,7 +16,7 @@ import (
 // TestPublishedClient_Commands types every command of the published client 0.18.10, as its
 // users do.
 func TestPublishedClient_Commands(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPublishedClient(t)
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
@@ -48,7 +48,7 @@ func TestPublishedClient_Commands(t *testing.T) {
 
 // TestPublishedClient_Config configures the client with right and wrong answers.
 func TestPublishedClient_Config(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPublishedClient(t)
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
@@ -65,7 +65,7 @@ func TestPublishedClient_Config(t *testing.T) {
 
 // TestPublishedClient_Options applies with the flags and files that users have.
 func TestPublishedClient_Options(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPublishedClient(t)
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)
@@ -177,7 +177,7 @@ func TestPublishedClient_Folders(t *testing.T) {
 
 // TestPublishedClient_Python runs programs with the client's Python API.
 func TestPublishedClient_Python(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needPublishedClient(t)
 	h := newHarness(t, "process")
 	p := newPublishedClient(h)

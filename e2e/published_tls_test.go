@@ -117,7 +117,7 @@ func (s *publishedSite) fetch(method, address, body string, header ...string) (*
 // TestPublished_OverTLS publishes a service and a model below a domain with TLS, by the server's own process, and uses
 // them with real clients. Nothing else is installed.
 func TestPublished_OverTLS(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	python, node := needPiece(t, "python", "DSTACK_TEST_PYTHON"), needPiece(t, "node", "DSTACK_TEST_NODE")
 	s := newPublishedSite(t)
 	v := s.applyAndWait(s.newFolder(s.workloadConfig("web", modelLines)))

@@ -22,7 +22,7 @@ func isLongRun() bool { return os.Getenv("DSTACK_TEST_LONG") != "" }
 // and needs one engine.
 func newParallelHarness(t *testing.T, engine string, env ...string) *harness {
 	t.Helper()
-	t.Parallel()
+	runParallel(t)
 	if engine == "docker" {
 		needBaseImage(t)
 	}

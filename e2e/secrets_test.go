@@ -96,7 +96,7 @@ func TestSecrets(t *testing.T) {
 // TestSecretThatFails checks that a changed secret with which the service does not
 // start is rolled back, and that the service keeps the value before.
 func TestSecretThatFails(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	config := strings.Replace(h.workloadConfig("picky", "drain_timeout: 5s", "- TOKEN=${{ secrets.TOKEN }}"),
 		"- exec ./workload", "- 'case $TOKEN in *bad) echo refused: $TOKEN; exit 9;; esac'\n- exec ./workload", 1)
@@ -126,7 +126,7 @@ func TestSecretThatFails(t *testing.T) {
 
 // TestSecretsOfMembers checks what a member of a project may do, and a stranger.
 func TestSecretsOfMembers(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	h.setSecret("TOKEN", secretCanary+"1")
 	tokens := map[string]string{}
@@ -153,7 +153,7 @@ func TestSecretsOfMembers(t *testing.T) {
 
 // TestSecretOfRegistry pulls an image with a password that is a secret.
 func TestSecretOfRegistry(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	user, password := os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")

@@ -11,7 +11,7 @@ import (
 // TestServersShareADatabase starts three servers on one PostgreSQL database. Each answers for all, a change through one shows
 // at the others at once, and one that is killed or frozen costs seconds only.
 func TestServersShareADatabase(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	if isLongRun() {
 		t.Run("killed and frozen at random", testServersKilledAndFrozenAtRandom)
 	}

@@ -14,7 +14,7 @@ import (
 // TestUploadedFiles compares the files in the replica's folder with those that git
 // lists, without secrets, and with what the plan says.
 func TestUploadedFiles(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	for _, c := range []struct {
 		name    string

@@ -30,7 +30,7 @@ func (h *harness) createPerson(name string, args ...string) *harness {
 
 // TestUsersAndProjects lets an admin share a server with other people.
 func TestUsersAndProjects(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	ann := h.createPerson("ann", "--member-of", "main")
 	ann.runCLI("config", "--project", "main", "--url", h.serverURL(), "--token-file", "token").expectExit(0)
@@ -85,7 +85,7 @@ func (h *harness) rotate(name string) string {
 // TestDeletedUser_LosesTheGateway checks that the token of a deleted user, and a replaced
 // one, end at the gateway, and that services keep running.
 func TestDeletedUser_LosesTheGateway(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	ann := h.createPerson("ann", "--member-of", "main")
 	h.applyAndWait(h.newFolder(h.workloadConfig("shared")))
@@ -118,7 +118,7 @@ func expectStatusOf(h *harness, address, token string, status int) error {
 
 // TestNewProject_RunsServicesAtOnce creates a project and uses it without a restart.
 func TestNewProject_RunsServicesAtOnce(t *testing.T) {
-	t.Parallel()
+	runParallel(t)
 	h := newHarness(t, "process")
 	h.runCLI("project", "create", "lab").expectExit(0)
 	dir := h.newFolder(h.workloadConfig("first"))

@@ -30,13 +30,14 @@ type event struct {
 
 type report struct {
 	passed, failed, skipped int
-	unexcused               []string            // skipped tests that could have run
-	failures                []string            // failed tests, without subtests
-	output                  map[string][]string // of running tests, by package and name
+	unexcused               []string             // skipped tests that could have run
+	failures                []string             // failed tests, without subtests
+	output                  map[string][]string  // of running tests, by package and name
+	turns                   map[string]time.Time // of tests that waited for their turn, by package and name (e2e/turns_test.go)
 }
 
 func main() {
-	r := report{output: map[string][]string{}}
+	r := report{output: map[string][]string{}, turns: map[string]time.Time{}}
 	lines, readErr := make(chan string, 100), make(chan error, 1)
 	go readLines(lines, readErr)
 	r.readAll(lines)
@@ -129,10 +130,16 @@ func (r *report) addEvent(e event) {
 			return
 		}
 		r.output[name] = append(r.output[name], e.Output)
+		if strings.HasSuffix(e.Output, ": it is the test's turn\n") {
+			r.turns[name] = time.Now()
+		}
 	case "build-output":
 		fmt.Print(e.Output)
 	case "pass", "fail", "skip":
 		if e.Test != "" {
+			if turn, waited := r.turns[name]; waited {
+				e.Elapsed = time.Since(turn).Seconds()
+			}
 			r.addResult(e, r.output[name])
 			delete(r.output, name)
 		} else if e.Action == "fail" {

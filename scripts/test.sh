@@ -82,7 +82,7 @@ test_binary() {
 		"$root/report" "$root/binary" "$root/failed"
 }
 
-# run_e2e tests the real binary. The tests mostly wait: three of them for each core run at a time. Few tests that fail beside
+# run_e2e tests the real binary. All parallel tests begin, and wait for their turns (e2e/turns_test.go). Few tests that fail beside
 # the others run once more, alone: that tells a wait that was too short for a busy machine from a fault. Those that pass
 # then are named at the end, and their first failure stays in the output.
 max_unsteady=3
@@ -90,7 +90,7 @@ run_e2e() {
 	await_clients
 	await_cluster && [ -n "${cluster_tests_left:-}" ] && run_cluster_packages
 	print_title "end to end, with the real binary"
-	if test_binary -parallel $((cores * 3)) "$@"; then
+	if test_binary -parallel 1000 "$@"; then
 		cat "$root/binary" >>"$root/totals"
 		return
 	fi

@@ -20,7 +20,7 @@ func (d *daemon) linkOptions() (server.LinkOptions, error) {
 		return server.LinkOptions{}, err
 	}
 	return server.LinkOptions{StateKey: ed25519.NewKeyFromSeed(seed), DeriveKey: d.sealer.DeriveKey, Machine: gatewaylink.MachineID(),
-		Fingerprint: d.authority.Fingerprint(), Offline: offline, Dial: d.dialer.Dial}, nil
+		Fingerprint: d.authority.Fingerprint(), Offline: offline, Dial: d.dialer.Dial, Clusters: d.listClusters}, nil
 }
 
 // Bounds of DSTACK_GATEWAY_OFFLINE_ACCESS.

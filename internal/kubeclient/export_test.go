@@ -1,6 +1,10 @@
 package kubeclient
 
-import "time"
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // For tests.
 var (
@@ -15,3 +19,9 @@ var NewStatusError = newStatusError
 func (c *Client) SetHealthTimes(interval, timeout time.Duration) {
 	c.health.times = healthTimes{interval: interval, idle: interval, down: interval, timeout: timeout}
 }
+
+// EncodeDelete returns what Delete sends.
+func EncodeDelete(o DeleteOptions) metav1.DeleteOptions { return o.encode() }
+
+// PrefersWebSockets reports whether streams are opened as WebSockets.
+func (c *Client) PrefersWebSockets() bool { return c.streams.prefer(time.Now()) == webSocket }

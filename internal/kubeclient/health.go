@@ -19,7 +19,7 @@ type healthTimes struct {
 	timeout  time.Duration
 }
 
-var defaultHealthTimes = healthTimes{interval: 5 * time.Second, idle: 30 * time.Second, down: 2 * time.Second, timeout: 3 * time.Second}
+var defaultHealthTimes = healthTimes{interval: 5 * time.Second, idle: 30 * time.Second, down: time.Second, timeout: 3 * time.Second}
 
 // maxUnanswered is how many questions without an answer in a row make the client open a new connection: the old one may lead
 // to a machine that is gone, which nothing else shows for 45 s.
