@@ -49,7 +49,9 @@ func (d *daemon) gatewayOptions() reconcile.GatewayOptions {
 	}
 	o.Cluster = reconcile.ClusterGatewayOptions{Image: os.Getenv("DSTACK_GATEWAY_IMAGE"), PullSecret: os.Getenv("DSTACK_GATEWAY_IMAGE_PULL_SECRET"),
 		Servers: o.Servers,
-		Token: func(ctx context.Context, g dstack.Gateway, host dstack.InstanceID) (string, error) { return d.server.NewClusterToken(ctx, g, host) }}
+		Token: func(ctx context.Context, g dstack.Gateway, host dstack.InstanceID) (string, error) {
+			return d.server.NewClusterToken(ctx, g, host)
+		}}
 	if own := os.Getenv("DSTACK_GATEWAY_SERVER_URL"); own != "" {
 		o.Cluster.Servers = strings.Split(own, ",")
 	}

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -168,7 +170,22 @@ func classifyTransport(err error) Meaning {
 	case containsAny(err.Error(), waitTexts...):
 		return ContainerWaits
 	}
-	return Unreachable
+	return classifyNetwork(err)
+}
+
+// networkTexts are parts of what the network says in errors whose type client-go has dropped.
+var networkTexts = []string{"dial tcp", "connection refused", "connection reset", "broken pipe", "EOF", "use of closed network connection",
+	"no such host", "i/o timeout", "TLS handshake", "client connection lost"}
+
+func classifyNetwork(err error) Meaning {
+	var (
+		request *url.Error
+		network net.Error
+	)
+	if errors.As(err, &request) || errors.As(err, &network) || containsAny(err.Error(), networkTexts...) {
+		return Unreachable
+	}
+	return Other
 }
 
 func hasCause(s metav1.Status, cause metav1.CauseType) bool {

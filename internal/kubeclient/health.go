@@ -11,20 +11,24 @@ import (
 	"dstack/internal/loop"
 )
 
-// How often the client asks whether the API server lives, and for how long it waits for the answer.
-const (
-	healthInterval     = 5 * time.Second
-	idleHealthInterval = 30 * time.Second // while nothing of ours runs
-	downHealthInterval = 2 * time.Second  // while it does not answer
-	healthTimeout      = 3 * time.Second
-	// maxUnanswered is how many questions without an answer in a row make the client open a new connection: the old one may
-	// lead to a machine that is gone, which nothing else shows for 45 s.
-	maxUnanswered = 2
-)
+// healthTimes are how often the client asks whether the API server lives, and how long it waits for the answer.
+type healthTimes struct {
+	interval time.Duration // while something of ours runs
+	idle     time.Duration // while nothing does
+	down     time.Duration // while the API server does not answer
+	timeout  time.Duration
+}
+
+var defaultHealthTimes = healthTimes{interval: 5 * time.Second, idle: 30 * time.Second, down: time.Second, timeout: 3 * time.Second}
+
+// maxUnanswered is how many questions without an answer in a row make the client open a new connection: the old one may lead
+// to a machine that is gone, which nothing else shows for 45 s.
+const maxUnanswered = 2
 
 // health is what the client knows about the API server. A watch that is open proves nothing: it stays open while the API
 // server is frozen, and after the account has lost its rights.
 type health struct {
+	times   healthTimes
 	wake    loop.Wake // asks for a question earlier than planned
 	changed loop.Broadcast
 
@@ -35,7 +39,7 @@ type health struct {
 	interests  []func() bool // each reports whether something of ours runs
 }
 
-func newHealth() *health { return &health{wake: loop.NewWake()} }
+func newHealth() *health { return &health{times: defaultHealthTimes, wake: loop.NewWake()} }
 
 // addInterest adds a question that makes the client ask more often while its answer is yes.
 func (h *health) addInterest(isRunning func() bool) {
@@ -56,14 +60,14 @@ func (h *health) interval() time.Duration {
 	err, interests := h.err, h.interests
 	h.mu.Unlock()
 	if err != nil {
-		return downHealthInterval
+		return h.times.down
 	}
 	for _, isRunning := range interests {
 		if isRunning() {
-			return healthInterval
+			return h.times.interval
 		}
 	}
-	return idleHealthInterval
+	return h.times.idle
 }
 
 // note records the answer to a question. It reports whether connections should be opened anew.
@@ -104,7 +108,7 @@ func (c *Client) Tasks() []loop.Task {
 // CheckHealth asks the API server for an empty list of pods from its cache, which shows that it answers, knows the account
 // and lets it list pods.
 func (c *Client) CheckHealth(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.health.times.timeout)
 	defer cancel()
 	query := url.Values{"limit": {"1"}, "resourceVersion": {"0"}, "labelSelector": {"dstack.ai/health=none"}}
 	resp, err := c.get(ctx, "/api/v1/namespaces/"+url.PathEscape(c.namespace)+"/pods", query)

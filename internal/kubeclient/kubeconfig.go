@@ -189,7 +189,7 @@ func findDangers(o Options, place string, config *rest.Config) []string {
 		found = append(found, place+" has insecure-skip-tls-verify: whoever is on the way to the API server can read the credentials")
 	}
 	if u, err := url.Parse(config.Host); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
-		found = append(found, place+" has a server with http://: whoever is on the way to the API server can read the credentials")
+		found = append(found, place+" has a server with http://: no credentials are sent, and whoever is on the way can read and change everything")
 	}
 	if info, err := os.Stat(o.KubeconfigFile); err == nil && info.Mode().Perm()&0o077 != 0 {
 		found = append(found, place+" can be read by other users of this machine: chmod 600 "+o.KubeconfigFile)

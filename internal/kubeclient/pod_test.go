@@ -103,6 +103,10 @@ func testLogs(t *testing.T, c *kubeclient.Client) {
 	if _, err := kubeclient.Create(t.Context(), c, kubeclient.Pods, pod); err != nil {
 		t.Fatal(err)
 	}
+	_, err = c.Exec(t.Context(), kubeclient.ExecRequest{Pod: "waits", Argv: []string{"true"}})
+	if kubeclient.MeaningOf(err) != kubeclient.ContainerWaits || !c.PrefersWebSockets() {
+		t.Errorf("a command in a container that waits: %v; WebSockets are preferred: %v", err, c.PrefersWebSockets())
+	}
 	waitUntil(t, 10*time.Second, func() error { // before it has a node there are empty logs (rule 53)
 		logs, err := c.OpenLogs(t.Context(), kubeclient.LogRequest{Pod: "waits"})
 		if err == nil {

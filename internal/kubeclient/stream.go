@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,30 +52,31 @@ func (s *streamChoice) noteRefusal(now time.Time) {
 // WebSockets through, and open is called again for SPDY.
 func (c *Client) openStream(ctx context.Context, path string, query url.Values, open func(*url.URL, streamKind) error) error {
 	kind := c.streams.prefer(time.Now())
-	err := open(c.newURL(path, query), kind)
-	if err == nil || !isUpgradeFailure(err) {
-		return err
-	}
-	if refusal := c.explainRefusal(ctx, path, query, kind); refusal != nil {
-		return refusal
-	}
-	if kind == spdy {
+	err := c.tryStream(ctx, path, query, open, kind)
+	if kind == spdy || !isUpgradeFailure(err) || MeaningOf(c.newError(err, request{})) == ContainerWaits {
 		return err
 	}
 	c.streams.noteRefusal(time.Now())
-	if err = open(c.newURL(path, query), spdy); err == nil || !isUpgradeFailure(err) {
+	return c.tryStream(ctx, path, query, open, spdy)
+}
+
+// tryStream opens a stream of one kind. Its error is an upgrade failure only if nothing else is wrong.
+func (c *Client) tryStream(ctx context.Context, path string, query url.Values, open func(*url.URL, streamKind) error, kind streamKind) error {
+	err := open(c.newURL(path, query), kind)
+	if !isUpgradeFailure(err) {
 		return err
 	}
-	if refusal := c.explainRefusal(ctx, path, query, spdy); refusal != nil {
+	if refusal := c.explainRefusal(ctx, path, query, kind); refusal != nil {
 		return refusal
 	}
 	return err
 }
 
 // isUpgradeFailure reports whether the server did not switch protocols. The two packages with the type do not know each
-// other.
+// other, and for SPDY there is only a text.
 func isUpgradeFailure(err error) bool {
-	return httpstream.IsUpgradeFailure(err) || apihttpstream.IsUpgradeFailure(err)
+	return err != nil && (httpstream.IsUpgradeFailure(err) || apihttpstream.IsUpgradeFailure(err) ||
+		strings.Contains(err.Error(), "unable to upgrade connection"))
 }
 
 // explainRefusal asks for a stream without an upgrade, by the same method, and returns why it is refused; nil if only the

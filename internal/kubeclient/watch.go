@@ -50,13 +50,13 @@ func (m *Mirror[T]) listAndWatch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.replaceAll(objects, began)
 	watcher, err := m.openWatch(ctx, version)
 	if err != nil {
-		m.replaceAll(objects, began, false)
 		return m.client.newError(err, request{verb: "watch", word: m.resource.Word})
 	}
 	defer watcher.Stop()
-	m.replaceAll(objects, began, true)
+	m.setWatching(true, nil)
 	for {
 		select {
 		case <-ctx.Done():
@@ -72,11 +72,12 @@ func (m *Mirror[T]) listAndWatch(ctx context.Context) error {
 	}
 }
 
-// openWatch limits the time until the API server answers, but not the watch.
+// openWatch limits the time until the API server answers, but not the watch. client-go tries again by itself after a
+// connection that ends without an answer.
 func (m *Mirror[T]) openWatch(ctx context.Context, version string) (watch.Interface, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	seconds := int64((minWatch + rand.N(maxWatch-minWatch)) / time.Second)
-	late := time.AfterFunc(defaultTimeout, func() { cancel(context.DeadlineExceeded) })
+	late := time.AfterFunc(maxPause, func() { cancel(context.DeadlineExceeded) })
 	watcher, err := m.resource.client(m.client).Watch(ctx, metav1.ListOptions{LabelSelector: m.options.Labels,
 		FieldSelector: m.options.Fields, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds})
 	late.Stop()
@@ -100,15 +101,16 @@ func (w cancellingWatch) Stop() {
 }
 
 // replaceAll makes objects the content of the mirror.
-func (m *Mirror[T]) replaceAll(objects []*T, listedAt time.Time, isWatching bool) {
+func (m *Mirror[T]) replaceAll(objects []*T, listedAt time.Time) {
 	content := make(map[types.NamespacedName]*T, len(objects))
 	for _, object := range objects {
 		content[keyOf(object)] = object
 	}
 	m.mu.Lock()
-	m.objects, m.sorted, m.listedAt, m.isWatching, m.err = content, nil, listedAt, isWatching, nil
+	wasEmpty := len(m.objects) == 0
+	m.objects, m.sorted, m.listedAt, m.isWatching = content, nil, listedAt, false
 	m.mu.Unlock()
-	m.changed.Notify()
+	m.notify(wasEmpty && len(content) > 0)
 }
 
 func keyOf[T any](object *T) types.NamespacedName {
@@ -134,13 +136,23 @@ func (m *Mirror[T]) applyEvent(event watch.Event) error {
 		return err
 	}
 	m.mu.Lock()
+	wasEmpty := len(m.objects) == 0
 	if key := keyOf(object); event.Type == watch.Deleted {
 		delete(m.objects, key)
 	} else {
 		m.objects[key] = object
 	}
 	m.sorted = nil
+	isFirst := wasEmpty && len(m.objects) > 0
 	m.mu.Unlock()
-	m.changed.Notify()
+	m.notify(isFirst)
 	return nil
+}
+
+// notify wakes those who wait for a change. With the first object of ours, the health of the API server begins to matter.
+func (m *Mirror[T]) notify(isFirst bool) {
+	m.changed.Notify()
+	if isFirst && m.options.IsOurs {
+		m.client.health.wake.Signal()
+	}
 }

@@ -32,6 +32,7 @@ type connection struct {
 	path       *podpath.Path
 	nodes      *kubeclient.Mirror[corev1.Node]
 	scheduled  *kubeclient.Mirror[scheduledPod]
+	claims     *claims
 
 	mu      sync.Mutex
 	check   checkResult
@@ -65,6 +66,7 @@ func (b *Backend) newConnection(kubeconfig string, digest [sha256.Size]byte) (*c
 			Selection: kubeclient.Selection{Fields: unfinishedOnNodes},
 		}),
 	}
+	c.claims = c.newClaims()
 	c.path = c.newPath()
 	return c, nil
 }

@@ -3,12 +3,15 @@ package kubernetes
 import (
 	"slices"
 
+	"dstack/internal/engine/kubegateway"
 	enginekube "dstack/internal/engine/kubernetes"
 	"dstack/internal/kubeclient"
 )
 
 // Rights returns what the account of a server needs in a cluster. The role in the documentation and in the chart is written from it.
-func Rights() []kubeclient.Right { return slices.Concat(enginekube.Rights(), pathRights, nodeRights) }
+func Rights() []kubeclient.Right {
+	return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights, claimRights)
+}
 
 const (
 	reachPurpose = "reach replicas from outside of the cluster"

@@ -214,14 +214,20 @@ func TestManifest_ToleratesLostNodes(t *testing.T) {
 
 func TestManifest_Refusals(t *testing.T) {
 	for want, change := range map[string]func(*dstack.AttemptSpec){
-		"is not an image name":     func(s *dstack.AttemptSpec) { s.Image = "registry/UPPER:1" },
-		"a zero byte":              func(s *dstack.AttemptSpec) { s.Env["A"] = "a\x00b" },
-		"is not a port number":     func(s *dstack.AttemptSpec) { s.Port = 70000 },
-		"a cluster has claims":     func(s *dstack.AttemptSpec) { s.Mounts = []dstack.Mount{{Kind: dstack.MountVolume, Source: "data", Target: "/d"}} },
-		"outside the uploaded":     func(s *dstack.AttemptSpec) { s.WorkingDir = "../.." },
-		"lower-case letters":       func(s *dstack.AttemptSpec) { s.Mounts = []dstack.Mount{{Kind: dstack.MountClaim, Source: "Data", Target: "/d"}} },
-		"the limit is 131071":      func(s *dstack.AttemptSpec) { s.Env["A"] = strings.Repeat("x", 128<<10) },
-		"to which folder the path": func(s *dstack.AttemptSpec) { s.Argv, s.WorkingDir, s.Files = nil, "", []dstack.FileArchive{{Path: "x"}} },
+		"is not an image name": func(s *dstack.AttemptSpec) { s.Image = "registry/UPPER:1" },
+		"a zero byte":          func(s *dstack.AttemptSpec) { s.Env["A"] = "a\x00b" },
+		"is not a port number": func(s *dstack.AttemptSpec) { s.Port = 70000 },
+		"a cluster has claims": func(s *dstack.AttemptSpec) {
+			s.Mounts = []dstack.Mount{{Kind: dstack.MountVolume, Source: "data", Target: "/d"}}
+		},
+		"outside the uploaded": func(s *dstack.AttemptSpec) { s.WorkingDir = "../.." },
+		"lower-case letters": func(s *dstack.AttemptSpec) {
+			s.Mounts = []dstack.Mount{{Kind: dstack.MountClaim, Source: "Data", Target: "/d"}}
+		},
+		"the limit is 131071": func(s *dstack.AttemptSpec) { s.Env["A"] = strings.Repeat("x", 128<<10) },
+		"to which folder the path": func(s *dstack.AttemptSpec) {
+			s.Argv, s.WorkingDir, s.Files = nil, "", []dstack.FileArchive{{Path: "x"}}
+		},
 	} {
 		if _, err := newManifest(here, newTestSpec(change)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)

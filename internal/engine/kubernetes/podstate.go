@@ -60,7 +60,7 @@ func hasCondition(pod *corev1.Pod, kind corev1.PodConditionType) bool {
 
 // isOver reports whether the command of a pod has ended, or never will begin. The phase alone comes late.
 func isOver(pod *corev1.Pod) bool {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if hasEnded(pod) {
 		return true
 	}
 	main := findContainer(pod, mainContainer)

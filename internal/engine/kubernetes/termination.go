@@ -107,7 +107,9 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		name = pod.Name
 		e.endCommands(id)
 		e.killProcesses(ctx, pod)
-		if err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: killGrace}); err != nil {
+		options := kubeclient.DeleteOptions{UID: pod.UID, Grace: killGrace}
+		options.Force = hasEnded(pod) // its node has nothing left to do that would matter
+		if err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, options); err != nil {
 			return err
 		}
 		if err := e.waitUntilGone(ctx, pod); err != nil {
@@ -121,6 +123,11 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	defer e.mu.Unlock()
 	delete(e.ended, id)
 	return nil
+}
+
+// hasEnded reports whether the kubelet has said that nothing of a pod runs any more.
+func hasEnded(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 // findEndedName returns the name of the pod that an ended attempt had.
