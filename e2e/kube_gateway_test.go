@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -15,12 +16,12 @@ import (
 )
 
 // kubeImage is the image of the program under test, on all nodes.
-const kubeImage = "docker.io/local/dstack-under-test:1"
+var kubeImage = fmt.Sprintf("docker.io/local/dstack-e2e-%d:kube", os.Getpid())
 
 // loadOwnImage brings the program under test to the nodes as an image, if they do not have it.
 func (s *clusterSet) loadOwnImage() {
 	s.t.Helper()
-	needDocker(s.t)
+	needPiece(s.t, "docker", "DSTACK_TEST_DOCKER")
 	createImageOnce(s.t, kubeImage, func() { buildWithScript(s.t, "image", kubeImage) })
 	file := filepath.Join(s.t.TempDir(), "image.tar")
 	if out, err := exec.CommandContext(s.t.Context(), "docker", "save", "-o", file, kubeImage).CombinedOutput(); err != nil {
@@ -112,7 +113,7 @@ func TestCluster_Gateway(t *testing.T) {
 	s := newClusterSet(t, "gateway_image: "+kubeImage)
 	s.loadOwnImage()
 	s.stopServer()
-	s.extraEnv = append(s.extraEnv, "DSTACK_SERVER_HOST=0.0.0.0", "DSTACK_GATEWAY_SERVER_URL=http://"+s.cluster.Network(t)+".1:"+s.port)
+	s.extraEnv = append(s.extraEnv, "DSTACK_SERVER_HOST=0.0.0.0", "DSTACK_GATEWAY_SERVER_URL=http://"+s.cluster.Network(t)+".1:"+strconv.Itoa(s.port))
 	s.startServer()
 	file := filepath.Join(s.newFolder(""), "edge.dstack.yml")
 	s.writeFile(file, "type: gateway\nname: edge\nbackend: kubernetes\ndomain: kube.test\ncertificate: null\n")
