@@ -23,7 +23,7 @@ const (
 	podPort          = 8000
 	podWait          = time.Minute
 	podPoll          = 10 * time.Millisecond // of the API server, while a pod starts
-	podResources     = "resources: {cpu: 0.1.., memory: 64MB.., disk: 0GB..}"
+	podResources     = "resources: {memory: 64MB..}"
 )
 
 // clusterBench measures replicas on a cluster of e2e/cluster/cluster.sh, which it starts. Its server reaches pods at their addresses, and

@@ -84,7 +84,7 @@ type restCost struct {
 func (c *clusterBench) measureRest() (restCost, error) {
 	c.forwarded.stop()
 	dir, err := c.writeService("rest", "image: "+clusterImage, "commands: [exec /workload 8000]", fmt.Sprintf("replicas: %d", restReplicas),
-		"resources: {cpu: 0.01.., memory: 16MB.., disk: 0GB..}")
+		"resources: {memory: 16MB..}")
 	if err != nil {
 		return restCost{}, err
 	}
@@ -149,7 +149,7 @@ func (c *clusterBench) measureDeployment() (time.Duration, error) {
 
 // measureManyReplicas returns how long the replicas of a service take from apply until all run.
 func (c *clusterBench) measureManyReplicas() (time.Duration, error) {
-	dir, err := c.writeService("many", "image: "+clusterImage, fmt.Sprintf("replicas: %d", manyPods), "resources: {cpu: 1.., memory: 1GB.., disk: 0GB..}")
+	dir, err := c.writeService("many", "image: "+clusterImage, fmt.Sprintf("replicas: %d", manyPods), "resources: {cpu: 1.., memory: 1GB..}")
 	if err != nil {
 		return 0, err
 	}

@@ -58,3 +58,14 @@ func (d *daemon) backendTasks() (tasks []loop.Task) {
 	}
 	return tasks
 }
+
+// listClusters returns the fingerprints of the authorities of each cluster, by its key.
+func (d *daemon) listClusters() map[string][]string {
+	all := map[string][]string{}
+	for _, opened := range d.opened {
+		if cluster, ok := opened.Backend.(*kubernetes.Backend); ok {
+			all[cluster.Key()] = cluster.Authorities()
+		}
+	}
+	return all
+}

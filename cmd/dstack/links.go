@@ -5,7 +5,6 @@ import (
 	"os"
 	"time"
 
-	"dstack/internal/backend/kubernetes"
 	"dstack/internal/gatewaylink"
 	"dstack/internal/server"
 )
@@ -21,19 +20,7 @@ func (d *daemon) linkOptions() (server.LinkOptions, error) {
 		return server.LinkOptions{}, err
 	}
 	return server.LinkOptions{StateKey: ed25519.NewKeyFromSeed(seed), DeriveKey: d.sealer.DeriveKey, Machine: gatewaylink.MachineID(),
-		Fingerprint: d.authority.Fingerprint(), Offline: offline, Dial: d.dialer.Dial,
-		Clusters: d.listAuthorities()}, nil
-}
-
-// listAuthorities returns the authorities of the clusters, by which a process in a pod knows that it is in one of them.
-func (d *daemon) listAuthorities() map[string][]string {
-	authorities := map[string][]string{}
-	for _, opened := range d.opened {
-		if cluster, ok := opened.Backend.(*kubernetes.Backend); ok {
-			authorities[cluster.Key()] = cluster.Authorities()
-		}
-	}
-	return authorities
+		Fingerprint: d.authority.Fingerprint(), Offline: offline, Dial: d.dialer.Dial, Clusters: d.listClusters}, nil
 }
 
 // Bounds of DSTACK_GATEWAY_OFFLINE_ACCESS.

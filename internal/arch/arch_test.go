@@ -61,7 +61,7 @@ var packages = []entry{
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/traffic", ""},
 	{"internal/decide/host", "human spec dstack decide/placement"},
-	{"internal/decide/node", "gpu dstack"},
+	{"internal/decide/node", "gpu spec dstack"},
 
 	// Where a process is in the network, and how it reaches pods.
 	{"internal/netplace", "decide/traffic"},
@@ -83,7 +83,7 @@ var packages = []entry{
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
-	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubegateway engine/kubernetes"},
+	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubernetes engine/kubegateway"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
 
 	// The model hub.
@@ -102,7 +102,7 @@ var packages = []entry{
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/peers", "human loop dstack server/logs server/store"},
-	{"internal/server/reconcile", "human spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store decide/gateway"},
+	{"internal/server/reconcile", "human spec dstack dial decide/job decide/node decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store decide/gateway"},
 	{"internal/server/wire", "human spec dstack decide/route api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},

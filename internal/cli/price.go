@@ -32,13 +32,19 @@ func formatHardware(r api.Resources) string {
 	if r.CPUs == 0 && r.MemoryMiB == 0 && len(r.GPUs) == 0 {
 		return "-"
 	}
-	parts := []string{fmt.Sprintf("%d cpu", r.CPUs), human.Gigabytes(r.MemoryMiB)}
+	var parts []string
+	if r.CPUs > 0 {
+		parts = append(parts, fmt.Sprintf("%d cpu", r.CPUs))
+	}
+	if r.MemoryMiB > 0 {
+		parts = append(parts, human.Gigabytes(r.MemoryMiB))
+	}
 	for i := 0; i < len(r.GPUs); {
 		n := 1
 		for i+n < len(r.GPUs) && r.GPUs[i+n] == r.GPUs[i] {
 			n++
 		}
-		parts = append(parts, fmt.Sprintf("%d×%s %gGB", n, r.GPUs[i].Name, gpu.SizeOf(r.GPUs[i].Name, r.GPUs[i].MemoryMiB)))
+		parts = append(parts, fmt.Sprintf("%d×%s", n, gpu.Title(r.GPUs[i].Name, r.GPUs[i].MemoryMiB)))
 		i += n
 	}
 	return cleanLine(strings.Join(parts, ", "))

@@ -63,6 +63,15 @@ type Offer struct {
 	Engine        EngineCapabilities `json:"engine"`
 }
 
+// ShowTo returns the offer with the hardware that a replica has of it: where the cluster chooses the node, that is
+// what the replica asks for.
+func (o Offer) ShowTo(c Claim) Offer {
+	if o.AnyNode {
+		o.Hardware = Hardware{CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, DiskMiB: c.DiskMiB, GPUs: c.GPUs}
+	}
+	return o
+}
+
 // EngineCapabilities describes what the engine of a machine supports.
 type EngineCapabilities struct {
 	Name        string `json:"name"`                   // docker, process

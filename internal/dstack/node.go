@@ -19,7 +19,9 @@ type NodeOperator string
 
 // Every operator of a NodeRequirement.
 const (
-	NodeIn          NodeOperator = "In"    // the label has one of the values
-	NodeNotIn       NodeOperator = "NotIn" // the node has no such label, or another value
-	NodeGreaterThan NodeOperator = "Gt"    // the label is a larger integer than the only value
+	NodeIn          NodeOperator = "In"           // the label has one of the values
+	NodeNotIn       NodeOperator = "NotIn"        // the node has no such label, or another value
+	NodeGreaterThan NodeOperator = "Gt"           // the label is a larger integer than the only value
+	NodeLessThan    NodeOperator = "Lt"           // the label is a smaller integer than the only value
+	NodeLacks       NodeOperator = "DoesNotExist" // the node has no such label; there are no values
 )

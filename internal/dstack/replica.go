@@ -123,6 +123,7 @@ type Report struct {
 	EndedAt    time.Time
 	At         time.Time // when the engine observed this
 
+	Node      string     `json:",omitempty"` // the node that runs it, where the cluster chooses the node; empty: not known yet, or another engine
 	Port      int        `json:",omitempty"` // the port that the engine chose for the attempt; 0: it has the configuration's
 	Listening []Listener `json:",omitempty"` // sockets of a running attempt, by port; empty: none, or not known
 }

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -90,12 +91,13 @@ func SizeOf(name string, reportedMiB int64) float64 {
 	return reported
 }
 
-// Title names a card with its size for the user: A100 80GB. A size that is not known is left out.
+// Title names a card with its size for the user: A100 80GB. What is not known is left out: GPU 24GB, GPU.
 func Title(name string, reportedMiB int64) string {
+	title := cmp.Or(name, "GPU")
 	if reportedMiB == 0 {
-		return name
+		return title
 	}
-	return fmt.Sprintf("%s %gGB", name, SizeOf(name, reportedMiB))
+	return fmt.Sprintf("%s %gGB", title, SizeOf(name, reportedMiB))
 }
 
 // Names returns the names of all known models.

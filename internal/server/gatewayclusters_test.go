@@ -20,7 +20,9 @@ func TestGatewayProcess_PodsOfACluster(t *testing.T) {
 	var dialed atomic.Int64
 	toPod := ""
 	h, _ := newLinkServer(t, func(o *Options) {
-		o.Links.Clusters = map[string][]string{"kubernetes": {"old authority", "authority"}, "kubernetes-b": {"another"}}
+		o.Links.Clusters = func() map[string][]string {
+			return map[string][]string{"kubernetes": {"old authority", "authority"}, "kubernetes-b": {"another"}}
+		}
 		o.Links.Dial = func(ctx context.Context, e dstack.Endpoint) (net.Conn, error) {
 			dialed.Add(1)
 			if e.Host != "kubernetes" {

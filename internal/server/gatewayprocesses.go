@@ -33,8 +33,9 @@ type LinkOptions struct {
 	Machine     string        // of this server; see gatewaylink.MachineID
 	// Dial connects to a replica, for processes that cannot reach it.
 	Dial func(ctx context.Context, e dstack.Endpoint) (net.Conn, error)
-	// Clusters are the fingerprints of the authorities of each cluster, by the host of its endpoints; see netplace.FingerprintAuthorities.
-	Clusters map[string][]string
+	// Clusters returns the fingerprints of the authorities of each cluster, by the host of its endpoints; nil: there is no cluster. See
+	// netplace.FingerprintAuthorities.
+	Clusters func() map[string][]string
 	// Certificates is the storage for certificates, which the processes of a gateway share; nil: there is none.
 	Certificates CertificateStorage
 	// PrepareAuthority makes the internal authority ready to issue certificates below a domain; nil: it cannot.

@@ -318,9 +318,11 @@ func (s *Server) readTargetHosts(ctx context.Context, table route.Table) ([]api.
 		return nil, err
 	}
 	var hosts []api.GatewayHost
-	for key, authorities := range s.links.Clusters {
-		if needed[key] {
-			hosts = append(hosts, api.GatewayHost{ID: key, Authorities: authorities})
+	if s.links.Clusters != nil {
+		for key, authorities := range s.links.Clusters() {
+			if needed[key] && len(authorities) > 0 {
+				hosts = append(hosts, api.GatewayHost{ID: key, Authorities: authorities})
+			}
 		}
 	}
 	for _, h := range all {

@@ -37,7 +37,7 @@ func (s *Server) showPool(c *apiCall, in api.ShowPool) (api.PoolInstances, error
 	return api.PoolInstances{Name: api.DefaultPool, Instances: machines}, err
 }
 
-// listMachines lists the machines of a project that replicas share: the server's own, and hosts of fleets. Rented machines
+// listMachines lists the machines of a project that replicas share: the server's own, nodes of clusters, and hosts of fleets. Rented machines
 // belong to their replicas.
 func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 	machines, err := s.listOwnMachines(c)
@@ -51,7 +51,7 @@ func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 	return machines, err
 }
 
-// listOwnMachines lists the server's own machines.
+// listOwnMachines lists the server's own machines and nodes of clusters.
 func (s *Server) listOwnMachines(c *apiCall) ([]api.Instance, error) {
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *Server) listOwnMachines(c *apiCall) ([]api.Instance, error) {
 	offers, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
 	machines := []api.Instance{}
 	for _, o := range offers {
-		if o.OwnedInstance != "" && o.Fleet == "" {
+		if o.OwnedInstance != "" && o.Fleet == "" && !o.AnyNode {
 			_, isBusy := used[o.OwnedInstance]
 			machines = append(machines, v018.BuildInstance(c.project.Name, o, len(machines), isBusy, c.project.CreatedAt))
 		}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -153,8 +154,8 @@ func buildReplicaView(details store.RunDetails, r dstack.Replica) api.ReplicaVie
 		v.Progress = fmt.Sprintf("finishes %s", human.Count(n, "request"))
 	}
 	if instance, ok := details.Instances[r.Instance]; ok {
-		offer := instance.Offer
-		v.Backend, v.Region, v.Instance, v.Spot, v.Price = offer.Backend, offer.Region, offer.Type, offer.Spot, offer.Price
+		offer := instance.Offer.ShowTo(r.Claim)
+		v.Backend, v.Region, v.Instance, v.Spot, v.Price = offer.Backend, offer.Region, cmp.Or(report.Node, offer.Type), offer.Spot, offer.Price
 		v.Resources = formatHardware(offer.Hardware)
 	}
 	return v
@@ -175,9 +176,15 @@ func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 	}
 }
 
-// formatHardware formats hardware as plans do: 4 cpu, 16GB, 1×L4 24GB.
+// formatHardware formats hardware as plans do, without what is not known: 4 cpu, 16GB, 1×L4 24GB.
 func formatHardware(hw dstack.Hardware) string {
-	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), human.Gigabytes(hw.MemoryMiB)}
+	var parts []string
+	if hw.CPUs > 0 {
+		parts = append(parts, fmt.Sprintf("%d cpu", hw.CPUs))
+	}
+	if hw.MemoryMiB > 0 {
+		parts = append(parts, human.Gigabytes(hw.MemoryMiB))
+	}
 	names := make([]string, len(hw.GPUs))
 	for i, g := range hw.GPUs {
 		names[i] = gpu.Title(g.Name, g.MemoryMiB)

@@ -165,6 +165,9 @@ func (s *Server) chooseMachine(c *apiCall, conf spec.Volume) (dstack.Offer, erro
 	return machine, err
 }
 
+// defaultCluster is the name of a cluster that has none in config.yml: the region of its nodes.
+const defaultCluster = "cluster"
+
 // listVolumeClusters returns the clusters of a project that have volumes.
 func (s *Server) listVolumeClusters(project string) (clusters []volume.Cluster) {
 	for _, key := range s.backends.Of(project) {
@@ -175,7 +178,7 @@ func (s *Server) listVolumeClusters(project string) (clusters []volume.Cluster) 
 		if b, err := s.backends.Get(key); err == nil {
 			if _, ok := b.(backend.Volumes); ok {
 				if !hasName {
-					name = ""
+					name = defaultCluster
 				}
 				clusters = append(clusters, volume.Cluster{Key: key, Name: name})
 			}

@@ -147,7 +147,7 @@ var rentedCases = []contractCase{
 	}},
 	{"a restarted server finds its machines", func(h *harness) {
 		id, m := h.startMachine()
-		h.Backend = h.f.Open(h.t)
+		h.reopen()
 		if got := h.list()[id]; got.Ref != m.Ref || !got.IsAlive() {
 			h.t.Errorf("machine %+v, want %+v", got, m)
 		}

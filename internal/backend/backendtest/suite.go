@@ -85,6 +85,12 @@ type harness struct {
 	volumes   []dstack.Volume     // to delete at the end of the case
 }
 
+// reopen opens the backend again, as a restarted server does. What the case has created is deleted before that backend closes.
+func (h *harness) reopen() {
+	h.Backend = h.f.Open(h.t)
+	h.t.Cleanup(h.cleanUp)
+}
+
 func (h *harness) ctx() context.Context { return context.Background() }
 
 func (h *harness) check(err error) {
@@ -118,6 +124,7 @@ func (h *harness) cleanUp() {
 			h.t.Errorf("delete a volume at the end of the case: %v", err)
 		}
 	}
+	h.instances, h.volumes = nil, nil
 }
 
 // require ends the case if the backend does not have a feature: the case does

@@ -23,7 +23,7 @@ var volumeCases = []contractCase{
 	}},
 	{"a restarted server finds its volumes", func(h *harness) {
 		v := h.startVolume()
-		h.Backend = h.f.Open(h.t)
+		h.reopen()
 		if got := h.listVolumes()[v.ID]; got.ExternalID != v.ExternalID || got.Status != dstack.VolumeActive {
 			h.t.Errorf("volume %+v, want %+v", got, v)
 		}

@@ -111,7 +111,7 @@ func (c *connection) askCluster(ctx context.Context) checkResult {
 	if r.version, r.err = c.client.CheckVersion(ctx); r.err != nil {
 		return r
 	}
-	if r.missing, r.err = c.client.CheckRights(ctx, Rights()); r.err != nil {
+	if r.missing, r.err = c.client.CheckRights(ctx, c.b.Settings.rights()); r.err != nil {
 		return r
 	}
 	if r.err = c.client.CheckNamespace(ctx); r.err != nil {

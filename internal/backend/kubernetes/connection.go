@@ -15,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"dstack/internal/decide/node"
-	"dstack/internal/decide/traffic"
 	"dstack/internal/dstack"
 	enginekube "dstack/internal/engine/kubernetes"
 	"dstack/internal/kubeclient"
@@ -33,6 +32,7 @@ type connection struct {
 	path       *podpath.Path
 	nodes      *kubeclient.Mirror[corev1.Node]
 	scheduled  *kubeclient.Mirror[scheduledPod]
+	claims     *claims
 
 	mu      sync.Mutex
 	check   checkResult
@@ -66,15 +66,8 @@ func (b *Backend) newConnection(kubeconfig string, digest [sha256.Size]byte) (*c
 			Selection: kubeclient.Selection{Fields: unfinishedOnNodes},
 		}),
 	}
-	c.path = podpath.New(podpath.Options{
-		Cluster: b.key, Setting: s.Network, Pods: c.pods.Pods(), Forwarder: client, Log: b.Log,
-		Place: func() traffic.Place {
-			return podpath.ReadPlace(podpath.ClusterIdentity{IsOwn: s.InCluster, BootIDs: c.listBootIDs}, b.Log)
-		},
-		ApplyService: func(ctx context.Context, service *corev1.Service) (*corev1.Service, error) {
-			return kubeclient.Apply(ctx, client, kubeclient.Services, service)
-		},
-	})
+	c.claims = c.newClaims()
+	c.path = c.newPath()
 	return c, nil
 }
 

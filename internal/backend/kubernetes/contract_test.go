@@ -3,6 +3,8 @@ package kubernetes_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"dstack/internal/backend/kubernetes"
 	"dstack/internal/kubeclient/kubetest"
 	"dstack/internal/loop"
+	"dstack/internal/spec"
 )
 
 // open opens the backend of a cluster, and runs its tasks until the test ends.
@@ -35,13 +38,24 @@ func open(t *testing.T, settings kubernetes.Settings) *kubernetes.Backend {
 func TestBackend_Contract(t *testing.T) {
 	cluster := kubetest.Need(t)
 	namespace := cluster.NewNamespace(t)
+	class := newStorageClass(t, cluster, namespace, "WaitForFirstConsumer")
+	claims := 0
 	backendtest.Run(t, func(*testing.T) backendtest.Fixture {
 		return backendtest.Fixture{
 			Open: func(t *testing.T) backend.Backend {
 				return open(t, kubernetes.Settings{KubeconfigFile: cluster.Kubeconfig, Namespace: namespace})
 			},
 			Timeout: 5 * time.Second,
-			Lacks:   []backendtest.Feature{backendtest.RentedMachines, backendtest.Refusals, backendtest.Volumes, backendtest.ExternalDisks},
+			Volume:  spec.Volume{Backend: "kubernetes", Region: "cluster", LaterVolume: spec.LaterVolume{StorageClass: spec.Text(class)}},
+			CreateDisk: func(t *testing.T) string {
+				claims++
+				name := fmt.Sprintf("existing-%d", claims)
+				cluster.MustCall(t, http.MethodPost, "/api/v1/namespaces/"+namespace+"/persistentvolumeclaims", object{
+					"metadata": object{"name": name}, "spec": object{"storageClassName": class, "accessModes": []string{"ReadWriteOnce"},
+						"resources": object{"requests": object{"storage": "1Gi"}}}}, nil)
+				return name
+			},
+			Lacks: []backendtest.Feature{backendtest.RentedMachines, backendtest.Refusals, backendtest.Attachments},
 		}
 	})
 }

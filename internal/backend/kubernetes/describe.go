@@ -36,6 +36,7 @@ func (b *Backend) Describe() string {
 	case b.Settings.Autoscaler:
 		parts = append(parts, "an autoscaler adds nodes")
 	}
+	parts = append(parts, describeWay(conn.path.Describe().Way))
 	return strings.Join(parts, ", ")
 }
 

@@ -10,7 +10,7 @@ import (
 
 // Rights returns what the account of a server needs in a cluster. The role in the documentation and in the chart is written from it.
 func Rights() []kubeclient.Right {
-	return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights)
+	return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights, claimRights)
 }
 
 const (

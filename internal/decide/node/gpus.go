@@ -140,6 +140,9 @@ func nvidiaName(labels map[string]string, resource string) string {
 		return ""
 	}
 	product = strings.TrimSuffix(product, "-SHARED")
+	if name := findModel(products, product); name != "" {
+		return name
+	}
 	product, slice, isSlice := strings.Cut(product, "-MIG-")
 	product = strings.ReplaceAll(product, "-", " ")
 	if isSlice {
@@ -194,6 +197,9 @@ func cloudName(labels map[string]string) string {
 	text := firstLabel(labels, cloudLabels)
 	if text == "" {
 		return ""
+	}
+	if name := findModel(gkeModels, text); name != "" {
+		return name
 	}
 	_, name := gpu.ParseReported(strings.ReplaceAll(text, "-", " "))
 	return name

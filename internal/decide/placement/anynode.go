@@ -30,6 +30,10 @@ func (m *gpuMatcher) request() cardRequest {
 	if !slices.Contains(clusterMakers, card.Maker) {
 		return cardRequest{why: fmt.Sprintf("a cluster can be asked for GPUs of nvidia and amd, not of %s", card.Maker)}
 	}
+	isUnknown := func(r gpu.Request) bool { return !r.Known }
+	if m.isRestricted() && len(ListModels(m.want)) == 0 && !slices.ContainsFunc(m.requests, isUnknown) {
+		return cardRequest{why: "no GPU that dstack knows is like that"}
+	}
 	if len(m.requests) == 1 {
 		card.Name = m.requests[0].Names[0]
 	}
@@ -49,6 +53,11 @@ func (m *gpuMatcher) request() cardRequest {
 		}
 	}
 	return cardRequest{cards: slices.Repeat([]dstack.GPU{card}, count)}
+}
+
+// isRestricted reports whether not every GPU of the maker will do.
+func (m *gpuMatcher) isRestricted() bool {
+	return len(m.requests) > 0 || m.want.Memory != nil || m.want.ComputeCapability != nil
 }
 
 // requestedMaker returns the maker that the configuration asks for; nvidia if it names none.

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,5 +58,52 @@ func TestRankOffers_Mounts(t *testing.T) {
 		map[dstack.InstanceID]dstack.Allocation{"two": {Ports: map[int]string{80: "web"}}})
 	if there == "free gpu-2" || there == "" {
 		t.Errorf("where the machine is there, the advice is %q", there)
+	}
+}
+
+// A claim that nodes mount one at a time keeps replicas on the node that has it, and one that replicas mount one at a time keeps
+// them waiting.
+func TestRankOffers_SharedClaims(t *testing.T) {
+	offers := []dstack.Offer{
+		{Type: "k1", Key: "kubernetes", OwnedInstance: "k1", IsRemote: true, IsManaged: true},
+		{Type: "k2", Key: "kubernetes", OwnedInstance: "k2", IsRemote: true, IsManaged: true},
+		{Type: "elsewhere", Key: "ssh", OwnedInstance: "one", IsRemote: true},
+	}
+	used := map[dstack.InstanceID]dstack.Allocation{
+		"k1":  {Runs: []dstack.RunShare{{Run: "1", Template: 1, Replicas: 1, Holder: "other"}}},
+		"k2":  {Runs: []dstack.RunShare{{Run: "2", Template: 1, Replicas: 1, Holder: "web"}}},
+		"one": {Runs: []dstack.RunShare{{Run: "3", Replicas: 0, Holder: "web"}}},
+	}
+	pinned := func(sharing dstack.VolumeSharing, away ...dstack.InstanceID) dstack.Requirements {
+		return dstack.Requirements{Run: "2", Template: 2, IsGlobalAdmin: true, Pin: &dstack.Pin{Clusters: []string{"kubernetes"}, Sharing: sharing,
+			Users: []string{"web"}, Away: away, Reason: "the volume data is in the cluster kubernetes"}}
+	}
+	for name, c := range map[string]struct {
+		need  dstack.Requirements
+		suits string
+	}{
+		"shared by all":                 {pinned(dstack.SharedByAll), "k1 k2"},
+		"by the replicas of one node":   {pinned(dstack.SharedByMachine), "k2"},
+		"by nobody":                     {pinned(dstack.SharedByNobody), ""},
+		"by replicas of a lost machine": {pinned(dstack.SharedByMachine, "k2"), "k1 k2"},
+	} {
+		placements, rejections := RankOffers(c.need, offers, used)
+		var suits []string
+		for _, p := range placements {
+			suits = append(suits, p.Offer.Type)
+		}
+		slices.Sort(suits)
+		if got := strings.Join(suits, " "); got != c.suits {
+			t.Errorf("%s: placed on %q", name, got)
+		}
+		for _, r := range rejections {
+			if r.Constraint == dstack.ConstraintFreeVolumes && (!slices.Equal(r.WaitsFor, []string{"web"}) || !strings.Contains(r.Reason, "web mounts it")) {
+				t.Errorf("%s: %+v", name, r)
+			}
+		}
+	}
+	outdated := []dstack.Replica{{Run: "2", TemplateRevision: 1, Instance: "k2", Status: dstack.ReplicaReady}}
+	if found := FindPlacements(pinned(dstack.SharedByNobody), offers, used, outdated); !found.IsBlocked {
+		t.Errorf("an update does not stop the replica that has the claim: %+v", found)
 	}
 }

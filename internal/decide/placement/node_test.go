@@ -183,6 +183,9 @@ func TestRank_AnyNodeGPUs(t *testing.T) {
 			"needs gpu: {count: 1.., total_memory: 40GB..}; total_memory says nothing about one GPU: add `name` or `memory` to `gpu`"},
 		{"a total that no number gives", spec.GPU{Count: exactly(1), Memory: new(exactly(spec.GB(24))), TotalMemory: new(least(spec.GB(40)))}, nil,
 			"needs gpu: {memory: 24GB, total_memory: 40GB..}; no number of GPUs of 24GB gives the total_memory"},
+		{"a GPU that does not exist", spec.GPU{Count: exactly(1), Name: []string{"T4"}, Memory: new(least(spec.GB(80)))}, nil,
+			"needs gpu: T4:80GB..; no GPU that dstack knows is like that"},
+		{"a model that this version does not know", spec.GPU{Count: exactly(1), Name: []string{"R9000"}}, []dstack.GPU{{Maker: "nvidia", Name: "R9000"}}, ""},
 		{"a maker whose GPUs clusters do not count", spec.GPU{Count: exactly(1), Vendor: "google"}, nil,
 			"needs gpu: google; a cluster can be asked for GPUs of nvidia and amd, not of google"},
 	} {

@@ -23,7 +23,7 @@ func isInCluster(v dstack.Volume) bool { return v.Configuration.IsInCluster() }
 // Cluster is a configured backend that has volumes.
 type Cluster struct {
 	Key  string // in backend.Set
-	Name string // in config.yml; empty: it has none but its key
+	Name string // in config.yml, which is also the region of its nodes
 }
 
 // ChooseCluster returns the cluster that a new volume is in: the one that its configuration names as the region, or the
@@ -32,8 +32,8 @@ func ChooseCluster(v spec.Volume, clusters []Cluster) (Cluster, error) {
 	var names []string
 	var found []Cluster
 	for _, c := range clusters {
-		names = append(names, describeCluster(c))
-		if v.Region == "" || strings.EqualFold(v.Region, c.Key) || c.Name != "" && strings.EqualFold(v.Region, c.Name) {
+		names = append(names, c.Name)
+		if v.Region == "" || strings.EqualFold(v.Region, c.Key) || strings.EqualFold(v.Region, c.Name) {
 			found = append(found, c)
 		}
 	}
@@ -53,14 +53,6 @@ func ChooseCluster(v spec.Volume, clusters []Cluster) (Cluster, error) {
 			Hint: "add region: followed by one of them"}
 	}
 	return found[0], nil
-}
-
-// describeCluster returns the name of a cluster for users.
-func describeCluster(c Cluster) string {
-	if c.Name != "" {
-		return c.Name
-	}
-	return c.Key
 }
 
 // afterInCluster returns the step of a cluster's volume with what its action found.

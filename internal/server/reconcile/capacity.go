@@ -2,8 +2,10 @@ package reconcile
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"dstack/internal/backend"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/decide/placement"
@@ -16,7 +18,7 @@ import (
 type capacity struct {
 	r           *Reconciler
 	offers      map[offersKey][]dstack.Offer
-	unanswered  []string // keys of the backends that did not answer in this pass
+	unanswered  []backend.UnansweredBackend // in this pass
 	allocations map[dstack.ProjectID]allocations
 	volumes     map[dstack.ProjectID][]dstack.Volume
 	away        map[dstack.InstanceID]dstack.Reason // machines that are away, and why; nil: not read yet
@@ -60,6 +62,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	if err != nil {
 		return err
 	}
+	excluded = append(excluded, c.listUnanswered(seen.Run.Project)...)
 	excluded = append(excluded, c.r.Backends.ListUnusable(ctx, dstack.Project{ID: seen.Run.ProjectID, Name: seen.Run.Project})...)
 	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
 	found := placement.FindPlacements(need, offers, used, seen.Siblings)
@@ -114,13 +117,29 @@ func (c *capacity) readOffers(
 	if offers, ok := c.offers[key]; ok {
 		return offers
 	}
-	offers, unanswered := c.r.Backends.Offers(ctx, project, need, c.unanswered...)
+	skip := make([]string, 0, len(c.unanswered))
+	for _, b := range c.unanswered {
+		skip = append(skip, b.Key)
+	}
+	offers, unanswered := c.r.Backends.Offers(ctx, project, need, skip...)
 	for _, b := range unanswered {
 		c.r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
-		c.unanswered = append(c.unanswered, b.Key)
 	}
+	c.unanswered = append(c.unanswered, unanswered...)
 	c.offers[key] = offers
 	return offers
+}
+
+// listUnanswered returns why the backends of a project that do not answer offer nothing.
+func (c *capacity) listUnanswered(project string) (rejections []dstack.Rejection) {
+	for _, b := range c.unanswered {
+		if slices.Contains(c.r.Backends.Of(project), b.Key) {
+			reason := "does not answer: " + b.Err.Error()
+			rejections = append(rejections, dstack.Rejection{Offer: dstack.Offer{Backend: b.Key, Key: b.Key, Type: b.Key},
+				Constraint: dstack.ConstraintUsable, Has: reason, Reason: reason})
+		}
+	}
+	return rejections
 }
 
 // addPlacement allocates what a replica was given, for the later replicas of the

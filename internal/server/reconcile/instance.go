@@ -9,6 +9,8 @@ import (
 	"dstack/internal/backend"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/node"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 	"dstack/internal/server/logs"
@@ -226,6 +228,10 @@ func (r *Reconciler) startAttempt(
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
 	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	if offer := instance.Offer; offer.AnyNode {
+		need := job.BuildRequirements(run.Spec)
+		attempt.Nodes = node.NewSelector(need, offer, placement.ListModels(need.Resources.GPU))
+	}
 	hostEnv, err := r.Store.HostEnv(ctx, c.Placed.Replica.Instance)
 	if err != nil {
 		return dstack.Report{}, err

@@ -318,11 +318,12 @@ func buildProvisioningData(details store.RunDetails, r dstack.Replica, attempt d
 	if !ok {
 		return nil
 	}
+	offer := instance.Offer.ShowTo(r.Claim)
 	host, _, _ := net.SplitHostPort(details.Reports[attempt].Address) // empty if the address is not known yet
 	return &api.JobProvisioningData{
-		Backend: encodeBackend(instance.Offer.Backend), InstanceType: buildInstanceType(instance.Offer), InstanceID: string(instance.ID),
-		Hostname: host, Region: instance.Offer.Region, Price: instance.Offer.Price, PublicIPEnabled: true,
-		Username: "root", SSHPort: 22, Dockerized: instance.Offer.Engine.Containers,
+		Backend: encodeBackend(offer.Backend), InstanceType: buildInstanceType(offer), InstanceID: string(instance.ID),
+		Hostname: host, Region: offer.Region, Price: offer.Price, PublicIPEnabled: true,
+		Username: "root", SSHPort: 22, Dockerized: offer.Engine.Containers,
 	}
 }
 
@@ -356,7 +357,7 @@ func BuildOffer(p dstack.Placement) api.Offer {
 	if p.Offer.Engine.Containers {
 		runtime = "shim"
 	}
-	return api.Offer{Backend: encodeBackend(p.Offer.Backend), Instance: buildInstanceType(p.Offer), Region: p.Offer.Region,
+	return api.Offer{Backend: encodeBackend(p.Offer.Backend), Instance: buildInstanceType(p.Offer.ShowTo(p.Claim)), Region: p.Offer.Region,
 		Price: p.Offer.Price, Availability: "available", InstanceRuntime: runtime}
 }
 

@@ -40,7 +40,7 @@ func (f attemptFinder) buildSubmission(old api.JobSubmission, ssh wire.SSHAddres
 	}
 	if data := old.JobProvisioningData; data != nil {
 		s.JobProvisioningData = &JobProvisioningData{
-			Backend: encodeBackend(data.Backend), InstanceType: buildInstanceType(f.details.Instances[replica.Instance].Offer),
+			Backend: encodeBackend(data.Backend), InstanceType: buildInstanceType(f.details.Instances[replica.Instance].Offer.ShowTo(replica.Claim)),
 			InstanceID: data.InstanceID, Hostname: data.Hostname, PublicIPEnabled: data.PublicIPEnabled, Region: data.Region,
 			Price: data.Price, Username: data.Username, SSHPort: data.SSHPort,
 			Dockerized: data.Dockerized || ssh != (wire.SSHAddress{}),

@@ -95,7 +95,7 @@ func buildJobPlan(in GetPlan, g wire.GroupPlan) JobPlan {
 		slices.SortStableFunc(placements, func(a, b dstack.Placement) int { return cmp.Compare(b.Offer.Price, a.Offer.Price) })
 	}
 	for _, p := range placements[:min(len(placements), valueOr(in.MaxOffers, defaultMaxOffers))] {
-		plan.Offers = append(plan.Offers, buildOffer(p.Offer))
+		plan.Offers = append(plan.Offers, buildOffer(p.Offer.ShowTo(p.Claim)))
 	}
 	return plan
 }
