@@ -102,7 +102,7 @@ func (s *clusterSet) writeClusterConfig(settings ...string) {
 // serviceConfig returns the configuration of a service of the workload on nodes.
 func (s *clusterSet) serviceConfig(name string, replicas int, lines ...string) string {
 	text := fmt.Sprintf("type: service\nname: %s\nimage: local/busybox:1\nreplicas: %d\nport: 8000\ncommands:\n- exec ./workload 8000\n"+
-		"resources: {cpu: 0.1.., memory: 64MB.., disk: 0GB..}\n", name, replicas)
+		"resources: {memory: 64MB..}\n", name, replicas)
 	return text + strings.Join(append(lines, ""), "\n")
 }
 

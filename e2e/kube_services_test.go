@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"dstack/internal/api"
 )
 
 // The examples of the documentation page that need no GPU run on a cluster, unchanged but for the names by which they run side by side.
@@ -50,15 +48,9 @@ func TestCluster_ScaleAndUpdate(t *testing.T) {
 	config := s.serviceConfig("busy", 1, "env: [VERSION=0]", fastScaling("concurrency", 2), "drain_timeout: 15s")
 	config = strings.Replace(config, "replicas: 1", "replicas: 0..4", 1)
 	dir := s.newFolder(config)
-	v := s.applyAndWait(dir)
-	if v.Status != api.StatusSleeping {
-		t.Errorf("without requests, the service is %s", v.Status)
-	}
-	woken := s.startTraffic(0.001, s.serviceURL("busy", "/slow?ms=200"))
-	s.waitForReplicas(30*time.Second, "busy", 1)
-	woken.expectNoFailure("the first request")
+	s.applySleeping(dir)
 	many := s.startTraffic(16, s.serviceURL("busy", "/slow?ms=500"))
-	s.waitForReplicas(time.Minute, "busy", 4)
+	s.waitForReady(time.Minute, "busy", 4)
 	if count := s.countByNode(); count["k1"] != 2 || count["k2"] != 2 {
 		t.Errorf("four replicas are on these nodes: %v", count)
 	}
@@ -71,11 +63,22 @@ func TestCluster_ScaleAndUpdate(t *testing.T) {
 	streams.expectComplete("streams during the update")
 	many.expectNoFailure("requests during the update")
 	few := s.startTraffic(1, s.serviceURL("busy", "/slow?ms=100"))
-	s.waitForReplicas(time.Minute, "busy", 1)
+	s.waitForReady(time.Minute, "busy", 1)
 	few.expectNoFailure("requests while replicas leave")
 	s.waitUntil(30*time.Second, "one pod is left", func() error {
 		if count := s.countByNode(); count["k1"]+count["k2"] != 1 {
 			return fmt.Errorf("%v", count)
+		}
+		return nil
+	})
+}
+
+// waitForReady waits until a run has exactly as many replicas, all ready.
+func (s *clusterSet) waitForReady(limit time.Duration, run string, ready int) {
+	s.t.Helper()
+	s.waitUntil(limit, fmt.Sprintf("%s has exactly %d replicas, all ready", run, ready), func() error {
+		if v := s.fetchRun(run); v.Ready != ready || v.DesiredReplicas != ready {
+			return fmt.Errorf("the run is %s, %d replicas are desired, %d ready: %s", v.Status, v.DesiredReplicas, v.Ready, formatReplicas(v))
 		}
 		return nil
 	})
