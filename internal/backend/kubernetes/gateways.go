@@ -6,7 +6,6 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 	"dstack/internal/engine/kubegateway"
-	"dstack/internal/netplace"
 )
 
 var _ engine.ClusterGateways = (*Backend)(nil)
@@ -48,13 +47,4 @@ func (b *Backend) DeleteGateway(ctx context.Context, id dstack.GatewayID) error 
 		return err
 	}
 	return gateways.DeleteGateway(ctx, id)
-}
-
-// Authorities returns the fingerprints of the authorities of the cluster, which its pods know, too; nil: they are not known.
-func (b *Backend) Authorities() []string {
-	client, err := b.Client()
-	if err != nil {
-		return nil
-	}
-	return netplace.FingerprintAuthorities(client.Authorities())
 }
