@@ -21,7 +21,7 @@ func TestChart_Roles(t *testing.T) {
 	for name, isClusterWide := range map[string]bool{"role.yaml": false, "clusterrole.yaml": true} {
 		file := filepath.Join("..", "..", "..", "deploy", "helm", "dstack", "files", name)
 		want := "# Written by `go test ./internal/backend/kubernetes -run TestChart_Roles -update-chart` from what the server checks at its start.\n" +
-			writeRules(kubernetes.Rights(), isClusterWide)
+			writeRules(groupRights(kubernetes.Rights(), isClusterWide))
 		if *updateChart {
 			if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
 				t.Fatal(err)
@@ -33,9 +33,35 @@ func TestChart_Roles(t *testing.T) {
 	}
 }
 
-// writeRules returns the rules of a role, one for each resource.
-func writeRules(rights []kubeclient.Right, isClusterWide bool) string {
-	verbs, purposes := map[string][]string{}, map[string][]string{}
+// The guide lists the same rights.
+func TestChart_Guide(t *testing.T) {
+	file := filepath.Join("..", "..", "..", "docs", "guides", "on-kubernetes.md")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, _ := strings.Cut(string(text), "<!-- rights:")
+	head, rest, _ := strings.Cut(rest, "\n")
+	_, after, isMarked := strings.Cut(rest, "<!-- end -->")
+	want := before + "<!-- rights:" + head + "\n\n" + writeTable(groupRights(kubernetes.Rights(), false)) + "\n<!-- end -->" + after
+	if *updateChart && isMarked {
+		if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	} else if string(text) != want {
+		t.Errorf("the rights in %s are not those of the server; run this test with -update-chart", file)
+	}
+}
+
+// rule is what may be done with a resource.
+type rule struct {
+	group, resource string
+	verbs, purposes []string
+}
+
+// groupRights returns one rule for each resource, in order.
+func groupRights(rights []kubeclient.Right, isClusterWide bool) []rule {
+	var rules []rule
 	for _, r := range rights {
 		if r.IsClusterWide != isClusterWide {
 			continue
@@ -44,30 +70,42 @@ func writeRules(rights []kubeclient.Right, isClusterWide bool) string {
 		if r.Subresource != "" {
 			resource += "/" + r.Subresource
 		}
-		key := r.Group + " " + resource
-		verbs[key], purposes[key] = append(verbs[key], r.Verb), append(purposes[key], r.Purpose)
+		i := slices.IndexFunc(rules, func(known rule) bool { return known.group == r.Group && known.resource == resource })
+		if i < 0 {
+			i, rules = len(rules), append(rules, rule{group: r.Group, resource: resource})
+		}
+		if !slices.Contains(rules[i].verbs, r.Verb) {
+			rules[i].verbs = append(rules[i].verbs, r.Verb)
+		}
+		if !slices.Contains(rules[i].purposes, r.Purpose) {
+			rules[i].purposes = append(rules[i].purposes, r.Purpose)
+		}
 	}
-	keys := make([]string, 0, len(verbs))
-	for key := range verbs {
-		keys = append(keys, key)
+	slices.SortFunc(rules, func(a, b rule) int { return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.resource, b.resource)) })
+	for _, r := range rules {
+		slices.Sort(r.verbs)
 	}
-	slices.SortFunc(keys, func(a, b string) int { return cmp.Compare(a, b) })
+	return rules
+}
+
+// writeRules writes rules as a role has them.
+func writeRules(rules []rule) string {
 	var text strings.Builder
-	for _, key := range keys {
-		group, resource, _ := strings.Cut(key, " ")
-		slices.Sort(verbs[key])
-		fmt.Fprintf(&text, "# %s\n- apiGroups: [%q]\n  resources: [%s]\n  verbs: [%s]\n", strings.Join(uniqueInOrder(purposes[key]), "; "), group, resource,
-			strings.Join(slices.Compact(verbs[key]), ", "))
+	for _, r := range rules {
+		fmt.Fprintf(&text, "# %s\n- apiGroups: [%q]\n  resources: [%s]\n  verbs: [%s]\n", strings.Join(r.purposes, "; "), r.group, r.resource, strings.Join(r.verbs, ", "))
 	}
 	return text.String()
 }
 
-func uniqueInOrder(texts []string) []string {
-	var all []string
-	for _, text := range texts {
-		if !slices.Contains(all, text) {
-			all = append(all, text)
+// writeTable writes rules for people.
+func writeTable(rules []rule) string {
+	text := "| resource | verbs | to |\n|---|---|---|\n"
+	for _, r := range rules {
+		name := r.resource
+		if r.group != "" {
+			name += "." + r.group
 		}
+		text += fmt.Sprintf("| `%s` | %s | %s |\n", name, strings.Join(r.verbs, ", "), strings.Join(r.purposes, "; "))
 	}
-	return all
+	return text
 }

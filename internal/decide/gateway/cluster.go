@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,7 +253,11 @@ func (d *clusterDecision) address() string {
 		return found.Addresses[0]
 	}
 	if !found.HasBalancer && found.HTTPNodePort != 0 && len(found.NodeAddresses) > 0 {
-		return net.JoinHostPort(found.NodeAddresses[0], strconv.Itoa(found.HTTPNodePort))
+		host := found.NodeAddresses[0]
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		return host + ":" + strconv.Itoa(found.HTTPNodePort)
 	}
 	return ""
 }

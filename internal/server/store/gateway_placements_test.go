@@ -103,3 +103,47 @@ func TestGatewayPlacements(t *testing.T) {
 		}
 	})
 }
+
+// Pods of a gateway in a cluster join with one token, are forgotten when their pods are gone, and lose their rights with the placement.
+func TestGatewayPlacements_Cluster(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		edge := h.applyGateway("edge", "kubernetes")
+		h.noError(h.s.AddGatewayWork(t.Context(), t0))
+		host := dstack.NewClusterHost("kubernetes", edge.ID)
+		now := t0.Add(2 * time.Minute)
+		h.noError(h.savePlan(edge, gateway.PlacementPlan{New: []gateway.NewPlacement{{Host: host, HostName: "kubernetes"}}}, now))
+		token := store.GatewayToken{Hash: "shared", Gateway: edge.ID, Host: host, User: "admin", ExpiresAt: now.Add(time.Hour), IsShared: true}
+		h.noError(h.s.CreateGatewayToken(t.Context(), token, now))
+		for _, name := range []string{"a", "b", "a"} { // the answer to the first was lost
+			p, err := h.s.JoinGateway(t.Context(), "shared", "credential "+name, dstack.GatewayProcess{ID: "p-" + name, Name: name}, now)
+			if err != nil || p.ID != "p-"+name || p.Host != host {
+				t.Errorf("%s joins as %+v: %v", name, p, err)
+			}
+			h.noError(h.s.SaveGatewayProcess(t.Context(), p, now))
+		}
+		_, err := h.s.JoinGateway(t.Context(), "shared", "credential c", dstack.GatewayProcess{ID: "p-c"}, now.Add(time.Hour))
+		h.wantKind(dstack.Unauthorized, err)
+
+		now = now.Add(2 * time.Minute)
+		step := gateway.PlacementStep{GatewayPlacement: h.gatewayFacts(edge.ID).Placements[0], Address: "192.0.2.9"}
+		h.noError(h.savePlan(edge, gateway.PlacementPlan{Steps: []gateway.PlacementStep{step}, Gone: []string{"p-a"}}, now))
+		if p, err := h.s.FindGatewayProcess(t.Context(), "credential a"); err != nil || !p.IsRemoved {
+			t.Errorf("the process of a pod that is gone: %+v, %v", p, err)
+		}
+		if p, err := h.s.FindGatewayProcess(t.Context(), "credential b"); err != nil || p.IsRemoved || p.Address != "192.0.2.9" {
+			t.Errorf("the other: %+v, %v", p, err)
+		}
+		if got := h.gatewayFacts(edge.ID).Gateway.Processes; len(got) != 1 || got[0].ID != "p-b" {
+			t.Errorf("processes %+v", got)
+		}
+		h.noError(h.s.DeleteGateways(t.Context(), h.project.ID, []string{"edge"}))
+		if !h.isDue(store.GatewayWork, string(edge.ID), now) {
+			t.Error("a gateway that is deleted is not looked at at once")
+		}
+		now = now.Add(2 * time.Minute)
+		step.IsGone = true
+		h.noError(h.savePlan(edge, gateway.PlacementPlan{Steps: []gateway.PlacementStep{step}}, now))
+		_, err = h.s.JoinGateway(t.Context(), "shared", "credential d", dstack.GatewayProcess{ID: "p-d"}, t0)
+		h.wantKind(dstack.Unauthorized, err)
+	})
+}
