@@ -13,7 +13,6 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
-	"dstack/internal/spec"
 )
 
 // Fixture describes a backend to be tested.
@@ -31,8 +30,8 @@ type Fixture struct {
 	// CreateDisk creates a disk as the user would, and returns its ExternalID.
 	// nil: the backend lacks ExternalDisks.
 	CreateDisk func(t *testing.T) (externalID string)
-	// Volume is the configuration of the volumes that the cases create.
-	Volume spec.Volume
+	// Volume has the region and the configuration of the volumes that the cases create; zero: the region of a rented machine.
+	Volume dstack.Volume
 	// Lacks are the features that the backend does not have. The cases that need
 	// them do not apply. A case that needs another feature that the backend does
 	// not have fails.

@@ -128,7 +128,7 @@ func (h *harness) newVolume() dstack.Volume {
 	}
 	v := dstack.Volume{
 		ID: dstack.VolumeID(newID("volume")), Project: "suite", Name: "suite", Region: region, SizeMiB: 1024,
-		Status: dstack.VolumeSubmitted, Configuration: h.f.Volume,
+		Status: dstack.VolumeSubmitted, Configuration: h.f.Volume.Configuration,
 	}
 	h.volumes = append(h.volumes, v)
 	return v

@@ -61,9 +61,8 @@ func (l *claimLook) findDisk(claim *corev1.PersistentVolumeClaim) (disk corev1.P
 		return disk, true, nil
 	}
 	found, err := kubeclient.Get(l.ctx, l.client, kubeclient.PersistentVolumes, claim.Spec.VolumeName)
-	switch kubeclient.MeaningOf(err) {
-	case kubeclient.NoRight, kubeclient.NotFound: // it was deleted just now: the claim turns Lost
-		return disk, false, nil
+	if meaning := kubeclient.MeaningOf(err); meaning == kubeclient.NoRight || meaning == kubeclient.NotFound {
+		return disk, false, nil // a disk that was deleted just now turns its claim Lost
 	}
 	if err != nil {
 		return disk, false, err

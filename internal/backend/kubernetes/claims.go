@@ -77,10 +77,10 @@ func (c *claims) create(ctx context.Context, v dstack.Volume) error {
 	claim := c.newClaim(v)
 	_, err := kubeclient.Create(ctx, c.client, kubeclient.Claims, claim)
 	c.forgetList()
-	switch kubeclient.MeaningOf(err) {
-	case kubeclient.AlreadyExists:
+	switch meaning := kubeclient.MeaningOf(err); {
+	case meaning == kubeclient.AlreadyExists:
 		return c.checkOwn(ctx, v, claim.Name)
-	case kubeclient.BeingDeleted:
+	case meaning == kubeclient.BeingDeleted:
 		return &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("the claim %s of an earlier try is being deleted", claim.Name), Cause: err}
 	}
 	return err

@@ -11,6 +11,7 @@ import (
 	"dstack/internal/backend"
 	"dstack/internal/backend/backendtest"
 	"dstack/internal/backend/kubernetes"
+	"dstack/internal/dstack"
 	"dstack/internal/kubeclient/kubetest"
 	"dstack/internal/loop"
 	"dstack/internal/spec"
@@ -46,7 +47,8 @@ func TestBackend_Contract(t *testing.T) {
 				return open(t, kubernetes.Settings{KubeconfigFile: cluster.Kubeconfig, Namespace: namespace})
 			},
 			Timeout: 5 * time.Second,
-			Volume:  spec.Volume{Backend: "kubernetes", Region: "cluster", LaterVolume: spec.LaterVolume{StorageClass: spec.Text(class)}},
+			Volume: dstack.Volume{Region: "cluster", Configuration: spec.Volume{Backend: "kubernetes",
+				LaterVolume: spec.LaterVolume{StorageClass: spec.Text(class)}}},
 			CreateDisk: func(t *testing.T) string {
 				claims++
 				name := fmt.Sprintf("existing-%d", claims)
