@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -100,4 +103,62 @@ func TestCluster_PrivateRegistry(t *testing.T) {
 	refused.expectNoText("wrong-password")
 	s.applyAndWait(with("pulled", password))
 	s.expectStatus(s.serviceURL("pulled", "/who"), 200)
+}
+
+// A language model in an imported image answers the OpenAI client through the gateway.
+func TestCluster_Model(t *testing.T) {
+	python := needPiece(t, "python", "DSTACK_TEST_PYTHON")
+	s := newClusterSet(t)
+	createImageOnce(t, "smollm2:local", func() { createModelImage(t, python) })
+	archive := filepath.Join(s.home, "smollm2.tar")
+	runDocker(t, "save", "-o", archive, "smollm2:local")
+	s.cluster.Control(t, "import", "1", archive)
+	dir := s.copyFolder("../examples/smollm2")
+	s.runCLI("offer", "--instance-type", "k1").expectExit(0).expectText("k1")
+	s.decodeReadyRun(s.runCLIIn(dir, "apply", "-f", "docker.dstack.yml", "-y", "--instance-type", "k1", "--wait", "ready", "--timeout", "2m", "-o", "json"))
+	runChatClient(t, python, "clients/chat.py", fmt.Sprintf("http://gateway.localhost:%d/v1", s.port), s.token)
+}
+
+// GPUs that a device plugin counts are offered by the model of the node's labels, assigned, and free again.
+func TestCluster_GPUs(t *testing.T) {
+	s := newBrokenSet(t)
+	const path = "/api/v1/nodes/k2"
+	label := func(value any) string {
+		return mustJSON(t, map[string]any{"metadata": map[string]any{"labels": map[string]any{"nvidia.com/gpu.product": value, "nvidia.com/gpu.memory": value}}})
+	}
+	s.cluster.MustCall(t, http.MethodPatch, path, strings.Replace(label("NVIDIA-L4"), `memory":"NVIDIA-L4"`, `memory":"23034"`, 1), nil)
+	s.cluster.MustCall(t, http.MethodPatch, path+"/status", `[{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "2"}]`, nil)
+	t.Cleanup(func() {
+		_, _, _ = s.cluster.Call(context.Background(), http.MethodPatch, path, label(nil))
+		_, _, _ = s.cluster.Call(context.Background(), http.MethodPatch, path+"/status", `[{"op": "remove", "path": "/status/capacity/nvidia.com~1gpu"}]`)
+	})
+	s.waitUntil(20*time.Second, "the GPUs are offered", func() error {
+		if r := s.runCLI("offer", "--gpu", "L4:2"); !strings.Contains(r.out, "2×L4 24GB") {
+			return fmt.Errorf("%s %s", r.out, r.err)
+		}
+		return nil
+	})
+	gpuService := func(name, gpu string) string {
+		return s.newFolder(strings.Replace(s.serviceConfig(name, 1), "memory: 64MB..", "memory: 64MB.., gpu: "+gpu, 1))
+	}
+	s.applyAndWait(gpuService("one", "24GB"))
+	if count := s.countByNode(); count["k2"] != 1 {
+		t.Errorf("the replica with a GPU is on these nodes: %v", count)
+	}
+	s.runCLIIn(gpuService("both", "L4:2"), "apply", "-f", "service.dstack.yml", "-y", "-d").expectError(4, "1 of 2 GPUs free")
+	s.runCLIIn(gpuService("other", "A100"), "apply", "-f", "service.dstack.yml", "-y", "-d").expectError(4, "A100", "2×L4 24GB")
+	s.stopRun("one")
+	s.applyAndWait(gpuService("both", "L4:2"))
+	if limits := s.listPods()[0].Spec.Containers[0].Resources.Limits; limits["nvidia.com/gpu"] != "2" {
+		t.Errorf("the pod's limits are %v", limits)
+	}
+}
+
+func mustJSON(t *testing.T, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
