@@ -23,7 +23,7 @@ import (
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	c := newClient(t, kubetest.Need(t))
-	startPod(t, c, newPod("web", `echo line one; echo line two >&2; echo hello >/www/index.html; httpd -p 8080 -h /www
+	startPod(t, c, newPod("web", `echo line one; echo hello >/www/index.html; httpd -p 8080 -h /www
 		while true; do nc -l -p 9000 -e cat; done & while true; do nc -l -p 9001 -e cat /dev/zero; done & wait`))
 	waitUntil(t, 10*time.Second, func() error {
 		_, err := c.Exec(t.Context(), kubeclient.ExecRequest{Pod: "web", Argv: []string{"sh", "-c", "netstat -ltn | grep -c -e :8080 -e :9000 -e :9001 | grep -q 3"}})
