@@ -78,10 +78,7 @@ var packages = []entry{
 	{"internal/engine/enginetest", "dstack dial engine"},
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "loop dstack dial engine"},
-<<<<<<< HEAD
-=======
 	{"internal/engine/kubegateway", "dstack kubeclient engine"},
->>>>>>> main
 	{"internal/engine/kubernetes", "human loop dstack dial decide/node kubeclient engine"},
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/backendtest", "dstack engine backend"},
