@@ -116,7 +116,9 @@ type harness struct {
 }
 
 // stretch returns how long something may take that takes at most d with a local engine.
-func (h *harness) stretch(d time.Duration) time.Duration { return d * time.Duration(max(1, h.f.Patience)) }
+func (h *harness) stretch(d time.Duration) time.Duration {
+	return d * time.Duration(max(1, h.f.Patience))
+}
 
 // caseTimeout limits each wait. It is much longer than any wait should take.
 const caseTimeout = 30 * time.Second

@@ -22,8 +22,9 @@ import (
 
 // Times of an upload. The API server learns that a container runs up to a second late.
 const (
-	eagerTime    = 5 * time.Second        // after the pod got its node, in which the container is asked without waiting for the API server
-	eagerPause   = 100 * time.Millisecond // between two tries then
+	eagerDelay   = 500 * time.Millisecond // after the pod got its node: no container starts earlier
+	eagerTime    = 3 * time.Second        // after that the container is not asked before the API server knows that it runs
+	eagerPause   = 250 * time.Millisecond // between two tries
 	lazyPause    = 5 * time.Second
 	maxSilence   = 20 * time.Second // of a container that runs
 	annotateTime = 5 * time.Second
@@ -108,7 +109,11 @@ func (t *uploadTarget) waitUntilReached(ctx context.Context) (state uploadState,
 		}
 		wasSeen = wasSeen || pod != nil
 		pause := lazyPause
-		if isEager := pod != nil && isEager(pod, time.Now()); isEager || !runsSince.IsZero() {
+		age := timeSinceScheduled(pod, time.Now())
+		if age > 0 && age < eagerTime {
+			pause, changed = eagerPause, nil
+		}
+		if age > eagerDelay && age < eagerTime || !runsSince.IsZero() {
 			pause = eagerPause
 			out, err := t.run(ctx, nil, askScript)
 			if text, dir, _ := strings.Cut(strings.TrimSpace(out), "\n"); err == nil && text != "" {
@@ -155,10 +160,12 @@ func (t *uploadTarget) runs(pod *corev1.Pod) bool {
 	return false
 }
 
-// isEager reports whether a pod got its node just now, so that its container may run before the API server knows.
-func isEager(pod *corev1.Pod, now time.Time) bool {
-	scheduled := findCondition(pod, corev1.PodScheduled)
-	return scheduled != nil && scheduled.Status == corev1.ConditionTrue && now.Sub(scheduled.LastTransitionTime.Time) < eagerTime
+// timeSinceScheduled returns for how long a pod has had its node; 0: it has none. Its container may run before the API server knows.
+func timeSinceScheduled(pod *corev1.Pod, now time.Time) time.Duration {
+	if pod == nil || !hasCondition(pod, corev1.PodScheduled) {
+		return 0
+	}
+	return max(now.Sub(findCondition(pod, corev1.PodScheduled).LastTransitionTime.Time), 1)
 }
 
 // send uploads one item.
