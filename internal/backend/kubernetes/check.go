@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -47,7 +48,7 @@ func (c *connection) waitUntilRead(ctx context.Context) error {
 				err = &dstack.Error{Kind: dstack.Unavailable, Message: "the nodes of the cluster " + c.b.key + " are being read"}
 			}
 		}
-		if err == nil || err != error(errNotChecked) && result.err != nil {
+		if err == nil || result.err != nil && !errors.Is(err, errNotChecked) {
 			return err
 		}
 		select {

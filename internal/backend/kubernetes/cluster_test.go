@@ -2,6 +2,7 @@ package kubernetes_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -128,8 +129,8 @@ func TestBackend_KubeconfigChanges(t *testing.T) {
 		}
 		return nil
 	})
-	if hint := err.(*dstack.Error).Hint; !strings.Contains(hint, "kubectl create namespace no-such-namespace") {
-		t.Errorf("hint %q", hint)
+	if e, ok := errors.AsType[*dstack.Error](err); !ok || !strings.Contains(e.Hint, "kubectl create namespace no-such-namespace") {
+		t.Errorf("%+v", err)
 	}
 }
 

@@ -38,7 +38,6 @@ type Backend struct {
 	mu       sync.Mutex
 	conn     *connection // nil: the kubeconfig cannot be used
 	failure  error       // why conn is nil
-	replaced loop.Broadcast
 	failures loop.RepeatFilter
 }
 

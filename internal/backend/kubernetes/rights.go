@@ -10,7 +10,7 @@ import (
 
 // Rights returns what the account of a server needs in a cluster. The role in the documentation and in the chart is written from it.
 func Rights() []kubeclient.Right {
-	return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights, claimRights)
+	return slices.Concat(enginekube.Rights(), pathRights, kubegateway.Rights(), nodeRights, deviceRights, claimRights)
 }
 
 const (
@@ -34,10 +34,8 @@ var nodeRights = []kubeclient.Right{
 	{Verb: "watch", Resource: "pods", IsClusterWide: true, IsOptional: true, Purpose: takenPurpose},
 }
 
-// deviceRights are for the GPUs that no device plugin counts.
+// deviceRights are for the GPUs that no device plugin counts. The engine has those to claim them.
 var deviceRights = []kubeclient.Right{
-	{Verb: "create", Group: "resource.k8s.io", Resource: "resourceclaims", IsOptional: true, Purpose: devicePurpose},
-	{Verb: "delete", Group: "resource.k8s.io", Resource: "resourceclaims", IsOptional: true, Purpose: devicePurpose},
 	{Verb: "list", Group: "resource.k8s.io", Resource: "resourceslices", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
 	{Verb: "watch", Group: "resource.k8s.io", Resource: "resourceslices", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
 	{Verb: "list", Group: "resource.k8s.io", Resource: "deviceclasses", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
