@@ -155,8 +155,12 @@ func (c *clusterBench) measureKubectlRun() (float64, error) {
 
 // runPod starts a pod as users do, with kubectl run, and waits for its address.
 func (c *clusterBench) runPod(name string) (ip string, err error) {
-	_, err = runCommand(os.Getenv("KUBEBOX"), "kubectl", "--kubeconfig", c.kubeconfig, "-n", clusterNamespace, "run", name, "--image="+clusterImage,
-		"--image-pull-policy=IfNotPresent", "--restart=Never", "--command", "--", "/workload", fmt.Sprint(podPort))
+	kubectl := []string{os.Getenv("KUBEBOX"), "kubectl"}
+	if program, err := exec.LookPath("kubectl"); err == nil {
+		kubectl = []string{program}
+	}
+	_, err = runCommand(kubectl[0], append(kubectl[1:], "--kubeconfig", c.kubeconfig, "-n", clusterNamespace, "run", name, "--image="+clusterImage,
+		"--image-pull-policy=IfNotPresent", "--restart=Never", "--command", "--", "/workload", fmt.Sprint(podPort))...)
 	if err != nil {
 		return "", err
 	}

@@ -57,10 +57,10 @@ func readPod(pod *corev1.Pod) (facts *podFacts, ok bool) {
 func isLost(pod *corev1.Pod) bool {
 	isReady, areContainersReady := true, false
 	for _, c := range pod.Status.Conditions {
-		switch c.Type {
-		case corev1.PodReady:
+		if c.Type == corev1.PodReady {
 			isReady = c.Status == corev1.ConditionTrue || c.Reason != ""
-		case corev1.ContainersReady:
+		}
+		if c.Type == corev1.ContainersReady {
 			areContainersReady = c.Status == corev1.ConditionTrue
 		}
 	}
