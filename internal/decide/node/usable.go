@@ -101,8 +101,16 @@ func SilentSince(n Facts) (since time.Time, reason string) {
 	if !ok || c.Status == "True" {
 		return time.Time{}, ""
 	}
-	return c.Since, explainNotReady(c)
+	since = c.Since
+	if c.Status == "Unknown" {
+		since = since.Add(-unknownAfter)
+	}
+	return since, explainNotReady(c)
 }
+
+// unknownAfter is how long a cluster waits at least for a node before it says that it knows nothing of it: usually 40 to 50 seconds. So
+// nobody has to wait again.
+const unknownAfter = 15 * time.Second
 
 func findCondition(n Facts, kind string) (Condition, bool) {
 	i := slices.IndexFunc(n.Conditions, func(c Condition) bool { return c.Type == kind })

@@ -114,9 +114,13 @@ func (c *Cluster) markRemoved(pod *corev1.Pod) {
 func (c *Cluster) describe(pod *corev1.Pod, now time.Time) podState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return describePod(podFacts{
+	state := describePod(podFacts{
 		pod: pod, warning: c.warnings[pod.UID], isAny: !isPinned(pod), wait: c.opts.NodeWait, now: now,
 	})
+	if !isPinned(pod) {
+		state.report.Node = pod.Spec.NodeName
+	}
+	return state
 }
 
 // isPinned reports whether only one node may run a pod.
