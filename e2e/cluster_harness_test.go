@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,7 +47,8 @@ func newBrokenSet(t *testing.T, settings ...string) *clusterSet {
 	t.Helper()
 	kubetest.Need(t)
 	runParallelWith(t, &ownCluster.Mutex)
-	if ownCluster.folder == "" {
+	kept := os.Getenv("DSTACK_TEST_OWN_CLUSTER") // of a developer, who started it
+	if kept == "" && ownCluster.folder == "" {
 		folder, err := os.MkdirTemp(os.Getenv("DSTACK_TEST_CLUSTERS"), "own-")
 		if err != nil {
 			t.Fatal(err)
@@ -56,7 +58,7 @@ func newBrokenSet(t *testing.T, settings ...string) *clusterSet {
 			t.Fatal(err)
 		}
 	}
-	s := &clusterSet{cluster: kubetest.Open(t, ownCluster.folder)}
+	s := &clusterSet{cluster: kubetest.Open(t, cmp.Or(kept, ownCluster.folder))}
 	t.Cleanup(s.mend)
 	s.start(t, settings)
 	return s
@@ -102,7 +104,7 @@ func (s *clusterSet) writeClusterConfig(settings ...string) {
 // serviceConfig returns the configuration of a service of the workload on nodes.
 func (s *clusterSet) serviceConfig(name string, replicas int, lines ...string) string {
 	text := fmt.Sprintf("type: service\nname: %s\nimage: local/busybox:1\nreplicas: %d\nport: 8000\ncommands:\n- exec ./workload 8000\n"+
-		"resources: {memory: 64MB..}\n", name, replicas)
+		"resources: {cpu: 0.., memory: 64MB.., disk: 0GB..}\n", name, replicas)
 	return text + strings.Join(append(lines, ""), "\n")
 }
 
@@ -115,7 +117,10 @@ type pod struct {
 		DeletionTimestamp string
 	}
 	Spec struct {
-		NodeName string
+		NodeName   string
+		Containers []struct {
+			Resources struct{ Limits map[string]string }
+		}
 	}
 	Status struct {
 		Phase, PodIP string
@@ -152,14 +157,15 @@ func (s *clusterSet) countByNode() map[string]int {
 	return count
 }
 
-// expectNoPods stops the runs and checks that nothing of the server is left in the namespace.
+// expectNoPods stops the runs and checks that nothing of the server is left in the namespace. After an outage of the API server,
+// kubelets take up to a minute to learn what was deleted.
 func (s *clusterSet) expectNoPods(t *testing.T) {
 	if s.isRunning() {
 		for _, v := range s.listActiveRuns() {
 			s.runCLI("stop", v.Name, "-y", "--abort")
 		}
 	}
-	err := retryFor(30*time.Second, func() error {
+	err := retryFor(2*time.Minute, func() error {
 		var left []string
 		for _, kind := range []string{"pods", "secrets"} {
 			var list struct{ Items []pod }

@@ -1,13 +1,14 @@
 package e2e
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"dstack/internal/api"
 )
 
 // The examples of the documentation page that need no GPU run on a cluster, unchanged but for the names by which they run side by side.
@@ -50,15 +51,9 @@ func TestCluster_ScaleAndUpdate(t *testing.T) {
 	config := s.serviceConfig("busy", 1, "env: [VERSION=0]", fastScaling("concurrency", 2), "drain_timeout: 15s")
 	config = strings.Replace(config, "replicas: 1", "replicas: 0..4", 1)
 	dir := s.newFolder(config)
-	v := s.applyAndWait(dir)
-	if v.Status != api.StatusSleeping {
-		t.Errorf("without requests, the service is %s", v.Status)
-	}
-	woken := s.startTraffic(0.001, s.serviceURL("busy", "/slow?ms=200"))
-	s.waitForReplicas(30*time.Second, "busy", 1)
-	woken.expectNoFailure("the first request")
+	s.applySleeping(dir)
 	many := s.startTraffic(16, s.serviceURL("busy", "/slow?ms=500"))
-	s.waitForReplicas(time.Minute, "busy", 4)
+	s.waitForReady(time.Minute, "busy", 4)
 	if count := s.countByNode(); count["k1"] != 2 || count["k2"] != 2 {
 		t.Errorf("four replicas are on these nodes: %v", count)
 	}
@@ -71,11 +66,22 @@ func TestCluster_ScaleAndUpdate(t *testing.T) {
 	streams.expectComplete("streams during the update")
 	many.expectNoFailure("requests during the update")
 	few := s.startTraffic(1, s.serviceURL("busy", "/slow?ms=100"))
-	s.waitForReplicas(time.Minute, "busy", 1)
+	s.waitForReady(time.Minute, "busy", 1)
 	few.expectNoFailure("requests while replicas leave")
 	s.waitUntil(30*time.Second, "one pod is left", func() error {
 		if count := s.countByNode(); count["k1"]+count["k2"] != 1 {
 			return fmt.Errorf("%v", count)
+		}
+		return nil
+	})
+}
+
+// waitForReady waits until a run has exactly as many replicas, all ready.
+func (s *clusterSet) waitForReady(limit time.Duration, run string, ready int) {
+	s.t.Helper()
+	s.waitUntil(limit, fmt.Sprintf("%s has exactly %d replicas, all ready", run, ready), func() error {
+		if v := s.fetchRun(run); v.Ready != ready || v.DesiredReplicas != ready {
+			return fmt.Errorf("the run is %s, %d replicas are desired, %d ready: %s", v.Status, v.DesiredReplicas, v.Ready, formatReplicas(v))
 		}
 		return nil
 	})
@@ -97,4 +103,62 @@ func TestCluster_PrivateRegistry(t *testing.T) {
 	refused.expectNoText("wrong-password")
 	s.applyAndWait(with("pulled", password))
 	s.expectStatus(s.serviceURL("pulled", "/who"), 200)
+}
+
+// A language model in an imported image answers the OpenAI client through the gateway.
+func TestCluster_Model(t *testing.T) {
+	python := needPiece(t, "python", "DSTACK_TEST_PYTHON")
+	s := newClusterSet(t)
+	createImageOnce(t, "smollm2:local", func() { createModelImage(t, python) })
+	archive := filepath.Join(s.home, "smollm2.tar")
+	runDocker(t, "save", "-o", archive, "smollm2:local")
+	s.cluster.Control(t, "import", "1", archive)
+	dir := s.copyFolder("../examples/smollm2")
+	s.runCLI("offer", "--instance-type", "k1").expectExit(0).expectText("k1")
+	s.decodeReadyRun(s.runCLIIn(dir, "apply", "-f", "docker.dstack.yml", "-y", "--instance-type", "k1", "--wait", "ready", "--timeout", "2m", "-o", "json"))
+	runChatClient(t, python, "clients/chat.py", fmt.Sprintf("http://gateway.localhost:%d/v1", s.port), s.token)
+}
+
+// GPUs that a device plugin counts are offered by the model of the node's labels, assigned, and free again.
+func TestCluster_GPUs(t *testing.T) {
+	s := newBrokenSet(t)
+	const path = "/api/v1/nodes/k2"
+	label := func(value any) string {
+		return mustJSON(t, map[string]any{"metadata": map[string]any{"labels": map[string]any{"nvidia.com/gpu.product": value, "nvidia.com/gpu.memory": value}}})
+	}
+	s.cluster.MustCall(t, http.MethodPatch, path, strings.Replace(label("NVIDIA-L4"), `memory":"NVIDIA-L4"`, `memory":"23034"`, 1), nil)
+	s.cluster.MustCall(t, http.MethodPatch, path+"/status", `[{"op": "add", "path": "/status/capacity/nvidia.com~1gpu", "value": "2"}]`, nil)
+	t.Cleanup(func() {
+		_, _, _ = s.cluster.Call(context.Background(), http.MethodPatch, path, label(nil))
+		_, _, _ = s.cluster.Call(context.Background(), http.MethodPatch, path+"/status", `[{"op": "remove", "path": "/status/capacity/nvidia.com~1gpu"}]`)
+	})
+	s.waitUntil(20*time.Second, "the GPUs are offered", func() error {
+		if r := s.runCLI("offer", "--gpu", "L4:2"); !strings.Contains(r.out, "2×L4 24GB") {
+			return fmt.Errorf("%s %s", r.out, r.err)
+		}
+		return nil
+	})
+	gpuService := func(name, gpu string) string {
+		return s.newFolder(strings.Replace(s.serviceConfig(name, 1), "memory: 64MB..", "memory: 64MB.., gpu: "+gpu, 1))
+	}
+	s.applyAndWait(gpuService("one", "24GB"))
+	if count := s.countByNode(); count["k2"] != 1 {
+		t.Errorf("the replica with a GPU is on these nodes: %v", count)
+	}
+	s.runCLIIn(gpuService("both", "L4:2"), "apply", "-f", "service.dstack.yml", "-y", "-d").expectError(4, "1 of 2 GPUs free")
+	s.runCLIIn(gpuService("other", "A100"), "apply", "-f", "service.dstack.yml", "-y", "-d").expectError(4, "A100", "2×L4 24GB")
+	s.stopRun("one")
+	s.applyAndWait(gpuService("both", "L4:2"))
+	if limits := s.listPods()[0].Spec.Containers[0].Resources.Limits; limits["nvidia.com/gpu"] != "2" {
+		t.Errorf("the pod's limits are %v", limits)
+	}
+}
+
+func mustJSON(t *testing.T, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

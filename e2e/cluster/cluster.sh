@@ -88,7 +88,7 @@ make_keys() {
 		make_user "${user%:system:masters}" "${user#"${user%:system:masters}"}"
 	done
 	for ((i = 1; i < 16; i++)); do make_user "system:node:k$i" :system:nodes; done
-	cp "$dir/pki/admin.kubeconfig" "$dir/kubeconfig"
+	chmod 600 "$dir"/pki/*.kubeconfig && cp "$dir/pki/admin.kubeconfig" "$dir/kubeconfig"
 }
 
 # make_user NAME [:GROUP] gives a user a token of random numbers.

@@ -50,6 +50,27 @@ func TestVolume_ListAndGet(t *testing.T) {
 	u.run("volume", "lst").check(t, ExitInvalid, nil, []string{"unknown command `lst`"})
 }
 
+// A volume of a cluster is shown with its claim, its nodes and how pods share it.
+func TestVolume_OfCluster(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
+	claim := testVolume(func(v *api.Volume) {
+		v.Host, v.Fleet, v.Place, v.AccessModes, v.VolumeID, v.EnforcedMiB = "kubernetes", "", "k1", []string{"ReadWriteOnce"}, new("data-1f"), 20480
+		v.Configuration = spec.Volume{Name: "data", Backend: "kubernetes", Size: new(spec.GB(10))}
+	})
+	f.refusals["list"] = refusal{200, []api.Volume{claim}}
+	u.run("volume", "list", "-v").check(t, ExitDone, []string{"kubernetes, k1", "20GB", "data-1f"}, nil)
+	f.refusals["get"] = refusal{200, claim}
+	u.run("volume", "get", "data").check(t, ExitDone, []string{"cluster   kubernetes, k1", "claim     data-1f", "access    ReadWriteOnce", "20GB"}, nil)
+	f.refusals["get"] = refusedWith(dstack.NotFound, "there is no volume", "")
+	f.refusals["apply"] = refusal{200, api.AppliedVolume{Volume: claim, Created: true}}
+	u.writeFile("volume.dstack.yml", "type: volume\nname: data\nbackend: kubernetes\nsize: 10GB\nstorage_class_name: fast\nread_only: true\n")
+	u.run("apply", "-f", "volume.dstack.yml", "-y").check(t, ExitDone, nil,
+		[]string{"the only one of the project", "a new one of 10GB, storage class fast", "ReadWriteOnce", "can only read it", "volume data is active in the cluster kubernetes, k1"})
+	u.writeFile("volume.dstack.yml", "type: volume\nname: data\nbackend: kubernetes\nregion: edge\nclaim_name: models\n")
+	u.run("apply", "-f", "volume.dstack.yml", "-y").check(t, ExitDone, nil, []string{"edge", "models, which must exist in its namespace"})
+}
+
 func TestVolume_Delete(t *testing.T) {
 	f := newFakeServer(t)
 	u := newTestUser(t, f)

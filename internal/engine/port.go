@@ -36,6 +36,11 @@ const (
 // port counts as open only if the proxy does not close the connection within
 // proxyTimeout.
 func CheckPort(ctx context.Context, dialer *dial.Dialer, endpoint dstack.Endpoint, proxied bool) PortState {
+	return CheckPortThrough(ctx, dialer, endpoint, func(net.Conn) bool { return proxied })
+}
+
+// CheckPortThrough is CheckPort where only the connection tells whether a proxy accepted it.
+func CheckPortThrough(ctx context.Context, dialer *dial.Dialer, endpoint dstack.Endpoint, isProxied func(net.Conn) bool) PortState {
 	timeout := localDialTimeout
 	if endpoint.Host != "" {
 		timeout = remoteDialTimeout
@@ -47,7 +52,7 @@ func CheckPort(ctx context.Context, dialer *dial.Dialer, endpoint dstack.Endpoin
 		return classifyDialError(err)
 	}
 	defer conn.Close()
-	if !proxied {
+	if !isProxied(conn) {
 		return PortAccepted
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(proxyTimeout))

@@ -76,7 +76,7 @@ func IsAway(err error) bool {
 // request says what was asked for, for messages.
 type request struct {
 	verb  string // create
-	word  string // pod
+	word  string // pod; empty: verb says it all
 	name  string // empty: all
 	needs string // the resource of a stream, for refusals without a reason: pods/exec
 }

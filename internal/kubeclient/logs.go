@@ -2,6 +2,7 @@ package kubeclient
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/url"
 	"strconv"
@@ -43,7 +44,7 @@ func (c *Client) OpenLogs(ctx context.Context, l LogRequest) (io.ReadCloser, err
 	resp, err := c.get(ctx, c.podPath(l.Pod, "log"), query)
 	late.Stop()
 	if err != nil {
-		if context.Cause(ctx) == context.DeadlineExceeded {
+		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			err = context.DeadlineExceeded
 		}
 		cancel(nil)

@@ -36,6 +36,9 @@ func (c *Client) newError(err error, asked request) error {
 
 // describe returns what was asked for: create the pod "web-0-1".
 func (c *Client) describe(asked request) string {
+	if asked.word == "" {
+		return asked.verb
+	}
 	if asked.name == "" {
 		return asked.verb + " " + asked.word + "s"
 	}

@@ -239,7 +239,7 @@ func TestMirror_OpenWatchIsNoProof(t *testing.T) {
 	waitForNames(t, m, "a")
 	waitUntil(t, 5*time.Second, func() error {
 		if age := time.Since(m.FreshAt()); age > 100*time.Millisecond || m.Err() != nil || s.checks.Load() < 5 {
-			return fmt.Errorf("the mirror is %v old: %v", age, m.Err())
+			return fmt.Errorf("the mirror is %v old: %w", age, m.Err())
 		}
 		return nil
 	})
@@ -249,7 +249,7 @@ func TestMirror_OpenWatchIsNoProof(t *testing.T) {
 	frozen.Store(true)
 	waitUntil(t, 5*time.Second, func() error {
 		if kubeclient.MeaningOf(m.Err()) != kubeclient.TimedOut {
-			return fmt.Errorf("the mirror's error is %v", m.Err())
+			return fmt.Errorf("the mirror's error is %w", m.Err())
 		}
 		return nil
 	})
@@ -269,7 +269,7 @@ func TestMirror_OpenWatchIsNoProof(t *testing.T) {
 	forbidden.Store(true)
 	waitUntil(t, 5*time.Second, func() error {
 		if kubeclient.MeaningOf(m.Err()) != kubeclient.NoRight {
-			return fmt.Errorf("the mirror's error is %v", m.Err())
+			return fmt.Errorf("the mirror's error is %w", m.Err())
 		}
 		return nil
 	})

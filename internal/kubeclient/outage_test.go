@@ -66,7 +66,7 @@ func checkAway(t *testing.T, m *kubeclient.Mirror[corev1.Pod], limit time.Durati
 	began, had := time.Now(), len(m.List())
 	waitUntil(t, limit, func() error {
 		if !kubeclient.IsAway(m.Err()) {
-			return fmt.Errorf("the mirror's error is %v", m.Err())
+			return fmt.Errorf("the mirror's error is %w", m.Err())
 		}
 		return nil
 	})
@@ -90,7 +90,7 @@ func checkBack(t *testing.T, c *kubeclient.Client, m *kubeclient.Mirror[corev1.P
 	}
 	waitUntil(t, limit, func() error {
 		if _, ok := m.Get(pod); !ok || m.Err() != nil || m.FreshAt().Before(began) {
-			return fmt.Errorf("the mirror has %d pods, fresh %v ago: %v", len(m.List()), time.Since(m.FreshAt()), m.Err())
+			return fmt.Errorf("the mirror has %d pods, fresh %v ago: %w", len(m.List()), time.Since(m.FreshAt()), m.Err())
 		}
 		return nil
 	})

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apihttpstream "k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/streaming/pkg/httpstream"
 )
 
@@ -72,11 +71,9 @@ func (c *Client) tryStream(ctx context.Context, path string, query url.Values, o
 	return err
 }
 
-// isUpgradeFailure reports whether the server did not switch protocols. The two packages with the type do not know each
-// other, and for SPDY there is only a text.
+// isUpgradeFailure reports whether the server did not switch protocols. For SPDY there is only a text.
 func isUpgradeFailure(err error) bool {
-	return err != nil && (httpstream.IsUpgradeFailure(err) || apihttpstream.IsUpgradeFailure(err) ||
-		strings.Contains(err.Error(), "unable to upgrade connection"))
+	return err != nil && (httpstream.IsUpgradeFailure(err) || strings.Contains(err.Error(), "unable to upgrade connection"))
 }
 
 // explainRefusal asks for a stream without an upgrade, by the same method, and returns why it is refused; nil if only the

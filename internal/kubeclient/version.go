@@ -32,7 +32,7 @@ func (v Version) IsBefore(other Version) bool {
 
 // CheckVersion asks for the version of the cluster. The error is of kind Unsupported if it is older than MinVersion.
 func (c *Client) CheckVersion(ctx context.Context) (Version, error) {
-	asked := request{verb: "read", word: "version of the API server"}
+	asked := request{verb: "read the version"}
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	resp, err := c.get(ctx, "/version", nil)

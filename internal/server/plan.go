@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/backend"
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/placement"
 	"dstack/internal/decide/volume"
@@ -208,10 +210,21 @@ func (s *Server) collectOffers(ctx context.Context, project dstack.Project, need
 	need.Project = project.ID
 	all, failed := s.backends.Offers(ctx, project.Name, need)
 	for _, b := range failed {
-		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
-		notes = append(notes, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))
+		if skipped, ok := s.unanswered.Admit(b.Key, b.Err.Error(), time.Now()); ok {
+			s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err, "not_logged", skipped)
+		}
+		notes = append(notes, describeUnanswered(b))
 	}
 	return all, notes
+}
+
+// describeUnanswered says why a backend has no offers, and what to do about it.
+func describeUnanswered(b backend.UnansweredBackend) string {
+	known, ok := errors.AsType[*dstack.Error](b.Err)
+	if !ok || known.Hint == "" {
+		return fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err)
+	}
+	return fmt.Sprintf("the backend %s cannot be used: %s (%s)", b.Key, known.Message, known.Hint)
 }
 
 // getPlan returns the plan of a run.

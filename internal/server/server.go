@@ -78,6 +78,7 @@ type Server struct {
 	ssh         SSHListener
 	version     string
 	log         *slog.Logger
+	unanswered  loop.RepeatFilter // of backends, for the log
 	uploadLimit int64
 	userKeys    []byte
 

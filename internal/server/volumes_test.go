@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/backend"
+	"dstack/internal/backend/backendtest"
 	"dstack/internal/decide/volume"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
@@ -174,6 +176,47 @@ func TestVolumes_FailedFolderAppliedByMember(t *testing.T) {
 	var applied api.AppliedVolume
 	if h.mustCall(api.PathApplyVolume, external, &applied); applied.State != dstack.VolumeSubmitted {
 		t.Errorf("%+v", applied)
+	}
+}
+
+// A volume of a cluster names the cluster as its region; only global admins may register claims.
+func TestVolumes_OfClusters(t *testing.T) {
+	clusters := backend.NewSet()
+	for _, key := range []string{"kubernetes", "kubernetes-edge"} {
+		clusters.Add("main", key, backendtest.NewFake(backendtest.FakeOptions{}))
+	}
+	h := newTestServer(t, func(o *Options) { o.Backends = clusters })
+	with := func(fields string) string {
+		return `{"configuration": {"type": "volume", "name": "data", "backend": "kubernetes", ` + fields + `}}`
+	}
+	h.expectError(api.PathVolumes+"/create", with(`"size": 1`), 400, dstack.Invalid, "several clusters could have the volume: cluster and edge")
+	h.expectError(api.PathVolumes+"/create", with(`"size": 1, "region": "edg"`), 400, dstack.NotFound, "did you mean edge?")
+	h.expectError(api.PathVolumes+"/create", with(`"size": 1, "access_modes": ["x"]`), 422, dstack.Invalid, "write one of: ReadWriteOnce")
+	member := h.createUser("bob", dstack.RoleUser)
+	h.mustCall(api.PathAddMembers, `{"members": [{"username": "bob", "project_role": "admin"}]}`, nil)
+	existing := with(`"region": "edge", "claim_name": "models", "read_only": true`)
+	if a := h.callAs(member, api.PathVolumes+"/create", existing); a.status != 403 || !strings.Contains(a.text, "only global admins may register existing claims") {
+		t.Errorf("%+v", a)
+	}
+	var created api.Volume
+	if h.mustCall(api.PathVolumes+"/create", existing, &created); created.Host != "kubernetes-edge" || !created.External || created.Configuration.Region != "edge" {
+		t.Errorf("%+v", created)
+	}
+	h.stepVolume("data", volume.Step{To: dstack.VolumeActive, Created: &dstack.Volume{ExternalID: "models", SizeMiB: 2048,
+		Reach: dstack.Reach{AccessModes: []string{"ReadOnlyMany"}, IsLimited: true, Place: "k1"}}})
+	var applied api.AppliedVolume
+	h.mustCall(api.PathApplyVolume, strings.Replace(existing, `"edge"`, `"kubernetes-edge"`, 1), &applied)
+	if applied.Created || applied.Place != "k1" || applied.ProvisioningData.SizeGB != 2 || *applied.VolumeID != "models" {
+		t.Errorf("applied again: %+v", applied)
+	}
+	h.expectError(api.PathApplyVolume, strings.Replace(existing, "models", "other", 1), 400, dstack.Conflict, "claim_name is models, not other")
+	h.expectError(api.PathApplyVolume, strings.Replace(existing, `"edge"`, `"cluster"`, 1), 400, dstack.Conflict, "region is kubernetes-edge, not cluster")
+	var listed []map[string]any
+	h.callNewest(h.admin, api.ProjectPrefix+"/volumes/list", "", &listed)
+	conf, _ := json.Marshal(listed[0]["configuration"])
+	want := `{"access_modes":["ReadWriteOnce"],"backend":"kubernetes","claim_name":"models","name":"data","read_only":true,"region":"edge","size":null,"type":"volume"}`
+	if string(conf) != want || listed[0]["external"] != true {
+		t.Errorf("%s in %v", conf, listed[0])
 	}
 }
 

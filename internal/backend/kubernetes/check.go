@@ -16,9 +16,11 @@ type checkResult struct {
 	version      kubeclient.Version
 	missing      []kubeclient.Right // optional rights
 	canListNodes bool
-	canListPods  bool   // of all namespaces
-	autoscaler   string // which one adds nodes; empty: none was found
-	hasNodes     bool   // the nodes were read
+	canListPods  bool // of all namespaces
+	// canListDevices says that the cluster has dynamic resource allocation, and that the account may see its devices.
+	canListDevices bool
+	autoscaler     string // which one adds nodes; empty: none was found
+	hasNodes       bool   // the nodes were read
 }
 
 var errNotChecked = &dstack.Error{Kind: dstack.Unavailable, Message: "the cluster has not answered since the server started"}
@@ -119,6 +121,7 @@ func (c *connection) askCluster(ctx context.Context) checkResult {
 	}
 	r.canListNodes = !isMissing(r.missing, "nodes")
 	r.canListPods = r.canListNodes && !isMissing(r.missing, "pods")
+	r.canListDevices = r.canListNodes && c.hasDeviceAPI(ctx, r.missing)
 	r.autoscaler = c.findAutoscaler(ctx)
 	return r
 }
@@ -126,6 +129,15 @@ func (c *connection) askCluster(ctx context.Context) checkResult {
 // isMissing reports whether a right to a resource of the whole cluster is missing.
 func isMissing(missing []kubeclient.Right, resource string) bool {
 	return slices.ContainsFunc(missing, func(m kubeclient.Right) bool { return m.Resource == resource && m.IsClusterWide })
+}
+
+// hasDeviceAPI reports whether the devices of drivers can be listed and claimed. Kubernetes has their API since 1.34.
+func (c *connection) hasDeviceAPI(ctx context.Context, missing []kubeclient.Right) bool {
+	if slices.ContainsFunc(missing, func(m kubeclient.Right) bool { return m.Purpose == devicePurpose }) {
+		return false
+	}
+	_, err := kubeclient.List(ctx, c.client, kubeclient.ResourceSlices, kubeclient.Selection{})
+	return err == nil
 }
 
 // findAutoscaler returns which autoscaler adds nodes to the cluster; empty: none is seen.

@@ -223,6 +223,56 @@ func TestBackend_Nodes(t *testing.T) {
 	}
 }
 
+// GPUs that no device plugin counts, but a driver publishes. The driver is missing: the test publishes its devices, and allocates one.
+func TestBackend_Devices(t *testing.T) {
+	cluster := kubetest.Need(t)
+	t.Parallel()
+	namespace := cluster.NewNamespace(t)
+	name := namespace + "-dra"
+	const api = "/apis/resource.k8s.io/v1"
+	remove := func(path string) {
+		t.Cleanup(func() { _, _, _ = cluster.Call(context.Background(), http.MethodDelete, path, nil) })
+	}
+	cluster.MustCall(t, http.MethodPost, "/api/v1/nodes", map[string]any{
+		"metadata": map[string]any{"name": name},
+		"spec":     map[string]any{"taints": []any{map[string]string{"key": "dstack.test/dra", "effect": "NoSchedule"}}},
+	}, nil)
+	remove("/api/v1/nodes/" + name)
+	cluster.MustCall(t, http.MethodPost, api+"/deviceclasses", `{"metadata": {"name": "gpu.nvidia.com"}, "spec": {"selectors": [{"cel": {"expression": "device.driver == 'gpu.nvidia.com'"}}]}}`, nil)
+	remove(api + "/deviceclasses/gpu.nvidia.com")
+	device := func(device, kind string) map[string]any {
+		return map[string]any{"name": device, "attributes": map[string]any{
+			"type": map[string]string{"string": kind}, "productName": map[string]string{"string": "NVIDIA A100-SXM4-40GB"},
+			"cudaComputeCapability": map[string]string{"version": "8.0.0"}}, "capacity": map[string]any{"memory": map[string]string{"value": "40Gi"}}}
+	}
+	cluster.MustCall(t, http.MethodPost, api+"/resourceslices", map[string]any{
+		"metadata": map[string]any{"name": name},
+		"spec": map[string]any{"driver": "gpu.nvidia.com", "nodeName": name, "pool": map[string]any{"name": name, "generation": 1, "resourceSliceCount": 1},
+			"devices": []any{device("gpu-0", "gpu"), device("gpu-1", "gpu"), device("gpu-0-mig-1", "mig")}},
+	}, nil)
+	remove(api + "/resourceslices/" + name)
+	b := open(t, kubernetes.Settings{KubeconfigFile: cluster.Kubeconfig, Namespace: namespace})
+	expect := func(taken int) {
+		t.Helper()
+		waitFor(t, 10*time.Second, func() error {
+			unusable, err := b.ListUnusable(t.Context(), "")
+			for _, r := range unusable {
+				g := r.Offer.Hardware.GPUs
+				if r.Offer.Type == name && len(g) == 2 && g[0].Name == "A100" && g[0].MemoryMiB == 40<<10 && g[0].Capability == [2]int{8, 0} && r.Offer.Taken.GPUs == taken {
+					return nil
+				}
+			}
+			return fmt.Errorf("%+v, %w", unusable, err)
+		})
+	}
+	expect(0)
+	claims := api + "/namespaces/" + namespace + "/resourceclaims"
+	cluster.MustCall(t, http.MethodPost, claims, `{"metadata": {"name": "theirs"}, "spec": {"devices": {"requests": [{"name": "g", "exactly": {"deviceClassName": "gpu.nvidia.com"}}]}}}`, nil)
+	cluster.MustCall(t, http.MethodPatch, claims+"/theirs/status", map[string]any{"status": map[string]any{"allocation": map[string]any{"devices": map[string]any{
+		"results": []any{map[string]string{"request": "g", "driver": "gpu.nvidia.com", "pool": name, "device": "gpu-1"}}}}}}, nil)
+	expect(1)
+}
+
 // What a pod of somebody else requests is not offered, and what it requested is, once it is gone.
 func TestBackend_Taken(t *testing.T) {
 	cluster := kubetest.Need(t)

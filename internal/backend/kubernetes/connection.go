@@ -32,6 +32,7 @@ type connection struct {
 	path       *podpath.Path
 	nodes      *kubeclient.Mirror[corev1.Node]
 	scheduled  *kubeclient.Mirror[scheduledPod]
+	devices    devices
 	claims     *claims
 
 	mu      sync.Mutex
@@ -61,7 +62,8 @@ func (b *Backend) newConnection(kubeconfig string, digest [sha256.Size]byte) (*c
 			Client: client, Key: b.key, Installation: b.Installation, MayStart: b.MayStart, Code: b.Code, Files: b.Files, Dialer: b.Dialer,
 			InitImage: s.InitImage, NodeWait: s.NodeWait, Log: b.Log,
 		}),
-		nodes: kubeclient.NewMirror(client, kubeclient.Nodes, kubeclient.MirrorOptions{}),
+		nodes:   kubeclient.NewMirror(client, kubeclient.Nodes, kubeclient.MirrorOptions{}),
+		devices: newDevices(client),
 		scheduled: kubeclient.NewMirror(client, scheduledPods, kubeclient.MirrorOptions{
 			Selection: kubeclient.Selection{Fields: unfinishedOnNodes},
 		}),
@@ -213,18 +215,25 @@ func (c *connection) followNodes(ctx context.Context) error {
 	if c.result().canListPods {
 		tasks = append(tasks, c.scheduled.Tasks()...)
 	}
+	if c.result().canListDevices {
+		tasks = append(tasks, c.devices.tasks()...)
+	}
 	return loop.Run(ctx, tasks...)
 }
 
 // readNodes reads the facts about nodes after each change.
 func (c *connection) readNodes(ctx context.Context) error {
 	for {
-		next := c.nodes.Changed()
+		nodes, published := c.nodes.Changed(), c.devices.published.Changed()
+		classes, claims := c.devices.classes.Changed(), c.devices.claims.Changed()
 		if !c.nodes.FreshAt().IsZero() && c.keepNodes(c.nodes.List()) {
 			c.b.Changed()
 		}
 		select {
-		case <-next:
+		case <-nodes:
+		case <-published:
+		case <-classes:
+		case <-claims:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -234,8 +243,11 @@ func (c *connection) readNodes(ctx context.Context) error {
 // keepNodes keeps the facts about nodes. It reports whether they changed.
 func (c *connection) keepNodes(objects []*corev1.Node) bool {
 	facts := make([]node.Facts, 0, len(objects))
+	devices := readDevices(c.devices.published.List(), c.devices.classes.List(), readTakenDevices(c.devices.claims.List(), c.isOurs))
 	for _, n := range objects {
-		facts = append(facts, readNode(n))
+		f := readNode(n)
+		f.Devices = devices[n.Name]
+		facts = append(facts, f)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -300,7 +312,7 @@ func (c *connection) takenByNode() map[string]node.Amounts {
 	c.taken.changed = c.scheduled.Changed()
 	byNode := map[string]node.Amounts{}
 	for _, p := range c.scheduled.List() {
-		if !c.isOurs(p) {
+		if !c.isOurs(p.Labels) {
 			sum := byNode[p.Spec.NodeName]
 			sum.Add(readRequests(p))
 			byNode[p.Spec.NodeName] = sum
@@ -310,9 +322,9 @@ func (c *connection) takenByNode() map[string]node.Amounts {
 	return byNode
 }
 
-// isOurs reports whether a pod is a replica of this installation.
-func (c *connection) isOurs(p *scheduledPod) bool {
-	return p.Labels[enginekube.LabelInstallation] == enginekube.InstallationLabel(c.b.Installation) && p.Labels[enginekube.LabelAttempt] != ""
+// isOurs reports whether the labels are those of a replica of this installation.
+func (c *connection) isOurs(labels map[string]string) bool {
+	return labels[enginekube.LabelInstallation] == enginekube.InstallationLabel(c.b.Installation) && labels[enginekube.LabelAttempt] != ""
 }
 
 // dialPod connects to an address of a pod. It is the dial.HostDialer of the cluster.

@@ -14,9 +14,10 @@ func Rights() []kubeclient.Right {
 }
 
 const (
-	reachPurpose = "reach replicas from outside of the cluster"
-	nodePurpose  = "choose nodes and say why one does not suit"
-	takenPurpose = "know what the pods of others hold of each node"
+	reachPurpose  = "reach replicas from outside of the cluster"
+	nodePurpose   = "choose nodes and say why one does not suit"
+	takenPurpose  = "know what the pods of others hold of each node"
+	devicePurpose = "offer the GPUs of drivers for dynamic resource allocation"
 )
 
 // pathRights are for the ways to pods that are not their addresses.
@@ -31,4 +32,16 @@ var nodeRights = []kubeclient.Right{
 	{Verb: "watch", Resource: "nodes", IsClusterWide: true, IsOptional: true, Purpose: nodePurpose},
 	{Verb: "list", Resource: "pods", IsClusterWide: true, IsOptional: true, Purpose: takenPurpose},
 	{Verb: "watch", Resource: "pods", IsClusterWide: true, IsOptional: true, Purpose: takenPurpose},
+}
+
+// deviceRights are for the GPUs that no device plugin counts.
+var deviceRights = []kubeclient.Right{
+	{Verb: "create", Group: "resource.k8s.io", Resource: "resourceclaims", IsOptional: true, Purpose: devicePurpose},
+	{Verb: "delete", Group: "resource.k8s.io", Resource: "resourceclaims", IsOptional: true, Purpose: devicePurpose},
+	{Verb: "list", Group: "resource.k8s.io", Resource: "resourceslices", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
+	{Verb: "watch", Group: "resource.k8s.io", Resource: "resourceslices", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
+	{Verb: "list", Group: "resource.k8s.io", Resource: "deviceclasses", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
+	{Verb: "watch", Group: "resource.k8s.io", Resource: "deviceclasses", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
+	{Verb: "list", Group: "resource.k8s.io", Resource: "resourceclaims", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
+	{Verb: "watch", Group: "resource.k8s.io", Resource: "resourceclaims", IsClusterWide: true, IsOptional: true, Purpose: devicePurpose},
 }

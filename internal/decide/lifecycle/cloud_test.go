@@ -24,7 +24,7 @@ func (w *world) offers() (all []dstack.Offer) {
 		all = append(all, w.offer)
 	}
 	for _, m := range w.hosts {
-		if w.chance(5, "a host is not offered") {
+		if w.isNode(m) && (m.isRemoved || w.isAPIDown()) || w.chance(5, "a host is not offered") {
 			continue
 		}
 		o := m.offer

@@ -172,7 +172,7 @@ func (seen RunFacts) findDisplaced(now time.Time) (displaced map[dstack.ReplicaI
 		switch {
 		case d.isLost:
 			d.isForced = i.IsDraining || isGone
-		case isGone && isRemote(i) && !isManaged(i): // a node's replicas wait for another place: see isRemoved
+		case isGone && isRemote(i) && !isManaged(i): // a node's replicas wait for another place: see removeNode
 			d.reason = dstack.Reason(describeMachine(i) + " was removed")
 		case i.IsDraining:
 			d.reason = describeDrain(i)

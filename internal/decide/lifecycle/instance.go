@@ -32,8 +32,8 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	if seen.Unconfigured && !isRented(seen.Instance) && seen.Instance.Status != dstack.InstanceDeleted {
 		return retireInstance(seen, now), nil
 	}
-	if isRemoved(seen, now) {
-		return InstanceStep{To: dstack.InstanceDeleted, Due: now, Reason: dstack.Reason(describeMachine(seen.Instance) + " was removed from its cluster")}, nil
+	if step, ok := removeNode(seen, now); ok {
+		return step, nil
 	}
 	switch seen.Instance.Status {
 	case dstack.InstanceCreating:

@@ -18,6 +18,7 @@ type machine struct {
 	id                    dstack.InstanceID
 	offer                 dstack.Offer // of one that is not rented
 	isDraining            bool
+	isRemoved             bool      // of a node: its cluster has it no more
 	savedAt               time.Time // when an answer of its engine was saved
 	engine                map[dstack.AttemptID]*proc
 	listedAt, aliveAt     time.Time // when its backend lists it; when it is up
@@ -35,6 +36,7 @@ type proc struct {
 	stopping, ended bool
 	refused         bool
 	isDiskFull      bool // why it was refused
+	isDisrupted     bool // its cluster ended it
 	code            int
 	claim           dstack.Claim // of its replica when it was started
 }
@@ -76,6 +78,7 @@ func (w *world) live(m *machine) {
 	for _, id := range sorted(m.engine) {
 		p := m.engine[id]
 		switch {
+		case w.isNode(m) && w.now.Before(m.silentUntil): // what the cluster tells it waits
 		case p.stopping && !w.now.Before(p.diesAt):
 			p.ended, p.code = true, 143
 		case !p.ended && p.broken && !w.now.Before(p.runsAt):
@@ -104,6 +107,7 @@ func (w *world) liveRemotely(m *machine) {
 	if w.host(m.id) == nil || w.now.Before(m.silentUntil) {
 		return
 	}
+	w.disruptPods(m)
 	isOff := w.chance(300, "its power is cut")
 	if isOff || w.chance(150, "its cable is pulled") {
 		m.silentAt, m.silentUntil = w.now, w.after(rapid.SampledFrom([]int{20, 40, 400}).Draw(w.t, "at most"), "for")
@@ -173,6 +177,8 @@ func (w *world) list(id dstack.InstanceID) (listed bool, m *dstack.Machine) {
 	switch {
 	case w.chance(15, "the backend does not answer"):
 		return false, nil
+	case w.isNode(w.host(id)):
+		return w.listNode(w.host(id))
 	case w.isOwned(id):
 		m := w.machine(id)
 		listed := &dstack.Machine{State: dstack.MachineRunning, IsDraining: m.isDraining}
@@ -196,6 +202,9 @@ func (w *world) act(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) (
 		return nil, w.cloud.delete(id)
 	case lifecycle.SyncEngine:
 		m := w.machine(id)
+		if w.isNode(m) {
+			return w.syncPods(m, seen)
+		}
 		if m == nil || m.failed || w.now.Before(m.aliveAt) || w.now.Before(m.silentUntil) || w.chance(6, "its engine does not answer once") {
 			return nil, errors.New("no answer")
 		}
@@ -215,6 +224,8 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 	}
 	isRemote := w.host(i.ID) != nil
 	switch {
+	case w.isNode(w.host(i.ID)):
+		w.checkNode(w.host(i.ID), step)
 	case isRemote && to == dstack.InstanceAway:
 		if silence := w.now.Sub(w.host(i.ID).savedAt); silence < 10*time.Second {
 			w.t.Fatalf("host %s is away after %s of silence: %s", i.ID, silence, step.Reason)
@@ -294,7 +305,7 @@ func (w *world) sync(m *machine, seen lifecycle.InstanceFacts) []dstack.Report {
 // checkStart fails if something is started on a remote host before what no replica has was
 // stopped there, or before what another attempt holds of it is free.
 func (w *world) checkStart(m *machine, starts lifecycle.PlacedReplica) {
-	if w.host(m.id) == nil {
+	if w.host(m.id) == nil || w.isNode(m) { // a cluster knows what its pods hold
 		return
 	}
 	for id, p := range m.engine {
@@ -338,7 +349,7 @@ func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
 		rep.State, rep.Error = dstack.AttemptRefused, "no"
 		rep.OtherMachine = p.isDiskFull
 	case p.ended:
-		rep.State, rep.ExitCode, rep.EndedAt = dstack.AttemptExited, p.code, w.now
+		rep.State, rep.ExitCode, rep.EndedAt, rep.Disrupted = dstack.AttemptExited, p.code, w.now, p.isDisrupted
 	case w.now.Before(p.runsAt):
 		rep.State = dstack.AttemptPulling
 	default:

@@ -2,13 +2,16 @@ package lifecycle
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
 )
 
-// maxStatusAge is how old what a control plane said of a node may be to count.
-const maxStatusAge = 15 * time.Second
+const (
+	maxStatusAge    = 15 * time.Second // how old what a control plane said of a node may be to count
+	maxNodeUnlisted = 5 * time.Second  // out of its control plane's lists for so long, a node does not exist any more
+)
 
 // isManaged reports whether a control plane tells if an owned machine lives. An API server that
 // does not answer says nothing about nodes and replicas: they may well serve.
@@ -37,14 +40,19 @@ func isNodeSilent(seen InstanceFacts, now time.Time) bool {
 	return seen.Listed && m != nil && !m.SilentSince.IsZero() && now.Sub(m.SilentSince) >= awayAfter
 }
 
-// isRemoved reports whether a control plane says that a node does not exist any more, and so nothing runs on it.
-func isRemoved(seen InstanceFacts, now time.Time) bool {
+// removeNode decides the step of a node that its control plane does not list: nothing is started there, and it is deleted
+// soon, with its replicas, because nothing runs on it any more. ok is false for a node that is listed, or that nothing is
+// known of.
+func removeNode(seen InstanceFacts, now time.Time) (step InstanceStep, ok bool) {
 	i := seen.Instance
-	if !isManaged(i) || !seen.Listed || i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceDeleted {
-		return false
+	isOver := i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceDeleted
+	if !isManaged(i) || i.Offer.AnyNode || isOver || !seen.Listed || seen.Machine != nil {
+		return InstanceStep{}, false
 	}
-	unlisted := unlistedSince(seen, now)
-	return !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted
+	if now.Sub(unlistedSince(seen, now)) >= maxNodeUnlisted {
+		return InstanceStep{To: dstack.InstanceDeleted, Due: now, Reason: dstack.Reason(describeMachine(i) + " was removed from its cluster")}, true
+	}
+	return InstanceStep{To: i.Status, Reason: "its cluster does not list it", Due: now.Add(syncCalm)}, true
 }
 
 // silentSince returns since when a node has not answered its control plane, as that said last.
@@ -89,7 +97,8 @@ func explainNodeSilence(seen InstanceFacts) dstack.Reason {
 // explainDeafEngine says that the engine of an instance has not answered for long.
 func explainDeafEngine(i dstack.Instance) dstack.Reason {
 	if isManaged(i) {
-		return dstack.Reason("the API server of " + cmp.Or(i.Backend, i.Offer.Backend) + " does not answer: " + i.LastError)
+		why, _, _ := strings.Cut(i.LastError, "\n") // the list of machines failed for the same reason
+		return dstack.Reason("the API server of " + cmp.Or(i.Backend, i.Offer.Backend) + " does not answer: " + why)
 	}
 	return dstack.Reason("its engine does not answer: " + i.LastError)
 }

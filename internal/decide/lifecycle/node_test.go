@@ -28,6 +28,8 @@ func TestDecideInstance_Nodes(t *testing.T) {
 	}
 	deaf := aNode(dstack.InstanceUp, 0)
 	deaf.ConsecutiveFailures, deaf.LastError, deaf.LastResponseAt = 60, "connection refused", now.Add(-10*time.Minute)
+	anyNode := unlisted(time.Hour)
+	anyNode.Offer.AnyNode = true
 	deafAway := aNode(dstack.InstanceAway, time.Hour)
 	const gone, away = "node k2 was removed from its cluster", "node k2 does not answer its cluster: NodeStatusUnknown"
 	for _, c := range []struct {
@@ -48,14 +50,15 @@ func TestDecideInstance_Nodes(t *testing.T) {
 		{"it stays away while its cluster says so", aNode(dstack.InstanceAway, time.Hour), true, true, time.Hour, dstack.InstanceAway, away, true},
 		{"it stays away while the API server does not answer", deafAway, false, false, 0, dstack.InstanceAway, away, true},
 		{"it is back", aNode(dstack.InstanceAway, time.Hour), true, true, 0, dstack.InstanceUp, "", false},
-		{"it is not listed for a moment", unlisted(19 * time.Second), true, false, 0, dstack.InstanceUp, "", false},
-		{"it was removed", unlisted(20 * time.Second), true, false, 0, dstack.InstanceDeleted, gone, false},
+		{"it is not listed for a moment", unlisted(4 * time.Second), true, false, 0, dstack.InstanceUp, "its cluster does not list it", false},
+		{"it was removed", unlisted(5 * time.Second), true, false, 0, dstack.InstanceDeleted, gone, false},
+		{"any node is no machine that could be removed", anyNode, true, false, 0, dstack.InstanceUp, "", false},
 		{"an API server that does not answer removes nothing", unlisted(time.Hour), false, false, 0, dstack.InstanceUp, "", false},
 		{"the server did not look for an hour", func() dstack.Instance {
 			i := unlisted(time.Hour)
 			i.CheckedAt = now.Add(-time.Hour)
 			return i
-		}(), true, false, 0, dstack.InstanceUp, "", false},
+		}(), true, false, 0, dstack.InstanceUp, "its cluster does not list it", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			seen := lifecycle.InstanceFacts{Instance: c.instance, Listed: c.listed, Replicas: []lifecycle.PlacedReplica{{Replica: rep(0, 1, dstack.ReplicaReady)}}}
@@ -69,8 +72,8 @@ func TestDecideInstance_Nodes(t *testing.T) {
 			if err != nil || step.To != c.to || string(step.Reason) != c.reason || step.StaysAway != c.stays || step.Due.IsZero() {
 				t.Errorf("got %+v, %v", step, err)
 			}
-			if step.To == dstack.InstanceUp && step.Action != lifecycle.SyncEngine {
-				t.Errorf("its engine is not asked: %+v", step)
+			if isAsked := c.machine || !c.listed || c.instance.Offer.AnyNode; step.To != dstack.InstanceAway && (step.Action == lifecycle.SyncEngine) != isAsked {
+				t.Errorf("its engine is asked: %+v", step)
 			}
 		})
 	}

@@ -71,6 +71,14 @@ func (w *world) silence(m *machine) time.Duration {
 	if since.Before(w.upSince) {
 		since = w.upSince
 	}
+	if w.isNode(m) {
+		if w.isAPIDown() {
+			return 0 // nobody can tell
+		}
+		if since.Before(w.apiUpSince) {
+			since = w.apiUpSince
+		}
+	}
 	if !w.now.Before(m.silentUntil) {
 		return 0
 	}
@@ -105,7 +113,7 @@ func (w *world) checkMachines() {
 		if !w.isOwned(m.id) && w.instances[m.id] == nil {
 			w.t.Fatalf("machine %s has no instance", m.id)
 		}
-		if i := w.instances[m.id]; i != nil && i.Status == dstack.InstanceDeleted {
+		if i := w.instances[m.id]; i != nil && i.Status == dstack.InstanceDeleted && !m.isRemoved {
 			w.t.Fatalf("machine %s has outlived its instance", m.id)
 		}
 	}

@@ -137,7 +137,8 @@ func (w *world) setReplica(next dstack.Replica) {
 		w.t.Fatalf("finished replica %s moved from %s to %s", next.ID, was.Status, next.Status)
 	case next.Status == dstack.ReplicaTerminated:
 		w.checkNothingRuns(next)
-	case w.isOwned(was.Instance) && next.Instance != was.Instance && !w.reports[was.Attempt].OtherMachine:
+	case w.isOwned(was.Instance) && next.Instance != was.Instance && !w.reports[was.Attempt].OtherMachine && !w.reports[was.Attempt].Disrupted &&
+		w.instances[was.Instance].Status != dstack.InstanceDeleted:
 		w.t.Fatalf("replica %s leaves a machine that is owned: %s", next.ID, next.Reason)
 	case was.Status == dstack.ReplicaUnhealthy && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(was.ReadyAt):
 		w.t.Fatalf("replica %s becomes ready again and its ReadyAt changes", next.ID)

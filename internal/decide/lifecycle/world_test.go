@@ -39,6 +39,9 @@ type world struct {
 	hosts []*machine // remote ones
 	cloud *cloud     // nil: nothing can be rented
 
+	apiDownUntil time.Time // the API server of the nodes does not answer before
+	apiUpSince   time.Time
+
 	attempts   map[dstack.AttemptID]dstack.ReplicaID
 	replicaDue map[dstack.ReplicaID]time.Time          // when a replica is looked at; zero: never
 	stale      map[dstack.InstanceID]dstack.Allocation // what was allocated a tick ago

@@ -270,7 +270,7 @@ func stopsGracefully(h *harness) {
 	h.stopAttempt(id, 20*time.Second)
 	start := time.Now()
 	h.waitForReport(id, "ended", isExited)
-	if elapsed := time.Since(start); elapsed > 15*time.Second {
+	if elapsed := time.Since(start); elapsed > h.stretch(15*time.Second) {
 		h.t.Errorf("the end took %v", elapsed)
 	}
 	h.expectLines(id, "one got SIGTERM", "two got SIGTERM")
@@ -289,7 +289,7 @@ func killsAfterGrace(h *harness) {
 		h.t.Errorf("Stop waited for the end, or killed at once: %+v", r)
 	}
 	r := h.waitForReport(id, "ended", isExited)
-	if elapsed := time.Since(start); elapsed < 250*time.Millisecond || elapsed > 10*time.Second {
+	if elapsed := time.Since(start); elapsed < 250*time.Millisecond || elapsed > h.stretch(10*time.Second) {
 		h.t.Errorf("the end took %v", elapsed)
 	}
 	if r.ExitCode != 137 || r.OOM {
@@ -305,7 +305,7 @@ func shortensStop(h *harness) {
 	h.stopAttempt(id, 200*time.Millisecond)
 	h.stopAttempt(id, 10*time.Minute) // does not lengthen it
 	h.waitForReport(id, "ended", isExited)
-	if elapsed := time.Since(start); elapsed > 10*time.Second {
+	if elapsed := time.Since(start); elapsed > h.stretch(10*time.Second) {
 		h.t.Errorf("the end took %v", elapsed)
 	}
 }

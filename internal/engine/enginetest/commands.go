@@ -116,7 +116,7 @@ func (c *runningCommand) wait() (int, error) {
 	c.h.t.Helper()
 	select {
 	case <-c.done:
-	case <-time.After(caseTimeout):
+	case <-time.After(c.h.stretch(caseTimeout)):
 		c.h.t.Fatalf("the command has not ended; its output is %q, %q", c.stdout.String(), c.stderr.String())
 	}
 	return c.code, c.err
@@ -318,7 +318,7 @@ func commandEndsWithEngine(h *harness) {
 	h.reopen()
 	select {
 	case <-c.done:
-	case <-time.After(500 * time.Millisecond): // for the goroutine that reads the result
+	case <-time.After(h.stretch(500 * time.Millisecond)): // for the goroutine that reads the result
 		h.t.Error("Close has not waited for the command")
 	}
 	if _, err := c.wait(); dstack.KindOf(err) != dstack.Unavailable {

@@ -51,6 +51,8 @@ type Fixture struct {
 	Dialer *dial.Dialer
 	// IsParallel says that the cases run beside each other.
 	IsParallel bool
+	// Patience is how many times as long as with a local engine everything may take; 0: once.
+	Patience int
 	// KillKeeper kills the keeper of an attempt; nil: the engine has no keepers.
 	KillKeeper func(t *testing.T, id dstack.AttemptID)
 }
@@ -112,6 +114,9 @@ type harness struct {
 	volumes []string
 	kept    []dstack.Volume // of engine.Volumes
 }
+
+// stretch returns how long something may take that takes at most d with a local engine.
+func (h *harness) stretch(d time.Duration) time.Duration { return d * time.Duration(max(1, h.f.Patience)) }
 
 // caseTimeout limits each wait. It is much longer than any wait should take.
 const caseTimeout = 30 * time.Second
@@ -226,11 +231,11 @@ func (h *harness) waitUntil(want string, condition func() bool, describe func() 
 	h.t.Helper()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
-	for timeout := time.After(caseTimeout); !condition(); {
+	for timeout := time.After(h.stretch(caseTimeout)); !condition(); {
 		select {
 		case <-poll.C:
 		case <-timeout:
-			h.t.Fatalf("not %s within %v; the last state is %s", want, caseTimeout, describe())
+			h.t.Fatalf("not %s within %v; the last state is %s", want, h.stretch(caseTimeout), describe())
 		}
 	}
 }
@@ -242,7 +247,7 @@ func isOver(r dstack.Report) bool    { return r.State.IsOver() && r.State != dst
 
 // outputSoFar returns the output that an attempt has written until now.
 func (h *harness) outputSoFar(id dstack.AttemptID) []string {
-	ctx, cancel := context.WithTimeout(h.ctx(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(h.ctx(), h.stretch(300*time.Millisecond))
 	defer cancel()
 	return lineTexts(h.readLogs(ctx, id, time.Time{}))
 }
@@ -262,7 +267,7 @@ func (h *harness) readLogs(ctx context.Context, id dstack.AttemptID, since time.
 // readAllLogs returns the whole output of an attempt that ends.
 func (h *harness) readAllLogs(id dstack.AttemptID, since time.Time) []dstack.LogLine {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
+	ctx, cancel := context.WithTimeout(h.ctx(), h.stretch(caseTimeout))
 	defer cancel()
 	lines := h.readLogs(ctx, id, since)
 	if ctx.Err() != nil {
@@ -274,7 +279,7 @@ func (h *harness) readAllLogs(id dstack.AttemptID, since time.Time) []dstack.Log
 // waitForLine waits until an attempt has written the line.
 func (h *harness) waitForLine(id dstack.AttemptID, want string) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
+	ctx, cancel := context.WithTimeout(h.ctx(), h.stretch(caseTimeout))
 	defer cancel()
 	var got []string
 	for l, err := range h.Logs(ctx, id, time.Time{}) {
@@ -299,7 +304,7 @@ func lineTexts(lines []dstack.LogLine) []string {
 
 func (h *harness) fetchIndex(r dstack.Report) string {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
+	ctx, cancel := context.WithTimeout(h.ctx(), h.stretch(caseTimeout))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+dial.URLHost(r.Endpoint)+"/index.html", nil)
 	if err != nil {

@@ -134,6 +134,9 @@ func Rights() []kubeclient.Right {
 		{Verb: "get", Resource: "pods", Subresource: "exec", Purpose: reach},
 		{Verb: "create", Resource: "pods", Subresource: "exec", Purpose: reach},
 		{Verb: "list", Resource: "events", Purpose: "say why a replica does not start", IsOptional: true},
+		{Verb: "create", Group: "resource.k8s.io", Resource: "resourceclaims", Purpose: "give replicas GPUs of device classes", IsOptional: true},
+		{Verb: "get", Group: "resource.k8s.io", Resource: "resourceclaims", Purpose: "give replicas GPUs of device classes", IsOptional: true},
+		{Verb: "list", Group: "policy", Resource: "poddisruptionbudgets", Purpose: drainPurpose, IsOptional: true},
 		{Verb: "create", Group: "policy", Resource: "poddisruptionbudgets", Purpose: drainPurpose, IsOptional: true},
 		{Verb: "patch", Group: "policy", Resource: "poddisruptionbudgets", Purpose: drainPurpose, IsOptional: true},
 	}

@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"context"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -128,7 +129,9 @@ func (e *Engine) checkPort(ctx context.Context, pod *corev1.Pod, r dstack.Report
 	if e.opts.Dialer == nil || t == nil || t.wasReady || r.Address == "" {
 		return false
 	}
-	state := engine.CheckPort(ctx, e.opts.Dialer, dstack.Endpoint{Host: e.opts.Key, Address: r.Address}, true)
+	state := engine.CheckPortThrough(ctx, e.opts.Dialer, dstack.Endpoint{Host: e.opts.Key, Address: r.Address}, func(conn net.Conn) bool {
+		return conn.RemoteAddr() == nil || conn.RemoteAddr().String() != r.Address // through the API server, or a port of a node
+	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if state != engine.PortSlow {

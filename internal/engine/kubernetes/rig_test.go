@@ -113,6 +113,7 @@ func newFixture(cluster *kubetest.Cluster, namespace string) enginetest.Fixture 
 		Dialer:         newDialer(),
 		IsParallel:     true,
 		KeepsNoVolumes: true,
+		Patience:       4,
 		ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string {
 			return listObjects(t, cluster, namespace, id)
 		},

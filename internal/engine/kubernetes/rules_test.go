@@ -21,6 +21,7 @@ import (
 	"dstack/internal/engine"
 	"dstack/internal/engine/enginetest"
 	"dstack/internal/engine/kubernetes"
+	"dstack/internal/kubeclient"
 	"dstack/internal/kubeclient/kubetest"
 )
 
@@ -173,6 +174,8 @@ func TestCluster(t *testing.T) {
 		"a quota is no missing right":           refusesOverQuota,
 		"a policy of the namespace is named":    refusesByPolicy,
 		"a namespace that is deleted is called": refusesDeletedNamespace,
+		"a pod gets one disruption budget":      leavesOtherBudget,
+		"the rights that are listed suffice":    needsListedRights,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -214,10 +217,10 @@ func hasSharedMemory(t *testing.T, c *kubetest.Cluster, namespace string) {
 // exec runs a script beside an attempt and returns its output.
 func (r *rig) exec(spec dstack.AttemptSpec, script string) string {
 	r.t.Helper()
-	var out bytes.Buffer
-	code, err := r.Exec(r.t.Context(), spec, engine.Command{Argv: []string{"sh", "-c", script}, Stdout: &out, Stderr: &out})
+	var out, problems bytes.Buffer
+	code, err := r.Exec(r.t.Context(), spec, engine.Command{Argv: []string{"sh", "-c", script}, Stdout: &out, Stderr: &problems})
 	if code != 0 || err != nil {
-		r.t.Fatalf("exit code %d, %v: %s", code, err, out.String())
+		r.t.Fatalf("exit code %d, %v: %s", code, err, problems.String())
 	}
 	return out.String()
 }
@@ -475,5 +478,53 @@ func refusesDeletedNamespace(t *testing.T, c *kubetest.Cluster, namespace string
 	r.start(spec)
 	if rep := r.waitFor(spec, "over", isOver); !strings.Contains(rep.Error, "namespace") {
 		t.Errorf("%+v", rep)
+	}
+}
+
+// Rule 19: with two budgets, a pod can never be evicted.
+func leavesOtherBudget(t *testing.T, c *kubetest.Cluster, namespace string) {
+	budgets := "/apis/policy/v1/namespaces/" + namespace + "/poddisruptionbudgets"
+	c.MustCall(t, http.MethodPost, budgets, `{"metadata":{"name":"mine"},"spec":{"maxUnavailable":1,"selector":{}}}`, nil)
+	r := newRig(t, c, namespace, "k1")
+	spec := newSpec("true")
+	r.start(spec)
+	r.waitFor(spec, "over", isOver)
+	var list struct{ Items []struct{} }
+	if c.MustCall(t, http.MethodGet, budgets, nil, &list); len(list.Items) != 1 {
+		t.Errorf("there are %d budgets", len(list.Items))
+	}
+}
+
+// needsListedRights runs an attempt, its code, a command and its output with exactly the rights of the list.
+func needsListedRights(t *testing.T, c *kubetest.Cluster, namespace string) {
+	var rules []kubetest.Rule
+	for _, right := range kubernetes.Rights() {
+		resource := right.Resource
+		if right.Subresource != "" {
+			resource += "/" + right.Subresource
+		}
+		rules = append(rules, kubetest.Rule{APIGroups: []string{right.Group}, Resources: []string{resource}, Verbs: []string{right.Verb}})
+	}
+	client, err := kubeclient.New(kubeclient.Options{KubeconfigFile: c.NewAccount(t, namespace, rules, nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, c, namespace, "k1", func(o *kubernetes.Options) { o.Client = client })
+	spec := newSpec("cat app/hello.txt; echo; exec httpd -f -p 8080", func(s *dstack.AttemptSpec) {
+		s.CodeHash, s.Auth = "code-of-enginetest", &dstack.RegistryAuth{Username: "u", Password: "p"}
+	})
+	r.start(spec)
+	r.waitFor(spec, "ready", func(rep dstack.Report) bool { return rep.Ready })
+	if got := r.exec(spec, "cat app/hello.txt"); got != "hello from the folder" {
+		t.Errorf("%q", got)
+	}
+	if err := r.Stop(t.Context(), spec.Attempt, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.output(spec); !strings.HasPrefix(got, "hello from the folder") {
+		t.Errorf("%q", got)
+	}
+	if err := r.cluster.DeleteLeftovers(t.Context(), time.Hour); err != nil {
+		t.Error(err)
 	}
 }

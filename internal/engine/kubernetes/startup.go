@@ -172,7 +172,7 @@ func (e *Engine) createAll(ctx context.Context, m *manifest, spec dstack.Attempt
 	if err := e.checkStart(ctx, spec.Attempt); err != nil {
 		return err
 	}
-	e.ensureBudget(ctx)
+	e.ensureBudget(ctx, m.pod)
 	_, err = createOnce(ctx, e.client, kubeclient.Pods, m.pod)
 	return err
 }
@@ -226,7 +226,7 @@ func createOnce[T any, P interface {
 	return found, nil
 }
 
-// deleteStarting deletes what there is of an attempt that does not start. The API server answers before a container can begin.
+// deleteStarting deletes what there is of an attempt that does not start, and waits for that.
 func (c *Cluster) deleteStarting(name string, id dstack.AttemptID) error {
 	ctx, cancel := context.WithTimeout(c.ctx, callTimeout)
 	defer cancel()
@@ -241,6 +241,11 @@ func (c *Cluster) deleteStarting(name string, id dstack.AttemptID) error {
 		c.markRemoved(found)
 		if err := kubeclient.Delete(ctx, c.client, kubeclient.Pods, name, kubeclient.DeleteOptions{UID: found.UID, Grace: time.Second}); err != nil {
 			return err
+		}
+		if found.Spec.NodeName != "" { // its command may have begun
+			if err := c.waitUntilGone(ctx, found); err != nil {
+				return err
+			}
 		}
 	}
 	return c.deleteSecrets(ctx, name, id)

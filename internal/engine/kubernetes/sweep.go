@@ -4,8 +4,10 @@ import (
 	"context"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"dstack/internal/dstack"
@@ -92,16 +94,44 @@ func newBudget(installation dstack.Installation) *policyv1.PodDisruptionBudget {
 	}
 }
 
-// ensureBudget makes the disruption budget, once for each process. Without the right to, drains end replicas like any pod.
-func (c *Cluster) ensureBudget(ctx context.Context) {
+// ensureBudget makes the disruption budget, once for each process. Without the right to, drains end replicas like any pod. A pod that has two
+// budgets cannot be evicted at all, so that one of the user's takes precedence.
+func (c *Cluster) ensureBudget(ctx context.Context, pod *corev1.Pod) {
 	c.budgetOnce.Lock()
 	defer c.budgetOnce.Unlock()
 	if c.hasBudget {
 		return
 	}
-	_, err := kubeclient.Apply(ctx, c.client, kubeclient.Budgets, newBudget(c.opts.Installation))
+	wanted := newBudget(c.opts.Installation)
+	other, err := c.findOtherBudget(ctx, pod, wanted.Name)
+	if err == nil && other != "" {
+		c.opts.Log.Warn("pods of replicas have a disruption budget already, so that dstack makes none", "cluster", c.opts.Key, "budget", other)
+		c.hasBudget = true
+		return
+	}
+	if err == nil {
+		_, err = kubeclient.Apply(ctx, c.client, kubeclient.Budgets, wanted)
+	}
 	if err != nil && !kubeclient.IsAway(err) {
 		c.opts.Log.Warn("the cluster has no disruption budget for replicas: a drained node ends them before others serve", "cluster", c.opts.Key, "err", err)
 	}
 	c.hasBudget = err == nil || !kubeclient.IsAway(err)
+}
+
+// findOtherBudget returns the name of another disruption budget that a pod has; empty: none.
+func (c *Cluster) findOtherBudget(ctx context.Context, pod *corev1.Pod, own string) (string, error) {
+	budgets, err := kubeclient.List(ctx, c.client, kubeclient.Budgets, kubeclient.Selection{})
+	if kubeclient.MeaningOf(err) == kubeclient.NoRight {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, b := range budgets {
+		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+		if err == nil && b.Name != own && b.Labels[labelManagedBy] != "dstack" && selector.Matches(labels.Set(pod.Labels)) {
+			return b.Name, nil
+		}
+	}
+	return "", nil
 }

@@ -123,7 +123,9 @@ func (c *capacity) readOffers(
 	}
 	offers, unanswered := c.r.Backends.Offers(ctx, project, need, skip...)
 	for _, b := range unanswered {
-		c.r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
+		if skipped, ok := c.r.failures.Admit("offers of "+b.Key, b.Err.Error(), time.Now()); ok {
+			c.r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err, "not_logged", skipped)
+		}
 	}
 	c.unanswered = append(c.unanswered, unanswered...)
 	c.offers[key] = offers

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"dstack/internal/backend/backendtest"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
@@ -166,4 +167,45 @@ func TestPasses_AReplicaWaitsForItsVolume(t *testing.T) {
 	r.engine.with(func(e *fakeEngine) { e.silent = false })
 	r.untilVolume(id, "active", hasStatus(dstack.VolumeActive))
 	r.until(run, "ready", func(w store.RunDetails) bool { return readyCount(w) == 1 })
+}
+
+// A volume that its backend has, and no machine, is created by it, looked at until it is bound, mounted as a claim and deleted.
+func TestPasses_AVolumeOfAClusterLives(t *testing.T) {
+	r := newRig(t)
+	cluster := backendtest.NewFake(backendtest.FakeOptions{
+		Latency: backendtest.Latency{Running: 200 * time.Millisecond},
+		Offers: []dstack.Offer{{
+			Backend: "kubernetes", Region: "cluster", Type: "k1", OwnedInstance: "node", Key: "kubernetes", IsRemote: true, IsManaged: true,
+			Hardware: dstack.Hardware{CPUs: 2, MemoryMiB: 4096, DiskMiB: 10240}, Engine: containers,
+		}},
+		NewEngine: func(dstack.InstanceID) engine.Engine { return r.engine },
+	})
+	cluster.SetFaults(backendtest.Faults{List: errSilent})
+	r.set.Add("main", "kubernetes", cluster)
+	r.begin(lifecycle.Limits{})
+	v := dstack.Volume{ID: dstack.VolumeID(uuid.NewString()), Project: r.project.ID, Name: "data", User: "admin", Backend: "kubernetes", Machine: "kubernetes",
+		Region: "cluster", SizeMiB: 1024, Status: dstack.VolumeSubmitted, Configuration: spec.Volume{Name: "data", Backend: "kubernetes", Size: new(spec.GB(1))}}
+	if err := r.store.CreateVolume(t.Context(), v, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.wake()
+	r.untilVolume(v.ID, "waiting for the cluster", func(v dstack.Volume) bool {
+		return strings.Contains(string(v.Reason), "waits for the cluster kubernetes")
+	})
+	cluster.SetFaults(backendtest.Faults{})
+	active := r.untilVolume(v.ID, "active", hasStatus(dstack.VolumeActive))
+	if active.ExternalID != "disk-"+string(v.ID) {
+		t.Errorf("%+v", active)
+	}
+	run := r.submitLike(mountsData)
+	w := r.until(run, "ready", func(w store.RunDetails) bool { return readyCount(w) == 1 })
+	want := []dstack.Mount{{Kind: dstack.MountClaim, Source: active.ExternalID, Target: "/d"}}
+	if got := r.attemptSpec(w).Mounts; w.Replicas[0].Instance != "node" || !slices.Equal(got, want) {
+		t.Errorf("on %s the engine mounts %+v", w.Replicas[0].Instance, got)
+	}
+	cluster.SetFaults(backendtest.Faults{List: errSilent})
+	r.checkVolume(v.ID)
+	if away := r.untilVolume(v.ID, "not answering", func(v dstack.Volume) bool { return v.Failures > 0 }); away.Status != dstack.VolumeActive {
+		t.Errorf("a cluster that does not answer loses nothing: %+v", away)
+	}
 }

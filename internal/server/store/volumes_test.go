@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +93,37 @@ func TestVolumes_FromCreationToDeletion(t *testing.T) {
 		if all, err := h.s.VolumesOf(t.Context(), h.project.ID); err != nil || len(all) != 2 || all[0].Name != "more" {
 			t.Errorf("newest first: %+v, %v", all, err)
 		}
+	})
+}
+
+// Which machines can mount a volume is kept with it, and leaves with it.
+func TestVolumes_Reach(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		v := h.newVolume("data")
+		v.Instance, v.Host, v.Configuration.Backend = "", "", "kubernetes"
+		h.noError(h.s.CreateVolume(t.Context(), v, t0))
+		for i, reach := range []dstack.Reach{
+			{AccessModes: []string{"ReadWriteOnce"}},
+			{AccessModes: []string{"ReadWriteOnce"}, IsLimited: true, Machines: []dstack.InstanceID{"k1"}, Place: "k1"},
+		} {
+			at := t0.Add(time.Duration(i) * time.Second)
+			lease := h.claimVolume("host-1", at)[0]
+			seen, err := h.s.Volume(t.Context(), v.ID)
+			h.noError(err)
+			step := volume.Step{To: dstack.VolumeActive, Created: &dstack.Volume{ExternalID: "c", Reach: reach}, Due: at.Add(time.Second)}
+			h.noError(h.s.SaveVolumeStep(t.Context(), lease, seen, step, at))
+			got, err := h.s.Volume(t.Context(), v.ID)
+			if h.noError(err); !reflect.DeepEqual(got.Reach, reach) {
+				t.Errorf("got %+v, not %+v", got.Reach, reach)
+			}
+		}
+		at := t0.Add(2 * time.Second)
+		lease := h.claimVolume("host-1", at)[0]
+		seen, err := h.s.Volume(t.Context(), v.ID)
+		h.noError(err)
+		h.noError(h.s.SaveVolumeStep(t.Context(), lease, seen, volume.Step{To: dstack.VolumeDeleting, IsGone: true}, at))
+		_, err = h.s.Volume(t.Context(), v.ID)
+		h.wantKind(dstack.NotFound, err)
 	})
 }
 
