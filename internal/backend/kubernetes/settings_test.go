@@ -75,3 +75,14 @@ func TestReadSettings_Problems(t *testing.T) {
 		}
 	}
 }
+
+// Whoever puts the content of a kubeconfig in the wrong place does not find its credentials in the server's output.
+func TestReadSettings_RepeatsNoCredentials(t *testing.T) {
+	content := "apiVersion: v1\n  kind: Config\n  clusters: [{name: c, cluster: {server: https://c}}]\n  users: [{name: u, user: {token: canary}}]"
+	for _, text := range []string{"kubeconfig: |\n  " + content, "kubeconfig:\n  filename: |\n    " + strings.ReplaceAll(content, "\n", "\n  ")} {
+		_, problems := readSettings(text)
+		if len(problems) != 1 || strings.Contains(problems[0].Message+problems[0].Hint, "canary") {
+			t.Errorf("%s: %+v", text, problems)
+		}
+	}
+}
