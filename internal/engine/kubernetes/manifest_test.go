@@ -60,6 +60,16 @@ func TestManifest_Names(t *testing.T) {
 	}
 }
 
+// No name that a user chooses makes a pod one of another application of the namespace, whose Services would send requests to it.
+func TestManifest_LabelsOfOthers(t *testing.T) {
+	m := mustManifest(t, here, newTestSpec(func(s *dstack.AttemptSpec) { s.Run = "redis" }))
+	for name, value := range m.pod.Labels {
+		if value == "redis" && !strings.HasPrefix(name, "dstack.ai/") {
+			t.Errorf("the label %s is the name of the run", name)
+		}
+	}
+}
+
 // Rule 28: $ arrives as it was written, in commands by doubling and in the environment because Secrets are not expanded.
 func TestManifest_Dollars(t *testing.T) {
 	m := mustManifest(t, here, newTestSpec())
