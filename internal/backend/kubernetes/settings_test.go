@@ -86,3 +86,16 @@ func TestReadSettings_RepeatsNoCredentials(t *testing.T) {
 		}
 	}
 }
+
+// Ways that open the ports of replicas past the gateway say so at the start.
+func TestNotice_OpenPorts(t *testing.T) {
+	for way, want := range map[traffic.Way]string{traffic.Auto: "", traffic.Direct: "", traffic.NodePort: "who reaches the nodes", traffic.LoadBalancer: "who reaches the load balancers"} {
+		b := New(Options{Settings: Settings{KubeconfigFile: "/no/such/file", Network: way}})
+		if notice := b.Notice(); (want == "") != (notice == "") || !strings.Contains(notice, want) {
+			t.Errorf("%s: %q", way, notice)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
