@@ -200,6 +200,20 @@ func (t *uploadTarget) send(ctx context.Context, item upload, workingDir string)
 	})
 }
 
+// hasEmptyCode reports whether the code is an archive without files, for which no pod has to wait. The upload says what is wrong
+// with one that cannot be read.
+func (e *Engine) hasEmptyCode(ctx context.Context, spec dstack.AttemptSpec) bool {
+	if spec.CodeHash == "" || spec.Checkout != nil || spec.CodePath != "" || e.opts.Code == nil {
+		return false
+	}
+	code, err := e.opts.Code(ctx, spec)
+	if err != nil {
+		return false
+	}
+	defer code.Close()
+	return engine.IsEmptyArchive(ctx, code)
+}
+
 func (t *uploadTarget) openFile(ctx context.Context, file dstack.FileArchive) (io.ReadCloser, error) {
 	if t.opts.Files == nil {
 		return nil, nil
