@@ -141,7 +141,7 @@ func (t *uploadTarget) explainSilence(err error, runsSince time.Time) error {
 			Hint: "add tar to the image, or set init_image of the cluster in the server's config.yml"}
 	case runsSince.IsZero() || time.Since(runsSince) < maxSilence:
 		return nil
-	case dstack.KindOf(err) == dstack.Invalid:
+	case dstack.KindOf(err) == dstack.Invalid && kubeclient.MeaningOf(err) == kubeclient.Other: // and nothing refused the command
 		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("image %s has no /bin/sh, with which pods get the code", t.uploads.image),
 			Hint: "set init_image of the cluster in the server's config.yml", Cause: err}
 	case isExit:
