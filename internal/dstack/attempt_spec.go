@@ -54,6 +54,7 @@ type AttemptSpec struct {
 	Files           []FileArchive // are put at their paths, in this order, after the code
 	Checkout        *Checkout     // the code is a commit of a git repository, and CodeHash the changes to it; nil: it is an archive
 	StopGracePeriod time.Duration // time between SIGTERM and SIGKILL
+	ReadyProbe      *spec.Probe   // what a cluster shows as the readiness, for others to see: the server sends the probes and decides; nil: the port is open
 }
 
 // HasCode reports whether the attempt needs a folder of code.

@@ -339,6 +339,16 @@ func RepackArchive(ctx context.Context, w io.Writer, folder string, code io.Read
 	return leftOut, out.Close()
 }
 
+// IsEmptyArchive reports whether a code archive has nothing to unpack, and no link that is left out. One that cannot be read is
+// not empty.
+func IsEmptyArchive(ctx context.Context, code io.Reader) bool {
+	var leftOut []string
+	for range readArchive(ctx, code, &leftOut) {
+		return false
+	}
+	return len(leftOut) == 0
+}
+
 // LogLeftOut logs the links that an attempt's folder does not have.
 func LogLeftOut(log *slog.Logger, spec dstack.AttemptSpec, leftOut []string) {
 	if len(leftOut) > 0 {

@@ -400,3 +400,23 @@ func FuzzUnpackArchive(f *testing.F) {
 		}
 	})
 }
+
+// An engine that has to wait for its machine to take code does not wait for none.
+func TestIsEmptyArchive(t *testing.T) {
+	for name, c := range map[string]struct {
+		code []byte
+		want bool
+	}{
+		"no entries":              {buildArchive(t), true},
+		"of Python, padded":       {make([]byte, 10240), true},
+		"the folder itself":       {buildArchive(t, testEntry{name: "./", kind: tar.TypeDir}), true},
+		"a file":                  {buildArchive(t, testEntry{name: "a", kind: tar.TypeReg}), false},
+		"a folder":                {buildArchive(t, testEntry{name: "a/", kind: tar.TypeDir}), false},
+		"a link that is left out": {buildArchive(t, testEntry{name: "a", kind: tar.TypeSymlink, link: "/x"}), false},
+		"no archive":              {[]byte(strings.Repeat("no tar ", 100)), false},
+	} {
+		if got := engine.IsEmptyArchive(t.Context(), bytes.NewReader(c.code)); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

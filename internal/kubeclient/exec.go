@@ -101,6 +101,13 @@ func (q sizeQueue) Next() *remotecommand.TerminalSize {
 	}
 }
 
+// isStreamRefused reports whether an error says that no command was tried: the API server, its policy or a proxy refused the
+// request, or the node cannot be reached.
+func isStreamRefused(err error) bool {
+	meaning, status := classify(err)
+	return status != nil && status.Code != http.StatusInternalServerError || meaning == NodeUnreachable
+}
+
 // readExit tells the exit code of a command from its failure to start, and both from a failure of the stream.
 func (c *Client) readExit(ctx context.Context, err error, e ExecRequest) (int, error) {
 	if err == nil {
@@ -117,6 +124,7 @@ func (c *Client) readExit(ctx context.Context, err error, e ExecRequest) (int, e
 		program = e.Argv[0]
 	}
 	switch text := err.Error(); {
+	case isStreamRefused(err): // also in words like these
 	case containsAny(text, "executable file not found", "no such file or directory") && strings.Contains(text, "exec"):
 		return exitNoProgram, &dstack.Error{Kind: dstack.Invalid, Message: "the pod has no program `" + program + "`", Cause: err}
 	case strings.Contains(text, "permission denied") && strings.Contains(text, "exec"):

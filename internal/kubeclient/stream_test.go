@@ -75,6 +75,41 @@ func TestStreams_FallBackToSPDY(t *testing.T) {
 	}
 }
 
+// What refuses commands is named, in whatever words it does that: the program was never tried.
+func TestExec_Refused(t *testing.T) {
+	t.Parallel()
+	cluster := kubetest.Need(t)
+	direct := newClient(t, cluster)
+	startPod(t, direct, newPod("web", "sleep 100"))
+	for text, answer := range map[string]struct {
+		code    int
+		body    string
+		meaning kubeclient.Meaning
+	}{
+		"policy refuses it: Forbidden: exec: permission denied": {http.StatusForbidden, "exec: permission denied", kubeclient.RefusedByPolicy},
+		"lacks a right":      {http.StatusForbidden, `{"kind":"Status","code":403,"message":""}`, kubeclient.NoRight},
+		"kind of object":     {http.StatusNotFound, "exec: no such file or directory", kubeclient.NotServed},
+		"Bad Gateway: dial ": {http.StatusBadGateway, "dial unix /exec.sock: no such file or directory", kubeclient.ServerFault},
+	} {
+		c := openClient(t, kubeclient.Options{KubeconfigData: startProxy(t, direct.Address(), cluster.Kubeconfig, func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, "/exec") {
+				return true
+			}
+			http.Error(w, answer.body, answer.code)
+			return false
+		}), Namespace: direct.Namespace()})
+		code, err := c.Exec(t.Context(), kubeclient.ExecRequest{Pod: "web", Argv: []string{"/bin/sh", "-c", "true"}})
+		if code != 0 || kubeclient.MeaningOf(err) != answer.meaning || !strings.Contains(err.Error(), text) {
+			t.Errorf("%d %s: exit code %d, %s, %v", answer.code, answer.body, code, kubeclient.MeaningOf(err), err)
+		}
+	}
+	for program, want := range map[string]int{"/no/such": 127, "/etc/passwd": 126} {
+		if code, err := direct.Exec(t.Context(), kubeclient.ExecRequest{Pod: "web", Argv: []string{program}}); code != want || kubeclient.MeaningOf(err) != kubeclient.Other || err == nil {
+			t.Errorf("%s: exit code %d, %v", program, code, err)
+		}
+	}
+}
+
 // startProxy starts a proxy before an API server and returns a kubeconfig for it. It passes requests on for which pass is
 // true.
 func startProxy(t *testing.T, server, kubeconfig string, pass func(http.ResponseWriter, *http.Request) bool) string {

@@ -51,6 +51,18 @@ func ModelCheckOf(conf spec.Service) (check Probe, ok bool) {
 	return check, true
 }
 
+// findReadyProbe returns the first probe that others may send, too: a GET without headers, which may be secret, and without a
+// body, that goes on once the replica is ready. nil: there is none.
+func findReadyProbe(conf spec.Service) *spec.Probe {
+	i := slices.IndexFunc(conf.Probes, func(p spec.Probe) bool {
+		return p.Method == "get" && len(p.Headers) == 0 && p.Body == "" && !p.UntilReady
+	})
+	if i < 0 {
+		return nil
+	}
+	return &conf.Probes[i]
+}
+
 // PlanProbes returns the probes that a running replica gets now. The model check is
 // only for a replica that is not ready: it never takes a replica out of rotation.
 func PlanProbes(r dstack.Replica, conf spec.Service) []Probe {

@@ -115,3 +115,28 @@ func TestProbe_Judge(t *testing.T) {
 		}
 	}
 }
+
+// Others may send only what is no secret, changes nothing, and goes on.
+func TestBuildAttemptSpec_ReadyProbe(t *testing.T) {
+	for name, c := range map[string]struct {
+		probes []spec.Probe
+		want   string
+	}{
+		"none":            {nil, ""},
+		"the first":       {[]spec.Probe{{Method: "get", URL: "/a"}, {Method: "get", URL: "/b"}}, "/a"},
+		"the first plain": {[]spec.Probe{{Method: "post", URL: "/a"}, {Method: "get", URL: "/b"}}, "/b"},
+		"with a header":   {[]spec.Probe{{Method: "get", URL: "/a", Headers: []spec.Header{{Name: "Authorization", Value: "secret"}}}}, ""},
+		"with a body":     {[]spec.Probe{{Method: "get", URL: "/a", Body: "x"}}, ""},
+		"ends when ready": {[]spec.Probe{{Method: "get", URL: "/a", UntilReady: true}}, ""},
+		"an empty list":   {[]spec.Probe{}, ""},
+	} {
+		run := dstack.Run{Spec: dstack.RunSpec{Configuration: spec.Service{Probes: c.probes}}}
+		got := ""
+		if p := job.BuildAttemptSpec(run, dstack.Replica{}).ReadyProbe; p != nil {
+			got = p.URL
+		}
+		if got != c.want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}

@@ -35,6 +35,7 @@ const (
 	startupPeriod   = 1 // seconds
 	readinessPeriod = 5
 	probeTimeout    = 1
+	maxReadyAfter   = 100 // as in configurations
 )
 
 // place is where an attempt runs.
@@ -210,25 +211,41 @@ func newTolerations(gpus []dstack.GPU) []corev1.Toleration {
 // newContainer returns the container of an attempt's command.
 func newContainer(spec dstack.AttemptSpec, envSecret string) corev1.Container {
 	no := false
-	port := intstr.FromInt32(int32(spec.Port)) // checkSpec
-	opens := corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: port}}
 	c := corev1.Container{
 		Name: mainContainer, Image: spec.Image, Command: escapeAll(newCommand(spec.Argv)),
-		EnvFrom:         []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: envSecret}}}},
-		Ports:           []corev1.ContainerPort{{ContainerPort: int32(spec.Port)}},
-		Resources:       newResources(spec),
-		Lifecycle:       &corev1.Lifecycle{PreStop: newPreStop(spec.Argv)},
-		SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no},
-		// Readiness alone would be found out up to a whole period late. Neither ever ends the container.
-		StartupProbe:             &corev1.Probe{ProbeHandler: opens, PeriodSeconds: startupPeriod, TimeoutSeconds: probeTimeout, FailureThreshold: math.MaxInt32},
-		ReadinessProbe:           &corev1.Probe{ProbeHandler: opens, PeriodSeconds: readinessPeriod, TimeoutSeconds: probeTimeout, FailureThreshold: 3},
+		EnvFrom:                  []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: envSecret}}}},
+		Ports:                    []corev1.ContainerPort{{ContainerPort: int32(spec.Port)}},
+		Resources:                newResources(spec),
+		Lifecycle:                &corev1.Lifecycle{PreStop: newPreStop(spec.Argv)},
+		SecurityContext:          &corev1.SecurityContext{AllowPrivilegeEscalation: &no},
 		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
 	}
+	c.StartupProbe, c.ReadinessProbe = newProbes(spec)
 	if spec.WorkingDir != "" {
 		c.WorkingDir, _ = engine.ResolveContainerDir(spec) // planUploads has refused what is wrong
 	}
 	return c
 }
+
+// newProbes returns what kubectl shows as the readiness: a probe of the service, by its own rules, or whether the port accepts
+// connections. Readiness alone would be found out up to a whole period late. Neither ever ends the container.
+func newProbes(spec dstack.AttemptSpec) (startup, readiness *corev1.Probe) {
+	port := intstr.FromInt32(int32(spec.Port)) // checkSpec
+	startup = &corev1.Probe{PeriodSeconds: startupPeriod, TimeoutSeconds: probeTimeout, FailureThreshold: math.MaxInt32}
+	readiness = &corev1.Probe{PeriodSeconds: readinessPeriod, TimeoutSeconds: probeTimeout, FailureThreshold: 3}
+	startup.TCPSocket = &corev1.TCPSocketAction{Port: port}
+	if p := spec.ReadyProbe; p != nil {
+		startup.TCPSocket, startup.HTTPGet = nil, &corev1.HTTPGetAction{Path: p.URL, Port: port, Scheme: corev1.URISchemeHTTP}
+		startup.TimeoutSeconds = clampSeconds(p.Timeout)
+		readiness.PeriodSeconds, readiness.TimeoutSeconds = clampSeconds(p.Interval), clampSeconds(p.Timeout)
+		readiness.FailureThreshold, readiness.SuccessThreshold = 1, int32(max(1, min(p.ReadyAfter, maxReadyAfter)))
+	}
+	readiness.ProbeHandler = startup.ProbeHandler
+	return startup, readiness
+}
+
+// clampSeconds returns a duration as a probe of Kubernetes may have it.
+func clampSeconds[T ~int64](seconds T) int32 { return int32(max(1, min(seconds, math.MaxInt32))) }
 
 // newCommand returns the command of a container; empty: the image's own. The first process of a container ignores every
 // signal that it has not asked for, and orphans are its children: for commands it is a shell that only waits. What it says itself about

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 func newTestSpec(change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
@@ -112,6 +113,24 @@ func TestManifest_Probes(t *testing.T) {
 	}
 	if main.ReadinessProbe == nil || main.LivenessProbe != nil {
 		t.Errorf("the probes are %+v, %+v", main.ReadinessProbe, main.LivenessProbe)
+	}
+}
+
+// kubectl shows what the service's own probe says, by its rules: one failure takes a replica out.
+func TestManifest_OwnProbe(t *testing.T) {
+	own := spec.Probe{Method: "get", URL: "/health?deep=1", Interval: 20, Timeout: 4, ReadyAfter: 3}
+	main := mustManifest(t, here, newTestSpec(func(s *dstack.AttemptSpec) { s.ReadyProbe = &own })).pod.Spec.Containers[0]
+	if p := main.ReadinessProbe; p.HTTPGet.Path != "/health?deep=1" || p.HTTPGet.Port.IntValue() != 8000 || p.TCPSocket != nil ||
+		p.PeriodSeconds != 20 || p.TimeoutSeconds != 4 || p.SuccessThreshold != 3 || p.FailureThreshold != 1 {
+		t.Errorf("the readiness probe is %+v", p)
+	}
+	if p := main.StartupProbe; p.HTTPGet == nil || p.TCPSocket != nil || p.PeriodSeconds != 1 || p.SuccessThreshold > 1 || p.FailureThreshold < 1<<30 {
+		t.Errorf("the startup probe is %+v", p)
+	}
+	own = spec.Probe{Method: "get", URL: "/", Interval: 1 << 40, ReadyAfter: 0}
+	huge := mustManifest(t, here, newTestSpec(func(s *dstack.AttemptSpec) { s.ReadyProbe = &own })).pod.Spec.Containers[0].ReadinessProbe
+	if huge.PeriodSeconds < 1 || huge.TimeoutSeconds != 1 || huge.SuccessThreshold != 1 {
+		t.Errorf("the readiness probe is %+v", huge)
 	}
 }
 

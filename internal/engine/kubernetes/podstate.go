@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"net"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,6 +78,14 @@ func isRunning(pod *corev1.Pod) bool {
 // must get no more connections. Of a node that is lost, only this condition tells.
 func isReady(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && hasCondition(pod, corev1.PodReady) && isRunning(pod)
+}
+
+// failsOwnProbe reports whether a pod is not ready because of a probe of its service, and not because its node is lost: then its
+// containers stay ready.
+func failsOwnProbe(pod *corev1.Pod) bool {
+	return !hasCondition(pod, corev1.ContainersReady) && slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+		return c.Name == mainContainer && c.ReadinessProbe != nil && c.ReadinessProbe.HTTPGet != nil
+	})
 }
 
 // describePod returns what a pod means.

@@ -120,13 +120,14 @@ func (e *Engine) complete(ctx context.Context, pods []*corev1.Pod, reports map[d
 	work.Wait()
 }
 
-// checkPort reports whether the port of a pod that was never ready accepts connections: the kubelet finds out up to a second
-// later. Once a pod was ready, the kubelet alone decides.
+// checkPort reports whether the port of a pod that is not ready accepts connections: of one that was never ready, the kubelet
+// finds out up to a second later, and of one whose service has a probe of its own, it does not say. Otherwise the kubelet alone
+// decides.
 func (e *Engine) checkPort(ctx context.Context, pod *corev1.Pod, r dstack.Report) bool {
 	e.mu.Lock()
 	t := e.tracked[pod.UID]
 	e.mu.Unlock()
-	if e.opts.Dialer == nil || t == nil || t.wasReady || r.Address == "" {
+	if e.opts.Dialer == nil || t == nil || t.wasReady && !failsOwnProbe(pod) || r.Address == "" {
 		return false
 	}
 	state := engine.CheckPortThrough(ctx, e.opts.Dialer, dstack.Endpoint{Host: e.opts.Key, Address: r.Address}, func(conn net.Conn) bool {

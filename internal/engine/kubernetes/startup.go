@@ -113,6 +113,9 @@ func newStoppedReport(id dstack.AttemptID, at time.Time) dstack.Report {
 
 // createAndFill creates everything of an attempt, and uploads its code once the pod waits for it.
 func (e *Engine) createAndFill(ctx context.Context, s *startup, spec dstack.AttemptSpec) error {
+	if e.hasEmptyCode(ctx, spec) {
+		spec.CodeHash = ""
+	}
 	m, err := newManifest(place{e.opts.Installation, e.instance, e.node, e.opts.InitImage}, spec)
 	if err != nil {
 		return err

@@ -141,7 +141,7 @@ func (t *uploadTarget) explainSilence(err error, runsSince time.Time) error {
 			Hint: "add tar to the image, or set init_image of the cluster in the server's config.yml"}
 	case runsSince.IsZero() || time.Since(runsSince) < maxSilence:
 		return nil
-	case dstack.KindOf(err) == dstack.Invalid:
+	case dstack.KindOf(err) == dstack.Invalid && kubeclient.MeaningOf(err) == kubeclient.Other: // and nothing refused the command
 		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("image %s has no /bin/sh, with which pods get the code", t.uploads.image),
 			Hint: "set init_image of the cluster in the server's config.yml", Cause: err}
 	case isExit:
@@ -198,6 +198,20 @@ func (t *uploadTarget) send(ctx context.Context, item upload, workingDir string)
 	return t.unpack(ctx, []string{path.Dir(target), ""}, func(w io.Writer) ([]string, error) {
 		return engine.RepackArchive(ctx, w, target[1:], code)
 	})
+}
+
+// hasEmptyCode reports whether the code is an archive without files, for which no pod has to wait. The upload says what is wrong
+// with one that cannot be read.
+func (e *Engine) hasEmptyCode(ctx context.Context, spec dstack.AttemptSpec) bool {
+	if spec.CodeHash == "" || spec.Checkout != nil || spec.CodePath != "" || e.opts.Code == nil {
+		return false
+	}
+	code, err := e.opts.Code(ctx, spec)
+	if err != nil {
+		return false
+	}
+	defer code.Close()
+	return engine.IsEmptyArchive(ctx, code)
 }
 
 func (t *uploadTarget) openFile(ctx context.Context, file dstack.FileArchive) (io.ReadCloser, error) {
