@@ -7,5 +7,11 @@ import (
 
 // DeleteLeftovers sweeps as if it were later.
 func (c *Cluster) DeleteLeftovers(ctx context.Context, after time.Duration) error {
+	_, err := c.SweepOnce(ctx, after)
+	return err
+}
+
+// SweepOnce sweeps as if it were later, and returns when the next sweep is due.
+func (c *Cluster) SweepOnce(ctx context.Context, after time.Duration) (time.Duration, error) {
 	return c.deleteLeftovers(ctx, time.Now().Add(after))
 }

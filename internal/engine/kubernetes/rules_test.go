@@ -162,6 +162,8 @@ func TestCluster(t *testing.T) {
 		"two installations leave each other alone":            separatesInstallations,
 		"a killed server's upload is resumed":                 resumesUpload,
 		"a pod that may not be started is not made":           asksBeforeStart,
+		"a killed server's secrets are deleted":               sweepsLeftovers,
+		"a secret whose pod is not seen yet stays":            sweepsNothingOfUnseenPods,
 		"an image that cannot be pulled is waited for":        waitsForRegistry,
 		"a process that the kubelet stops gets time to drain": servesBeforeEnd,
 	} {

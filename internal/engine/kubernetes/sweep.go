@@ -17,52 +17,76 @@ import (
 
 // Times of sweeping.
 const (
-	sweepDelay    = 30 * time.Second
+	sweepDelay    = 5 * time.Second // after the start, and after something was left over
 	sweepInterval = 30 * time.Minute
-	sweepPause    = time.Minute     // after a failure
-	leftoverAge   = 2 * time.Minute // of a secret without a pod: the pod is created right after it
+	sweepPause    = time.Minute      // after a failure
+	leftoverAge   = 30 * time.Second // of a secret without a pod: the pod is created right after it
 )
 
 // minAvailable is more pods than there can be, so that the budget allows no eviction.
 const minAvailable = 1_000_000
 
-// sweepLeftovers makes the disruption budget, and deletes secrets whose pods are gone: of pods that others deleted, and of
-// servers that were killed before they created the pod.
+// sweepLeftovers deletes secrets whose pods are gone: of pods that ended or were deleted while no server ran, and of servers that were
+// killed before they created the pod.
 func (c *Cluster) sweepLeftovers(ctx context.Context) error {
-	pause := sweepDelay
+	pause := time.Duration(0)
 	for {
-		if err := loop.Sleep(ctx, pause); err != nil {
+		if err := loop.SleepUntil(ctx, pause, c.leftOver); err != nil {
 			return err
 		}
-		pause = sweepInterval
+		if err := loop.Sleep(ctx, sweepDelay); err != nil { // what was left over has siblings
+			return err
+		}
+		pause = sweepPause
 		if err := c.waitUntilListed(ctx); err != nil {
-			pause = sweepPause
 			continue
 		}
-		if err := c.deleteLeftovers(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		due, err := c.deleteLeftovers(ctx, time.Now())
+		if err == nil {
+			pause = due
+		} else if ctx.Err() == nil {
 			c.opts.Log.Warn("leftovers in a cluster were not deleted", "cluster", c.opts.Key, "err", err)
-			pause = sweepPause
 		}
 	}
 }
 
-func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) error {
+// sweepSoon lets the leftovers be deleted soon.
+func (c *Cluster) sweepSoon() {
+	select {
+	case c.leftOver <- struct{}{}:
+	default:
+	}
+}
+
+// deleteLeftovers returns in how long there may be more to delete.
+func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) (due time.Duration, err error) {
 	secrets, err := kubeclient.List(ctx, c.client, kubeclient.Secrets, kubeclient.Selection{
 		Labels: LabelInstallation + "=" + InstallationLabel(c.opts.Installation) + "," + LabelAttempt})
 	if err != nil {
-		return err
+		return 0, err
 	}
+	due = sweepInterval
 	for _, s := range secrets {
 		id := dstack.AttemptID(s.Annotations[AnnotationAttempt])
-		if len(s.OwnerReferences) > 0 || now.Sub(s.CreationTimestamp.Time) < leftoverAge || c.isKnown(id) {
+		if len(s.OwnerReferences) > 0 || c.isKnown(id) {
 			continue
 		}
+		if left := s.CreationTimestamp.Add(leftoverAge).Sub(now); left > 0 {
+			due = min(due, left)
+			continue
+		}
+		// The copy of the pods may be late, and a pod goes with its secret.
+		if _, err := kubeclient.Get(ctx, c.client, kubeclient.Pods, s.Name); err == nil {
+			continue
+		} else if kubeclient.MeaningOf(err) != kubeclient.NotFound {
+			return 0, err
+		}
 		if err := kubeclient.Delete(ctx, c.client, kubeclient.Secrets, s.Name, kubeclient.DeleteOptions{UID: s.UID}); err != nil {
-			return err
+			return 0, err
 		}
 		c.opts.Log.Info("a secret without a pod was deleted", "cluster", c.opts.Key, "secret", s.Name)
 	}
-	return nil
+	return due, nil
 }
 
 // isKnown reports whether an attempt has a pod, or is starting, or its end is still to be reported.
