@@ -55,8 +55,9 @@ type Cluster struct {
 	commands map[dstack.AttemptID][]*context.CancelCauseFunc
 	current  *podIndex // the latest; it may be older than the pods
 
-	budgetOnce sync.Mutex // guards hasBudget, and is held while the budget is made
-	hasBudget  bool
+	budgetMu      sync.Mutex // guards what follows, and is held while the budget is made
+	budgetAt      time.Time  // when it was looked at
+	budgetProblem string     // the last that was logged; empty: there is a budget
 
 	leftOver chan struct{} // receives a value when secrets may be left over
 }

@@ -164,6 +164,7 @@ func TestCluster(t *testing.T) {
 		"a pod that may not be started is not made":           asksBeforeStart,
 		"a killed server's secrets are deleted":               sweepsLeftovers,
 		"a secret whose pod is not seen yet stays":            sweepsNothingOfUnseenPods,
+		"a disruption budget that was deleted is made again":  restoresBudget,
 		"an image that cannot be pulled is waited for":        waitsForRegistry,
 		"a process that the kubelet stops gets time to drain": servesBeforeEnd,
 	} {

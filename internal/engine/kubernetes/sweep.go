@@ -21,6 +21,8 @@ const (
 	sweepInterval = 30 * time.Minute
 	sweepPause    = time.Minute      // after a failure
 	leftoverAge   = 30 * time.Second // of a secret without a pod: the pod is created right after it
+	// budgetInterval is how often pods that start have the disruption budget looked at, at most.
+	budgetInterval = time.Minute
 )
 
 // minAvailable is more pods than there can be, so that the budget allows no eviction.
@@ -40,6 +42,12 @@ func (c *Cluster) sweepLeftovers(ctx context.Context) error {
 		pause = sweepPause
 		if err := c.waitUntilListed(ctx); err != nil {
 			continue
+		}
+		for _, pod := range c.pods.List() {
+			if pod.Annotations[AnnotationAttempt] != "" {
+				c.ensureBudget(ctx, pod)
+				break
+			}
 		}
 		due, err := c.deleteLeftovers(ctx, time.Now())
 		if err == nil {
@@ -118,28 +126,32 @@ func newBudget(installation dstack.Installation) *policyv1.PodDisruptionBudget {
 	}
 }
 
-// ensureBudget makes the disruption budget, once for each process. Without the right to, drains end replicas like any pod. A pod that has two
-// budgets cannot be evicted at all, so that one of the user's takes precedence.
+// ensureBudget makes the disruption budget, and again if someone has deleted it. Without the right to, drains end replicas like any pod. A
+// pod that has two budgets cannot be evicted at all, so that one of the user's takes precedence.
 func (c *Cluster) ensureBudget(ctx context.Context, pod *corev1.Pod) {
-	c.budgetOnce.Lock()
-	defer c.budgetOnce.Unlock()
-	if c.hasBudget {
+	c.budgetMu.Lock()
+	defer c.budgetMu.Unlock()
+	if time.Since(c.budgetAt) < budgetInterval {
 		return
 	}
-	wanted := newBudget(c.opts.Installation)
+	wanted, problem := newBudget(c.opts.Installation), ""
 	other, err := c.findOtherBudget(ctx, pod, wanted.Name)
-	if err == nil && other != "" {
-		c.opts.Log.Warn("pods of replicas have a disruption budget already, so that dstack makes none", "cluster", c.opts.Key, "budget", other)
-		c.hasBudget = true
-		return
-	}
-	if err == nil {
+	switch {
+	case err == nil && other != "":
+		problem = "pods of replicas have the disruption budget " + other + " already, so that dstack makes none"
+	case err == nil:
 		_, err = kubeclient.Apply(ctx, c.client, kubeclient.Budgets, wanted)
 	}
-	if err != nil && !kubeclient.IsAway(err) {
-		c.opts.Log.Warn("the cluster has no disruption budget for replicas: a drained node ends them before others serve", "cluster", c.opts.Key, "err", err)
+	if kubeclient.IsAway(err) {
+		return
 	}
-	c.hasBudget = err == nil || !kubeclient.IsAway(err)
+	if err != nil {
+		problem = "the cluster has no disruption budget for replicas: a drained node ends them before others serve: " + err.Error()
+	}
+	if problem != "" && problem != c.budgetProblem {
+		c.opts.Log.Warn(problem, "cluster", c.opts.Key)
+	}
+	c.budgetAt, c.budgetProblem = time.Now(), problem
 }
 
 // findOtherBudget returns the name of another disruption budget that a pod has; empty: none.

@@ -51,3 +51,23 @@ func sweepsNothingOfUnseenPods(t *testing.T, c *kubetest.Cluster, namespace stri
 		t.Errorf("the attempt has %v", left)
 	}
 }
+
+// An operator who deletes all disruption budgets, to get on with a drain, does not leave later drains without them.
+func restoresBudget(t *testing.T, c *kubetest.Cluster, namespace string) {
+	r := newRig(t, c, namespace, "k1")
+	path := "/apis/policy/v1/namespaces/" + namespace + "/poddisruptionbudgets?labelSelector=" +
+		kubernetes.LabelInstallation + "=" + kubernetes.InstallationLabel(r.options.Installation)
+	for _, method := range []string{"", http.MethodDelete} {
+		if method != "" {
+			c.MustCall(t, method, path, nil, nil)
+			r.cluster.ForgetBudget()
+		}
+		spec := newSpec("sleep 600")
+		r.start(spec)
+		r.waitFor(spec, "running", isRunning)
+		var found struct{ Items []any }
+		if c.MustCall(t, http.MethodGet, path, nil, &found); len(found.Items) != 1 {
+			t.Errorf("there are %d budgets", len(found.Items))
+		}
+	}
+}
