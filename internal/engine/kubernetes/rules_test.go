@@ -165,6 +165,7 @@ func TestCluster(t *testing.T) {
 		"a killed server's secrets are deleted":               sweepsLeftovers,
 		"a secret whose pod is not seen yet stays":            sweepsNothingOfUnseenPods,
 		"a disruption budget that was deleted is made again":  restoresBudget,
+		"an eviction that the kubelet forgets is told":        explainsEvictionOfObedient,
 		"an image that cannot be pulled is waited for":        waitsForRegistry,
 		"a process that the kubelet stops gets time to drain": servesBeforeEnd,
 	} {

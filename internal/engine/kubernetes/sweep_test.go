@@ -3,9 +3,11 @@ package kubernetes_test
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"dstack/internal/dstack"
 	"dstack/internal/engine/kubernetes"
 	"dstack/internal/kubeclient"
 	"dstack/internal/kubeclient/kubetest"
@@ -69,5 +71,23 @@ func restoresBudget(t *testing.T, c *kubetest.Cluster, namespace string) {
 		if c.MustCall(t, http.MethodGet, path, nil, &found); len(found.Items) != 1 {
 			t.Errorf("there are %d budgets", len(found.Items))
 		}
+	}
+}
+
+// A process that ends with code 0 when it is told to makes the kubelet forget that it evicted the pod.
+func explainsEvictionOfObedient(t *testing.T, c *kubetest.Cluster, namespace string) {
+	r := newRig(t, c, namespace, "k1")
+	spec := newSpec("sleep 3; exit 0")
+	r.start(spec)
+	r.waitFor(spec, "running", isRunning)
+	pod := r.onlyPod()
+	c.MustCall(t, http.MethodPost, "/api/v1/namespaces/"+namespace+"/events", map[string]any{
+		"metadata": map[string]any{"name": pod.Name + ".evicted"}, "type": "Warning", "reason": "Evicted",
+		"message":        "Pod ephemeral local storage usage exceeds the total limit of containers 50Mi. ",
+		"involvedObject": map[string]any{"kind": "Pod", "namespace": namespace, "name": pod.Name, "uid": pod.UID},
+	}, nil)
+	rep := r.waitFor(spec, "exited", func(rep dstack.Report) bool { return rep.State == dstack.AttemptExited })
+	if !strings.Contains(rep.Error, "evicted: Pod ephemeral local storage usage exceeds") || rep.Disrupted {
+		t.Errorf("%+v", rep)
 	}
 }
