@@ -55,8 +55,11 @@ type Cluster struct {
 	commands map[dstack.AttemptID][]*context.CancelCauseFunc
 	current  *podIndex // the latest; it may be older than the pods
 
-	budgetOnce sync.Mutex // guards hasBudget, and is held while the budget is made
-	hasBudget  bool
+	budgetMu      sync.Mutex // guards what follows, and is held while the budget is made
+	budgetAt      time.Time  // when it was looked at
+	budgetProblem string     // the last that was logged; empty: there is a budget
+
+	leftOver chan struct{} // receives a value when secrets may be left over
 }
 
 // New returns a Cluster. It sends nothing; the tasks do.
@@ -68,7 +71,7 @@ func New(o Options) *Cluster {
 	c := &Cluster{
 		opts: o, client: o.Client, startups: map[dstack.AttemptID]*startup{}, ended: map[dstack.AttemptID]endedAttempt{},
 		tracked: map[types.UID]*trackedPod{}, removed: map[types.UID]bool{}, warnings: map[types.UID]podWarning{},
-		commands: map[dstack.AttemptID][]*context.CancelCauseFunc{},
+		commands: map[dstack.AttemptID][]*context.CancelCauseFunc{}, leftOver: make(chan struct{}, 1),
 	}
 	c.pods = kubeclient.NewMirror(o.Client, kubeclient.Pods, kubeclient.MirrorOptions{
 		Selection: kubeclient.Selection{Labels: LabelInstallation + "=" + InstallationLabel(o.Installation)}, IsOurs: true,

@@ -26,6 +26,7 @@ type trackedPod struct {
 	lastOutput []string    // of a pod that is over
 	hasOutput  bool        // lastOutput is what there is
 	sockets    readSockets
+	eviction   *string // what the events tell of a pod that is over; empty: it was not evicted; nil: not asked
 }
 
 // podIndex is the copy of the pods at one time.

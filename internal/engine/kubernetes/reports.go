@@ -111,6 +111,7 @@ func (e *Engine) complete(ctx context.Context, pods []*corev1.Pod, reports map[d
 				e.readListeners(ctx, pod, &r)
 			} else {
 				r.LastOutput = e.readLastOutput(ctx, pod)
+				e.addEviction(ctx, pod, &r)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -165,6 +166,33 @@ func (e *Engine) readLastOutput(ctx context.Context, pod *corev1.Pod) []string {
 	defer e.mu.Unlock()
 	t.lastOutput, t.hasOutput = lines, err == nil || !kubeclient.IsAway(err)
 	return lines
+}
+
+// addEviction adds the reason to the report of an evicted pod whose process ended with code 0: the kubelet then calls it succeeded, and only
+// the events tell about the eviction. They are asked once.
+func (e *Engine) addEviction(ctx context.Context, pod *corev1.Pod, r *dstack.Report) {
+	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	e.mu.Unlock()
+	if t == nil || t.isStopped || r.State != dstack.AttemptExited || r.ExitCode != 0 || r.Error != "" || pod.DeletionTimestamp != nil {
+		return
+	}
+	if t.eviction == nil {
+		events, err := kubeclient.List(ctx, e.client, kubeclient.Events, kubeclient.Selection{Fields: "involvedObject.uid=" + string(pod.UID) + ",reason=" + reasonEvicted})
+		if err != nil && kubeclient.IsAway(err) {
+			return
+		}
+		eviction := ""
+		for _, found := range events {
+			eviction = found.Message
+		}
+		e.mu.Lock()
+		t.eviction = &eviction
+		e.mu.Unlock()
+	}
+	if message := *t.eviction; message != "" {
+		r.Error, r.Disrupted = "the pod was evicted: "+oneLine(message), strings.HasPrefix(message, nodeLowOnResource)
+	}
 }
 
 // Times between two readings of the sockets of a pod, by a command in it.

@@ -163,6 +163,10 @@ func TestCluster(t *testing.T) {
 		"a secret of somebody else is left alone":             leavesForeignSecret,
 		"a killed server's upload is resumed":                 resumesUpload,
 		"a pod that may not be started is not made":           asksBeforeStart,
+		"a killed server's secrets are deleted":               sweepsLeftovers,
+		"a secret whose pod is not seen yet stays":            sweepsNothingOfUnseenPods,
+		"a disruption budget that was deleted is made again":  restoresBudget,
+		"an eviction that the kubelet forgets is told":        explainsEvictionOfObedient,
 		"an image that cannot be pulled is waited for":        waitsForRegistry,
 		"a process that the kubelet stops gets time to drain": servesBeforeEnd,
 	} {

@@ -86,6 +86,7 @@ func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.Attempt
 	if err != nil && !isForbidden && e.ctx.Err() == nil {
 		if deleteErr := e.deleteStarting(name, spec.Attempt); deleteErr != nil {
 			e.opts.Log.Warn("a pod that does not start was not deleted", "pod", name, "err", deleteErr)
+			e.sweepSoon()
 		}
 	}
 	e.mu.Lock()
@@ -94,6 +95,7 @@ func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.Attempt
 	switch {
 	case err == nil || e.ended[spec.Attempt].instance != "": // its pod was refused meanwhile
 	case isForbidden:
+		e.sweepSoon()
 		e.opts.Log.Info("a pod is not started, and left as it is", "run", spec.Run, "attempt", spec.Attempt, "err", err)
 	case isStopped:
 		e.ended[spec.Attempt] = endedAttempt{instance: s.instance, pod: name, report: newStoppedReport(spec.Attempt, now)}

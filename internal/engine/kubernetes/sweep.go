@@ -17,52 +17,84 @@ import (
 
 // Times of sweeping.
 const (
-	sweepDelay    = 30 * time.Second
+	sweepDelay    = 5 * time.Second // after the start, and after something was left over
 	sweepInterval = 30 * time.Minute
-	sweepPause    = time.Minute     // after a failure
-	leftoverAge   = 2 * time.Minute // of a secret without a pod: the pod is created right after it
+	sweepPause    = time.Minute      // after a failure
+	leftoverAge   = 30 * time.Second // of a secret without a pod: the pod is created right after it
+	// budgetInterval is how often pods that start have the disruption budget looked at, at most.
+	budgetInterval = time.Minute
 )
 
 // minAvailable is more pods than there can be, so that the budget allows no eviction.
 const minAvailable = 1_000_000
 
-// sweepLeftovers makes the disruption budget, and deletes secrets whose pods are gone: of pods that others deleted, and of
-// servers that were killed before they created the pod.
+// sweepLeftovers deletes secrets whose pods are gone: of pods that ended or were deleted while no server ran, and of servers that were
+// killed before they created the pod.
 func (c *Cluster) sweepLeftovers(ctx context.Context) error {
-	pause := sweepDelay
+	pause := time.Duration(0)
 	for {
-		if err := loop.Sleep(ctx, pause); err != nil {
+		if err := loop.SleepUntil(ctx, pause, c.leftOver); err != nil {
 			return err
 		}
-		pause = sweepInterval
+		if err := loop.Sleep(ctx, sweepDelay); err != nil { // what was left over has siblings
+			return err
+		}
+		pause = sweepPause
 		if err := c.waitUntilListed(ctx); err != nil {
-			pause = sweepPause
 			continue
 		}
-		if err := c.deleteLeftovers(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		for _, pod := range c.pods.List() {
+			if pod.Annotations[AnnotationAttempt] != "" {
+				c.ensureBudget(ctx, pod)
+				break
+			}
+		}
+		due, err := c.deleteLeftovers(ctx, time.Now())
+		if err == nil {
+			pause = due
+		} else if ctx.Err() == nil {
 			c.opts.Log.Warn("leftovers in a cluster were not deleted", "cluster", c.opts.Key, "err", err)
-			pause = sweepPause
 		}
 	}
 }
 
-func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) error {
+// sweepSoon lets the leftovers be deleted soon.
+func (c *Cluster) sweepSoon() {
+	select {
+	case c.leftOver <- struct{}{}:
+	default:
+	}
+}
+
+// deleteLeftovers returns in how long there may be more to delete.
+func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) (due time.Duration, err error) {
 	secrets, err := kubeclient.List(ctx, c.client, kubeclient.Secrets, kubeclient.Selection{
 		Labels: LabelInstallation + "=" + InstallationLabel(c.opts.Installation) + "," + LabelAttempt})
 	if err != nil {
-		return err
+		return 0, err
 	}
+	due = sweepInterval
 	for _, s := range secrets {
 		id := dstack.AttemptID(s.Annotations[AnnotationAttempt])
-		if len(s.OwnerReferences) > 0 || now.Sub(s.CreationTimestamp.Time) < leftoverAge || c.isKnown(id) {
+		if len(s.OwnerReferences) > 0 || c.isKnown(id) {
 			continue
 		}
+		if left := s.CreationTimestamp.Add(leftoverAge).Sub(now); left > 0 {
+			due = min(due, left)
+			continue
+		}
+		// The copy of the pods may be late, and a pod goes with its secret.
+		if _, err := kubeclient.Get(ctx, c.client, kubeclient.Pods, s.Name); err == nil {
+			continue
+		} else if kubeclient.MeaningOf(err) != kubeclient.NotFound {
+			return 0, err
+		}
 		if err := kubeclient.Delete(ctx, c.client, kubeclient.Secrets, s.Name, kubeclient.DeleteOptions{UID: s.UID}); err != nil {
-			return err
+			return 0, err
 		}
 		c.opts.Log.Info("a secret without a pod was deleted", "cluster", c.opts.Key, "secret", s.Name)
 	}
-	return nil
+	return due, nil
 }
 
 // isKnown reports whether an attempt has a pod, or is starting, or its end is still to be reported.
@@ -94,28 +126,32 @@ func newBudget(installation dstack.Installation) *policyv1.PodDisruptionBudget {
 	}
 }
 
-// ensureBudget makes the disruption budget, once for each process. Without the right to, drains end replicas like any pod. A pod that has two
-// budgets cannot be evicted at all, so that one of the user's takes precedence.
+// ensureBudget makes the disruption budget, and again if someone has deleted it. Without the right to, drains end replicas like any pod. A
+// pod that has two budgets cannot be evicted at all, so that one of the user's takes precedence.
 func (c *Cluster) ensureBudget(ctx context.Context, pod *corev1.Pod) {
-	c.budgetOnce.Lock()
-	defer c.budgetOnce.Unlock()
-	if c.hasBudget {
+	c.budgetMu.Lock()
+	defer c.budgetMu.Unlock()
+	if time.Since(c.budgetAt) < budgetInterval {
 		return
 	}
-	wanted := newBudget(c.opts.Installation)
+	wanted, problem := newBudget(c.opts.Installation), ""
 	other, err := c.findOtherBudget(ctx, pod, wanted.Name)
-	if err == nil && other != "" {
-		c.opts.Log.Warn("pods of replicas have a disruption budget already, so that dstack makes none", "cluster", c.opts.Key, "budget", other)
-		c.hasBudget = true
-		return
-	}
-	if err == nil {
+	switch {
+	case err == nil && other != "":
+		problem = "pods of replicas have the disruption budget " + other + " already, so that dstack makes none"
+	case err == nil:
 		_, err = kubeclient.Apply(ctx, c.client, kubeclient.Budgets, wanted)
 	}
-	if err != nil && !kubeclient.IsAway(err) {
-		c.opts.Log.Warn("the cluster has no disruption budget for replicas: a drained node ends them before others serve", "cluster", c.opts.Key, "err", err)
+	if kubeclient.IsAway(err) {
+		return
 	}
-	c.hasBudget = err == nil || !kubeclient.IsAway(err)
+	if err != nil {
+		problem = "the cluster has no disruption budget for replicas: a drained node ends them before others serve: " + err.Error()
+	}
+	if problem != "" && problem != c.budgetProblem {
+		c.opts.Log.Warn(problem, "cluster", c.opts.Key)
+	}
+	c.budgetAt, c.budgetProblem = time.Now(), problem
 }
 
 // findOtherBudget returns the name of another disruption budget that a pod has; empty: none.

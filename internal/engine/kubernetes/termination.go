@@ -117,6 +117,7 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		}
 	}
 	if err := e.deleteSecrets(ctx, name, id); err != nil {
+		e.sweepSoon() // without its pod, the attempt may not be reported any more
 		return err
 	}
 	e.mu.Lock()
