@@ -173,7 +173,9 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 			Ref: n.Name, State: dstack.MachineRunning, IsDraining: node.IsDraining(n),
 			Hardware: node.NewOffer(conn.cluster, n, node.Amounts{}, dstack.Requirements{}).Hardware,
 		}
-		m.SilentSince, m.SilentReason = node.SilentSince(n)
+		if !conn.isCutOff(n.Name) {
+			m.SilentSince, m.SilentReason = node.SilentSince(n)
+		}
 		machines[node.InstanceID(b.key, n.UID)] = m
 	}
 	return machines, nil
