@@ -58,6 +58,8 @@ type Cluster struct {
 	commands map[dstack.AttemptID][]*context.CancelCauseFunc
 	current  *podIndex // the latest; it may be older than the pods
 
+	podless map[types.UID]time.Time // secrets without a pod, and since when; only the sweep uses it
+
 	budgetOnce sync.Mutex // guards hasBudget, and is held while the budget is made
 	hasBudget  bool
 }

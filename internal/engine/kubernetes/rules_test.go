@@ -162,6 +162,7 @@ func TestCluster(t *testing.T) {
 		"two installations leave each other alone":            separatesInstallations,
 		"a killed server's upload is resumed":                 resumesUpload,
 		"a pod that may not be started is not made":           asksBeforeStart,
+		"another server's start is not swept":                 sparesOthersStart,
 		"an image that cannot be pulled is waited for":        waitsForRegistry,
 		"a process that the kubelet stops gets time to drain": servesBeforeEnd,
 	} {
@@ -420,11 +421,59 @@ func asksBeforeStart(t *testing.T, c *kubetest.Cluster, namespace string) {
 	if left := listObjects(t, c, namespace, spec.Attempt); slices.ContainsFunc(left, func(name string) bool { return strings.HasPrefix(name, "pod") }) {
 		t.Errorf("there is a pod: %v", left)
 	}
-	if err := r.cluster.DeleteLeftovers(t.Context(), time.Hour); err != nil {
-		t.Fatal(err)
-	}
+	sweep(t, r.cluster.Cluster)
 	if left := listObjects(t, c, namespace, spec.Attempt); len(left) > 0 {
 		t.Errorf("the sweep leaves %v", left)
+	}
+}
+
+// sweep sweeps twice, as long apart as a secret may be without its pod.
+func sweep(t *testing.T, c *kubernetes.Cluster) {
+	t.Helper()
+	for _, after := range []time.Duration{0, 4 * time.Minute} {
+		if err := c.DeleteLeftovers(t.Context(), after); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// sparesOthersStart lets another server sweep while this one is between the secret and the pod, whatever its clock says; and once the pod
+// runs, which the other one does not know.
+func sparesOthersStart(t *testing.T, c *kubetest.Cluster, namespace string) {
+	var asked atomic.Int32
+	atPod, mayGoOn := make(chan struct{}), make(chan struct{})
+	r := newRig(t, c, namespace, "k1", func(o *kubernetes.Options) {
+		o.MayStart = func(context.Context, dstack.AttemptID) error {
+			if asked.Add(1) == 2 {
+				close(atPod)
+				<-mayGoOn
+			}
+			return nil
+		}
+	})
+	other := kubernetes.New(kubernetes.Options{Client: newClient(t, c, namespace), Key: "kubernetes", Installation: r.options.Installation})
+	spec := newSpec("exec httpd -f -p 8080")
+	r.start(spec)
+	<-atPod
+	secrets := readObjects(t, c, namespace, spec.Attempt)
+	if err := other.DeleteLeftovers(t.Context(), 30*time.Minute); err != nil {
+		t.Error(err)
+	}
+	if left := readObjects(t, c, namespace, spec.Attempt); !slices.Equal(left, secrets) || len(left) == 0 {
+		t.Errorf("of %v, another server leaves %v", secrets, left)
+	}
+	close(mayGoOn)
+	r.waitFor(spec, "running", isRunning)
+	for range 2 {
+		if err := other.DeleteLeftovers(t.Context(), time.Hour); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := other.DeleteLeftovers(t.Context(), 2*time.Hour); err != nil {
+		t.Error(err)
+	}
+	if left := readObjects(t, c, namespace, spec.Attempt); len(left) != 1+len(secrets) {
+		t.Errorf("of a pod that runs, another server leaves %v", left)
 	}
 }
 

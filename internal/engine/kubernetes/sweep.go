@@ -8,6 +8,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"dstack/internal/dstack"
@@ -20,14 +21,16 @@ const (
 	sweepDelay    = 30 * time.Second
 	sweepInterval = 30 * time.Minute
 	sweepPause    = time.Minute     // after a failure
-	leftoverAge   = 2 * time.Minute // of a secret without a pod: the pod is created right after it
+	leftoverAge   = 4 * time.Minute // of a secret without a pod: the pod is created right after it
+	secretUse     = time.Minute     // of a secret by the startup that made it: later, a startup makes another one
 )
 
 // minAvailable is more pods than there can be, so that the budget allows no eviction.
 const minAvailable = 1_000_000
 
 // sweepLeftovers makes the disruption budget, and deletes secrets whose pods are gone: of pods that others deleted, and of
-// servers that were killed before they created the pod.
+// servers that were killed before they created the pod. Other servers of the installation may be starting attempts meanwhile,
+// and this one may know old pods: see findLeftovers.
 func (c *Cluster) sweepLeftovers(ctx context.Context) error {
 	pause := sweepDelay
 	for {
@@ -39,7 +42,11 @@ func (c *Cluster) sweepLeftovers(ctx context.Context) error {
 			pause = sweepPause
 			continue
 		}
-		if err := c.deleteLeftovers(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		err := c.deleteLeftovers(ctx, time.Now())
+		if len(c.podless) > 0 {
+			pause = leftoverAge
+		}
+		if err != nil && ctx.Err() == nil {
 			c.opts.Log.Warn("leftovers in a cluster were not deleted", "cluster", c.opts.Key, "err", err)
 			pause = sweepPause
 		}
@@ -52,17 +59,42 @@ func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range secrets {
-		id := dstack.AttemptID(s.Annotations[AnnotationAttempt])
-		if len(s.OwnerReferences) > 0 || now.Sub(s.CreationTimestamp.Time) < leftoverAge || c.isKnown(id) {
+	for _, s := range c.findLeftovers(secrets, now) {
+		pod, err := kubeclient.Get(ctx, c.client, kubeclient.Pods, s.Name)
+		if pod != nil && err == nil && pod.Labels[LabelAttempt] == s.Labels[LabelAttempt] {
 			continue
 		}
+		if err != nil && kubeclient.MeaningOf(err) != kubeclient.NotFound {
+			return err
+		}
+		delete(c.podless, s.UID)
 		if err := kubeclient.Delete(ctx, c.client, kubeclient.Secrets, s.Name, kubeclient.DeleteOptions{UID: s.UID}); err != nil {
 			return err
 		}
 		c.opts.Log.Info("a secret without a pod was deleted", "cluster", c.opts.Key, "secret", s.Name)
 	}
 	return nil
+}
+
+// findLeftovers returns the secrets that had no pod for leftoverAge, each time that they were looked at. The time that counts is that of this
+// process: the clock of the cluster may be another one.
+func (c *Cluster) findLeftovers(secrets []*corev1.Secret, now time.Time) (leftovers []*corev1.Secret) {
+	podless := map[types.UID]time.Time{}
+	for _, s := range secrets {
+		if len(s.OwnerReferences) > 0 || c.isKnown(dstack.AttemptID(s.Annotations[AnnotationAttempt])) {
+			continue
+		}
+		since, ok := c.podless[s.UID]
+		if !ok {
+			since = now
+		}
+		podless[s.UID] = since
+		if now.Sub(since) >= leftoverAge {
+			leftovers = append(leftovers, s)
+		}
+	}
+	c.podless = podless
+	return leftovers
 }
 
 // isKnown reports whether an attempt has a pod, or is starting, or its end is still to be reported.
