@@ -291,7 +291,7 @@ func (s *clusterSet) checkAllNodesSilent() {
 	s.waitForNodes("Unknown")
 	// The cluster says it of one node after the other: for the moment between, the first one is lost as any other would be.
 	s.waitUntil(5*time.Second, "both replicas are ready", func() error { return s.checkReady(2) })
-	for end := time.Now().Add(outage()); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if err := s.checkReady(2); err != nil {
 			s.t.Errorf("while no node answers: %v", err)
 			break

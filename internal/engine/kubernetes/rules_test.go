@@ -155,6 +155,7 @@ func TestCluster(t *testing.T) {
 		"an init image unpacks for images without tar":        unpacksByInitImage,
 		"long and foreign names arrive":                       keepsFileNames,
 		"a node without room is left":                         leavesFullNode,
+		"a failure of the scheduler is told":                  namesSchedulerError,
 		"any node is waited for":                              waitsForAnyNode,
 		"a selector chooses the node":                         choosesNode,
 		"a pod that someone deletes is no crash":              survivesDeletion,
@@ -280,6 +281,27 @@ func keepsFileNames(t *testing.T, c *kubetest.Cluster, namespace string) {
 func leavesFullNode(t *testing.T, c *kubetest.Cluster, namespace string) {
 	r := newRig(t, c, namespace, "k1")
 	r.expectRefusal(newSpec("true", func(s *dstack.AttemptSpec) { s.Claim.CPUs = 1000 }), false, true, "its node does not take the pod", "Insufficient cpu")
+}
+
+// namesSchedulerError asks for a device whose class reads an attribute that a device of some driver lacks: rule 25. The scheduler fails then
+// on every pod that asks for the class, and the attempt is refused in its words.
+func namesSchedulerError(t *testing.T, c *kubetest.Cluster, namespace string) {
+	const api = "/apis/resource.k8s.io/v1"
+	driver := namespace + ".example.test"
+	c.MustCall(t, http.MethodPost, api+"/deviceclasses", map[string]any{"metadata": map[string]any{"name": driver}, "spec": map[string]any{
+		"selectors": []any{map[string]any{"cel": map[string]string{
+			"expression": fmt.Sprintf("device.driver == %q && device.attributes[%[1]q].nosuch == 'x'", driver)}}}}}, nil)
+	c.MustCall(t, http.MethodPost, api+"/resourceslices", map[string]any{"metadata": map[string]any{"name": namespace}, "spec": map[string]any{
+		"driver": driver, "nodeName": "k1", "pool": map[string]any{"name": namespace, "generation": 1, "resourceSliceCount": 1},
+		"devices": []any{map[string]any{"name": "gpu-0", "attributes": map[string]any{"kind": map[string]string{"string": "gpu"}}}}}}, nil)
+	t.Cleanup(func() {
+		for _, path := range []string{"/deviceclasses/" + driver, "/resourceslices/" + namespace} {
+			_, _, _ = c.Call(context.Background(), http.MethodDelete, api+path, nil)
+		}
+	})
+	r := newRig(t, c, namespace, "", func(o *kubernetes.Options) { o.NodeWait = 2 * time.Second })
+	r.expectRefusal(newSpec("true", func(s *dstack.AttemptSpec) { s.GPUs = []dstack.GPU{{ID: "class:" + driver + "#0"}} }), false, true,
+		"the cluster had no node for the pod within 2s", "no such key: nosuch")
 }
 
 func waitsForAnyNode(t *testing.T, c *kubetest.Cluster, namespace string) {
