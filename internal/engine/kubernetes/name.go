@@ -19,6 +19,9 @@ const (
 	labelManagedBy    = "app.kubernetes.io/managed-by"
 )
 
+// claimLabelPrefix begins the labels of pods with claims that one node mounts at a time. The rest is a hash of the claim.
+const claimLabelPrefix = "claim.dstack.ai/"
+
 // Annotations of pods.
 const (
 	AnnotationRun     = "dstack.ai/run"

@@ -157,6 +157,7 @@ func TestCluster(t *testing.T) {
 		"a node without room is left":                         leavesFullNode,
 		"a failure of the scheduler is told":                  namesSchedulerError,
 		"any node is waited for":                              waitsForAnyNode,
+		"pods of a claim of one node are together":            keepsTogether,
 		"a selector chooses the node":                         choosesNode,
 		"a pod that someone deletes is no crash":              survivesDeletion,
 		"an eviction waits for the server":                    blocksEviction,
@@ -315,6 +316,38 @@ func waitsForAnyNode(t *testing.T, c *kubetest.Cluster, namespace string) {
 	rep = r.waitFor(spec, "over", isOver)
 	if !rep.OtherMachine || !strings.Contains(rep.Error, "within 6s") {
 		t.Errorf("%+v", rep)
+	}
+}
+
+// keepsTogether starts pods with a claim that one node mounts at a time where the scheduler chooses: it spreads pods otherwise.
+func keepsTogether(t *testing.T, c *kubetest.Cluster, namespace string) {
+	for _, object := range []struct{ path, text string }{
+		{"/api/v1/persistentvolumes", `{"metadata": {"name": %[1]q}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": %[1]q,
+			"hostPath": {"path": "/var/tmp/%[1]s", "type": "DirectoryOrCreate"}}}`},
+		{"/api/v1/namespaces/" + namespace + "/persistentvolumeclaims", `{"metadata": {"name": "together"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": %[1]q,
+			"resources": {"requests": {"storage": "1Gi"}}}}`},
+	} {
+		c.MustCall(t, http.MethodPost, object.path, fmt.Sprintf(object.text, namespace), nil)
+	}
+	t.Cleanup(func() {
+		_, _, _ = c.Call(context.Background(), http.MethodDelete, "/api/v1/persistentvolumes/"+namespace, nil)
+	})
+	r := newRig(t, c, namespace, "")
+	var specs []dstack.AttemptSpec
+	for range 4 {
+		specs = append(specs, newSpec("sleep 600", func(s *dstack.AttemptSpec) {
+			s.Mounts = []dstack.Mount{{Kind: dstack.MountClaim, Source: "together", Target: "/data", OneNode: true}}
+		}))
+		r.start(specs[len(specs)-1])
+	}
+	for _, spec := range specs {
+		r.waitFor(spec, "running", isRunning)
+	}
+	first := r.cluster.Pods().List()[0].Spec.NodeName
+	for _, p := range r.cluster.Pods().List() {
+		if p.Spec.NodeName != first {
+			t.Errorf("pods are on %s and %s", first, p.Spec.NodeName)
+		}
 	}
 }
 
