@@ -22,6 +22,10 @@ const (
 // claimLabelPrefix begins the labels of pods with claims that one node mounts at a time. The rest is a hash of the claim.
 const claimLabelPrefix = "claim.dstack.ai/"
 
+// replicaName is the value of labelName of all replicas. It is not the name of the run, which users choose: Services and policies of other
+// applications in the namespace select by this label, and would take a replica for one of their pods.
+const replicaName = "dstack-replica"
+
 // Annotations of pods.
 const (
 	AnnotationRun     = "dstack.ai/run"
@@ -69,7 +73,7 @@ func newLabels(installation dstack.Installation, instance dstack.InstanceID, spe
 		LabelReplica:      strconv.Itoa(spec.ReplicaNum),
 		LabelAttempt:      kubeclient.LabelValue(string(spec.Attempt)),
 		LabelInstance:     kubeclient.LabelValue(string(instance)),
-		labelName:         kubeclient.LabelValue(spec.Run),
+		labelName:         replicaName,
 		labelManagedBy:    "dstack",
 	}
 }
