@@ -21,6 +21,7 @@ var clusterFaults = []clusterFault{
 	{name: "an operator deletes a pod", check: (*clusterSet).checkDeletedPod},
 	{name: "a node crashes", check: func(s *clusterSet) { s.checkLostNode("crash", "up") }},
 	{name: "a node is cut off", check: func(s *clusterSet) { s.checkLostNode("unplug", "plug") }, isLong: true},
+	{name: "no node answers its cluster", check: (*clusterSet).checkAllNodesSilent, isLong: true},
 	{name: "an operator drains a node", check: (*clusterSet).checkDrainedNode},
 	{name: "the API server is killed", check: func(s *clusterSet) { s.checkAwayAPI("stop-api", "start-api") }},
 	{name: "the API server hangs", check: func(s *clusterSet) { s.checkAwayAPI("freeze-api", "thaw-api") }, isLong: true},
@@ -267,4 +268,64 @@ func (s *clusterSet) checkLostNode(command, undo string) {
 	if len(failed)*20 > len(all) {
 		s.t.Errorf("%d of %d requests failed; the first one: %v", len(failed), len(all), failed[0].err)
 	}
+}
+
+// checkAllNodesSilent stops the kubelets of all nodes: replicas serve on, as those of a cluster whose control plane is cut off do.
+func (s *clusterSet) checkAllNodesSilent() {
+	requests := s.startSteadyTraffic()
+	before, err := s.listReadyPods()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signal := func(name string) [][]string {
+		var all [][]string
+		for _, node := range []string{"1", "2"} {
+			all = append(all, []string{"run", node, "sh", "-c", "kill -" + name + " $(cat /run/kubelet.pid)"})
+		}
+		return all
+	}
+	for i, stop := range signal("STOP") {
+		s.cluster.Undo(s.t, signal("CONT")[i]...)
+		s.cluster.Control(s.t, stop...)
+	}
+	s.waitForNodes("Unknown")
+	// The cluster says it of one node after the other: for the moment between, the first one is lost as any other would be.
+	s.waitUntil(5*time.Second, "both replicas are ready", func() error { return s.checkReady(2) })
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if err := s.checkReady(2); err != nil {
+			s.t.Errorf("while no node answers: %v", err)
+			break
+		}
+	}
+	for _, goOn := range signal("CONT") {
+		s.cluster.Control(s.t, goOn...)
+	}
+	s.waitForNodes("True")
+	requests.expectNoFailure("requests while no node answers")
+	s.expectSamePods(before, s.waitForPods(time.Minute, 2))
+}
+
+// checkReady returns an error unless so many replicas are ready.
+func (s *clusterSet) checkReady(n int) error {
+	if v := s.fetchRun("steady"); v.Ready != n {
+		return fmt.Errorf("%d replicas are ready: %s", v.Ready, formatReplicas(v))
+	}
+	return nil
+}
+
+// waitForNodes waits until the condition Ready of both nodes has a status.
+func (s *clusterSet) waitForNodes(want string) {
+	s.t.Helper()
+	s.waitUntil(time.Minute, "the nodes are ready: "+want, func() error {
+		var list struct{ Items []pod }
+		s.cluster.MustCall(s.t, http.MethodGet, "/api/v1/nodes", nil, &list)
+		for _, n := range list.Items {
+			for _, c := range n.Status.Conditions {
+				if c.Type == "Ready" && c.Status != want {
+					return fmt.Errorf("%s is ready: %s", n.Metadata.Name, c.Status)
+				}
+			}
+		}
+		return nil
+	})
 }

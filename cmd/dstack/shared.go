@@ -184,7 +184,11 @@ func (d *daemon) leaveServers() {
 // permit is the Permit of the passes.
 func (d *daemon) permit() (check func() error) { return d.membership.Permit() }
 
-// mayStart is the engine.StartCheck of all engines that run containers.
+// mayStart is the engine.StartCheck of all engines that run containers. What this process had begun to start when another one took over, that
+// one goes on with.
 func (d *daemon) mayStart(ctx context.Context, attempt dstack.AttemptID) error {
+	if d.isReplaced() {
+		return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("the process %d has taken over, and starts the attempt %s", d.successor.Load(), attempt)}
+	}
 	return d.store.CheckStart(ctx, attempt, dstack.ServerID(d.hostID))
 }

@@ -108,6 +108,7 @@ type Mount struct {
 	ReadOnly bool
 	Kind     MountKind
 	IsKept   bool // of MountVolume: engine.Volumes created it, and an attempt must not start without its data
+	OneNode  bool // of MountClaim: only the pods of one node can mount it at the same time
 	Optional bool // of MountHostPath: the attempt starts without it if the path does not exist
 }
 

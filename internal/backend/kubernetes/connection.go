@@ -37,8 +37,9 @@ type connection struct {
 
 	mu      sync.Mutex
 	check   checkResult
-	checked loop.Broadcast // notified after each check, and when nodes were read
-	facts   []node.Facts   // of the nodes, as read last
+	checked loop.Broadcast  // notified after each check, and when nodes were read
+	facts   []node.Facts    // of the nodes, as read last
+	cutOff  map[string]bool // names of the nodes that were lost at once
 	taken   takenCache
 }
 
@@ -58,16 +59,16 @@ func (b *Backend) newConnection(kubeconfig string, digest [sha256.Size]byte) (*c
 	c := &connection{
 		b: b, kubeconfig: digest, client: client, check: checkResult{err: errNotChecked},
 		cluster: node.Cluster{Key: b.key, Region: region, Engine: enginekube.Capabilities()},
-		pods: enginekube.New(enginekube.Options{
-			Client: client, Key: b.key, Installation: b.Installation, MayStart: b.MayStart, Code: b.Code, Files: b.Files, Dialer: b.Dialer,
-			InitImage: s.InitImage, NodeWait: s.NodeWait, Log: b.Log,
-		}),
 		nodes:   kubeclient.NewMirror(client, kubeclient.Nodes, kubeclient.MirrorOptions{}),
 		devices: newDevices(client),
 		scheduled: kubeclient.NewMirror(client, scheduledPods, kubeclient.MirrorOptions{
 			Selection: kubeclient.Selection{Fields: unfinishedOnNodes},
 		}),
 	}
+	c.pods = enginekube.New(enginekube.Options{
+		Client: client, Key: b.key, Installation: b.Installation, MayStart: b.MayStart, Code: b.Code, Files: b.Files, Dialer: b.Dialer,
+		InitImage: s.InitImage, NodeWait: s.NodeWait, IsCutOff: c.isCutOff, Log: b.Log,
+	})
 	c.claims = c.newClaims()
 	c.path = c.newPath()
 	return c, nil
@@ -257,6 +258,14 @@ func (c *connection) keepNodes(objects []*corev1.Node) bool {
 		return false
 	}
 	c.facts = facts
+	wasCutOff := len(c.cutOff) > 0
+	c.cutOff = node.ListCutOff(facts)
+	switch isCutOff := len(c.cutOff) > 0; {
+	case isCutOff && !wasCutOff:
+		c.b.Log.Warn("no node of a cluster answers it; replicas keep their places and requests", "cluster", c.b.key)
+	case !isCutOff && wasCutOff:
+		c.b.Log.Info("nodes of a cluster answer it again", "cluster", c.b.key)
+	}
 	c.checked.Notify() // also the first time that there are none
 	return true
 }
@@ -266,6 +275,13 @@ func (c *connection) listNodes() []node.Facts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.facts
+}
+
+// isCutOff reports whether the cluster has lost a node together with all others.
+func (c *connection) isCutOff(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cutOff[name]
 }
 
 // listBootIDs returns the boot IDs of the nodes.

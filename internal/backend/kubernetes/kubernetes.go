@@ -152,13 +152,17 @@ func (b *Backend) Create(context.Context, backend.CreateRequest) error { return 
 // Delete does nothing: nodes are not dstack's.
 func (b *Backend) Delete(context.Context, dstack.InstanceID) error { return nil }
 
-// Machines returns all nodes, and any node. It fails while the API server is away: nobody knows then which nodes there are.
+// Machines returns all nodes, and any node. It fails while the API server is away, and if the account may not list nodes any more on which
+// replicas are: nobody knows then which nodes there are.
 func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
 	conn, err := b.usable(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := conn.staleness(); err != nil {
+		return nil, err
+	}
+	if err := conn.explainHidden(); err != nil {
 		return nil, err
 	}
 	machines := map[dstack.InstanceID]dstack.Machine{
@@ -169,7 +173,9 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 			Ref: n.Name, State: dstack.MachineRunning, IsDraining: node.IsDraining(n),
 			Hardware: node.NewOffer(conn.cluster, n, node.Amounts{}, dstack.Requirements{}).Hardware,
 		}
-		m.SilentSince, m.SilentReason = node.SilentSince(n)
+		if !conn.isCutOff(n.Name) {
+			m.SilentSince, m.SilentReason = node.SilentSince(n)
+		}
 		machines[node.InstanceID(b.key, n.UID)] = m
 	}
 	return machines, nil
@@ -192,6 +198,9 @@ func (b *Backend) Engine(ctx context.Context, id dstack.InstanceID) (engine.Engi
 	}
 	if err != nil {
 		return nil, err
+	}
+	if name := conn.findHidden(id); name != "" {
+		return conn.pods.Engine(id, name), nil
 	}
 	return nil, &dstack.Error{
 		Kind: dstack.NotFound, Message: fmt.Sprintf("the cluster %s has no node %s any more", b.key, id),

@@ -9,6 +9,7 @@ import (
 
 	"dstack/internal/backend/kubernetes"
 	"dstack/internal/dstack"
+	"dstack/internal/kubeclient"
 	"dstack/internal/kubeclient/kubetest"
 	"dstack/internal/spec"
 )
@@ -68,6 +69,35 @@ func (r *volumeRig) create(v dstack.Volume) {
 	r.t.Helper()
 	if err := r.CreateVolume(r.t.Context(), v); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// An account that may not use, create or delete claims is told the right by name, and what is there stays.
+func TestVolumes_Rights(t *testing.T) {
+	t.Parallel()
+	r := newVolumeRig(t)
+	class := newStorageClass(t, r.cluster, r.namespace, "WaitForFirstConsumer")
+	v := r.newVolume("kept", class)
+	r.create(v)
+	for verb, do := range map[string]func(b *kubernetes.Backend) error{
+		"create": func(b *kubernetes.Backend) error { return b.CreateVolume(t.Context(), r.newVolume("new", class)) },
+		"delete": func(b *kubernetes.Backend) error { return b.DeleteVolume(t.Context(), v) },
+		"get":    func(b *kubernetes.Backend) error { return b.DeleteVolume(t.Context(), v) },
+		"list":   func(b *kubernetes.Backend) error { _, err := b.ListVolumes(t.Context()); return err },
+	} {
+		fewer := without(kubernetes.Rights(), func(right kubeclient.Right) bool {
+			return right.Resource == "persistentvolumeclaims" && right.Verb == verb
+		})
+		b := open(t, kubernetes.Settings{KubeconfigFile: r.cluster.NewAccount(t, r.namespace, rulesFor(fewer, false), rulesFor(fewer, true))})
+		if err := do(b); dstack.KindOf(err) != dstack.Forbidden || !strings.Contains(err.Error(), verb+" persistentvolumeclaims") {
+			t.Errorf("without the right to %s: %v", verb, err)
+		}
+		if notice := b.Notice(); !strings.Contains(notice, verb+" persistentvolumeclaims") {
+			t.Errorf("without the right to %s: %s", verb, notice)
+		}
+	}
+	if all, err := r.ListVolumes(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("%+v, %v", all, err)
 	}
 }
 

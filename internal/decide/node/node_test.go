@@ -1,9 +1,12 @@
 package node_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"dstack/internal/decide/node"
 	"dstack/internal/dstack"
@@ -222,6 +225,34 @@ func TestNewOffer_Taints(t *testing.T) {
 			if want == "" && o.Unusable != "" || !strings.Contains(o.Unusable, want) {
 				t.Errorf("%+v: unusable because of %q, want %q", c.taint, o.Unusable, want)
 			}
+		}
+	}
+}
+
+// If no node answers its cluster, the cluster is at fault: Kubernetes evicts nothing then, either.
+func TestListCutOff(t *testing.T) {
+	lost := time.Date(2026, 11, 28, 14, 0, 0, 0, time.UTC)
+	one := func(status string, ago time.Duration) node.Facts {
+		n := newNode()
+		n.Name = fmt.Sprint(status, ago)
+		n.Conditions[1] = node.Condition{Type: "Ready", Status: status, Since: lost.Add(-ago)}
+		return n
+	}
+	for name, c := range map[string]struct {
+		nodes []node.Facts
+		want  map[string]bool
+	}{
+		"no nodes":                      {nil, nil},
+		"one of one":                    {[]node.Facts{one("Unknown", 0)}, nil},
+		"one of two":                    {[]node.Facts{one("Unknown", 0), one("True", 0)}, nil},
+		"two of two":                    {[]node.Facts{one("Unknown", 0), one("Unknown", 9*time.Second)}, map[string]bool{"Unknown0s": true, "Unknown9s": true}},
+		"one says that it is not ready": {[]node.Facts{one("Unknown", 0), one("Unknown", 1), one("False", 0)}, nil},
+		"the last of two":               {[]node.Facts{one("Unknown", 0), one("Unknown", time.Hour)}, nil},
+		"two, and one long before":      {[]node.Facts{one("Unknown", time.Hour), one("Unknown", 0), one("Unknown", 1)}, map[string]bool{"Unknown0s": true, "Unknown1ns": true}},
+		"one is new":                    {[]node.Facts{one("Unknown", 0), one("Unknown", 1), {Name: "new"}}, nil},
+	} {
+		if diff := cmp.Diff(c.want, node.ListCutOff(c.nodes)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
 		}
 	}
 }

@@ -112,6 +112,38 @@ func SilentSince(n Facts) (since time.Time, reason string) {
 // nobody has to wait again.
 const unknownAfter = 15 * time.Second
 
+// cutOffSpread is how far apart the times may be at which a cluster says of its nodes that it knows nothing of them, if all of
+// them stopped answering at once: each node reports in its own rhythm.
+const cutOffSpread = time.Minute
+
+// ListCutOff returns the names of the nodes that stopped answering together, if no node of the cluster answers. That is the
+// network or the clock of the control plane rather than so many nodes, which may well serve; the cluster evicts nothing then.
+// One node alone may well be lost, and so is one that has not answered for longer.
+func ListCutOff(all []Facts) map[string]bool {
+	var newest time.Time
+	since := map[string]time.Time{}
+	for _, n := range all {
+		c, ok := findCondition(n, "Ready")
+		if !ok || c.Status != "Unknown" {
+			return nil
+		}
+		since[n.Name] = c.Since
+		if c.Since.After(newest) {
+			newest = c.Since
+		}
+	}
+	cutOff := map[string]bool{}
+	for name, at := range since {
+		if newest.Sub(at) <= cutOffSpread {
+			cutOff[name] = true
+		}
+	}
+	if len(cutOff) < 2 {
+		return nil
+	}
+	return cutOff
+}
+
 func findCondition(n Facts, kind string) (Condition, bool) {
 	i := slices.IndexFunc(n.Conditions, func(c Condition) bool { return c.Type == kind })
 	if i < 0 {

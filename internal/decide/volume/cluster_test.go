@@ -165,6 +165,9 @@ func TestFindPin_InCluster(t *testing.T) {
 			t.Errorf("%s: %s", name, notes)
 		}
 	}
+	if mounts, err := BuildMounts(mount("once"), volumes, dstack.Instance{ID: "k2", Backend: "kubernetes"}); err != nil || !mounts[0].OneNode {
+		t.Errorf("%+v, %v", mounts, err)
+	}
 	mounts, err := BuildMounts(mount("read", "many"), volumes, dstack.Instance{ID: "k2", Backend: "kubernetes"})
 	want := dstack.Mount{Kind: dstack.MountClaim, Source: "read-1", Target: "/read", ReadOnly: true}
 	if err != nil || len(mounts) != 2 || mounts[0] != want || mounts[1].ReadOnly {

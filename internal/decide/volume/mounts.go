@@ -154,7 +154,8 @@ func BuildMounts(s spec.Service, volumes []dstack.Volume, on dstack.Instance) (m
 		}
 		switch {
 		case isInCluster(v):
-			mounts = append(mounts, dstack.Mount{Kind: dstack.MountClaim, Source: v.ExternalID, Target: m.Path, ReadOnly: isReadOnly(v)})
+			mounts = append(mounts, dstack.Mount{Kind: dstack.MountClaim, Source: v.ExternalID, Target: m.Path, ReadOnly: isReadOnly(v),
+				OneNode: SharingOf(v) == dstack.SharedByMachine})
 		case v.IsExternal:
 			mounts = append(mounts, dstack.Mount{Kind: dstack.MountHostPath, Source: v.ExternalID, Target: m.Path})
 		default:

@@ -31,7 +31,10 @@ type Options struct {
 	Dialer       *dial.Dialer      // opens the connections of port checks; nil: only the kubelet checks ports
 	InitImage    string            // has sh and tar, for the code of images that have none; empty: the attempt's own image
 	NodeWait     time.Duration     // how long a pod may wait for any node; 0: defaultNodeWait
-	Log          *slog.Logger      // nil: no log
+	// IsCutOff reports whether the cluster has lost a node together with all others: what it says then of the readiness of
+	// the node's pods is not an observation. It must not block. Nil: never.
+	IsCutOff func(node string) bool
+	Log      *slog.Logger // nil: no log
 }
 
 // defaultNodeWait is how long a pod may wait for a node that a cluster adds.
@@ -60,12 +63,17 @@ type Cluster struct {
 	budgetProblem string     // the last that was logged; empty: there is a budget
 
 	leftOver chan struct{} // receives a value when secrets may be left over
+
+	podless map[types.UID]time.Time // secrets without a pod, and since when; only the sweep uses it
 }
 
 // New returns a Cluster. It sends nothing; the tasks do.
 func New(o Options) *Cluster {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.IsCutOff == nil {
+		o.IsCutOff = func(string) bool { return false }
 	}
 	o.NodeWait = cmp.Or(o.NodeWait, defaultNodeWait)
 	c := &Cluster{

@@ -20,6 +20,7 @@ func (c *Cluster) SweepOnce(ctx context.Context, after time.Duration) (time.Dura
 
 // PodName returns the name of an attempt's pod and of its secret.
 func PodName(o Options, spec dstack.AttemptSpec) string { return podName(o.Installation, spec) }
+
 // ForgetBudget lets the next start look at the disruption budget, as a minute would.
 func (c *Cluster) ForgetBudget() {
 	c.budgetMu.Lock()

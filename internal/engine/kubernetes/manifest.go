@@ -93,6 +93,7 @@ func newManifest(p place, spec dstack.AttemptSpec) (*manifest, error) {
 		m.pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: m.pull.Name}}
 	}
 	addMounts(&m.pod.Spec, &main, spec)
+	keepTogether(m.pod, p.node == "", spec.Mounts)
 	up.addTo(m.pod, &main)
 	m.pod.Spec.Containers = []corev1.Container{main}
 	return m, nil

@@ -19,6 +19,9 @@ const (
 	labelManagedBy    = "app.kubernetes.io/managed-by"
 )
 
+// claimLabelPrefix begins the labels of pods with claims that one node mounts at a time. The rest is a hash of the claim.
+const claimLabelPrefix = "claim.dstack.ai/"
+
 // replicaName is the value of labelName of all replicas. It is not the name of the run, which users choose: Services and policies of other
 // applications in the namespace select by this label, and would take a replica for one of their pods.
 const replicaName = "dstack-replica"

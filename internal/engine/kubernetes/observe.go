@@ -71,7 +71,7 @@ func (c *Cluster) refresh() *podIndex {
 			c.tracked[pod.UID] = t
 		}
 		t.pod = pod
-		t.wasReady = t.wasReady || isReady(pod)
+		t.wasReady = t.wasReady || isReady(pod, false)
 		c.keepOutput(t)
 		if c.removed[pod.UID] {
 			continue
@@ -113,10 +113,11 @@ func (c *Cluster) markRemoved(pod *corev1.Pod) {
 
 // describe returns what a pod means now.
 func (c *Cluster) describe(pod *corev1.Pod, now time.Time) podState {
+	isCutOff := c.opts.IsCutOff(pod.Spec.NodeName)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	state := describePod(podFacts{
-		pod: pod, warning: c.warnings[pod.UID], isAny: !isPinned(pod), wait: c.opts.NodeWait, now: now,
+		pod: pod, warning: c.warnings[pod.UID], isCutOff: isCutOff, isAny: !isPinned(pod), wait: c.opts.NodeWait, now: now,
 	})
 	if !isPinned(pod) {
 		state.report.Node = pod.Spec.NodeName

@@ -21,9 +21,11 @@ type podWarning struct {
 type podFacts struct {
 	pod     *corev1.Pod
 	warning podWarning
-	isAny   bool          // any node may run it, and the cluster may add one
-	wait    time.Duration // how long it may wait for a node then
-	now     time.Time
+	// isCutOff says that the cluster has lost all of its nodes at once, and so the node of the pod.
+	isCutOff bool
+	isAny    bool          // any node may run it, and the cluster may add one
+	wait     time.Duration // how long it may wait for a node then
+	now      time.Time
 }
 
 // podState is what a pod means for its attempt.
@@ -75,9 +77,14 @@ func isRunning(pod *corev1.Pod) bool {
 }
 
 // isReady reports whether a pod accepts connections. A pod that is being deleted stays Ready until its process has ended, and
-// must get no more connections. Of a node that is lost, only this condition tells.
-func isReady(pod *corev1.Pod) bool {
-	return pod.DeletionTimestamp == nil && hasCondition(pod, corev1.PodReady) && isRunning(pod)
+// must get no more connections. Of a node that is lost, only this condition tells; the kubelet, which alone knows, says it of
+// the containers, too, which counts if the cluster is cut off from its nodes.
+func isReady(pod *corev1.Pod, isCutOff bool) bool {
+	kind := corev1.PodReady
+	if isCutOff {
+		kind = corev1.ContainersReady
+	}
+	return pod.DeletionTimestamp == nil && hasCondition(pod, kind) && isRunning(pod)
 }
 
 // failsOwnProbe reports whether a pod is not ready because of a probe of its service, and not because its node is lost: then its
@@ -99,7 +106,7 @@ func describePod(f podFacts) podState {
 		s.report.State = dstack.AttemptRunning
 		s.report.StartedAt = findContainer(f.pod, mainContainer).State.Running.StartedAt.UTC()
 		s.report.Address = findAddress(f.pod)
-		s.report.Ready = isReady(f.pod)
+		s.report.Ready = isReady(f.pod, f.isCutOff)
 	case f.pod.DeletionTimestamp != nil:
 		s.report.Progress = "being deleted"
 	case !hasCondition(f.pod, corev1.PodScheduled):

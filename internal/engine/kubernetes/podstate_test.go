@@ -84,14 +84,15 @@ func TestDescribePod(t *testing.T) {
 		return condition(corev1.PodScheduled, corev1.ConditionFalse, reason, message)
 	}
 	for _, c := range []struct {
-		name    string
-		pod     *corev1.Pod
-		warning podWarning
-		state   dstack.AttemptState
-		ready   bool
-		refusal dstack.Kind // of a pod that will not start
-		text    string      // in its refusal, error or progress
-		check   func(dstack.Report) bool
+		name     string
+		pod      *corev1.Pod
+		warning  podWarning
+		isCutOff bool
+		state    dstack.AttemptState
+		ready    bool
+		refusal  dstack.Kind // of a pod that will not start
+		text     string      // in its refusal, error or progress
+		check    func(dstack.Report) bool
 	}{
 		{name: "1: it crashed", pod: newPod(time.Minute, terminated("Error", 3, "")), state: "exited", check: func(r dstack.Report) bool { return r.ExitCode == 3 && !r.Disrupted }},
 		{name: "1: it ended, and the phase does not say so yet", pod: newPod(time.Minute, terminated("Completed", 0, ""), func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning }), state: "exited"},
@@ -122,6 +123,8 @@ func TestDescribePod(t *testing.T) {
 		{name: "19: drained", pod: newPod(time.Minute, terminated("Error", 143, ""), condition(corev1.DisruptionTarget, corev1.ConditionTrue, "EvictionByEvictionAPI", "")), state: "exited",
 			text: "kubectl drain", check: func(r dstack.Report) bool { return r.Disrupted }},
 		{name: "25: the scheduler fails", pod: newPod(time.Minute, unscheduled("SchedulerError", "CEL runtime error: no such key: nosuch")), state: "starting", refusal: dstack.NoCapacity, text: "no such key"},
+		{name: "34: all nodes are lost at once", isCutOff: true, pod: newPod(time.Minute, runs, condition(corev1.ContainersReady, corev1.ConditionTrue, "", ""), condition(corev1.PodReady, corev1.ConditionFalse, "", "")), state: "running", ready: true},
+		{name: "34: not ready when all nodes were lost", isCutOff: true, pod: newPod(time.Minute, runs, condition(corev1.ContainersReady, corev1.ConditionFalse, "ContainersNotReady", ""), condition(corev1.PodReady, corev1.ConditionFalse, "ContainersNotReady", "")), state: "running"},
 		{name: "34: its node is lost", pod: newPod(time.Minute, runs, condition(corev1.ContainersReady, corev1.ConditionTrue, "", ""), condition(corev1.PodReady, corev1.ConditionFalse, "", "")), state: "running"},
 		{name: "36: its node came back", pod: newPod(time.Minute, terminated("Unknown", 255, "")), state: "exited", text: "its node failed", check: func(r dstack.Report) bool { return r.Disrupted }},
 		{name: "59: no such image", pod: newPod(time.Second, waiting("ErrImagePull", notFound)), state: "pulling", refusal: dstack.NotFound, text: "there is no image web:1"},
@@ -145,7 +148,7 @@ func TestDescribePod(t *testing.T) {
 			warning: podWarning{reason: "Pulling", message: `Pulling image "web:1"`, isNormal: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := describePod(podFacts{pod: c.pod, warning: c.warning, isAny: !isPinned(c.pod), wait: defaultNodeWait, now: now})
+			s := describePod(podFacts{pod: c.pod, warning: c.warning, isCutOff: c.isCutOff, isAny: !isPinned(c.pod), wait: defaultNodeWait, now: now})
 			r := s.report
 			if r.State != c.state || r.Ready != c.ready || r.Attempt != "a" || c.check != nil && !c.check(r) {
 				t.Errorf("%+v", r)

@@ -100,3 +100,27 @@ func addMounts(pod *corev1.PodSpec, main *corev1.Container, spec dstack.AttemptS
 		}
 	}
 }
+
+// keepTogether labels a pod by its claims that only one node can mount at a time. Where the scheduler chooses the node, it gets the one
+// that has the other pods of the claim; the first pod gets any.
+func keepTogether(pod *corev1.Pod, isAny bool, mounts []dstack.Mount) {
+	var terms []corev1.PodAffinityTerm
+	for _, m := range mounts {
+		if m.Kind != dstack.MountClaim || !m.OneNode {
+			continue
+		}
+		label := claimLabelPrefix + kubeclient.HashLabel(m.Source)
+		pod.Labels[label] = ""
+		terms = append(terms, corev1.PodAffinityTerm{
+			TopologyKey:   corev1.LabelHostname,
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{label: ""}},
+		})
+	}
+	if !isAny || len(terms) == 0 {
+		return
+	}
+	if pod.Spec.Affinity == nil {
+		pod.Spec.Affinity = &corev1.Affinity{}
+	}
+	pod.Spec.Affinity.PodAffinity = &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}
+}

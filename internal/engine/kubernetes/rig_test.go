@@ -123,30 +123,33 @@ func newFixture(cluster *kubetest.Cluster, namespace string) enginetest.Fixture 
 // listObjects names the pods and secrets of an attempt. What is being deleted in the background has a few seconds.
 func listObjects(t testing.TB, c *kubetest.Cluster, namespace string, id dstack.AttemptID) []string {
 	t.Helper()
-	var names []string
-	for end := time.Now().Add(5 * time.Second); ; {
-		names = nil
-		for _, kind := range []string{"pods", "secrets"} {
-			var list struct {
-				Items []struct{ Metadata struct{ Name string } }
-			}
-			_, text, err := c.Call(context.Background(), http.MethodGet, "/api/v1/namespaces/"+namespace+"/"+kind+"?labelSelector="+
-				kubernetes.LabelAttempt+"="+kubeclient.LabelValue(string(id)), nil)
-			if err == nil {
-				err = json.Unmarshal(text, &list)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, item := range list.Items {
-				names = append(names, strings.TrimSuffix(kind, "s")+" "+item.Metadata.Name)
-			}
-		}
-		if len(names) == 0 || time.Now().After(end) {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if names := readObjects(t, c, namespace, id); len(names) == 0 || time.Now().After(end) {
 			return names
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// readObjects names the pods and secrets that an attempt has now.
+func readObjects(t testing.TB, c *kubetest.Cluster, namespace string, id dstack.AttemptID) (names []string) {
+	t.Helper()
+	for _, kind := range []string{"pods", "secrets"} {
+		var list struct {
+			Items []struct{ Metadata struct{ Name string } }
+		}
+		_, text, err := c.Call(context.Background(), http.MethodGet, "/api/v1/namespaces/"+namespace+"/"+kind+"?labelSelector="+
+			kubernetes.LabelAttempt+"="+kubeclient.LabelValue(string(id)), nil)
+		if err == nil {
+			err = json.Unmarshal(text, &list)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range list.Items {
+			names = append(names, strings.TrimSuffix(kind, "s")+" "+item.Metadata.Name)
+		}
+	}
+	return names
 }
 
 // TestMain runs more tests beside each other than there are processors: they wait for pods.

@@ -155,7 +155,9 @@ func TestCluster(t *testing.T) {
 		"an init image unpacks for images without tar":        unpacksByInitImage,
 		"long and foreign names arrive":                       keepsFileNames,
 		"a node without room is left":                         leavesFullNode,
+		"a failure of the scheduler is told":                  namesSchedulerError,
 		"any node is waited for":                              waitsForAnyNode,
+		"pods of a claim of one node are together":            keepsTogether,
 		"a selector chooses the node":                         choosesNode,
 		"a pod that someone deletes is no crash":              survivesDeletion,
 		"an eviction waits for the server":                    blocksEviction,
@@ -167,6 +169,7 @@ func TestCluster(t *testing.T) {
 		"a secret whose pod is not seen yet stays":            sweepsNothingOfUnseenPods,
 		"a disruption budget that was deleted is made again":  restoresBudget,
 		"an eviction that the kubelet forgets is told":        explainsEvictionOfObedient,
+		"another server's start is not swept":                 sparesOthersStart,
 		"an image that cannot be pulled is waited for":        waitsForRegistry,
 		"a process that the kubelet stops gets time to drain": servesBeforeEnd,
 	} {
@@ -286,6 +289,27 @@ func leavesFullNode(t *testing.T, c *kubetest.Cluster, namespace string) {
 	r.expectRefusal(newSpec("true", func(s *dstack.AttemptSpec) { s.Claim.CPUs = 1000 }), false, true, "its node does not take the pod", "Insufficient cpu")
 }
 
+// namesSchedulerError asks for a device whose class reads an attribute that a device of some driver lacks: rule 25. The scheduler fails then
+// on every pod that asks for the class, and the attempt is refused in its words.
+func namesSchedulerError(t *testing.T, c *kubetest.Cluster, namespace string) {
+	const api = "/apis/resource.k8s.io/v1"
+	driver := namespace + ".example.test"
+	c.MustCall(t, http.MethodPost, api+"/deviceclasses", map[string]any{"metadata": map[string]any{"name": driver}, "spec": map[string]any{
+		"selectors": []any{map[string]any{"cel": map[string]string{
+			"expression": fmt.Sprintf("device.driver == %q && device.attributes[%[1]q].nosuch == 'x'", driver)}}}}}, nil)
+	c.MustCall(t, http.MethodPost, api+"/resourceslices", map[string]any{"metadata": map[string]any{"name": namespace}, "spec": map[string]any{
+		"driver": driver, "nodeName": "k1", "pool": map[string]any{"name": namespace, "generation": 1, "resourceSliceCount": 1},
+		"devices": []any{map[string]any{"name": "gpu-0", "attributes": map[string]any{"kind": map[string]string{"string": "gpu"}}}}}}, nil)
+	t.Cleanup(func() {
+		for _, path := range []string{"/deviceclasses/" + driver, "/resourceslices/" + namespace} {
+			_, _, _ = c.Call(context.Background(), http.MethodDelete, api+path, nil)
+		}
+	})
+	r := newRig(t, c, namespace, "", func(o *kubernetes.Options) { o.NodeWait = 2 * time.Second })
+	r.expectRefusal(newSpec("true", func(s *dstack.AttemptSpec) { s.GPUs = []dstack.GPU{{ID: "class:" + driver + "#0"}} }), false, true,
+		"the cluster had no node for the pod within 2s", "no such key: nosuch")
+}
+
 func waitsForAnyNode(t *testing.T, c *kubetest.Cluster, namespace string) {
 	r := newRig(t, c, namespace, "", func(o *kubernetes.Options) { o.NodeWait = 6 * time.Second })
 	spec := newSpec("true", func(s *dstack.AttemptSpec) { s.GPUs = []dstack.GPU{{ID: "nvidia.com/gpu#0"}} })
@@ -297,6 +321,38 @@ func waitsForAnyNode(t *testing.T, c *kubetest.Cluster, namespace string) {
 	rep = r.waitFor(spec, "over", isOver)
 	if !rep.OtherMachine || !strings.Contains(rep.Error, "within 6s") {
 		t.Errorf("%+v", rep)
+	}
+}
+
+// keepsTogether starts pods with a claim that one node mounts at a time where the scheduler chooses: it spreads pods otherwise.
+func keepsTogether(t *testing.T, c *kubetest.Cluster, namespace string) {
+	for _, object := range []struct{ path, text string }{
+		{"/api/v1/persistentvolumes", `{"metadata": {"name": %[1]q}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": %[1]q,
+			"hostPath": {"path": "/var/tmp/%[1]s", "type": "DirectoryOrCreate"}}}`},
+		{"/api/v1/namespaces/" + namespace + "/persistentvolumeclaims", `{"metadata": {"name": "together"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": %[1]q,
+			"resources": {"requests": {"storage": "1Gi"}}}}`},
+	} {
+		c.MustCall(t, http.MethodPost, object.path, fmt.Sprintf(object.text, namespace), nil)
+	}
+	t.Cleanup(func() {
+		_, _, _ = c.Call(context.Background(), http.MethodDelete, "/api/v1/persistentvolumes/"+namespace, nil)
+	})
+	r := newRig(t, c, namespace, "")
+	var specs []dstack.AttemptSpec
+	for range 4 {
+		specs = append(specs, newSpec("sleep 600", func(s *dstack.AttemptSpec) {
+			s.Mounts = []dstack.Mount{{Kind: dstack.MountClaim, Source: "together", Target: "/data", OneNode: true}}
+		}))
+		r.start(specs[len(specs)-1])
+	}
+	for _, spec := range specs {
+		r.waitFor(spec, "running", isRunning)
+	}
+	first := r.cluster.Pods().List()[0].Spec.NodeName
+	for _, p := range r.cluster.Pods().List() {
+		if p.Spec.NodeName != first {
+			t.Errorf("pods are on %s and %s", first, p.Spec.NodeName)
+		}
 	}
 }
 
@@ -439,11 +495,59 @@ func asksBeforeStart(t *testing.T, c *kubetest.Cluster, namespace string) {
 	if left := listObjects(t, c, namespace, spec.Attempt); slices.ContainsFunc(left, func(name string) bool { return strings.HasPrefix(name, "pod") }) {
 		t.Errorf("there is a pod: %v", left)
 	}
-	if err := r.cluster.DeleteLeftovers(t.Context(), time.Hour); err != nil {
-		t.Fatal(err)
-	}
+	sweep(t, r.cluster.Cluster)
 	if left := listObjects(t, c, namespace, spec.Attempt); len(left) > 0 {
 		t.Errorf("the sweep leaves %v", left)
+	}
+}
+
+// sweep sweeps twice, as long apart as a secret may be without its pod.
+func sweep(t *testing.T, c *kubernetes.Cluster) {
+	t.Helper()
+	for _, after := range []time.Duration{0, 4 * time.Minute} {
+		if err := c.DeleteLeftovers(t.Context(), after); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// sparesOthersStart lets another server sweep while this one is between the secret and the pod, whatever its clock says; and once the pod
+// runs, which the other one does not know.
+func sparesOthersStart(t *testing.T, c *kubetest.Cluster, namespace string) {
+	var asked atomic.Int32
+	atPod, mayGoOn := make(chan struct{}), make(chan struct{})
+	r := newRig(t, c, namespace, "k1", func(o *kubernetes.Options) {
+		o.MayStart = func(context.Context, dstack.AttemptID) error {
+			if asked.Add(1) == 2 {
+				close(atPod)
+				<-mayGoOn
+			}
+			return nil
+		}
+	})
+	other := kubernetes.New(kubernetes.Options{Client: newClient(t, c, namespace), Key: "kubernetes", Installation: r.options.Installation})
+	spec := newSpec("exec httpd -f -p 8080")
+	r.start(spec)
+	<-atPod
+	secrets := readObjects(t, c, namespace, spec.Attempt)
+	if err := other.DeleteLeftovers(t.Context(), 30*time.Minute); err != nil {
+		t.Error(err)
+	}
+	if left := readObjects(t, c, namespace, spec.Attempt); !slices.Equal(left, secrets) || len(left) == 0 {
+		t.Errorf("of %v, another server leaves %v", secrets, left)
+	}
+	close(mayGoOn)
+	r.waitFor(spec, "running", isRunning)
+	for range 2 {
+		if err := other.DeleteLeftovers(t.Context(), time.Hour); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := other.DeleteLeftovers(t.Context(), 2*time.Hour); err != nil {
+		t.Error(err)
+	}
+	if left := readObjects(t, c, namespace, spec.Attempt); len(left) != 1+len(secrets) {
+		t.Errorf("of a pod that runs, another server leaves %v", left)
 	}
 }
 

@@ -159,7 +159,7 @@ func (e *Engine) createAll(ctx context.Context, m *manifest, spec dstack.Attempt
 	if err := e.checkStart(ctx, spec.Attempt); err != nil {
 		return err
 	}
-	env, err := createOnce(ctx, e.client, kubeclient.Secrets, m.env)
+	env, err := e.createSecret(ctx, m.env)
 	if err != nil {
 		return err
 	}
@@ -180,6 +180,23 @@ func (e *Engine) createAll(ctx context.Context, m *manifest, spec dstack.Attempt
 	e.ensureBudget(ctx, m.pod)
 	_, err = createOnce(ctx, e.client, kubeclient.Pods, m.pod)
 	return err
+}
+
+// createSecret creates the secret that owns a pod, or returns that of the same attempt. One that has no pod since long is made anew: another
+// server may be about to sweep it.
+func (c *Cluster) createSecret(ctx context.Context, wanted *corev1.Secret) (*corev1.Secret, error) {
+	found, err := createOnce(ctx, c.client, kubeclient.Secrets, wanted)
+	if err != nil || time.Since(found.CreationTimestamp.Time) < secretUse {
+		return found, err
+	}
+	_, err = kubeclient.Get(ctx, c.client, kubeclient.Pods, wanted.Name)
+	if kubeclient.MeaningOf(err) != kubeclient.NotFound {
+		return found, err
+	}
+	if err := kubeclient.Delete(ctx, c.client, kubeclient.Secrets, found.Name, kubeclient.DeleteOptions{UID: found.UID}); err != nil {
+		return nil, err
+	}
+	return createOnce(ctx, c.client, kubeclient.Secrets, wanted)
 }
 
 // seenTimeout is how long the copy of the pods may take to have a new pod. After that, another Start finds it.

@@ -8,6 +8,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"dstack/internal/dstack"
@@ -19,8 +20,9 @@ import (
 const (
 	sweepDelay    = 5 * time.Second // after the start, and after something was left over
 	sweepInterval = 30 * time.Minute
-	sweepPause    = time.Minute      // after a failure
-	leftoverAge   = 30 * time.Second // of a secret without a pod: the pod is created right after it
+	sweepPause    = time.Minute     // after a failure
+	leftoverAge   = 4 * time.Minute // of a secret without a pod: the pod is created right after it
+	secretUse     = time.Minute     // of a secret by the startup that made it: later, a startup makes another one
 	// budgetInterval is how often pods that start have the disruption budget looked at, at most.
 	budgetInterval = time.Minute
 )
@@ -29,7 +31,8 @@ const (
 const minAvailable = 1_000_000
 
 // sweepLeftovers deletes secrets whose pods are gone: of pods that ended or were deleted while no server ran, and of servers that were
-// killed before they created the pod.
+// killed before they created the pod. Other servers of the installation may be starting attempts meanwhile, and this one may know
+// old pods: see findLeftovers.
 func (c *Cluster) sweepLeftovers(ctx context.Context) error {
 	pause := time.Duration(0)
 	for {
@@ -73,28 +76,46 @@ func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) (due time.
 	if err != nil {
 		return 0, err
 	}
-	due = sweepInterval
-	for _, s := range secrets {
-		id := dstack.AttemptID(s.Annotations[AnnotationAttempt])
-		if len(s.OwnerReferences) > 0 || c.isKnown(id) {
+	for _, s := range c.findLeftovers(secrets, now) {
+		pod, err := kubeclient.Get(ctx, c.client, kubeclient.Pods, s.Name)
+		if pod != nil && err == nil && pod.Labels[LabelAttempt] == s.Labels[LabelAttempt] {
 			continue
 		}
-		if left := s.CreationTimestamp.Add(leftoverAge).Sub(now); left > 0 {
-			due = min(due, left)
-			continue
-		}
-		// The copy of the pods may be late, and a pod goes with its secret.
-		if _, err := kubeclient.Get(ctx, c.client, kubeclient.Pods, s.Name); err == nil {
-			continue
-		} else if kubeclient.MeaningOf(err) != kubeclient.NotFound {
+		if err != nil && kubeclient.MeaningOf(err) != kubeclient.NotFound {
 			return 0, err
 		}
+		delete(c.podless, s.UID)
 		if err := kubeclient.Delete(ctx, c.client, kubeclient.Secrets, s.Name, kubeclient.DeleteOptions{UID: s.UID}); err != nil {
 			return 0, err
 		}
 		c.opts.Log.Info("a secret without a pod was deleted", "cluster", c.opts.Key, "secret", s.Name)
 	}
+	due = sweepInterval
+	for _, since := range c.podless {
+		due = min(due, max(sweepDelay, since.Add(leftoverAge).Sub(now)))
+	}
 	return due, nil
+}
+
+// findLeftovers returns the secrets that had no pod for leftoverAge, each time that they were looked at. The time that counts is that of this
+// process: the clock of the cluster may be another one.
+func (c *Cluster) findLeftovers(secrets []*corev1.Secret, now time.Time) (leftovers []*corev1.Secret) {
+	podless := map[types.UID]time.Time{}
+	for _, s := range secrets {
+		if len(s.OwnerReferences) > 0 || c.isKnown(dstack.AttemptID(s.Annotations[AnnotationAttempt])) {
+			continue
+		}
+		since, ok := c.podless[s.UID]
+		if !ok {
+			since = now
+		}
+		podless[s.UID] = since
+		if now.Sub(since) >= leftoverAge {
+			leftovers = append(leftovers, s)
+		}
+	}
+	c.podless = podless
+	return leftovers
 }
 
 // isKnown reports whether an attempt has a pod, or is starting, or its end is still to be reported.
