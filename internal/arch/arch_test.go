@@ -81,7 +81,7 @@ var packages = []entry{
 	{"internal/engine/kubegateway", "dstack kubeclient engine"},
 	{"internal/engine/kubernetes", "human loop dstack dial decide/node kubeclient engine"},
 	{"internal/backend", "dstack engine"},
-	{"internal/backend/backendtest", "spec dstack engine backend"},
+	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubernetes engine/kubegateway"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},

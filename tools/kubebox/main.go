@@ -28,7 +28,7 @@ type part struct {
 var parts = map[string]part{
 	"apiserver":          {"kube-apiserver", apiserver.NewAPIServerCommand},
 	"controller-manager": {"kube-controller-manager", controllers.NewControllerManagerCommand},
-	"scheduler":          {"kube-scheduler", scheduler.NewSchedulerCommand},
+	"scheduler":          {"kube-scheduler", func() *cobra.Command { return scheduler.NewSchedulerCommand() }},
 	"proxy":              {"kube-proxy", proxy.NewProxyCommand},
 	"kubelet":            {"kubelet", func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }},
 	"kubectl":            {"kubectl", kubectl.NewDefaultKubectlCommand},
