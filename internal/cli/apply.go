@@ -259,8 +259,8 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 		report.reasons = append(report.reasons, fmt.Sprintf("%d more do not suit: see dstack offer -f %s", more, j.request.file.name))
 	}
 	if len(rejections) == 0 {
-		report.reasons = []string{"project " + j.project + " has no machine"}
-		report.err.Hint = "look at the backends in the server's config.yml"
+		report.reasons = []string{"project " + j.project + " has no machine now"}
+		report.err.Hint = "see the notes above; machines come from fleets, and from the backends in the server's config.yml"
 	}
 	return report
 }

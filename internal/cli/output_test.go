@@ -240,6 +240,18 @@ func TestWithProgress_ShowsLongSteps(t *testing.T) {
 			t.Errorf("got %q (%v)", out.String(), err)
 		}
 	})
+	out.Reset()
+	synctest.Test(t, func(t *testing.T) { // a step that waits for something else says so, at most every 5 s
+		began := time.Now()
+		describe := func() string { return fmt.Sprintf("step %d", min(2, int(time.Since(began)/(1500*time.Millisecond)))) }
+		err := s.withProgress(describe, func() error {
+			time.Sleep(13500 * time.Millisecond)
+			return nil
+		})
+		if err != nil || out.String() != " step 0 1s\n step 2 6s\n" {
+			t.Errorf("got %q (%v)", out.String(), err)
+		}
+	})
 }
 
 func TestProblemLines_FoldsEqualReasons(t *testing.T) {

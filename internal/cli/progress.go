@@ -10,6 +10,9 @@ import (
 // progressDelay is the time after which a step shows its progress.
 const progressDelay = time.Second
 
+// progressPause is the least time between two lines of progress that are not on a terminal.
+const progressPause = 5 * time.Second
+
 // withProgress runs work. After progressDelay it shows what describe returns, and
 // the time that has passed; on a terminal it updates both each second.
 func (s *screen) withProgress(describe func() string, work func() error) error {
@@ -19,19 +22,20 @@ func (s *screen) withProgress(describe func() string, work func() error) error {
 	ticker := time.NewTicker(progressDelay)
 	defer ticker.Stop()
 	region := liveRegion{to: s.err}
-	printed := false
+	printed, printedAt := "", time.Time{}
 	for {
 		select {
 		case err := <-done:
 			region.clear()
 			return err
 		case <-ticker.C:
-			line := fmt.Sprintf(" %s %s", cleanLine(describe()), s.err.paint(dim, human.Duration(time.Since(began))))
+			text := cleanLine(describe())
+			line := fmt.Sprintf(" %s %s", text, s.err.paint(dim, human.Duration(time.Since(began))))
 			if s.err.terminal {
 				region.draw([]string{truncate(line, s.err.width())})
-			} else if !printed {
+			} else if text != printed && time.Since(printedAt) >= progressPause {
 				s.printInfo("%s", line)
-				printed = true
+				printed, printedAt = text, time.Now()
 			}
 		}
 	}

@@ -107,7 +107,7 @@ func TestNamespace_MissingOrDeleted(t *testing.T) {
 	checkError(t, err, kubeclient.NamespaceMissing, dstack.Unavailable,
 		`cannot create the pod "x" in the cluster "kubernetes": the namespace "nosuch" does not exist`, "create it: kubectl create namespace nosuch")
 	checkError(t, absent.CheckNamespace(t.Context()), kubeclient.NamespaceMissing, dstack.Unavailable,
-		`cannot use the cluster "kubernetes": the namespace "nosuch" does not exist`, "create it: kubectl create namespace nosuch")
+		`in the cluster "kubernetes", the namespace "nosuch" does not exist`, "create it: kubectl create namespace nosuch")
 	if err := c.CheckNamespace(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -137,7 +137,7 @@ func TestNamespace_MissingOrDeleted(t *testing.T) {
 	checkError(t, err, kubeclient.NamespaceDeleted, dstack.Unavailable,
 		`cannot create the pod "x" in the cluster "kubernetes": the namespace "`+c.Namespace()+`" is being deleted`, again)
 	checkError(t, c.CheckNamespace(t.Context()), kubeclient.NamespaceDeleted, dstack.Unavailable,
-		`cannot use the cluster "kubernetes": the namespace "`+c.Namespace()+`" is being deleted`, again)
+		`in the cluster "kubernetes", the namespace "`+c.Namespace()+`" is being deleted`, again)
 }
 
 // An account learns each right that it lacks, by name, also for streams, whose refusal names none (rules 46, 54, question 60).

@@ -143,5 +143,5 @@ func (c *Client) CheckNamespace(ctx context.Context) error {
 
 func (c *Client) newNamespaceError(m Meaning, cause error) error {
 	why, hint := c.explain(m, cause, request{})
-	return &dstack.Error{Kind: kindOf(m), Message: "cannot use the cluster " + quote(c.name) + ": " + why, Hint: hint, Cause: &Failure{Meaning: m, Cause: cause}}
+	return &dstack.Error{Kind: kindOf(m), Message: "in the cluster " + quote(c.name) + ", " + why, Hint: hint, Cause: &Failure{Meaning: m, Cause: cause}}
 }

@@ -99,7 +99,10 @@ const noMachines = "no machine is configured for this project"
 // buildNotes lists what the user should know before applying a plan.
 func (g *groupPlan) buildNotes() []string {
 	notes := []string{}
-	if !g.hasMachines {
+	switch {
+	case !g.hasMachines && len(g.failed) > 0: // the notes of these backends say why
+		return notes
+	case !g.hasMachines:
 		return append(notes, noMachines)
 	}
 	if len(g.placements) == 0 || g.placements[0].Offer.Engine.Containers {

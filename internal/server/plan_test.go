@@ -104,6 +104,16 @@ func TestCheckCapacity(t *testing.T) {
 	}
 }
 
+// A project whose backends do not answer has machines; the notes of the backends say why it has none now.
+func TestBuildNotes_NamesMissingMachines(t *testing.T) {
+	if notes := (&groupPlan{}).buildNotes(); len(notes) != 1 || notes[0] != noMachines {
+		t.Errorf("without backends: %q", notes)
+	}
+	if notes := (&groupPlan{failed: []string{"the backend kubernetes cannot be used"}}).buildNotes(); len(notes) != 0 {
+		t.Errorf("with a backend that does not answer: %q", notes)
+	}
+}
+
 func TestReleaseAllocations_ReleasesUnfinishedReplicas(t *testing.T) {
 	used := map[dstack.InstanceID]dstack.Allocation{"i": {CPUs: 3, MemoryMiB: 300, DiskMiB: 30,
 		GPUs: map[string]string{"g1": "a", "g2": "b"}, Ports: map[int]string{80: "a", 81: "b"}}}

@@ -158,7 +158,7 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 		group := groupPlan{name: name}
 		group.spec, _ = rs.ForGroup(name)
 		s.placeGroup(c, &group, nil, used)
-		if group.notes = group.failed; !group.hasMachines {
+		if group.notes = group.failed; !group.hasMachines && len(group.failed) == 0 {
 			group.notes = append(group.notes, noMachines)
 		}
 		groups = append(groups, group)

@@ -63,8 +63,13 @@ func correctSize(text string) (size, number, unit string) {
 	return m[1] + m[2] + "B", m[1], sizeNames[m[2]]
 }
 
-// String formats the size in gigabytes.
-func (g GB) String() string { return strconv.FormatFloat(float64(g), 'f', -1, 64) + "GB" }
+// String formats the size in gigabytes, and in megabytes if that is whole and gigabytes need more than two decimals.
+func (g GB) String() string {
+	if mb := float64(g) * 1024; g < 1 && mb == math.Trunc(mb) && float64(g)*100 != math.Trunc(float64(g)*100) {
+		return strconv.FormatFloat(mb, 'f', -1, 64) + "MB"
+	}
+	return strconv.FormatFloat(float64(g), 'f', -1, 64) + "GB"
+}
 
 // readSizeNumber reads a number as a size in gigabytes.
 func readSizeNumber(n *strictyaml.Node) (GB, *fault) {

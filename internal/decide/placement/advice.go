@@ -35,7 +35,7 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 			need.OuterPath, path.Join(dstack.CodeFolder, need.OuterPath))
 	}
 	if lacksGPUs(need, offers) {
-		return "no machine of this server has a GPU: remove `gpu` from `resources`, or add a host that has one to a fleet"
+		return "no machine of this server has a GPU: remove `gpu` from `resources`, or add a machine that has one: a host of a fleet, or a node of a cluster"
 	}
 	freed := Rank(need, offers, nil)
 	for _, p := range freed.Placements(maxFoundPlacements) {

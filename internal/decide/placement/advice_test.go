@@ -57,7 +57,7 @@ func TestAdvise(t *testing.T) {
 			"install Docker on the server's machine, or ask a global admin to apply the service"},
 		{"no machine", dstack.Requirements{}, nil, nil, ""},
 		{"a GPU that no machine has", dstack.Requirements{Resources: spec.Resources{GPU: &spec.GPU{}}}, []dstack.Offer{docker}, nil,
-			"no machine of this server has a GPU: remove `gpu` from `resources`, or add a host that has one to a fleet"},
+			"no machine of this server has a GPU: remove `gpu` from `resources`, or add a machine that has one: a host of a fleet, or a node of a cluster"},
 		{"another GPU than a machine has", dstack.Requirements{Resources: spec.Resources{GPU: &spec.GPU{Name: []string{"A100"}}}},
 			[]dstack.Offer{withGPU}, nil, "to use laptop: write gpu: L4:1.."},
 	} {
