@@ -54,6 +54,7 @@ type AttemptSpec struct {
 	Files           []FileArchive // are put at their paths, in this order, after the code
 	Checkout        *Checkout     // the code is a commit of a git repository, and CodeHash the changes to it; nil: it is an archive
 	StopGracePeriod time.Duration // time between SIGTERM and SIGKILL
+	DrainTimeout    time.Duration // how long what is in flight may go on when someone else ends the attempt
 }
 
 // HasCode reports whether the attempt needs a folder of code.

@@ -108,6 +108,7 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		CodeRepo:        run.Spec.RepoID,
 		CodeProject:     run.ProjectID,
 		StopGracePeriod: stopGracePeriod,
+		DrainTimeout:    c.EffectiveDrainTimeout(),
 	}
 	if c.RegistryAuth != nil {
 		attempt.Auth = &dstack.RegistryAuth{Username: c.RegistryAuth.Username, Password: c.RegistryAuth.Password}
