@@ -73,6 +73,8 @@ var domainPattern = newPattern(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]
 // maxDomainLength leaves space for the name of a run before the domain.
 const maxDomainLength = 253 - 42
 
+const exampleDomain = "apps.example.com"
+
 const domainHint = "write a name that you own, such as example.com or apps.example.com"
 
 // CheckDomain checks the domain of a gateway, with or without `*.` before it. The error is a Problem.
@@ -190,6 +192,8 @@ func (r *reader) checkParentRef(n *strictyaml.Node, g *Gateway) {
 		r.Add(at, "`parent_ref` can only be used with backend: kubernetes", "remove it")
 	case g.Certificate != nil:
 		r.Add(at, "with `parent_ref` the Gateway has the certificates, and this gateway none", "write certificate: null")
+	case g.Domain == "" && n.Get("domain").IsNull():
+		r.Add(at, "with `parent_ref` a domain is needed: without one, the route would take every name of the Gateway", "add domain: "+exampleDomain)
 	}
 }
 

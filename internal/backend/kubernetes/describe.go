@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"dstack/internal/decide/traffic"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
 	"dstack/internal/kubeclient"
@@ -53,6 +54,10 @@ func (b *Backend) Notice() string {
 	var lines []string
 	if jump := b.Settings.ProxyJump; jump != "" {
 		lines = append(lines, jump+" is not needed and not used: pods are reached at their addresses, or through the API server of the cluster.")
+	}
+	if isOpen := map[traffic.Way]string{traffic.NodePort: "the nodes", traffic.LoadBalancer: "the load balancers"}[b.Settings.Network]; isOpen != "" {
+		lines = append(lines, fmt.Sprintf("With network: %s, replicas in the cluster %s answer everybody who reaches %s, without tokens: these are the gateway's. Restrict that with a firewall.",
+			b.Settings.Network, b.key, isOpen))
 	}
 	conn, err := b.current()
 	if err != nil {

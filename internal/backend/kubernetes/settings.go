@@ -122,7 +122,11 @@ func (r settingsReader) readNamespace(n *strictyaml.Node) {
 
 func (r settingsReader) readKubeconfig(n *strictyaml.Node) {
 	if n.IsScalar() {
-		r.Add(n, "`kubeconfig` must be a mapping, not "+n.Describe(), fmt.Sprintf("write kubeconfig: {filename: %s}", n.Text))
+		hint := "write kubeconfig: {filename: ~/.kube/config}, or kubeconfig: {data: …}"
+		if isPath(n.Text) { // nothing else is repeated: it may be the content, which has credentials
+			hint = fmt.Sprintf("write kubeconfig: {filename: %s}", n.Text)
+		}
+		r.Add(n, "`kubeconfig` must be a mapping, not "+n.Describe(), hint)
 		return
 	}
 	ok := r.ReadFields(n, "`kubeconfig`", []strictyaml.Field{
@@ -139,10 +143,13 @@ func (r settingsReader) readKubeconfig(n *strictyaml.Node) {
 	}
 }
 
+// isPath reports whether a text is a path that does not depend on the current folder.
+func isPath(text string) bool { return filepath.IsAbs(text) || strings.HasPrefix(text, "~/") }
+
 func (r settingsReader) readFilename(n *strictyaml.Node) {
 	name, _ := r.ReadText(n)
 	r.settings.KubeconfigFile = strings.TrimSpace(name)
-	if name := r.settings.KubeconfigFile; name != "" && !filepath.IsAbs(name) && !strings.HasPrefix(name, "~/") {
+	if name := r.settings.KubeconfigFile; name != "" && !isPath(name) {
 		r.Add(n, n.Describe()+" is relative, and the server may be started in any folder", "write an absolute path, or one that begins with ~/")
 	}
 }

@@ -75,3 +75,27 @@ func TestReadSettings_Problems(t *testing.T) {
 		}
 	}
 }
+
+// Whoever puts the content of a kubeconfig in the wrong place does not find its credentials in the server's output.
+func TestReadSettings_RepeatsNoCredentials(t *testing.T) {
+	content := "apiVersion: v1\n  kind: Config\n  clusters: [{name: c, cluster: {server: https://c}}]\n  users: [{name: u, user: {token: canary}}]"
+	for _, text := range []string{"kubeconfig: |\n  " + content, "kubeconfig:\n  filename: |\n    " + strings.ReplaceAll(content, "\n", "\n  ")} {
+		_, problems := readSettings(text)
+		if len(problems) != 1 || strings.Contains(problems[0].Message+problems[0].Hint, "canary") {
+			t.Errorf("%s: %+v", text, problems)
+		}
+	}
+}
+
+// Ways that open the ports of replicas past the gateway say so at the start.
+func TestNotice_OpenPorts(t *testing.T) {
+	for way, want := range map[traffic.Way]string{traffic.Auto: "", traffic.Direct: "", traffic.NodePort: "who reaches the nodes", traffic.LoadBalancer: "who reaches the load balancers"} {
+		b := New(Options{Settings: Settings{KubeconfigFile: "/no/such/file", Network: way}})
+		if notice := b.Notice(); (want == "") != (notice == "") || !strings.Contains(notice, want) {
+			t.Errorf("%s: %q", way, notice)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -70,6 +70,10 @@ func (g *Gateways) ensureToken(ctx context.Context, m manifest) error {
 
 // applyRoute makes the route of a Gateway, or deletes the one that an earlier launch had.
 func (g *Gateways) applyRoute(ctx context.Context, m manifest) error {
+	if m.launch.ParentRef != "" && m.launch.Domain == "" {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "a gateway without a domain gets no route of the Gateway " + m.launch.ParentRef + ": it would take every name of it",
+			Hint: "set a domain"}
+	}
 	if m.launch.ParentRef != "" {
 		_, err := kubeclient.Apply(ctx, g.client, kubeclient.HTTPRoutes, m.route())
 		if kubeclient.MeaningOf(err) == kubeclient.NotServed {

@@ -161,6 +161,10 @@ func (r *rig) checkChanges() {
 	if err == nil || !strings.Contains(err.Error(), "the cluster has no Gateway API") {
 		r.Errorf("without the Gateway API: %v", err)
 	}
+	err = r.gateways.ApplyGateway(r.Context(), r.launch(gatewayID, func(l *engine.ClusterGatewayLaunch) { l.ParentRef, l.Domain = "ingress/public", "" }))
+	if err == nil || !strings.Contains(err.Error(), "would take every name") {
+		r.Errorf("without a domain: %v", err)
+	}
 	name := r.serviceName()
 	if err := kubeclient.Delete(r.Context(), r.client, kubeclient.Secrets, name, kubeclient.DeleteOptions{}); err != nil {
 		r.Fatal(err)

@@ -210,14 +210,12 @@ func (m manifest) route() *unstructured.Unstructured {
 		"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
 		"spec": map[string]any{
 			"parentRefs": []any{map[string]any{"namespace": namespace, "name": name}},
+			"hostnames":  []any{"*." + m.launch.Domain}, // without any, the route would take every name of the Gateway
 			"rules":      []any{map[string]any{"backendRefs": []any{map[string]any{"name": m.name(), "port": int64(httpPort)}}}},
 		},
 	}}
 	route.SetName(meta.Name)
 	route.SetLabels(meta.Labels)
 	route.SetAnnotations(meta.Annotations)
-	if m.launch.Domain != "" {
-		_ = unstructured.SetNestedStringSlice(route.Object, []string{"*." + m.launch.Domain}, "spec", "hostnames") // spec is a mapping
-	}
 	return route
 }

@@ -120,14 +120,33 @@ func checkSpec(spec dstack.AttemptSpec) error {
 			return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the environment variable %s has a zero byte, which no program can get", name)}
 		}
 	}
+	if err := checkVisibleDevices(spec.Env); err != nil {
+		return err
+	}
 	return engine.ValidateLaunch(spec)
+}
+
+// visibleDevices is the variable by which NVIDIA's container runtime chooses the GPUs of a container. It believes the pod rather than the
+// device plugin, so that a pod with it would get GPUs that others hold.
+const visibleDevices = "NVIDIA_VISIBLE_DEVICES"
+
+// noDevices are the values of visibleDevices that give a container no GPU.
+var noDevices = []string{"", "void", "none"}
+
+// checkVisibleDevices refuses an environment that chooses GPUs of the node.
+func checkVisibleDevices(env map[string]string) error {
+	if value, ok := env[visibleDevices]; !ok || slices.Contains(noDevices, value) {
+		return nil
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: "the environment variable " + visibleDevices + " would give the pod GPUs of its node that others hold",
+		Hint: "remove it: `gpu` in resources asks for GPUs; CUDA_VISIBLE_DEVICES chooses among those of the replica"}
 }
 
 // newEnvironment returns the environment as the data of a Secret: the kubelet expands no $ in it.
 func newEnvironment(spec dstack.AttemptSpec) map[string][]byte {
 	data := map[string][]byte{"HOME": []byte("/root")}
 	if len(spec.GPUs) == 0 { // an image may set it to all
-		data["NVIDIA_VISIBLE_DEVICES"] = []byte("void")
+		data[visibleDevices] = []byte("void")
 	}
 	for name, value := range spec.Env {
 		data[name] = []byte(value)

@@ -60,6 +60,16 @@ func TestManifest_Names(t *testing.T) {
 	}
 }
 
+// No name that a user chooses makes a pod one of another application of the namespace, whose Services would send requests to it.
+func TestManifest_LabelsOfOthers(t *testing.T) {
+	m := mustManifest(t, here, newTestSpec(func(s *dstack.AttemptSpec) { s.Run = "redis" }))
+	for name, value := range m.pod.Labels {
+		if value == "redis" && !strings.HasPrefix(name, "dstack.ai/") {
+			t.Errorf("the label %s is the name of the run", name)
+		}
+	}
+}
+
 // Rule 28: $ arrives as it was written, in commands by doubling and in the environment because Secrets are not expanded.
 func TestManifest_Dollars(t *testing.T) {
 	m := mustManifest(t, here, newTestSpec())
@@ -218,6 +228,10 @@ func TestManifest_Refusals(t *testing.T) {
 	for want, change := range map[string]func(*dstack.AttemptSpec){
 		"is not an image name": func(s *dstack.AttemptSpec) { s.Image = "registry/UPPER:1" },
 		"a zero byte":          func(s *dstack.AttemptSpec) { s.Env["A"] = "a\x00b" },
+		"that others hold":     func(s *dstack.AttemptSpec) { s.Env["NVIDIA_VISIBLE_DEVICES"] = "all" },
+		"GPUs of its node": func(s *dstack.AttemptSpec) {
+			s.GPUs, s.Env["NVIDIA_VISIBLE_DEVICES"] = []dstack.GPU{{ID: "nvidia.com/gpu#0"}}, "0,1"
+		},
 		"is not a port number": func(s *dstack.AttemptSpec) { s.Port = 70000 },
 		"a cluster has claims": func(s *dstack.AttemptSpec) {
 			s.Mounts = []dstack.Mount{{Kind: dstack.MountVolume, Source: "data", Target: "/d"}}
@@ -233,6 +247,16 @@ func TestManifest_Refusals(t *testing.T) {
 	} {
 		if _, err := newManifest(here, newTestSpec(change)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+// A service that wants none of the GPUs of a node may say so.
+func TestManifest_NoVisibleDevices(t *testing.T) {
+	for _, value := range []string{"", "void", "none"} {
+		m := mustManifest(t, here, newTestSpec(func(s *dstack.AttemptSpec) { s.Env["NVIDIA_VISIBLE_DEVICES"] = value }))
+		if got := string(m.env.Data["NVIDIA_VISIBLE_DEVICES"]); got != value {
+			t.Errorf("%q became %q", value, got)
 		}
 	}
 }

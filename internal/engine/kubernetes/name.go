@@ -19,6 +19,10 @@ const (
 	labelManagedBy    = "app.kubernetes.io/managed-by"
 )
 
+// replicaName is the value of labelName of all replicas. It is not the name of the run, which users choose: Services and policies of other
+// applications in the namespace select by this label, and would take a replica for one of their pods.
+const replicaName = "dstack-replica"
+
 // Annotations of pods.
 const (
 	AnnotationRun     = "dstack.ai/run"
@@ -66,7 +70,7 @@ func newLabels(installation dstack.Installation, instance dstack.InstanceID, spe
 		LabelReplica:      strconv.Itoa(spec.ReplicaNum),
 		LabelAttempt:      kubeclient.LabelValue(string(spec.Attempt)),
 		LabelInstance:     kubeclient.LabelValue(string(instance)),
-		labelName:         kubeclient.LabelValue(spec.Run),
+		labelName:         replicaName,
 		labelManagedBy:    "dstack",
 	}
 }

@@ -146,7 +146,7 @@ func (s *podState) describeWarning(f podFacts, since time.Time) {
 	w, message := f.warning, oneLine(f.warning.message)
 	lower := strings.ToLower(message)
 	switch {
-	case w.message == "":
+	case message == "":
 	case w.isNormal && w.reason == "Pulling":
 		s.report.State, s.report.Progress = dstack.AttemptPulling, strings.ToLower(message[:1])+message[1:]
 	case w.isNormal:

@@ -154,6 +154,8 @@ func TestDescribePod(t *testing.T) {
 		{name: "its code is awaited", pod: newPod(time.Minute, runs, func(p *corev1.Pod) { p.Annotations[annotationUploads] = uploadsAwaited }), state: "starting", text: "sending the code"},
 		{name: "a folder of the node is missing", pod: newPod(time.Second, waiting("ContainerCreating", "")), state: "starting", refusal: dstack.NotFound, text: "does not exist on node gpu-1",
 			warning: podWarning{reason: "FailedMount", message: "hostPath type check failed: /x is not a directory"}},
+		{name: "an event without words", pod: newPod(time.Minute, waiting("ContainerCreating", "")), state: "starting", text: "waits for its container",
+			warning: podWarning{reason: "Pulling", message: " ", isNormal: true}},
 		{name: "pulling", pod: newPod(time.Minute, waiting("ContainerCreating", "")), state: "pulling", text: `pulling image "web:1"`,
 			warning: podWarning{reason: "Pulling", message: `Pulling image "web:1"`, isNormal: true}},
 	} {

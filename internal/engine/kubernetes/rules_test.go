@@ -162,6 +162,7 @@ func TestCluster(t *testing.T) {
 		"no hook before SIGTERM fails":                        hooksSucceed,
 		"an eviction waits for the server":                    blocksEviction,
 		"two installations leave each other alone":            separatesInstallations,
+		"a secret of somebody else is left alone":             leavesForeignSecret,
 		"a killed server's upload is resumed":                 resumesUpload,
 		"a pod that may not be started is not made":           asksBeforeStart,
 		"an image that cannot be pulled is waited for":        waitsForRegistry,
@@ -427,6 +428,20 @@ func separatesInstallations(t *testing.T, c *kubetest.Cluster, namespace string)
 		}
 	}
 	one.waitFor(spec, "running", isRunning)
+}
+
+// A secret that somebody else has made is neither used nor deleted, also where it has the name of an attempt's.
+func leavesForeignSecret(t *testing.T, c *kubetest.Cluster, namespace string) {
+	r := newRig(t, c, namespace, "k1")
+	spec := newSpec("sleep 600")
+	name := kubernetes.PodName(r.options, spec)
+	secrets := "/api/v1/namespaces/" + namespace + "/secrets"
+	c.MustCall(t, http.MethodPost, secrets, map[string]any{"metadata": map[string]any{"name": name}}, nil)
+	r.expectRefusal(spec, true, false, "this server did not create it")
+	if err := r.Remove(t.Context(), spec.Attempt); err != nil {
+		t.Fatal(err)
+	}
+	c.MustCall(t, http.MethodGet, secrets+"/"+name, nil, nil)
 }
 
 // resumesUpload ends a server while it sends the code: the pod is not reported, so that the next server starts it again.

@@ -189,7 +189,7 @@ func (c *Cluster) markGone(pod *corev1.Pod) {
 // known.
 func (c *Cluster) deleteSecrets(ctx context.Context, name string, id dstack.AttemptID) error {
 	if name != "" {
-		return kubeclient.Delete(ctx, c.client, kubeclient.Secrets, name, kubeclient.DeleteOptions{})
+		return c.deleteOwnSecret(ctx, name, id)
 	}
 	found, err := kubeclient.List(ctx, c.client, kubeclient.Secrets, kubeclient.Selection{
 		Labels: LabelInstallation + "=" + InstallationLabel(c.opts.Installation) + "," + LabelAttempt + "=" + kubeclient.LabelValue(string(id))})
@@ -202,4 +202,16 @@ func (c *Cluster) deleteSecrets(ctx context.Context, name string, id dstack.Atte
 		}
 	}
 	return nil
+}
+
+// deleteOwnSecret deletes a secret if it is that of an attempt. Somebody else's may have the name.
+func (c *Cluster) deleteOwnSecret(ctx context.Context, name string, id dstack.AttemptID) error {
+	found, err := kubeclient.Get(ctx, c.client, kubeclient.Secrets, name)
+	if meaning := kubeclient.MeaningOf(err); meaning == kubeclient.NotFound || meaning == kubeclient.NamespaceMissing {
+		return nil
+	}
+	if err != nil || found.Labels[LabelInstallation] != InstallationLabel(c.opts.Installation) || found.Labels[LabelAttempt] != kubeclient.LabelValue(string(id)) {
+		return err
+	}
+	return kubeclient.Delete(ctx, c.client, kubeclient.Secrets, name, kubeclient.DeleteOptions{UID: found.UID})
 }
