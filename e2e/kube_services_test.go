@@ -76,6 +76,43 @@ func TestCluster_ScaleAndUpdate(t *testing.T) {
 	})
 }
 
+// Rule 35: a pod that someone deletes is replaced when its end begins, however long that takes. Streams that it has are whole, and it gets
+// no more requests.
+func TestCluster_DeletedPod(t *testing.T) {
+	s := newClusterSet(t)
+	s.applyAndWait(s.newFolder(s.serviceConfig("stubborn", 1, "env: [IGNORE_TERM=1]", "drain_timeout: 25s")))
+	requests := s.startTraffic(4, s.serviceURL("stubborn", "/who"))
+	streams := s.startStreams("stubborn", 100, 100, 500*time.Millisecond)
+	s.waitUntil(10*time.Second, "streams run", func() error { return streams.checkStarted(4) })
+	victim := s.listPods()[0]
+	s.cluster.MustCall(t, http.MethodDelete, "/api/v1/namespaces/"+s.namespace+"/pods/"+victim.Metadata.Name, nil, nil)
+	deleted := time.Now()
+	s.waitUntil(15*time.Second, "the pod is replaced", func() error {
+		for _, p := range s.listPods() {
+			if p.Metadata.UID != victim.Metadata.UID && p.isReady() && s.fetchRun("stubborn").Ready == 1 {
+				return nil
+			}
+		}
+		return errNotYet
+	})
+	took, isThere := time.Since(deleted), false
+	for _, p := range s.listPods() {
+		isThere = isThere || p.Metadata.UID == victim.Metadata.UID
+	}
+	t.Logf("replaced %s after it was deleted", took.Round(100*time.Millisecond))
+	if !isThere {
+		t.Error("the pod was gone before it was replaced, though it had streams")
+	}
+	streams.expectComplete("streams of the pod that was deleted")
+	requests.expectNoFailure("requests while a pod is deleted")
+	s.waitUntil(30*time.Second, "one pod is left", func() error {
+		if all := s.listPods(); len(all) != 1 {
+			return fmt.Errorf("%d pods: %s", len(all), formatReplicas(s.fetchRun("stubborn")))
+		}
+		return nil
+	})
+}
+
 // waitForReady waits until a run has exactly as many replicas, all ready.
 func (s *clusterSet) waitForReady(limit time.Duration, run string, ready int) {
 	s.t.Helper()

@@ -55,6 +55,7 @@ type AttemptSpec struct {
 	Checkout        *Checkout     // the code is a commit of a git repository, and CodeHash the changes to it; nil: it is an archive
 	StopGracePeriod time.Duration // time between SIGTERM and SIGKILL
 	ReadyProbe      *spec.Probe   // what a cluster shows as the readiness, for others to see: the server sends the probes and decides; nil: the port is open
+	DrainTimeout    time.Duration // how long what is in flight may go on when someone else ends the attempt
 }
 
 // HasCode reports whether the attempt needs a folder of code.

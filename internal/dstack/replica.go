@@ -114,7 +114,10 @@ type Report struct {
 	// OtherMachine says, with AttemptRefused, that this machine cannot start it for a while and
 	// another may: its disk is full.
 	OtherMachine bool `json:",omitempty"`
-	// Disrupted says, with AttemptExited, that the machine or its cluster ended the attempt, not the
+	// Ending says why the cluster is ending an attempt that is not over, against the server's will: its pod was deleted or
+	// evicted. The attempt gets no new connections, and the replica is replaced before it has ended. Empty: nothing ends it.
+	Ending string `json:",omitempty"`
+	// Disrupted says, with AttemptExited or Ending, that the machine or its cluster ended the attempt, not the
 	// replica: its node was drained or lost, or something more important needed the place. The replica
 	// is placed again, and it does not count as a crash. What may still run there is stopped by the engine.
 	Disrupted  bool     `json:",omitempty"`

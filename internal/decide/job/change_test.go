@@ -128,7 +128,9 @@ func haveSameReplicas(a, b dstack.RunSpec) bool {
 	a, _ = a.ForGroup(spec.DefaultGroup)
 	b, _ = b.ForGroup(spec.DefaultGroup)
 	attempt := func(s dstack.RunSpec) dstack.AttemptSpec {
-		return job.BuildAttemptSpec(dstack.Run{Name: "run", Spec: s}, dstack.Replica{})
+		built := job.BuildAttemptSpec(dstack.Run{Name: "run", Spec: s}, dstack.Replica{})
+		built.DrainTimeout = 0 // replicas that run keep the one with which they were started
+		return built
 	}
 	return reflect.DeepEqual(a.Configuration.Volumes, b.Configuration.Volumes) && reflect.DeepEqual(attempt(a), attempt(b)) &&
 		reflect.DeepEqual(job.BuildRequirements(a), job.BuildRequirements(b))

@@ -109,6 +109,7 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		CodeProject:     run.ProjectID,
 		StopGracePeriod: stopGracePeriod,
 		ReadyProbe:      findReadyProbe(c),
+		DrainTimeout:    c.EffectiveDrainTimeout(),
 	}
 	if c.RegistryAuth != nil {
 		attempt.Auth = &dstack.RegistryAuth{Username: c.RegistryAuth.Username, Password: c.RegistryAuth.Password}

@@ -47,6 +47,15 @@ func (w *world) disruptPods(m *machine) {
 	}
 }
 
+// deletePods deletes the pods of a node as kubectl does. They end after n ticks, or when they are stopped.
+func (w *world) deletePods(m *machine, n int) {
+	for _, id := range sorted(m.engine) {
+		if p := m.engine[id]; !p.ended && !p.stopping {
+			p.isDeleted, p.stopping, p.diesAt = true, true, w.now.Add(time.Duration(n)*tick)
+		}
+	}
+}
+
 // isKnownSilent reports whether the cluster of a node says that it does not answer.
 func (w *world) isKnownSilent(m *machine) bool {
 	return w.now.Before(m.silentUntil) && w.now.Sub(m.silentAt) >= nodeGrace

@@ -95,6 +95,7 @@ type ReplicaStep struct {
 	NewAttempt   bool              // a new attempt begins
 	EndedAttempt *dstack.Attempt   // the attempt that ended; nil: none did
 	LeftOut      *dstack.Offer     // the machine that could not start it, to be left out for its run for a while; nil: none
+	DrainUntil   time.Time         // with ReplicaDraining, when it begins: the drain deadline
 	Crashes      int
 	FirstCrashAt time.Time
 	RetryAt      time.Time // when a back-off is over

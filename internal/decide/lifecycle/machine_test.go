@@ -37,6 +37,7 @@ type proc struct {
 	refused         bool
 	isDiskFull      bool // why it was refused
 	isDisrupted     bool // its cluster ended it
+	isDeleted       bool // its pod is being deleted by someone
 	code            int
 	claim           dstack.Claim // of its replica when it was started
 }
@@ -80,7 +81,7 @@ func (w *world) live(m *machine) {
 		switch {
 		case w.isNode(m) && w.now.Before(m.silentUntil): // what the cluster tells it waits
 		case p.stopping && !w.now.Before(p.diesAt):
-			p.ended, p.code = true, 143
+			p.ended, p.code, p.isDisrupted = true, 143, p.isDeleted
 		case !p.ended && p.broken && !w.now.Before(p.runsAt):
 			p.ended, p.code = true, 1
 		case !p.ended && w.chance(60, "it crashes"):
@@ -336,7 +337,7 @@ func (w *world) stopAttempt(m *machine, c lifecycle.EngineCommand) {
 	if n := len(w.tenants[r.Run].web.inFlight[r.ID]); healthy && w.host(m.id) == nil && n > 0 && drained && w.now.Before(r.DrainDeadline) {
 		w.t.Fatalf("replica %s ends with %d requests in flight, %s early", r.ID, n, r.DrainDeadline.Sub(w.now))
 	}
-	if !p.stopping {
+	if !p.stopping || p.isDeleted && p.diesAt.After(w.now.Add(4*tick)) {
 		p.stopping, p.diesAt = true, w.after(4, "dies in")
 	}
 }
@@ -363,6 +364,9 @@ func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
 			ConsecutiveFailures: min(p.failedProbes, dstack.ProbeFailureThreshold),
 			Message:             "GET / answered 500",
 		}
+	}
+	if p.isDeleted && !rep.State.IsOver() {
+		rep.Ready, rep.Ending = false, "its pod is being deleted"
 	}
 	return rep
 }

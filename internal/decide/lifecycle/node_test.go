@@ -181,6 +181,59 @@ func TestDecideReplica_Disrupted(t *testing.T) {
 	}
 }
 
+// Rule 35: a replica whose pod is being deleted leaves at once, so that its run replaces it while the pod still runs. Those that the
+// server ends itself, and those whose pod has ended, go on as they are.
+func TestDecideReplica_Ending(t *testing.T) {
+	ending := dstack.Report{State: dstack.AttemptRunning, Ending: "the pod is being ended: its node does not answer"}
+	over := ending
+	over.State = dstack.AttemptExited
+	for _, c := range []struct {
+		status      dstack.ReplicaStatus
+		machine     dstack.InstanceStatus
+		report      dstack.Report
+		isDisrupted bool
+		age         time.Duration
+		to          dstack.ReplicaStatus
+		leftOut     bool
+	}{
+		{dstack.ReplicaReady, dstack.InstanceUp, ending, false, time.Second, dstack.ReplicaDraining, false},
+		{dstack.ReplicaReady, dstack.InstanceUp, ending, true, time.Second, dstack.ReplicaDraining, true},
+		{dstack.ReplicaReady, dstack.InstanceUp, ending, true, time.Hour, dstack.ReplicaDraining, false},
+		{dstack.ReplicaUnhealthy, dstack.InstanceUp, ending, false, time.Hour, dstack.ReplicaDraining, false},
+		{dstack.ReplicaUnhealthy, dstack.InstanceAway, ending, false, time.Hour, dstack.ReplicaDraining, false},
+		{dstack.ReplicaStarting, dstack.InstanceUp, ending, false, time.Hour, dstack.ReplicaTerminating, false},
+		{dstack.ReplicaReady, dstack.InstanceUp, over, false, time.Hour, dstack.ReplicaRestarting, false},
+		{dstack.ReplicaReady, dstack.InstanceDeleted, ending, false, time.Hour, dstack.ReplicaWaiting, false},
+		{dstack.ReplicaRestarting, dstack.InstanceUp, ending, false, time.Hour, dstack.ReplicaRestarting, false},
+		{dstack.ReplicaTerminating, dstack.InstanceUp, ending, false, time.Hour, dstack.ReplicaTerminating, false},
+	} {
+		i := aNode(c.machine, 0)
+		seen := facts(c.status, func(f *lifecycle.ReplicaFacts) { f.Instance, f.Report = &i, &c.report })
+		c.report.Disrupted = c.isDisrupted
+		seen.Run.Spec.Configuration.DrainTimeout = new(spec.Seconds(40))
+		seen.Replica.Instance, seen.Replica.Attempt, seen.Replica.AttemptAt, seen.Replica.Graceful = "i", "a", now.Add(-c.age), false
+		step, err := lifecycle.DecideReplica(seen, now)
+		if err != nil || step.To != c.to || (step.LeftOut != nil) != c.leftOut {
+			t.Errorf("%s: got %+v, %v", c.status, step, err)
+			continue
+		}
+		next := step.Apply(seen.Replica, lifecycle.NewIDs{}, now)
+		if c.to == dstack.ReplicaDraining && (!next.DrainDeadline.Equal(now.Add(40*time.Second)) || step.Reason != "the pod is being ended: its node does not answer" ||
+			step.Crashes != seen.Replica.Crashes || step.Due.IsZero()) || next.Graceful != (step.Reason == dstack.Reason(ending.Ending)) {
+			t.Errorf("%s: got %+v, %+v", c.status, step, next)
+		}
+		if c.to != dstack.ReplicaDraining {
+			continue
+		}
+		run := seen.Run
+		run.Status = dstack.RunActive
+		replaces, err := lifecycle.DecideRun(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{next}, DesiredReplicas: 1}, now)
+		if err != nil || len(replaces.Add) != 1 || replaces.Add[0].Num == next.Num {
+			t.Errorf("the run: %+v, %v", replaces, err)
+		}
+	}
+}
+
 // A replica that no node took within the cluster's limit gives up at once, unless its run retries or has served; its run ends
 // for lack of capacity.
 func TestDecideReplica_NoNode(t *testing.T) {

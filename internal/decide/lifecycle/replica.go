@@ -23,6 +23,9 @@ const (
 
 // DecideReplica decides the next step of a replica. It fails on an unknown status.
 func DecideReplica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
+	if step, ok := replicaEnding(seen, now); ok {
+		return step, nil
+	}
 	if isAway(seen.Instance) {
 		if step, ok := replicaAway(seen, now); ok {
 			return step, nil

@@ -31,6 +31,9 @@ func (step ReplicaStep) Apply(r dstack.Replica, ids NewIDs, now time.Time) dstac
 			r.ReadyAt = now
 		}
 	}
+	if leaves := step.To == dstack.ReplicaDraining || step.To == dstack.ReplicaTerminating; leaves && !isLeaving(r) {
+		r.Graceful, r.DrainDeadline = true, step.DrainUntil
+	}
 	if step.To == dstack.ReplicaWaiting {
 		r.Instance, r.Claim = "", dstack.Claim{}
 	}

@@ -124,6 +124,42 @@ func TestSim_ACordonedNodeLosesItsReplicas(t *testing.T) {
 	})
 }
 
+// A pod that someone deletes is replaced at once, however long its end takes, and what is in flight there goes on.
+func TestSim_ADeletedPodIsReplacedBeforeItsEnd(t *testing.T) {
+	simulate(t, 12, func(t *rapid.T) {
+		w := emptyWorld(t)
+		w.faults = false
+		for range 2 {
+			w.addNode(4, 0)
+		}
+		wanted := rapid.IntRange(1, 3).Draw(t, "replicas")
+		w.submit(w.specOf("good 1", 1, 0, fixed(wanted)))
+		for range 30 {
+			w.tick()
+		}
+		old := w.machine(w.mine()[0].Instance)
+		count := len(old.engine)
+		w.deletePods(old, rapid.SampledFrom([]int{60, 200, 1000}).Draw(t, "end in"))
+		for range 20 {
+			w.tick()
+		}
+		if n := len(w.routes()); n != wanted {
+			t.Fatalf("%d of %d pods were deleted, and %d replicas serve: %s", count, wanted, n, w.dump())
+		}
+		for range 300 {
+			w.tick()
+		}
+		if w.unfinished() != wanted || w.ready() != wanted || w.web.failed > 0 {
+			t.Fatalf("%d requests failed: %s", w.web.failed, w.dump())
+		}
+		for _, r := range w.replicas {
+			if r.Crashes > 0 || r.AttemptNum > 0 {
+				t.Fatalf("replica %d was started again: %s", r.Num, w.dump())
+			}
+		}
+	})
+}
+
 // Nodes die, come back, are removed, drained and added, pods are evicted and preempted, and the API server goes away, while two
 // runs use them. No crash is counted, no run fails, no replica is doubled (checkRoutes), and all serve in the end.
 func TestSim_NodesComeAndGo(t *testing.T) {
@@ -142,13 +178,15 @@ func TestSim_NodesComeAndGo(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 4).Draw(t, "events") {
 			m := w.hosts[rapid.IntRange(0, len(w.hosts)-1).Draw(t, "node")]
-			switch rapid.SampledFrom([]string{"silent", "evicted", "API", "removed", "cordoned"}).Draw(t, "event") {
+			switch rapid.SampledFrom([]string{"silent", "evicted", "deleted", "API", "removed", "cordoned"}).Draw(t, "event") {
 			case "silent":
 				w.silenceHost(m, rapid.SampledFrom([]int{10, 25, 45, 130}).Draw(t, "for"))
 			case "evicted":
 				for _, p := range m.engine {
 					p.ended, p.code, p.isDisrupted = true, 137, true
 				}
+			case "deleted":
+				w.deletePods(m, rapid.SampledFrom([]int{1, 30, 100}).Draw(t, "end in"))
 			case "API":
 				w.stopAPI(rapid.SampledFrom([]int{5, 50, 200}).Draw(t, "for"))
 			case "removed":

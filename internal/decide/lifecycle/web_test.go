@@ -47,7 +47,7 @@ func (w *world) serve() {
 		p = m.engine[w.replicas[id].Attempt]
 	}
 	isCut := m != nil && m.offer.IsRemote && w.now.Before(m.silentUntil)
-	if p == nil || p.ended || p.stopping || w.now.Before(p.readyAt) || isCut {
+	if p == nil || p.ended || p.stopping && !p.isDeleted || w.now.Before(p.readyAt) || isCut {
 		w.web.failed++
 		return
 	}

@@ -26,7 +26,7 @@ const (
 	// preStopTime is how long a process that someone else ends goes on serving, until gateways have left it out: it gets
 	// SIGTERM before they know.
 	preStopTime = 2 * time.Second
-	// minOuterGrace is the grace period of pods that someone else deletes: Kubernetes' own default.
+	// minOuterGrace is the least grace period of pods that someone else deletes: Kubernetes' own default.
 	minOuterGrace = 30 * time.Second
 )
 
@@ -158,7 +158,7 @@ func newEnvironment(spec dstack.AttemptSpec) map[string][]byte {
 
 func newPodSpec(p place, spec dstack.AttemptSpec) corev1.PodSpec {
 	no, root := false, int64(0)
-	grace := int64((max(spec.StopGracePeriod, minOuterGrace) + preStopTime).Seconds())
+	grace := int64((max(spec.DrainTimeout+spec.StopGracePeriod, minOuterGrace) + preStopTime).Seconds())
 	return corev1.PodSpec{
 		RestartPolicy:                 corev1.RestartPolicyNever,
 		AutomountServiceAccountToken:  &no,
@@ -265,7 +265,8 @@ func newPreStop(argv []string) *corev1.LifecycleHandler {
 	if !engine.IsShellCommand(argv) {
 		return &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: seconds}}
 	}
-	script := fmt.Sprintf("sleep %d; kill -TERM -1", seconds)
+	// The hook has ended before the signal: it would fail if the container ended first.
+	script := fmt.Sprintf("sleep %d; (sleep 1; kill -TERM -1) >/dev/null 2>&1 &", seconds-1)
 	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/sh", "-c", script}}}
 }
 

@@ -99,9 +99,11 @@ func TestManifest_GracePeriod(t *testing.T) {
 			t.Errorf("%s: the hook is %+v", name, hook)
 		}
 	}
-	long := mustManifest(t, here, newTestSpec(func(s *dstack.AttemptSpec) { s.StopGracePeriod = 5 * time.Minute }))
-	if got := *long.pod.Spec.TerminationGracePeriodSeconds; got != 302 {
-		t.Errorf("the grace period is %d s", got)
+	for drain, want := range map[time.Duration]int64{0: 32, 5 * time.Second: 32, 30 * time.Second: 42, 5 * time.Minute: 312} {
+		m := mustManifest(t, here, newTestSpec(func(s *dstack.AttemptSpec) { s.StopGracePeriod, s.DrainTimeout = 10*time.Second, drain }))
+		if got := *m.pod.Spec.TerminationGracePeriodSeconds; got != want {
+			t.Errorf("with %s to drain, the grace period is %d s, not %d", drain, got, want)
+		}
 	}
 }
 

@@ -119,6 +119,9 @@ func (c *Cluster) describe(pod *corev1.Pod, now time.Time) podState {
 	state := describePod(podFacts{
 		pod: pod, warning: c.warnings[pod.UID], isCutOff: isCutOff, isAny: !isPinned(pod), wait: c.opts.NodeWait, now: now,
 	})
+	if t := c.tracked[pod.UID]; t != nil && (t.isStopped || t.isRefused) && state.report.State != dstack.AttemptRefused {
+		forgetDisruption(&state.report)
+	}
 	if !isPinned(pod) {
 		state.report.Node = pod.Spec.NodeName
 	}

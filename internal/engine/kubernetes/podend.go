@@ -44,6 +44,14 @@ func findDisruption(pod *corev1.Pod) string {
 	return cmp.Or(c.Message, c.Reason)
 }
 
+// describeEnding returns why a pod is being deleted, and whether the cluster does that, and not someone.
+func describeEnding(pod *corev1.Pod) (why string, isDisrupted bool) {
+	if disruption := findDisruption(pod); disruption != "" {
+		return "the pod is being ended: " + disruption, true
+	}
+	return fmt.Sprintf("the pod %s is being deleted, and not by this server", pod.Name), false
+}
+
 // describeEnd returns the report of a pod whose command has ended, or never began.
 func describeEnd(pod *corev1.Pod, now time.Time) dstack.Report {
 	id := dstack.AttemptID(pod.Annotations[AnnotationAttempt])
@@ -68,8 +76,33 @@ func describeEnd(pod *corev1.Pod, now time.Time) dstack.Report {
 		r.Error, r.Disrupted = "the pod was ended: "+findDisruption(pod), true
 	case ended.Reason == reasonUnknown || ended.Reason == "Unknown":
 		r.Error, r.Disrupted = "the pod was ended: its node failed or was restarted", true
+	case wasDeletedBefore(pod, ended.FinishedAt.Time):
+		r.Error, r.Disrupted = newDeletedText(pod), true
 	}
 	return r
+}
+
+// wasDeletedBefore reports whether the deletion of a pod had begun at a time. DeletionTimestamp is when its grace period is over.
+func wasDeletedBefore(pod *corev1.Pod, at time.Time) bool {
+	if pod.DeletionTimestamp == nil {
+		return false
+	}
+	grace := time.Duration(0)
+	if pod.DeletionGracePeriodSeconds != nil {
+		grace = time.Duration(*pod.DeletionGracePeriodSeconds) * time.Second
+	}
+	return !pod.DeletionTimestamp.Add(-grace).After(at)
+}
+
+func newDeletedText(pod *corev1.Pod) string {
+	return fmt.Sprintf("the pod %s was deleted, and not by this server", pod.Name)
+}
+
+// forgetDisruption removes what a report says of the one who deletes the pod: this server does.
+func forgetDisruption(r *dstack.Report) {
+	if r.Ending != "" || r.Disrupted {
+		r.Error, r.Ending, r.Disrupted = "", "", false
+	}
 }
 
 // isOwnExcess reports whether a pod was evicted because it used more than its own limits, not its node.
@@ -144,7 +177,7 @@ func describeGone(pod *corev1.Pod, isStopped bool, now time.Time) dstack.Report 
 	if isOver(pod) {
 		r := describeEnd(pod, now)
 		if isStopped && r.State == dstack.AttemptExited {
-			r.Disrupted = false
+			forgetDisruption(&r)
 		}
 		return r
 	}
@@ -163,7 +196,7 @@ func describeGone(pod *corev1.Pod, isStopped bool, now time.Time) dstack.Report 
 	case disruption != "":
 		r.Error, r.Disrupted = "the pod was ended: "+disruption, true
 	default:
-		r.Error, r.Disrupted = fmt.Sprintf("the pod %s was deleted, and not by this server", pod.Name), true
+		r.Error, r.Disrupted = newDeletedText(pod), true
 	}
 	return r
 }

@@ -114,6 +114,9 @@ func describePod(f podFacts) podState {
 	default:
 		s.describeStarting(f)
 	}
+	if f.pod.DeletionTimestamp != nil && !s.report.State.IsOver() {
+		s.report.Ending, s.report.Disrupted = describeEnding(f.pod)
+	}
 	return s
 }
 

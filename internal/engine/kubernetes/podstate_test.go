@@ -113,7 +113,22 @@ func TestDescribePod(t *testing.T) {
 			condition(corev1.DisruptionTarget, corev1.ConditionTrue, "TerminationByKubelet", "")), state: "exited", text: "exceeds the total limit", check: func(r dstack.Report) bool { return !r.Disrupted }},
 		{name: "7: the node's disk", pod: newPod(time.Minute, terminated("Error", 137, ""), status("Evicted", "The node was low on resource: ephemeral-storage.")), state: "exited",
 			text: "low on resource", check: func(r dstack.Report) bool { return r.Disrupted }},
-		{name: "9: a pod that is being deleted is not ready", pod: newPod(time.Minute, runs, condition(corev1.PodReady, corev1.ConditionTrue, "", ""), isDeleted), state: "running"},
+		{name: "9: a pod that is being deleted is not ready, and is to be replaced", pod: newPod(time.Minute, runs, condition(corev1.PodReady, corev1.ConditionTrue, "", ""), isDeleted), state: "running",
+			check: func(r dstack.Report) bool {
+				return r.Ending == "the pod web-0-0-1 is being deleted, and not by this server" && !r.Disrupted
+			}},
+		{name: "9: also before it runs", pod: newPod(time.Minute, waiting("ContainerCreating", ""), isDeleted), state: "starting", text: "being deleted", check: func(r dstack.Report) bool { return r.Ending != "" }},
+		{name: "35: its node is lost, and the cluster deletes it", pod: newPod(time.Minute, runs, condition(corev1.PodReady, corev1.ConditionFalse, "", ""),
+			condition(corev1.DisruptionTarget, corev1.ConditionTrue, "DeletionByTaintManager", ""), isDeleted), state: "running",
+			check: func(r dstack.Report) bool {
+				return strings.Contains(r.Ending, "its node does not answer") && r.Disrupted
+			}},
+		{name: "9: its process has ended because it was deleted", pod: newPod(time.Minute, terminated("Error", 143, ""), isDeleted), state: "exited", text: "was deleted, and not by this server",
+			check: func(r dstack.Report) bool { return r.Ending == "" && r.Disrupted }},
+		{name: "9: it was deleted after it had crashed", pod: newPod(time.Minute, terminated("Error", 1, ""), func(p *corev1.Pod) {
+			at, grace := metav1.NewTime(now.Add(time.Minute)), int64(30)
+			p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &at, &grace
+		}), state: "exited", check: func(r dstack.Report) bool { return !r.Disrupted && r.Error == "" }},
 		{name: "15: ready", pod: newPod(time.Minute, runs, condition(corev1.PodReady, corev1.ConditionTrue, "", "")), state: "running", ready: true,
 			check: func(r dstack.Report) bool { return r.Address == "10.1.2.3:8000" && !r.StartedAt.IsZero() }},
 		{name: "17: preempted", pod: newPod(time.Minute, terminated("Error", 143, ""), condition(corev1.DisruptionTarget, corev1.ConditionTrue, "PreemptionByScheduler", "")), state: "exited",
@@ -185,7 +200,7 @@ func TestDescribeGone(t *testing.T) {
 		{"preempted", newPod(time.Minute, runs, isDeleted, preempted), false, 137, true, "higher priority"},
 	} {
 		r := describeGone(c.pod, c.isStopped, now)
-		if r.State != dstack.AttemptExited || r.ExitCode != c.exit || r.Disrupted != c.disrupted || !strings.Contains(r.Error, c.text) || r.StartedAt.IsZero() {
+		if r.State != dstack.AttemptExited || r.ExitCode != c.exit || r.Disrupted != c.disrupted || !strings.Contains(r.Error, c.text) || c.text == "" && r.Error != "" || r.StartedAt.IsZero() {
 			t.Errorf("%s: %+v", c.name, r)
 		}
 	}

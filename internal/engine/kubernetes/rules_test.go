@@ -160,6 +160,8 @@ func TestCluster(t *testing.T) {
 		"pods of a claim of one node are together":            keepsTogether,
 		"a selector chooses the node":                         choosesNode,
 		"a pod that someone deletes is no crash":              survivesDeletion,
+		"a pod that someone deletes is reported at once":      reportsDeletion,
+		"no hook before SIGTERM fails":                        hooksSucceed,
 		"an eviction waits for the server":                    blocksEviction,
 		"two installations leave each other alone":            separatesInstallations,
 		"a secret of somebody else is left alone":             leavesForeignSecret,
@@ -387,6 +389,64 @@ func survivesDeletion(t *testing.T, c *kubetest.Cluster, namespace string) {
 	}
 	if got := r.waitFor(spec, "still over", isOver); got.ExitCode != rep.ExitCode {
 		t.Errorf("it was started again: %+v", got)
+	}
+}
+
+// reportsDeletion deletes the pod of a process that ignores SIGTERM: it is reported at once, and not when the process ends. What the
+// server itself ends is not reported so.
+func reportsDeletion(t *testing.T, c *kubetest.Cluster, namespace string) {
+	r := newRig(t, c, namespace, "k1")
+	spec := newSpec("trap '' TERM; exec httpd -f -p 8080")
+	r.start(spec)
+	r.waitFor(spec, "ready", func(rep dstack.Report) bool { return rep.Ready })
+	began, pod := time.Now(), r.onlyPod().Name
+	c.MustCall(t, http.MethodDelete, "/api/v1/namespaces/"+namespace+"/pods/"+pod, nil, nil)
+	rep := r.waitFor(spec, "ending", func(rep dstack.Report) bool { return rep.Ending != "" })
+	if took := time.Since(began); took > 5*time.Second || !isRunning(rep) || rep.Ready || rep.Disrupted || !strings.Contains(rep.Ending, pod+" is being deleted, and not by this server") {
+		t.Errorf("after %s: %+v", took, rep)
+	}
+	if err := r.Stop(t.Context(), spec.Attempt, 5*time.Second); err != nil { // it has drained
+		t.Fatal(err)
+	}
+	if rep = r.waitFor(spec, "over", isOver); rep.Disrupted || time.Since(began) > 25*time.Second {
+		t.Errorf("after %s: %+v", time.Since(began), rep)
+	}
+	own := newSpec("trap '' TERM; exec sleep 600")
+	r.start(own)
+	r.waitFor(own, "running", isRunning)
+	if err := r.Stop(t.Context(), own.Attempt, 3*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if rep = r.waitFor(own, "over", func(rep dstack.Report) bool { return isOver(rep) || rep.Ending != "" }); rep.Ending != "" || rep.Disrupted {
+		t.Errorf("it was stopped by the server: %+v", rep)
+	}
+}
+
+// hooksSucceed ends pods in each way: none of their hooks before SIGTERM fails.
+func hooksSucceed(t *testing.T, c *kubetest.Cluster, namespace string) {
+	r := newRig(t, c, namespace, "k1")
+	for _, end := range []func(id dstack.AttemptID) error{
+		func(id dstack.AttemptID) error { return r.Stop(t.Context(), id, 5*time.Second) },
+		func(id dstack.AttemptID) error { return r.Stop(t.Context(), id, 0) },
+		func(id dstack.AttemptID) error { return r.Remove(t.Context(), id) },
+		func(id dstack.AttemptID) error { return r.Remove(t.Context(), id) },
+	} {
+		spec := newSpec("exec httpd -f -p 8080")
+		r.start(spec)
+		r.waitFor(spec, "running", isRunning)
+		if err := end(spec.Attempt); err != nil {
+			t.Fatal(err)
+		}
+		r.waitFor(spec, "over", func(rep dstack.Report) bool { return rep.State.IsOver() })
+	}
+	var events struct {
+		Items []struct{ Reason, Message string }
+	}
+	c.MustCall(t, http.MethodGet, "/api/v1/namespaces/"+namespace+"/events", nil, &events)
+	for _, e := range events.Items {
+		if e.Reason == "FailedPreStopHook" {
+			t.Errorf("%s: %s", e.Reason, e.Message)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ const (
 	// killGrace is the grace period of a pod that is killed: with none, the API server would forget the pod while its processes
 	// may still run. The kubelet makes at least two seconds of it, and sends SIGTERM before SIGKILL.
 	killGrace = time.Second
-	// killTimeout limits the command that kills the processes of a pod.
+	// killTimeout limits the command that kills the processes of a pod, and the wait for their end.
 	killTimeout = 2 * time.Second
 )
 
@@ -56,8 +56,9 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	return kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: grace})
 }
 
-// killProcesses kills the processes of a running pod at once, without SIGTERM, if a shell waits for them. The deletion of the pod ends
-// those of others.
+// killProcesses kills the processes of a running pod at once, without SIGTERM, if a shell waits for them, and waits until the kubelet
+// has seen that: otherwise it runs the hook before SIGTERM in a container that has ended, and reports that it failed. The deletion
+// of the pod ends the processes of others.
 func (c *Cluster) killProcesses(ctx context.Context, pod *corev1.Pod) {
 	if hook := pod.Spec.Containers[0].Lifecycle; !isRunning(pod) || hook == nil || hook.PreStop == nil || hook.PreStop.Exec == nil {
 		return
@@ -65,6 +66,13 @@ func (c *Cluster) killProcesses(ctx context.Context, pod *corev1.Pod) {
 	ctx, cancel := context.WithTimeout(ctx, killTimeout)
 	defer cancel()
 	_, _ = c.runScript(ctx, pod.Name, mainContainer, nil, "kill -KILL -1") // its own stream may be cut
+	for ctx.Err() == nil {
+		changed := c.pods.Changed()
+		if found, ok := c.pods.Get(pod.Name); !ok || found.UID != pod.UID || isOver(found) {
+			return
+		}
+		_ = loop.SleepUntil(ctx, removeLook, changed) // ctx
+	}
 }
 
 // shortens reports whether a pod that is being deleted would end earlier with a grace period from now on.
@@ -107,6 +115,9 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		name = pod.Name
 		e.endCommands(id)
 		e.killProcesses(ctx, pod)
+		if found, ok := e.pods.Get(pod.Name); ok && found.UID == pod.UID {
+			pod = found
+		}
 		options := kubeclient.DeleteOptions{UID: pod.UID, Grace: killGrace}
 		options.Force = hasEnded(pod) // its node has nothing left to do that would matter
 		if err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, options); err != nil {

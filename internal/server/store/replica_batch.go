@@ -119,11 +119,28 @@ func (s *Store) writeRelated(ctx context.Context, tx bun.Tx, done []steppedRepli
 	if err := wakeWaiting(ctx, tx, done, now); err != nil {
 		return err
 	}
+	if err := numberNewDrains(ctx, tx, done); err != nil {
+		return err
+	}
 	var events []dstack.Event
 	for _, r := range done {
 		events = append(events, r.events...)
 	}
 	return addEvents(ctx, tx, events, now)
+}
+
+// numberNewDrains gives the replicas that begin to drain their drain sequence.
+func numberNewDrains(ctx context.Context, tx bun.Tx, done []steppedReplica) error {
+	var ids []string
+	for _, r := range done {
+		if r.next.Status == dstack.ReplicaDraining && r.before.Status != dstack.ReplicaDraining {
+			ids = append(ids, string(r.next.ID))
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return numberDrains(ctx, tx, ids)
 }
 
 // steppedReplica is a replica before and after a step.
@@ -161,6 +178,8 @@ type steppedRow struct {
 	Attempts          string
 	Finished          int64
 	Lives             bool
+	Gently            bool
+	DrainsUntil       int64
 }
 
 func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
@@ -188,6 +207,7 @@ func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 		InstanceTo: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: toMicros(next.AttemptAt),
 		Crashed: next.Crashes, FirstCrash: toMicros(next.FirstCrashAt), Backoff: toMicros(next.RetryAt), WasReady: toMicros(next.ReadyAt),
 		Blocks: next.Blocked, Attempts: string(past), Finished: toMicros(next.FinishedAt), Lives: !next.Status.IsFinished(),
+		Gently: next.Graceful, DrainsUntil: toMicros(next.DrainDeadline),
 	}
 	return r, nil
 }
@@ -237,6 +257,7 @@ func putReplicas(ctx context.Context, tx bun.Tx, all []steppedReplica) (map[stri
 		Set("status = next_status, reason = next_reason, since = next_since, instance_id = place, claim = claims").
 		Set("attempt_id = attempt, attempt_num = attempt_no, attempt_at = attempt_since").
 		Set("crashes = crashed, crashed_at = first_crash, backoff_at = backoff, ready_at = was_ready, blocked = blocks, past = attempts").
+		Set("grace = gently, drain_by = drains_until").
 		Set("finished_at = finished, live = lives, version = r.version + 1, lease_owner = '', lease_until = 0").
 		Set("due_at = CASE WHEN r.touches = touched THEN again ELSE r.due_at END").
 		Where("r.id = v.of AND r.version = seen AND r.lease_owner = holder AND r.live").Returning("id").Scan(ctx, &ids)

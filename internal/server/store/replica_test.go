@@ -136,6 +136,32 @@ func (h *fixture) runStepDue(id dstack.RunID, step lifecycle.RunStep) {
 	h.runStep(id, step, t0)
 }
 
+// A replica that leaves because its cluster ends it drains as one that its run drains: gateways learn of it by a new drain sequence.
+func TestReplicaStep_BeginsToDrain(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		_, r := h.ready("web", "127.0.0.1:1", t0)
+		readSequence := func() int64 {
+			table, err := h.s.Routes(t.Context())
+			h.noError(err)
+			return table.DrainSequence
+		}
+		before := readSequence()
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaDraining, Reason: "its pod is being deleted", DrainUntil: t0.Add(sec(30)), Due: t0}, t0)
+		_, next := h.reread(r.Run)
+		if next.Status != dstack.ReplicaDraining || !next.Graceful || !next.DrainDeadline.Equal(t0.Add(sec(30))) {
+			t.Errorf("got %+v", next)
+		}
+		first := readSequence()
+		if first != before+1 {
+			t.Errorf("the drain sequence was %d and is %d", before, first)
+		}
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaDraining, Reason: "it goes on", Due: t0}, t0)
+		if _, next = h.reread(r.Run); !next.DrainDeadline.Equal(t0.Add(sec(30))) || readSequence() != first {
+			t.Errorf("then: %+v", next)
+		}
+	})
+}
+
 func TestReplicaStep_SetsReadyAt(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)

@@ -170,7 +170,7 @@ func sameReport(a, b dstack.Report) bool {
 		return false
 	}
 	return a.State == b.State && a.Ready == b.Ready && a.Endpoint == b.Endpoint && a.Progress == b.Progress &&
-		a.ExitCode == b.ExitCode && a.OOM == b.OOM && a.Error == b.Error && a.Permanent == b.Permanent && a.OtherMachine == b.OtherMachine && a.Disrupted == b.Disrupted &&
+		a.ExitCode == b.ExitCode && a.OOM == b.OOM && a.Error == b.Error && a.Permanent == b.Permanent && a.OtherMachine == b.OtherMachine && a.Disrupted == b.Disrupted && a.Ending == b.Ending &&
 		a.Node == b.Node && a.Port == b.Port && slices.Equal(a.Listening, b.Listening) &&
 		slices.Equal(a.LastOutput, b.LastOutput) && toMicros(a.StartedAt) == toMicros(b.StartedAt) && toMicros(a.EndedAt) == toMicros(b.EndedAt)
 }

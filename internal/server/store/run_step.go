@@ -178,14 +178,18 @@ func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecy
 	if err := markInstancesDue(ctx, tx, now, "id IN (?)", ids); err != nil {
 		return err
 	}
-	// Readers that see this sequence number also see the new status, because
-	// numbers follow commit order.
+	return numberDrains(ctx, tx, toStrings(step.Drain))
+}
+
+// numberDrains gives replicas that have begun to drain the next sequence number. Readers that see
+// it also see the new status, because numbers follow commit order.
+func numberDrains(ctx context.Context, tx bun.Tx, ids []string) error {
 	var order int64
 	if err := tx.NewRaw("UPDATE installation SET drains = drains + 1 WHERE one = 1 RETURNING drains").Scan(ctx, &order); err != nil {
 		return err
 	}
-	_, err = tx.NewRaw("UPDATE replicas SET drained = ? WHERE live AND run_id = ? AND status = ? AND drained = 0",
-		order, string(run), string(to.Status)).Exec(ctx)
+	_, err := tx.NewRaw("UPDATE replicas SET drained = ? WHERE live AND id IN (?) AND status = ? AND drained = 0",
+		order, bun.List(ids), string(dstack.ReplicaDraining)).Exec(ctx)
 	return err
 }
 
