@@ -20,6 +20,7 @@ type trackedPod struct {
 	seenAt     time.Time   // first
 	isStopped  bool        // by Stop
 	isRefused  bool        // it is being deleted, because it will not start
+	refusal    error       // why, with isRefused
 	wasReady   bool
 	isPortOpen bool        // the last definite result of a port check
 	kept       *keptOutput // of a pod that is being deleted; nil: not kept
@@ -98,8 +99,12 @@ func (c *Cluster) noteGone(uid types.UID, t *trackedPod, now time.Time) {
 	if _, isKnown := c.ended[id]; wasRemoved || isKnown || id == "" {
 		return
 	}
+	report := describeGone(t.pod, t.isStopped, now)
+	if t.isRefused { // the call that deletes it has not returned yet
+		report = engine.NewRefusedReport(id, t.refusal, now)
+	}
 	c.ended[id] = endedAttempt{
-		instance: dstack.InstanceID(t.pod.Labels[LabelInstance]), pod: t.pod.Name, report: describeGone(t.pod, t.isStopped, now), kept: t.kept, lastOutput: t.lastOutput,
+		instance: dstack.InstanceID(t.pod.Labels[LabelInstance]), pod: t.pod.Name, report: report, kept: t.kept, lastOutput: t.lastOutput,
 	}
 }
 
@@ -176,7 +181,7 @@ func (c *Cluster) refuse(pod *corev1.Pod, refusal error) {
 	if t == nil || t.isRefused || c.ctx.Err() != nil {
 		return
 	}
-	t.isRefused = true
+	t.isRefused, t.refusal = true, refusal
 	c.work.Go(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, callTimeout)
 		defer cancel()

@@ -507,11 +507,12 @@ func leavesForeignSecret(t *testing.T, c *kubetest.Cluster, namespace string) {
 // resumesUpload ends a server while it sends the code: the pod is not reported, so that the next server starts it again.
 func resumesUpload(t *testing.T, c *kubetest.Cluster, namespace string) {
 	var isBlocked atomic.Bool
+	var opened atomic.Int32
 	isBlocked.Store(true)
 	block := func(o *kubernetes.Options) {
 		o.Files = enginetest.Files
 		o.Code = func(ctx context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
-			if isBlocked.Load() {
+			if opened.Add(1) > 1 && isBlocked.Load() { // the first time, the engine looks whether there is anything to send
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
