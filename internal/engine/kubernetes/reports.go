@@ -97,10 +97,12 @@ func (e *Engine) isAbandoned(pod *corev1.Pod, hasStartup bool) bool {
 // of a pod that is not ready, and the last lines of one that has ended.
 func (e *Engine) complete(ctx context.Context, pods []*corev1.Pod, reports map[dstack.AttemptID]dstack.Report) {
 	var work sync.WaitGroup
-	var mu sync.Mutex
+	var mu sync.Mutex // guards reports
 	for _, pod := range pods {
 		id := dstack.AttemptID(pod.Annotations[AnnotationAttempt])
+		mu.Lock()
 		r := reports[id]
+		mu.Unlock()
 		isDone := r.Ready || r.State != dstack.AttemptRunning && r.State != dstack.AttemptExited && r.State != dstack.AttemptRefused
 		if isDone || r.State == dstack.AttemptRunning && pod.DeletionTimestamp != nil {
 			continue
@@ -127,8 +129,9 @@ func (e *Engine) complete(ctx context.Context, pods []*corev1.Pod, reports map[d
 func (e *Engine) checkPort(ctx context.Context, pod *corev1.Pod, r dstack.Report) bool {
 	e.mu.Lock()
 	t := e.tracked[pod.UID]
+	wasReady := t != nil && t.wasReady
 	e.mu.Unlock()
-	if e.opts.Dialer == nil || t == nil || t.wasReady && !failsOwnProbe(pod) || r.Address == "" {
+	if e.opts.Dialer == nil || t == nil || wasReady && !failsOwnProbe(pod) || r.Address == "" {
 		return false
 	}
 	state := engine.CheckPortThrough(ctx, e.opts.Dialer, dstack.Endpoint{Host: e.opts.Key, Address: r.Address}, func(conn net.Conn) bool {
@@ -209,14 +212,13 @@ type readSockets struct {
 
 // readListeners sets Listening in the report of a pod whose port is closed, not at every report.
 func (e *Engine) readListeners(ctx context.Context, pod *corev1.Pod, r *dstack.Report) {
-	e.mu.Lock()
-	t := e.tracked[pod.UID]
-	e.mu.Unlock()
-	if r.Ready || t == nil || t.wasReady {
-		return
-	}
 	now := time.Now()
 	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	if r.Ready || t == nil || t.wasReady {
+		e.mu.Unlock()
+		return
+	}
 	s := t.sockets
 	isDue := engine.MayReadListeners(r.StartedAt, s.readAt, now, false) && now.Sub(s.readAt) >= readSocketsInterval
 	if isDue {
