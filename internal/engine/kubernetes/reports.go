@@ -85,7 +85,7 @@ func (e *Engine) isAbandoned(pod *corev1.Pod, hasStartup bool) bool {
 		return false
 	}
 	e.mu.Lock()
-	t := e.tracked[pod.UID]
+	t := e.tracked[pod.UID] // seenAt is set before it is there
 	e.mu.Unlock()
 	if t != nil && time.Since(t.seenAt) > minAbandonedAge {
 		e.refuse(pod, &dstack.Error{Kind: dstack.Unavailable, Message: "the server was stopped before the code was sent to the pod"})
@@ -174,13 +174,21 @@ func (e *Engine) readLastOutput(ctx context.Context, pod *corev1.Pod) []string {
 // addEviction adds the reason to the report of an evicted pod whose process ended with code 0: the kubelet then calls it succeeded, and only
 // the events tell about the eviction. They are asked once.
 func (e *Engine) addEviction(ctx context.Context, pod *corev1.Pod, r *dstack.Report) {
-	e.mu.Lock()
-	t := e.tracked[pod.UID]
-	e.mu.Unlock()
-	if t == nil || t.isStopped || r.State != dstack.AttemptExited || r.ExitCode != 0 || r.Error != "" || pod.DeletionTimestamp != nil {
+	if r.State != dstack.AttemptExited || r.ExitCode != 0 || r.Error != "" || pod.DeletionTimestamp != nil {
 		return
 	}
-	if t.eviction == nil {
+	e.mu.Lock()
+	t := e.tracked[pod.UID]
+	var known *string
+	isDone := t == nil || t.isStopped
+	if !isDone {
+		known = t.eviction
+	}
+	e.mu.Unlock()
+	if isDone {
+		return
+	}
+	if known == nil {
 		events, err := kubeclient.List(ctx, e.client, kubeclient.Events, kubeclient.Selection{Fields: "involvedObject.uid=" + string(pod.UID) + ",reason=" + reasonEvicted})
 		if err != nil && kubeclient.IsAway(err) {
 			return
@@ -189,11 +197,12 @@ func (e *Engine) addEviction(ctx context.Context, pod *corev1.Pod, r *dstack.Rep
 		for _, found := range events {
 			eviction = found.Message
 		}
+		known = &eviction
 		e.mu.Lock()
-		t.eviction = &eviction
+		t.eviction = known
 		e.mu.Unlock()
 	}
-	if message := *t.eviction; message != "" {
+	if message := *known; message != "" {
 		r.Error, r.Disrupted = "the pod was evicted: "+oneLine(message), strings.HasPrefix(message, nodeLowOnResource)
 	}
 }

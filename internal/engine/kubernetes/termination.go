@@ -41,14 +41,15 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 		return nil
 	}
 	e.mu.Lock()
-	t := e.tracked[pod.UID]
-	if t != nil {
+	var kept *keptOutput
+	if t := e.tracked[pod.UID]; t != nil {
 		t.isStopped = true
 		e.startKeeping(t)
+		kept = t.kept
 	}
 	e.mu.Unlock()
-	if t != nil && t.kept != nil {
-		t.kept.waitUntilOpen(ctx)
+	if kept != nil {
+		kept.waitUntilOpen(ctx)
 	}
 	if isKill {
 		e.killProcesses(ctx, pod)
