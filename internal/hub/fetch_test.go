@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,8 +208,10 @@ func TestShare_OneFetch(t *testing.T) {
 	until := make(chan struct{})
 	r.hub.Fail(hubtest.Fault{Path: "/revision/", Until: until})
 	var all sync.WaitGroup
+	var begun atomic.Int32
 	for i := range 20 {
 		all.Go(func() {
+			begun.Add(1)
 			got, err := r.client.ChatTemplate(t.Context(), llama, []string{fmt.Sprintf("hf_%d", i)})
 			if err != nil || got.Default != plain {
 				t.Errorf("%+v %v", got, err)
@@ -216,7 +219,7 @@ func TestShare_OneFetch(t *testing.T) {
 			got.Tokens["bos_token"] = "mine" // callers do not share the map
 		})
 	}
-	waitFor(t, func() bool { return len(r.hub.Requests()) > 0 })
+	waitFor(t, func() bool { return begun.Load() == 20 && len(r.hub.Requests()) > 0 })
 	close(until)
 	all.Wait()
 	if got := r.takeRequests(); len(got) != 3 {

@@ -199,7 +199,7 @@ func TestPasses_AVolumeOfAClusterLives(t *testing.T) {
 	}
 	run := r.submitLike(mountsData)
 	w := r.until(run, "ready", func(w store.RunDetails) bool { return readyCount(w) == 1 })
-	want := []dstack.Mount{{Kind: dstack.MountClaim, Source: active.ExternalID, Target: "/d"}}
+	want := []dstack.Mount{{Kind: dstack.MountClaim, Source: active.ExternalID, Target: "/d", OneNode: true}}
 	if got := r.attemptSpec(w).Mounts; w.Replicas[0].Instance != "node" || !slices.Equal(got, want) {
 		t.Errorf("on %s the engine mounts %+v", w.Replicas[0].Instance, got)
 	}
