@@ -224,7 +224,7 @@ func (s *publishedSite) checkWebSockets(node string) {
 		out, err := exec.CommandContext(s.t.Context(), "node", "clients/socket2.mjs", s.urlOf("web", "/socket"), fmt.Sprint(s.https), s.roots, token,
 			"over 2 "+strings.Repeat("long ", 500)).CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {
-			s.t.Errorf("a WebSocket over HTTP/2: %.200s (%v), want %.200s", got, err, want)
+			s.t.Errorf("a WebSocket over HTTP/2: %s (%v), want %s", got, err, want)
 		}
 	}
 	_ = node // it brings the program into PATH

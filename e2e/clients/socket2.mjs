@@ -31,7 +31,7 @@ session.on("remoteSettings", (settings) => {
     ":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": url.pathname, ":authority": url.host,
     "sec-websocket-version": "13", authorization: `Bearer ${token}`,
   });
-  let got = Buffer.alloc(0), isAccepted = false;
+  let got = Buffer.alloc(0), isAccepted = false, isDone = false;
   stream.on("error", fail);
   stream.on("response", (headers) => {
     if (headers[":status"] !== 200) {
@@ -43,12 +43,13 @@ session.on("remoteSettings", (settings) => {
     stream.write(frame(1, Buffer.from(text)));
   });
   stream.on("data", (data) => {
-    if (!isAccepted) return;
+    if (!isAccepted || isDone) return; // after the answer, the other side's close frame may arrive
     got = Buffer.concat([got, data]);
     let at = 2, length = got[1] & 127;
     if (length === 126 && got.length >= 4) { length = got.readUInt16BE(2); at = 4; }
     if (got.length < at + length) return;
     console.log(JSON.stringify({ status: 200, text: got.subarray(at, at + length).toString() }));
+    isDone = true;
     stream.end(frame(8, Buffer.from([3, 232])));
   });
   stream.on("close", () => session.close());
