@@ -64,7 +64,8 @@ type Cluster struct {
 
 	leftOver chan struct{} // receives a value when secrets may be left over
 
-	podless map[types.UID]time.Time // secrets without a pod, and since when; only the sweep uses it
+	sweeping sync.Mutex
+	podless  map[types.UID]time.Time // secrets without a pod, and since when; guarded by sweeping
 }
 
 // New returns a Cluster. It sends nothing; the tasks do.

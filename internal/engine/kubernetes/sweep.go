@@ -71,6 +71,8 @@ func (c *Cluster) sweepSoon() {
 
 // deleteLeftovers returns in how long there may be more to delete.
 func (c *Cluster) deleteLeftovers(ctx context.Context, now time.Time) (due time.Duration, err error) {
+	c.sweeping.Lock()
+	defer c.sweeping.Unlock()
 	secrets, err := kubeclient.List(ctx, c.client, kubeclient.Secrets, kubeclient.Selection{
 		Labels: LabelInstallation + "=" + InstallationLabel(c.opts.Installation) + "," + LabelAttempt})
 	if err != nil {
