@@ -2,8 +2,8 @@
 
 // Report reads the output of `go test -json` from standard input and prints a summary: go's closing line for each
 // package, the complete output of every failed test, the name and reason of every skipped test, and the totals. It
-// appends the totals to the file that its first argument names, and the names of the failed tests, without those of their
-// subtests, to the file that the second one names.
+// appends the totals to the file that its first argument names, and the packages and names of the failed tests, without those of
+// their subtests, to the file that the second one names, unless more went wrong than that.
 //
 // It exits with 1 if a test failed, or if a test was skipped that could have run. A test may be skipped only with a
 // message “needs <piece>: …” while DSTACK_TEST_WITHOUT_<PIECE> says why that piece is missing.
@@ -13,6 +13,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -31,7 +32,8 @@ type event struct {
 type report struct {
 	passed, failed, skipped int
 	unexcused               []string             // skipped tests that could have run
-	failures                []string             // failed tests, without subtests
+	failures                []string             // failed tests, without subtests: their package and name
+	crashed                 []string             // packages that failed without a failed test, or before all tests had ended
 	output                  map[string][]string  // of running tests, by package and name
 	turns                   map[string]time.Time // of tests that waited for their turn, by package and name (e2e/turns_test.go)
 }
@@ -52,7 +54,10 @@ func main() {
 	if len(os.Args) > 1 {
 		appendLine(os.Args[1], fmt.Sprint(r.passed, r.failed, r.skipped))
 	}
-	if len(os.Args) > 2 && len(r.unexcused) == 0 {
+	for _, name := range r.crashed {
+		fmt.Println("FAIL: it was not built, or ended before its tests:", name)
+	}
+	if len(os.Args) > 2 && len(r.unexcused) == 0 && len(r.crashed) == 0 {
 		for _, name := range r.failures {
 			appendLine(os.Args[2], name)
 		}
@@ -144,6 +149,10 @@ func (r *report) addEvent(e event) {
 			delete(r.output, name)
 		} else if e.Action == "fail" {
 			r.failed++
+			isOfPackage := func(name string) bool { return strings.HasPrefix(name, e.Package+" ") }
+			if !slices.ContainsFunc(r.failures, isOfPackage) || slices.ContainsFunc(slices.Collect(maps.Keys(r.output)), isOfPackage) {
+				r.crashed = append(r.crashed, e.Package)
+			}
 		}
 	}
 }
@@ -168,7 +177,7 @@ func (r *report) addResult(e event, output []string) {
 		r.failed++
 		fmt.Print(strings.Join(output, ""))
 		if !strings.Contains(e.Test, "/") {
-			r.failures = append(r.failures, e.Test)
+			r.failures = append(r.failures, e.Package+" "+e.Test)
 		}
 	case "skip":
 		r.skipped++
