@@ -17,8 +17,8 @@
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
 # installs it if it runs as root; otherwise the tests that need it are skipped by
 # name. Everything that was started is stopped at the end. The exit status is 0
-# if no test failed and none was skipped without such a reason; see run_e2e for
-# tests of the binary that fail once.
+# if no test failed and none was skipped without such a reason; see run_twice for
+# tests that fail once.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-all}
