@@ -42,7 +42,9 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	}
 	e.mu.Lock()
 	var kept *keptOutput
+	isAgain := pod.DeletionTimestamp != nil
 	if t := e.tracked[pod.UID]; t != nil {
+		isAgain = isAgain || t.isStopped
 		t.isStopped = true
 		e.startKeeping(t)
 		kept = t.kept
@@ -54,7 +56,24 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	if isKill {
 		e.killProcesses(ctx, pod)
 	}
-	return kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: grace})
+	err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, kubeclient.DeleteOptions{UID: pod.UID, Grace: grace})
+	if err == nil && isAgain {
+		e.killAfter(pod, grace)
+	}
+	return err
+}
+
+// killAfter kills the processes of a pod that still runs after a grace period. A kubelet that runs the hook before SIGTERM when the grace
+// period is shortened goes on with the longer one (seen with Kubernetes 1.37.2).
+func (c *Cluster) killAfter(pod *corev1.Pod, grace time.Duration) {
+	c.work.Go(func() {
+		if loop.Sleep(c.ctx, grace+time.Second) != nil {
+			return
+		}
+		if found, ok := c.pods.Get(pod.Name); ok && found.UID == pod.UID && !isOver(found) {
+			c.killProcesses(c.ctx, found)
+		}
+	})
 }
 
 // killProcesses kills the processes of a running pod at once, without SIGTERM, if a shell waits for them, and waits until the kubelet
