@@ -50,6 +50,8 @@ func endLine(command string) string {
 	switch {
 	case strings.HasSuffix(command, `\`):
 		return command + "\n\n"
+	case strings.HasSuffix(command, "\\\n"):
+		return command + "\n"
 	case strings.Contains(command, "\n") && !strings.HasSuffix(command, "\n"):
 		return command + "\n"
 	}

@@ -19,7 +19,7 @@ import (
 // trickyCommands are commands that reach into the next one if they are only joined, or
 // that depend on the shell in which the ones before ran.
 var trickyCommands = []string{
-	"echo a", "echo done", "true", "false", "true # comment", "# only a comment", "echo b # say b", "echo c;", "true;", "true &", "true &\nwait",
+	"\\\n", "echo x \\\n", "echo a", "echo done", "true", "false", "true # comment", "# only a comment", "echo b # say b", "echo c;", "true;", "true &", "true &\nwait",
 	"cat <<X\nhere $V\nX", "cat <<'X'\nunfinished", "cat <<X\n$V\nX\n", "V=1; export V", "export V=2 W=3", `echo "V is $V"`, "unset V",
 	"mkdir -p sub", "cd sub", "pwd | sed 's|.*/||'", "set -e", "set +e", "set -u", "f() { false; echo in f; }", "f", "f || echo or",
 	"false || true", "false || false", "false; echo after", "false && echo no", "true && echo yes", "false\necho multi", "set -e\nfalse\necho not",
