@@ -17,8 +17,8 @@
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
 # installs it if it runs as root; otherwise the tests that need it are skipped by
 # name. Everything that was started is stopped at the end. The exit status is 0
-# if no test failed and none was skipped without such a reason; see run_twice for
-# tests that fail once.
+# if no test failed and none was skipped without such a reason; see run_e2e for
+# tests of the binary that fail once.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-all}
@@ -60,22 +60,11 @@ run_tests() {
 run_unit() {
 	await_cluster || cluster_tests_left=yes
 	print_title "packages, with the race detector (compiling comes first, for minutes without a cache)"
+	# The longest ones first, so that none of them is left over at the end, and more of them at a time than there are cores, as
+	# those wait for Docker most of the time. SQLite is translated from C and not ours: without the detector in it, the tests of the
+	# store take a fifth of the time. Without data for debuggers, linking takes two thirds.
 	# shellcheck disable=SC2046
-	run_twice test_packages './internal/server/store ./internal/engine/docker '"$(go list ./... | grep -v -e /e2e -e /bench | paste -sd ' ')" '-p 1' \
-		-p $((cores * 3 / 2)) "$@"
-}
-
-# test_packages PACKAGES FLAGS... runs the tests of packages. The longest ones come first, so that none of them is left over at the
-# end, and more of them at a time than there are cores, as those wait for Docker most of the time. SQLite is translated from C and
-# not ours: without the detector in it, the tests of the store take a fifth of the time. Without data for debuggers, linking takes
-# two thirds.
-test_packages() {
-	local packages=$1
-	shift
-	rm -f "$root/failed" "$root/part" "$root/races"
-	# shellcheck disable=SC2086
-	go test -json -vet=off -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -timeout 15m "$@" $packages 2>&1 |
-		tee >(grep -F 'DATA RACE' >"$root/races") | "$root/report" "$root/part" "$root/failed"
+	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -p $((cores * 3 / 2)) -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench)
 }
 
 # run_cluster_packages runs the tests of the packages that speak to Kubernetes.
@@ -85,51 +74,37 @@ run_cluster_packages() {
 	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -timeout 30m "$@" $(go list ./internal/... | grep kube)
 }
 
-# test_binary PACKAGES FLAGS... runs the tests of the real binary, with the flags of a release, so that everything is compiled
-# already by lint.
+# test_binary FLAGS... runs the tests of the real binary, with the flags of a release, so that everything is compiled
+# already by lint. $root/failed has the packages and names of the tests that failed.
 test_binary() {
-	local packages=$1
-	shift
-	rm -f "$root/failed" "$root/part" "$root/races"
-	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" go test -json -vet=off -count=1 -timeout 25m "$@" "$packages" 2>&1 |
-		"$root/report" "$root/part" "$root/failed"
+	rm -f "$root/failed" "$root/binary"
+	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" go test -json -vet=off -count=1 -timeout 25m "$@" ./e2e/... 2>&1 |
+		"$root/report" "$root/binary" "$root/failed"
 }
 
-# run_e2e tests the real binary. All parallel tests begin, and wait for their turns (e2e/turns_test.go).
+# run_e2e tests the real binary. All parallel tests begin, and wait for their turns (e2e/turns_test.go). Few tests that fail beside
+# the others run once more, alone: that tells a wait that was too short for a busy machine from a fault. Those that pass
+# then are named at the end, and their first failure stays in the output.
+max_unsteady=3
 run_e2e() {
 	await_clients
 	await_cluster && [ -n "${cluster_tests_left:-}" ] && run_cluster_packages
 	print_title "end to end, with the real binary"
-	run_twice test_binary ./e2e/... '-parallel 1' -parallel 1000 "$@"
-}
-
-# run_twice RUN PACKAGES ALONE FLAGS... runs tests by test_binary or test_packages, which write the packages and names of those that
-# failed to $root/failed. Few tests that fail beside the others run once more, alone, with the flag ALONE: that tells a wait that
-# was too short for a busy machine from a fault. Those that pass then are named at the end, and their first failure stays in the
-# output. A data race is a fault at any time.
-max_unsteady=3
-run_twice() {
-	local run=$1 packages=$2 alone=$3 names='' count=0
-	shift 3
-	if "$run" "$packages" "$@"; then
-		cat "$root/part" >>"$root/totals"
+	if test_binary -parallel 1000 "$@"; then
+		cat "$root/binary" >>"$root/totals"
 		return
 	fi
-	if [ -e "$root/failed" ]; then
-		count=$(wc -l <"$root/failed")
-		names=$(cut -d' ' -f2 "$root/failed" | sort -u | paste -sd '|')
-		packages=$(cut -d' ' -f1 "$root/failed" | sort -u | paste -sd ' ')
-	fi
-	read -r passed _ skipped <"$root/part"
-	# shellcheck disable=SC2086
-	if [ "$count" -gt 0 ] && [ "$count" -le $max_unsteady ] && [ ! -s "$root/races" ] && cp "$root/part" "$root/first" &&
-		print_title "once more, alone: $names" && "$run" "$packages" -count=1 $alone -run "^($names)$"; then
-		unsteady="${unsteady:+$unsteady, }${names//|/, }"
+	local names='' count=0
+	[ ! -e "$root/failed" ] || { names=$(cut -d' ' -f2 "$root/failed" | paste -sd '|'); count=$(wc -l <"$root/failed"); }
+	read -r passed _ skipped <"$root/binary"
+	if [ "$count" -gt 0 ] && [ "$count" -le $max_unsteady ] && cp "$root/binary" "$root/first" &&
+		print_title "once more, alone: $names" && test_binary -parallel 1 -run "^($names)$"; then
+		unsteady=${names//|/, }
 		echo "$((passed + count)) 0 $skipped" >>"$root/totals"
 		return
 	fi
-	[ ! -e "$root/first" ] || mv "$root/first" "$root/part"
-	cat "$root/part" >>"$root/totals"
+	[ ! -e "$root/first" ] || mv "$root/first" "$root/binary"
+	cat "$root/binary" >>"$root/totals"
 	failed=1
 }
 
