@@ -73,6 +73,12 @@ var packages = []entry{
 	// The API: paths, payloads, errors, client.
 	{"internal/api", "human loop spec dstack decide/autoscale"},
 
+	// Types of machines and their prices, and the clouds that rent them out.
+	{"internal/catalogue", ""},
+	{"internal/cloud", "dstack catalogue"},
+	{"internal/cloud/aws", ""},
+	{"internal/cloud/gcp", ""},
+
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
 	{"internal/engine/enginetest", "dstack dial engine"},

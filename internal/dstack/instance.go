@@ -25,6 +25,8 @@ type Instance struct {
 	SilentSince         time.Time     // since when its engine has not answered; zero: the last call was answered
 	CheckedAt           time.Time     // when its backend last listed its machines
 	IsDraining          bool          // it gets no new replicas, and its replicas are placed elsewhere: see Machine.IsDraining
+	Project             ProjectID     // that it was rented for; empty: it is owned
+	Fleet               FleetID       // the cloud fleet that it belongs to; empty: none
 	Version             int64
 }
 
@@ -61,7 +63,21 @@ type Offer struct {
 	IsDraining    bool               `json:"is_draining,omitempty"` // gets no new replicas
 	Unusable      string             `json:"unusable,omitempty"`    // why an owned machine can run nothing now, for the user; empty: it can
 	Engine        EngineCapabilities `json:"engine"`
+	Availability  Availability       `json:"availability,omitempty"` // of a machine to rent
+	PriceSource   string             `json:"price_source,omitempty"` // where the price is from, for the user: catalogue of 2026-11-28; empty: nothing is paid
+	IsIdle        bool               `json:"is_idle,omitempty"`      // OwnedInstance is a rented machine without replicas: one replica may take it, whole
 }
+
+// Availability is whether a machine can be had, as far as its backend knows. Its values are those of the wire format.
+type Availability string
+
+// The availabilities.
+const (
+	AvailabilityUnknown Availability = ""              // nobody knows before it is asked for
+	Available           Availability = "available"     // there are some
+	NotAvailable        Availability = "not_available" // the zone does not offer it, or lately had none left
+	NoQuota             Availability = "no_quota"      // a quota of the account does not allow it
+)
 
 // ShowTo returns the offer with the hardware that a replica has of it: where the cluster chooses the node, that is
 // what the replica asks for.

@@ -16,6 +16,9 @@ type Machine struct {
 	SilentSince  time.Time
 	SilentReason string // with SilentSince: why, for the user; may be empty
 	IsDraining   bool   // gets no new replicas, and its replicas are placed elsewhere
+	// TakenBackAt is when the backend takes a spot machine back, after it announced that; zero: it announced nothing.
+	// The machine then drains.
+	TakenBackAt time.Time
 }
 
 // IsAlive reports whether the machine runs, so that its engine can be asked.
@@ -33,11 +36,30 @@ const (
 	MachineFailed   MachineState = "failed"   // will never run, or never again; it exists until it is deleted
 )
 
-// MachineFailure explains why a machine failed.
+// MachineFailure explains why a machine failed, or was not rented. It is also an error, as the cause of an Error.
 type MachineFailure struct {
-	Cause   FailureCause
-	Message string // for the user: spot capacity was reclaimed in eu-west-1
+	Cause      FailureCause
+	Message    string        // for the user: spot capacity was reclaimed in eu-west-1
+	Scope      FailureScope  // which other offers would fail, too
+	Types      []string      // with ScopeTypes: the instance types, as patterns with *: g6.*
+	Zones      []string      // zones of the region that have room, if the backend says so
+	RetryAfter time.Duration // how long the backend asks to wait; 0: it does not say
 }
+
+// Error returns the message.
+func (f *MachineFailure) Error() string { return f.Message }
+
+// FailureScope is the set of offers that a failure concerns.
+type FailureScope string
+
+// The scopes, the narrowest first.
+const (
+	ScopeZone    FailureScope = ""        // the type in the offer's zone, spot or on demand as the offer is
+	ScopeRegion  FailureScope = "region"  // the type in the whole region
+	ScopeTypes   FailureScope = "types"   // MachineFailure.Types in the region, spot or on demand as the offer is
+	ScopePlace   FailureScope = "place"   // every type in the offer's region: it has no image, or no network
+	ScopeBackend FailureScope = "backend" // every offer of the backend
+)
 
 // FailureCause classifies failures of machines by what may help.
 type FailureCause string

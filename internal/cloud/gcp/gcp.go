@@ -1,0 +1,4 @@
+// Package gcp rents machines of Google Compute Engine.
+package gcp
+
+import _ "golang.org/x/oauth2/google"
