@@ -79,6 +79,7 @@ var packages = []entry{
 	{"internal/cloud/aws", ""},
 	{"internal/cloud/gcp", ""},
 	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
+	{"internal/cloud/aws/ec2test", ""},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
