@@ -78,6 +78,8 @@ var packages = []entry{
 	{"internal/cloud", "dstack catalogue"},
 	{"internal/cloud/aws", "gpu human strictyaml dstack catalogue cloud"},
 	{"internal/cloud/gcp", ""},
+	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
+	{"internal/cloud/aws/ec2test", ""},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
