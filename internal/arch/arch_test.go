@@ -74,7 +74,7 @@ var packages = []entry{
 	{"internal/api", "human loop spec dstack decide/autoscale"},
 
 	// Types of machines and their prices, and the clouds that rent them out.
-	{"internal/catalogue", ""},
+	{"internal/catalogue", "loop gpu dstack"},
 	{"internal/cloud", "dstack catalogue"},
 	{"internal/cloud/aws", "gpu human strictyaml dstack catalogue cloud"},
 	{"internal/cloud/gcp", ""},
