@@ -91,6 +91,7 @@ var packages = []entry{
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubernetes engine/kubegateway"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
+	{"internal/backend/cloud", "gpu human dstack catalogue cloud dial loop engine backend backend/ssh"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},
