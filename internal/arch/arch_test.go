@@ -78,6 +78,7 @@ var packages = []entry{
 	{"internal/cloud", "dstack catalogue"},
 	{"internal/cloud/aws", ""},
 	{"internal/cloud/gcp", ""},
+	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
