@@ -76,7 +76,7 @@ var packages = []entry{
 	// Types of machines and their prices, and the clouds that rent them out.
 	{"internal/catalogue", "gpu dstack"},
 	{"internal/cloud", "dstack catalogue"},
-	{"internal/cloud/aws", ""},
+	{"internal/cloud/aws", "gpu human strictyaml dstack catalogue cloud"},
 	{"internal/cloud/gcp", ""},
 	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
 
