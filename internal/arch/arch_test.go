@@ -77,7 +77,7 @@ var packages = []entry{
 	{"internal/catalogue", ""},
 	{"internal/cloud", "dstack catalogue"},
 	{"internal/cloud/aws", ""},
-	{"internal/cloud/gcp", ""},
+	{"internal/cloud/gcp", "human strictyaml dstack catalogue cloud"},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
