@@ -4,6 +4,7 @@ package cloud
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -77,12 +78,13 @@ type Remote interface {
 // Backend is the backend for the rented machines of one account of a cloud.
 type Backend struct {
 	Options
-	remote   Remote
-	ssh      *ssh.Backend // the same; nil in tests without SSH
-	listings *listings
-	access   accessCheck
-	watches  *watches
-	failures loop.RepeatFilter
+	remote       Remote
+	ssh          *ssh.Backend // the same; nil in tests without SSH
+	listings     *listings
+	access       accessCheck
+	availability availability
+	watches      *watches
+	failures     loop.RepeatFilter
 
 	creating keyedLocks
 
@@ -126,13 +128,17 @@ func newBackend(o Options) *Backend {
 // Close closes the connections to the machines, and the provider. Containers keep running.
 func (b *Backend) Close() error {
 	b.listings.close()
-	if closer, ok := b.Provider.(interface{ Close() }); ok {
+	var err error
+	switch closer := b.Provider.(type) {
+	case interface{ Close() error }:
+		err = closer.Close()
+	case interface{ Close() }:
 		closer.Close()
 	}
-	if b.ssh == nil {
-		return nil
+	if b.ssh != nil {
+		err = errors.Join(b.ssh.Close(), err)
 	}
-	return b.ssh.Close()
+	return err
 }
 
 // Tasks returns what has to run while the server runs, by one process for each server's folder.
@@ -140,6 +146,7 @@ func (b *Backend) Tasks() []loop.Task {
 	tasks := []loop.Task{
 		loop.Repeat("access to "+b.Key, nil, b.repeatAccessCheck),
 		b.watches.task(),
+		loop.Repeat("availability of "+b.Key, nil, b.readAvailability),
 		loop.Repeat("sweep of "+b.Key, nil, b.sweep),
 	}
 	if b.ssh != nil {

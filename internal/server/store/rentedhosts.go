@@ -100,7 +100,7 @@ func (s *Store) AddRentedHost(ctx context.Context, h dstack.RentedHost) (recorde
 			return err
 		}
 		found = nil
-		return tx.NewSelect().Model(&found).ColumnExpr("rh.*").Where("rh.instance_id = ?", row.InstanceID).Scan(ctx)
+		return tx.NewSelect().TableExpr("rented_hosts AS rh").ColumnExpr("rh.*").Where("rh.instance_id = ?", row.InstanceID).Scan(ctx, &found)
 	})
 	if err != nil || isNew {
 		return h, isNew, err
@@ -116,8 +116,8 @@ func (s *Store) AddRentedHost(ctx context.Context, h dstack.RentedHost) (recorde
 // ListRentedHosts returns the machines of a backend whose instances are not deleted, with their private keys.
 func (s *Store) ListRentedHosts(ctx context.Context, backend string) ([]dstack.RentedHost, error) {
 	var rows []rentedHostWithInstance
-	err := s.reader.NewSelect().Model(&rows).ColumnExpr("rh.*, i.offer, i.status").Join("JOIN instances AS i ON i.id = rh.instance_id").
-		Where("rh.backend = ? AND i.live", backend).Scan(ctx)
+	err := s.reader.NewSelect().TableExpr("rented_hosts AS rh").ColumnExpr("rh.*, i.offer, i.status").Join("JOIN instances AS i ON i.id = rh.instance_id").
+		Where("rh.backend = ? AND i.live", backend).Scan(ctx, &rows)
 	if err != nil {
 		return nil, wrapError(err)
 	}
