@@ -76,8 +76,8 @@ var packages = []entry{
 	// Types of machines and their prices, and the clouds that rent them out.
 	{"internal/catalogue", "loop gpu dstack"},
 	{"internal/cloud", "dstack catalogue"},
-	{"internal/cloud/aws", "gpu human strictyaml dstack catalogue cloud"},
-	{"internal/cloud/gcp", ""},
+	{"internal/cloud/aws", "strictyaml dstack catalogue cloud"},
+	{"internal/cloud/gcp", "human strictyaml dstack catalogue cloud"},
 	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
 	{"internal/cloud/aws/ec2test", ""},
 
@@ -93,6 +93,7 @@ var packages = []entry{
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubernetes engine/kubegateway"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
+	{"internal/backend/cloud", "gpu human dstack catalogue cloud dial loop decide/placement engine engine/docker backend backend/ssh"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},
