@@ -165,6 +165,7 @@ func DecideRented(seen RentedFacts, now time.Time) RentedStep {
 	}
 	if countMachines(f, isUp) >= goal(f) {
 		step.Rounds = dstack.FleetRounds{ReachedTarget: true}
+		f.Rounds = step.Rounds
 	}
 	if missing := CountMissing(f, now); missing > 0 {
 		step.rent(seen, missing, now)
@@ -288,9 +289,12 @@ func (step *RentedStep) release(f dstack.Fleet, now time.Time) {
 			count--
 			continue
 		}
-		since := m.Instance.EmptySince
-		if count <= needed || idle < 0 || m.Instance.Status != dstack.InstanceUp || since.IsZero() {
+		if count <= needed || idle < 0 || m.Instance.Status != dstack.InstanceUp || m.Instance.EmptySince.IsZero() {
 			continue
+		}
+		since := m.Instance.EmptySince
+		if m.Instance.Since.After(since) { // it was not up yet
+			since = m.Instance.Since
 		}
 		if end := since.Add(idle); end.After(now) {
 			step.Due = minTime(step.Due, end)

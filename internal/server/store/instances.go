@@ -38,7 +38,7 @@ type instanceRow struct {
 
 // selectInstances selects instances with the cloud fleet that they belong to.
 func selectInstances(db bun.IDB, rows *[]instanceRow) *bun.SelectQuery {
-	return db.NewSelect().Model(rows).ColumnExpr("i.*, COALESCE(m.fleet_id, '') AS fleet_id, COALESCE(fl.project_id, '') AS fleet_project").
+	return db.NewSelect().Model(rows).ColumnExpr("?TableColumns, COALESCE(m.fleet_id, '') AS fleet_id, COALESCE(fl.project_id, '') AS fleet_project").
 		Join("LEFT JOIN fleet_instances AS m ON m.instance_id = i.id").Join("LEFT JOIN fleets AS fl ON fl.id = m.fleet_id")
 }
 
