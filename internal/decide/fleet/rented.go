@@ -14,6 +14,7 @@ import (
 const (
 	defaultIdleTime = 72 * time.Hour   // of a machine of a fleet
 	lookEvery       = 20 * time.Second // between two steps of a fleet in which nothing happens
+	goneEvery       = time.Second      // between two looks whether the machines of a deleted fleet are gone
 	firstPause      = time.Second      // until the next offer is tried, doubled with each round up to maxPause
 	maxPause        = 30 * time.Second
 	firstLack       = 15 * time.Second // until offers are read again if none suits, doubled with each round up to maxLack
@@ -160,7 +161,7 @@ func DecideRented(seen RentedFacts, now time.Time) RentedStep {
 				step.Leave = append(step.Leave, Departure{m.Instance.ID, "its fleet was deleted"})
 			}
 		}
-		step.IsGone = len(f.Instances) == 0
+		step.IsGone, step.Due = len(f.Instances) == 0, now.Add(goneEvery)
 		return step
 	}
 	if countMachines(f, isUp) >= goal(f) {
