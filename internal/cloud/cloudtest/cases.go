@@ -215,6 +215,7 @@ var failureCases = []contractCase{
 		}
 		h.f.Refuse(h.t, NotRefused)
 		h.expectCount(0)
+		h.Provider = h.f.Open(h.t, "suite") // the one before may pause after too many requests
 		_, err := h.Launch(h.ctx(), l)
 		h.check(err)
 		h.waitUntilRunning(l.Instance)
