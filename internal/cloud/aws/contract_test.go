@@ -105,6 +105,7 @@ func refuseLaunches(fake *ec2test.Server, r cloudtest.Refusal) (restore func()) 
 	case cloudtest.NotAllowed:
 		fake.SetKey(ec2test.AccessKey, ec2test.Key{Secret: ec2test.SecretKey, Denied: []string{"ec2:RunInstances"}})
 		return func() { fake.SetKey(ec2test.AccessKey, ec2test.Key{Secret: ec2test.SecretKey}) }
+	case cloudtest.NotRefused:
 	case cloudtest.TooManyLaunches:
 		return fake.Throttle("RunInstances", 0, time.Second)
 	}
