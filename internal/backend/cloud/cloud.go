@@ -88,6 +88,9 @@ type Backend struct {
 
 	creating keyedLocks
 
+	busyListingAge, calmListingAge time.Duration // tests shorten them
+	watchInterval                  time.Duration
+
 	mu        sync.Mutex
 	hosts     map[dstack.InstanceID]dstack.RentedHost // as read last
 	isRead    bool                                    // whether they were read once
@@ -119,7 +122,8 @@ func newBackend(o Options) *Backend {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	b := &Backend{Options: o, hosts: map[dstack.InstanceID]dstack.RentedHost{}, states: map[dstack.InstanceID]*machineState{}}
+	b := &Backend{Options: o, hosts: map[dstack.InstanceID]dstack.RentedHost{}, states: map[dstack.InstanceID]*machineState{},
+		busyListingAge: defaultBusyListingAge, calmListingAge: defaultCalmListingAge, watchInterval: defaultWatchInterval}
 	b.listings = newListings(o.Provider)
 	b.watches = newWatches(b)
 	return b
