@@ -74,7 +74,7 @@ var packages = []entry{
 	{"internal/api", "human loop spec dstack decide/autoscale"},
 
 	// Types of machines and their prices, and the clouds that rent them out.
-	{"internal/catalogue", "gpu dstack"},
+	{"internal/catalogue", "loop gpu dstack"},
 	{"internal/cloud", "dstack catalogue"},
 	{"internal/cloud/aws", "strictyaml dstack catalogue cloud"},
 	{"internal/cloud/gcp", "human strictyaml dstack catalogue cloud"},

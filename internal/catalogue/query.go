@@ -88,7 +88,7 @@ func (t *Table) checkTypes(q *Query) []checkedType {
 			continue
 		}
 		c.offer = q.Template
-		c.offer.Type, c.offer.Hardware, c.offer.PriceSource = kind.name, kind.hardware, t.source
+		c.offer.Type, c.offer.Hardware = kind.name, kind.hardware
 		if q.Check != nil {
 			c.rank = q.Check(&c.offer)
 		}
@@ -209,6 +209,7 @@ func (s *search) reject(r *row, fails, rank int) {
 func (s *search) makeOffer(r *row) dstack.Offer {
 	o, at := s.types[r.kind].offer, &s.table.places[r.place]
 	o.Region, o.Zone, o.Price, o.Spot = s.table.regions[at.region], at.zone, r.price, r.isSpot
+	o.PriceSource = s.table.sources[at.region]
 	return o
 }
 

@@ -14,10 +14,10 @@ import (
 // Table is the rows of one cloud. It keeps each type and each place once, and 24 bytes for each row, so that a hundred
 // thousand rows need few megabytes. A table does not change; several goroutines may search it at once.
 type Table struct {
-	source  string
 	types   []machineType
 	places  []place
 	regions []string // in the order of place.region
+	sources []string // where the rows of each region are from, for the user: catalogue of 2026-11-28
 	rows    []row    // the cheapest first
 	groups  int      // how many groups there are: see row.group
 }
@@ -44,8 +44,16 @@ type row struct {
 	isSpot bool
 }
 
-// Source returns where the rows are from, for the user: catalogue of 2026-11-28.
-func (t *Table) Source() string { return t.source }
+// Sources returns where the rows are from, for the user, each once: catalogue of 2026-11-28.
+func (t *Table) Sources() []string { return slices.Compact(slices.Sorted(slices.Values(t.sources))) }
+
+// sourceOf returns where the rows of a region are from.
+func (t *Table) sourceOf(region string) string {
+	if i := slices.Index(t.regions, region); i >= 0 {
+		return t.sources[i]
+	}
+	return ""
+}
 
 // Len returns the number of rows.
 func (t *Table) Len() int { return len(t.rows) }
@@ -135,6 +143,7 @@ func isName(name string) bool {
 // Builder collects the rows of a table.
 type Builder struct {
 	table   Table
+	source  string
 	types   map[string][]uint32 // by name: indexes in table.types
 	places  map[[2]string]uint16
 	regions map[string]uint16
@@ -151,9 +160,10 @@ type groupKey struct {
 	isSpot bool
 }
 
-// NewBuilder returns a builder without rows. source is where they are from, for the user.
+// NewBuilder returns a builder without rows. source is where they are from, for the user. A region whose rows are from
+// several sources has the first.
 func NewBuilder(source string) *Builder {
-	return &Builder{table: Table{source: source}, types: map[string][]uint32{}, places: map[[2]string]uint16{},
+	return &Builder{source: source, types: map[string][]uint32{}, places: map[[2]string]uint16{},
 		regions: map[string]uint16{}, groups: map[groupKey]uint32{}, words: map[string]string{}}
 }
 
@@ -198,6 +208,7 @@ func (b *Builder) addRow(r Row) error {
 		region = uint16(len(b.table.regions))
 		name := b.intern(r.Region)
 		b.table.regions = append(b.table.regions, name)
+		b.table.sources = append(b.table.sources, b.source)
 		b.regions[name] = region
 	}
 	at, known := b.places[[2]string{r.Region, r.Zone}]
