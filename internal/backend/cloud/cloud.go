@@ -24,8 +24,8 @@ type Options struct {
 	Key          string // in a backend.Set: aws, gcp, aws-research
 	Type         string // of the cloud: aws, gcp
 	Provider     cloud.Provider
-	Regions      []string  // in which machines are rented
-	Catalogue    Catalogue // nil: nothing is offered
+	Regions      []string // in which machines are rented
+	Prices       Prices   // nil: nothing is offered
 	Disk         DiskLimits
 	Store        Store
 	Installation dstack.Installation
@@ -127,6 +127,14 @@ func newBackend(o Options) *Backend {
 	b.listings = newListings(o.Provider)
 	b.watches = newWatches(b)
 	return b
+}
+
+// ReadHosts makes the machines known, so that they can be dialed. It connects to none.
+func (b *Backend) ReadHosts(ctx context.Context) error {
+	if b.ssh == nil {
+		return b.readHosts(ctx)
+	}
+	return b.ssh.ReadHosts(ctx)
 }
 
 // Close closes the connections to the machines, and the provider. Containers keep running.

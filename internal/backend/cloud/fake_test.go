@@ -199,12 +199,12 @@ func (idleEngine) Logs(context.Context, dstack.AttemptID, time.Time) iter.Seq2[d
 	return func(func(dstack.LogLine, error) bool) {}
 }
 
-// types is a Catalogue with the types of cloudtest.
+// types are Prices with the types of cloudtest.
 type types struct{ table *catalogue.Table }
 
-func (c types) Table(string) *catalogue.Table { return c.table }
+func (c types) Table() *catalogue.Table { return c.table }
 
-func newTypes(t *testing.T) Catalogue {
+func newTypes(t *testing.T) Prices {
 	t.Helper()
 	builder := catalogue.NewBuilder("test prices")
 	for _, row := range cloudtest.DefaultTypes {
@@ -234,7 +234,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) open() (stop func()) {
 	r.t.Helper()
 	b := newBackend(Options{Key: "aws", Type: "aws", Provider: r.account.Open(installation), Store: r.store, Installation: installation,
-		Catalogue: newTypes(r.t), Disk: DiskLimits{MinMiB: 100 << 10, MaxMiB: 16 << 20}})
+		Prices: newTypes(r.t), Disk: DiskLimits{MinMiB: 100 << 10, MaxMiB: 16 << 20}})
 	b.busyListingAge, b.calmListingAge, b.watchInterval = 2*time.Millisecond, 2*time.Millisecond, time.Millisecond
 	r.Backend, r.remote = b, newFakeRemote(b, r.account)
 	b.remote = r.remote
