@@ -74,6 +74,9 @@ var meanings = map[meaning][]string{
 	meansExists: {"InvalidGroup.Duplicate", "InvalidPermission.Duplicate", "InvalidPlacementGroup.Duplicate"},
 }
 
+// noCode is the code that the SDK makes up for an answer without one, such as a page of a proxy.
+const noCode = "UnknownError"
+
 var meaningByCode = indexMeanings()
 
 func indexMeanings() map[string]meaning {
@@ -115,7 +118,7 @@ func explain(c call, err error) error {
 		return ready
 	}
 	failure, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
+	if !ok || failure.ErrorCode() == noCode {
 		return unreachable(c, err)
 	}
 	code, said := failure.ErrorCode(), trimMessage(failure.ErrorMessage())
@@ -191,15 +194,14 @@ func retryAfter(err error) time.Duration {
 // unreachable returns the error of a call that has no answer, so that its outcome is not known.
 func unreachable(c call, err error) error {
 	problem := "does not answer"
+	answer, hasAnswer := errors.AsType[*smithyhttp.ResponseError](err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
 		problem = "did not answer in time"
-	default:
-		if broken, ok := errors.AsType[*smithy.DeserializationError](err); ok {
-			problem, err = "sent an answer that is not one of EC2", broken
-		}
+	case hasAnswer && answer.HTTPStatusCode() > 0:
+		problem = fmt.Sprintf("has an answer that is not one of AWS (HTTP status %d)", answer.HTTPStatusCode())
 	}
 	return newFailure(dstack.Unavailable, err, dstack.MachineFailure{Message: fmt.Sprintf("aws: %s in %s %s", c.action, c.region, problem)}, "")
 }
