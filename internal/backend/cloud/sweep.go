@@ -63,7 +63,7 @@ func (l leftover) maxAge() time.Duration {
 // findLeftovers returns what nothing needs. The rows are read after the listings: what is listed has a row by then, unless it
 // is a leftover.
 func (b *Backend) findLeftovers(ctx context.Context, now time.Time) ([]leftover, error) {
-	listing, err := b.listings.get(ctx, calmListingAge, time.Time{})
+	listing, err := b.listings.get(ctx, b.calmListingAge, time.Time{})
 	if err != nil {
 		return nil, err
 	}
