@@ -59,7 +59,7 @@ var meanings = map[meaning][]string{
 		"IncompleteSignature", "IncompleteSignatureException", "InvalidAccessKeyId", "InvalidSecurityToken", "NotSignedUp"},
 	meansClock: {"RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"},
 	meansRight: {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "NotAuthorized",
-		"Blocked", "PendingVerification"},
+		"Blocked", "PendingVerification", codeSpotRole},
 	meansRepeated: {"IdempotentParameterMismatch", "IdempotentInstanceTerminated", "IdempotentInstanceIDMismatch"},
 	meansPlace: {"OptInRequired", "VPCIdNotSpecified", "DefaultVpcDoesNotExist", "InvalidVpcID.NotFound", "InvalidSubnetID.NotFound", "InvalidSubnet",
 		"InvalidSubnetId.NotFound", "InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidAMIID.Malformed", "InvalidAMIName.NotFound",
@@ -73,6 +73,9 @@ var meanings = map[meaning][]string{
 		"InvalidGroupId.Malformed", "InvalidPlacementGroup.Unknown", "InvalidAttachment.NotFound"},
 	meansExists: {"InvalidGroup.Duplicate", "InvalidPermission.Duplicate", "InvalidPlacementGroup.Duplicate"},
 }
+
+// codeSpotRole is the code for the first spot machine of an account, for which EC2 makes a role.
+const codeSpotRole = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
 
 // noCode is the code that the SDK makes up for an answer without one, such as a page of a proxy.
 const noCode = "UnknownError"
@@ -230,7 +233,9 @@ func explainRight(c call, err error, code, said string) error {
 		return newFailure(dstack.Forbidden, err, f, "write to AWS Support")
 	}
 	action := c.right()
-	if found := refusedAction.FindStringSubmatch(said); found != nil {
+	if code == codeSpotRole {
+		action = "iam:CreateServiceLinkedRole"
+	} else if found := refusedAction.FindStringSubmatch(said); found != nil {
 		action = found[1]
 	}
 	f.Message = lacksRight + action + " in " + c.region

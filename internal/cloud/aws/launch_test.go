@@ -99,6 +99,23 @@ func TestLaunch_TokenOfAnotherLaunchIsAConflict(t *testing.T) {
 	expectError(t, err, dstack.Conflict, "IdempotentInstanceTerminated")
 }
 
+func TestLaunch_WithoutAZone(t *testing.T) {
+	r := open(t, ec2test.Options{}, nil)
+	o := offer("p5.48xlarge", "us-east-1a")
+	o.Zone = ""
+	if m := r.mustLaunch("i1", o); m.Zone != "us-east-1c" {
+		t.Errorf("the zone is %s, want the only one that has the type", m.Zone)
+	}
+}
+
+func TestLaunch_NeedsARoleForSpot(t *testing.T) {
+	r := open(t, ec2test.Options{}, nil)
+	r.ec2.Inject(ec2test.Fault{Action: "RunInstances", Code: "AuthFailure.ServiceLinkedRoleCreationNotPermitted", Status: 403,
+		Message: "The provided credentials do not have permission to create the service-linked role for EC2 Spot Instances."})
+	_, err := r.Launch(t.Context(), launch("i1", offer("m7i.large", "us-east-1a")))
+	expectError(t, err, dstack.Forbidden, "aws: the credentials lack the right iam:CreateServiceLinkedRole in us-east-1")
+}
+
 func TestLaunch_RefusedOffers(t *testing.T) {
 	gpu := func(change func(o *dstack.Offer)) dstack.Offer {
 		o := offer("g6.xlarge", "us-east-1a")

@@ -79,6 +79,7 @@ func TestMoto(t *testing.T) {
 		}
 		for _, region := range regions { // moto makes a region at its first use, which takes long
 			p.quiet.set(region, time.Now().Add(time.Hour))
+			p.quietDisks.set(region, time.Now().Add(time.Hour))
 		}
 		return p
 	}
