@@ -18,7 +18,7 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 	var seen lifecycle.InstanceFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var rows []instanceRow
-		if err := tx.NewSelect().Model(&rows).Where("i.id = ?", string(id)).Scan(ctx); err != nil {
+		if err := selectInstances(tx, &rows).Where("i.id = ?", string(id)).Scan(ctx); err != nil {
 			return err
 		}
 		if len(rows) == 0 {

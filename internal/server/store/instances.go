@@ -32,6 +32,18 @@ type instanceRow struct {
 	IsDraining          bool `bun:"draining"`
 	Version             int64
 	schedule
+
+	// Of the table rented_instances.
+	ProjectID   string `bun:",scanonly"`
+	FleetID     string `bun:",scanonly"`
+	TakenBackAt int64  `bun:",scanonly"`
+}
+
+// selectInstances selects instances with what is known of rented machines alone.
+func selectInstances(db bun.IDB, rows *[]instanceRow) *bun.SelectQuery {
+	return db.NewSelect().Model(rows).ColumnExpr("?TableColumns").
+		ColumnExpr("COALESCE(ri.project_id, '') AS project_id, COALESCE(ri.fleet_id, '') AS fleet_id, COALESCE(ri.taken_back_at, 0) AS taken_back_at").
+		Join("LEFT JOIN rented_instances AS ri ON ri.instance_id = i.id")
 }
 
 func (r instanceRow) toInstance() (dstack.Instance, error) {
@@ -40,7 +52,7 @@ func (r instanceRow) toInstance() (dstack.Instance, error) {
 		Since: fromMicros(r.Since), Host: r.Host, LastResponseAt: fromMicros(r.LastResponseAt), LastError: r.LastError, ConsecutiveFailures: r.ConsecutiveFailures, Version: r.Version,
 		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: fromMicros(r.EmptySince),
 		UnlistedSince: fromMicros(r.UnlistedSince), SilentSince: fromMicros(r.SilentSince), CheckedAt: fromMicros(r.CheckedAt),
-		IsDraining: r.IsDraining,
+		IsDraining: r.IsDraining, Project: dstack.ProjectID(r.ProjectID), Fleet: dstack.FleetID(r.FleetID), TakenBackAt: fromMicros(r.TakenBackAt),
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)
@@ -54,7 +66,7 @@ func findInstances(ctx context.Context, db bun.IDB, ids []string) (map[dstack.In
 		return found, nil
 	}
 	var rows []instanceRow
-	if err := db.NewSelect().Model(&rows).Where("i.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+	if err := selectInstances(db, &rows).Where("i.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 		return nil, err
 	}
 	for _, row := range rows {
