@@ -33,6 +33,9 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	if step, ok := removeNode(seen, now); ok {
 		return step, nil
 	}
+	if step, ok := leaveFleet(seen, now); ok {
+		return step, nil
+	}
 	switch seen.Instance.Status {
 	case dstack.InstanceCreating:
 		return instanceCreating(seen, now), nil
@@ -73,7 +76,7 @@ func isRetired(seen InstanceFacts, now time.Time) bool {
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	switch {
-	case isRented(i) && len(seen.Replicas) == 0:
+	case isRented(i) && len(seen.Replicas) == 0 && i.Fleet == "":
 		return deleteInstance("no longer needed", now)
 	case whyFailed(seen) != "":
 		return deleteFailed(seen, now)

@@ -54,12 +54,10 @@ func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error,
 	case asked && (i.SilentSince.IsZero() || !isObserved(i, now)):
 		i.SilentSince = beginSilence(seen.Machine, step.AskedAt)
 	}
-	if m := seen.Machine; m != nil {
-		if i.TakenBackAt.IsZero() {
-			i.TakenBackAt = m.TakenBackAt.Truncate(time.Microsecond)
-		}
-		i.IsDraining = m.IsDraining || !i.TakenBackAt.IsZero()
+	if m := seen.Machine; m != nil && i.TakenBackAt.IsZero() {
+		i.TakenBackAt = m.TakenBackAt.Truncate(time.Microsecond)
 	}
+	i.IsDraining = isDraining(seen, i)
 	if seen.Listed {
 		i.CheckedAt = now
 	}

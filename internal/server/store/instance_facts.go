@@ -28,6 +28,9 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 		if seen.Instance, err = rows[0].toInstance(); err != nil {
 			return err
 		}
+		if seen.Member, err = findMachine(ctx, tx, seen.Instance); err != nil {
+			return err
+		}
 		state := rowState{rows[0].Version, rows[0].Touches}
 		on, known := s.placed.get(id, state)
 		if !known {
