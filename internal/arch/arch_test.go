@@ -76,7 +76,7 @@ var packages = []entry{
 	// Types of machines and their prices, and the clouds that rent them out.
 	{"internal/catalogue", "loop gpu dstack"},
 	{"internal/cloud", "dstack catalogue"},
-	{"internal/cloud/aws", "strictyaml dstack catalogue cloud"},
+	{"internal/cloud/aws", "gpu strictyaml dstack catalogue cloud"},
 	{"internal/cloud/gcp", "human strictyaml dstack catalogue cloud"},
 	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
 	{"internal/cloud/aws/ec2test", ""},
