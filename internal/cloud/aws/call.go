@@ -47,6 +47,11 @@ func isFinal(err error) sdk.Ternary {
 	switch meaningOf(failure.ErrorCode()) {
 	case meansCapacity, meansQuota, meansClock, meansRight:
 		return sdk.FalseTernary
+	case meansThrottled:
+		if retryAfter(err) > 0 { // the SDK would come back sooner
+			return sdk.FalseTernary
+		}
+	default:
 	}
 	return sdk.UnknownTernary
 }

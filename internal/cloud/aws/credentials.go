@@ -24,11 +24,10 @@ const (
 type credentials struct {
 	source func(context.Context) (sdk.CredentialsProvider, error)
 
-	mu     sync.Mutex
-	found  sdk.CredentialsProvider
-	err    error
-	askAt  time.Time // with err: when they are looked for again
-	secret string    // of the latest credentials: it must not show in messages
+	mu    sync.Mutex
+	found sdk.CredentialsProvider
+	err   error
+	askAt time.Time // with err: when they are looked for again
 }
 
 func newCredentials(c Credentials) *credentials {
@@ -57,7 +56,7 @@ func (c *credentials) Retrieve(ctx context.Context) (sdk.Credentials, error) {
 	}
 	value, err := c.retrieve(ctx)
 	if err == nil {
-		c.err, c.secret = nil, value.SecretAccessKey
+		c.err = nil
 		return value, nil
 	}
 	if ctx.Err() != nil { // the caller has no time left: that says nothing about the credentials

@@ -128,8 +128,8 @@ func explain(c call, err error) error {
 	case meansClock:
 		return newFailure(dstack.Unauthorized, err, dstack.MachineFailure{
 			Cause: dstack.FailureMisconfigured, Scope: dstack.ScopeBackend,
-			Message: fmt.Sprintf("aws: the clock of the server's machine is off (%s, %s in %s)", code, c.action, c.region),
-		}, "set the clock, for example with: timedatectl set-ntp true")
+			Message: fmt.Sprintf("aws: the credentials have expired, or the clock of the server's machine is off (%s, %s in %s)", code, c.action, c.region),
+		}, "renew creds of the aws backend; if they last, set the clock, for example with: timedatectl set-ntp true")
 	case meansRight:
 		return explainRight(c, err, code, said)
 	case meansThrottled:
@@ -140,6 +140,7 @@ func explain(c call, err error) error {
 		return &dstack.Error{Kind: dstack.NotFound, Message: c.describe(code, said), Cause: err}
 	case meansCapacity, meansQuota, meansPlace, meansType, meansBackend:
 		return &dstack.Error{Kind: dstack.NoCapacity, Message: c.describe(code, said), Cause: err}
+	case meansFault, meansOther:
 	}
 	if isOurFault(err) {
 		return &dstack.Error{Kind: dstack.Internal, Message: c.describe(code, said), Cause: err}
@@ -312,6 +313,7 @@ func launchFailure(offer dstack.Offer, code, said string) *dstack.MachineFailure
 			Message: fmt.Sprintf("aws: no machine can be rented in %s: %s (%s)", offer.Region, said, code)}
 	case meansBackend:
 		return &dstack.MachineFailure{Cause: dstack.FailureMisconfigured, Scope: dstack.ScopeBackend, Message: fmt.Sprintf("aws: %s (%s)", said, code)}
+	default:
 	}
 	if strings.Contains(said, "iamInstanceProfile") {
 		return &dstack.MachineFailure{Cause: dstack.FailureMisconfigured, Scope: dstack.ScopeBackend,
@@ -324,13 +326,16 @@ func launchFailure(offer dstack.Offer, code, said string) *dstack.MachineFailure
 // says nothing about smaller ones.
 func quotaFailure(offer dstack.Offer, code, said string) *dstack.MachineFailure {
 	family := familyOf(offer.Type)
-	f := &dstack.MachineFailure{Cause: dstack.FailureQuota, Scope: dstack.ScopeTypes, Types: family.patterns,
-		Message: fmt.Sprintf("aws: the account's quota for %s does not allow another %s in %s (%s)", family.quotaName(offer.Spot), offer.Type, offer.Region, code)}
-	switch {
-	case code == "VolumeLimitExceeded" || code == "MaxIOPSLimitExceeded" || code == "AddressLimitExceeded" || code == "NetworkInterfaceLimitExceeded" || code == "SecurityGroupLimitExceeded":
+	f := &dstack.MachineFailure{
+		Cause: dstack.FailureQuota, Scope: dstack.ScopeTypes, Types: family.patterns,
+		Message: fmt.Sprintf("aws: the account's quota for %s does not allow another %s in %s (%s)",
+			family.quotaName(offer.Spot), offer.Type, offer.Region, code),
+	}
+	switch code {
+	case "VolumeLimitExceeded", "MaxIOPSLimitExceeded", "AddressLimitExceeded", "NetworkInterfaceLimitExceeded", "SecurityGroupLimitExceeded":
 		f.Scope, f.Types = dstack.ScopePlace, nil
 		f.Message = fmt.Sprintf("aws: a quota of the account is used up in %s: %s (%s)", offer.Region, said, code)
-	case code == "PlacementGroupLimitExceeded" || code == "AttachmentLimitExceeded":
+	case "PlacementGroupLimitExceeded", "AttachmentLimitExceeded":
 		f.Scope, f.Types = dstack.ScopeRegion, nil
 	default:
 		found := currentLimit.FindStringSubmatch(said)

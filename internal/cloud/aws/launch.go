@@ -42,6 +42,7 @@ func (p *Provider) Launch(ctx context.Context, l cloud.Launch) (cloud.Machine, e
 		if codeOf(err) == "InsufficientFreeAddressesInSubnet" {
 			p.networks.forget(l.Offer.Region)
 		}
+	default:
 	}
 	if err != nil {
 		return cloud.Machine{}, explainLaunch(l.Offer, err)
@@ -68,7 +69,8 @@ func (p *Provider) runInstance(ctx context.Context, l cloud.Launch, in *ec2.RunI
 // describeLaunch returns the request for a machine. A repeated one is the same as long as its parts are kept.
 func (p *Provider) describeLaunch(ctx context.Context, l cloud.Launch) (*ec2.RunInstancesInput, error) {
 	if len(l.UserData) > maxUserData || len(l.Token) > maxToken || l.Token == "" {
-		return nil, &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("aws: a launch with %d bytes of user data and a token of %d characters", len(l.UserData), len(l.Token))}
+		return nil, &dstack.Error{Kind: dstack.Internal,
+			Message: fmt.Sprintf("aws: a launch with %d bytes of user data and a token of %d characters", len(l.UserData), len(l.Token))}
 	}
 	region := l.Offer.Region
 	n, err := p.findNetwork(ctx, region)

@@ -49,7 +49,8 @@ func firstFailure(failures []error) error {
 		}
 	}
 	if known, ok := errors.AsType[*dstack.Error](first); ok && count > 1 {
-		return &dstack.Error{Kind: known.Kind, Message: fmt.Sprintf("%s; %d other regions failed, too", known.Message, count-1), Hint: known.Hint, Cause: known.Cause}
+		return &dstack.Error{Kind: known.Kind, Hint: known.Hint, Cause: known.Cause,
+			Message: fmt.Sprintf("%s; %d other regions failed, too", known.Message, count-1)}
 	}
 	return first
 }
@@ -188,8 +189,9 @@ func stateOf(s *types.InstanceState) cloud.MachineState {
 		return cloud.MachineRunning
 	case types.InstanceStateNameTerminated:
 		return cloud.MachineEnded
+	default:
+		return cloud.MachineEnding // shutting-down, stopping, stopped: disks and addresses may still be paid
 	}
-	return cloud.MachineEnding // shutting-down, stopping, stopped: disks and addresses may still be paid
 }
 
 // endOf returns why a machine ended, or nil if the account's owner asked for it. A launch that was answered with
