@@ -167,6 +167,32 @@ func (s *Server) Advance(d time.Duration) {
 	s.advance()
 }
 
+// Settle waits until no hook runs.
+func (s *Server) Settle(ctx context.Context) error {
+	for {
+		if !s.isBusy() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Server) isBusy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance()
+	for _, o := range s.operations {
+		if o.isHeld {
+			return true
+		}
+	}
+	return false
+}
+
 // SetSteps replaces how long the steps take.
 func (s *Server) SetSteps(steps Steps) {
 	s.mu.Lock()
