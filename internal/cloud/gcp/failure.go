@@ -158,7 +158,7 @@ func describeQuota(e *apiError) string {
 		}
 		metric, limit, where = m[1], strings.TrimSuffix(strings.TrimSuffix(m[2], "."), ".0"), m[3]
 	}
-	text := "the quota " + metric
+	text := "the quota " + normalizeMetric(metric)
 	if where != "" && where != "global" {
 		text += " of " + where
 	}

@@ -155,7 +155,7 @@ func TestLaunch_Failures(t *testing.T) {
 			Cause: dstack.FailureNoCapacity, Zones: []string{"us-central1-c"}, Message: "us-central1-a has no on-demand machines of type n2-standard-8 left",
 		}, "", false},
 		{"quota", newGPULaunch("b", "n1-standard-4", "us-central1-a", "V100", 1), dstack.MachineFailure{
-			Cause: dstack.FailureQuota, Scope: dstack.ScopeTypes, Types: []string{"n1-standard-4"}, Message: "the quota nvidia_v100_gpus of us-central1 is used up: its limit is 0",
+			Cause: dstack.FailureQuota, Scope: dstack.ScopeTypes, Types: []string{"n1-standard-4"}, Message: "the quota NVIDIA_V100_GPUS of us-central1 is used up: its limit is 0",
 		}, "ask Google for a higher quota", false},
 		{"a type that the zone lacks", newGPULaunch("c", "a2-highgpu-1g", "us-central1-a", "A100", 1), dstack.MachineFailure{
 			Cause: dstack.FailureNoCapacity, Message: "us-central1-a does not offer a2-highgpu-1g",
@@ -328,4 +328,12 @@ func TestLaunch_Groups(t *testing.T) {
 	if err != nil || fmt.Sprint(kinds) != "[firewall rule placement policy]" {
 		t.Errorf("leftovers %+v, %v: those of the group that has ended", left, err)
 	}
+}
+
+// hintOf returns what an error says to do.
+func hintOf(err error) string {
+	if e, ok := errors.AsType[*dstack.Error](err); ok {
+		return e.Hint
+	}
+	return ""
 }

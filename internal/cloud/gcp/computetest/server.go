@@ -80,6 +80,10 @@ type Server struct {
 	capacity   map[Place]int
 	faults     []*Fault
 	calls      []Call
+	cutAfter   int // see CutAfter
+	cutTimes   int
+	cutDone    bool
+	isHidden   bool
 	tokens     map[string]string // account, by token
 	key        signingKey
 
