@@ -123,6 +123,15 @@ func CountMissing(f dstack.Fleet, now time.Time) int {
 	return max(goal(f)-countMachines(f, isAny), 0)
 }
 
+// CountSurplus returns how many machines a fleet has beyond its limit.
+func CountSurplus(f dstack.Fleet) int {
+	_, _, most, isLimited := f.Configuration.NodeCounts()
+	if !isLimited {
+		return 0
+	}
+	return max(countMachines(f, isAny)-most, 0)
+}
+
 // HasRoom reports whether runs may add a machine to a fleet.
 func HasRoom(f dstack.Fleet) bool {
 	_, _, most, isLimited := f.Configuration.NodeCounts()
