@@ -74,10 +74,12 @@ var packages = []entry{
 	{"internal/api", "human loop spec dstack decide/autoscale"},
 
 	// Types of machines and their prices, and the clouds that rent them out.
-	{"internal/catalogue", ""},
+	{"internal/catalogue", "loop gpu dstack"},
 	{"internal/cloud", "dstack catalogue"},
-	{"internal/cloud/aws", ""},
-	{"internal/cloud/gcp", ""},
+	{"internal/cloud/aws", "strictyaml dstack catalogue cloud"},
+	{"internal/cloud/gcp", "human strictyaml dstack catalogue cloud"},
+	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
+	{"internal/cloud/aws/ec2test", ""},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
@@ -91,6 +93,7 @@ var packages = []entry{
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubernetes engine/kubegateway"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
+	{"internal/backend/cloud", "gpu human dstack catalogue cloud dial loop decide/placement engine engine/docker backend backend/ssh"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},
