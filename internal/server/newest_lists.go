@@ -41,8 +41,8 @@ func (s *Server) planFleet(c *apiCall, in api.FleetRequest) (v022.FleetPlanAnswe
 		return answer, err
 	}
 	if answer.Profile = f.Profile; f.IsRented() {
-		ranking, _ := s.rankRental(c, f)
-		answer.Placements, answer.Total, answer.HighestPrice = ranking.Placements(maxPlanPlacements), ranking.Suitable(), ranking.HighestPrice()
+		found := s.findRental(c, f)
+		answer.Placements, answer.Total, answer.HighestPrice = found.placements, found.total, found.highestPrice
 	}
 	if f.Name == "" {
 		return answer, nil

@@ -16,29 +16,40 @@ func unsupportedIn(f spec.Fleet, p spec.Profile) spec.Problems {
 	return spec.Unsupported(&spec.Service{Params: f.Params}, p)
 }
 
-// rankRental ranks the machines that a fleet could rent, and returns a note for each backend that did not answer.
-func (s *Server) rankRental(c *apiCall, f dstack.Fleet) (*placement.Ranking, []string) {
+// rental is which machines a fleet could rent.
+type rental struct {
+	placements   []dstack.Placement // the first ones, best first
+	rejections   []dstack.Rejection // some, the nearest to suit first
+	total        int                // offers that suit
+	highestPrice float64            // of these
+	notes        []string           // for each backend that did not answer
+}
+
+// findRental returns which machines a fleet could rent.
+func (s *Server) findRental(c *apiCall, f dstack.Fleet) rental {
 	need := fleet.BuildRequirements(f)
 	need.IsGlobalAdmin = true
-	offers, notes := s.collectOffers(c.ctx, c.project, need)
+	offers, more, notes := s.collectOffers(c.ctx, c.project, need)
 	rented := []dstack.Offer{}
 	for _, o := range offers {
 		if o.OwnedInstance == "" && !o.AnyNode {
 			rented = append(rented, o)
 		}
 	}
-	return placement.Rank(need, rented, nil), notes
+	ranking := placement.Rank(need, rented, nil)
+	return rental{ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections), ranking.Suitable() + more.Suitable,
+		max(ranking.HighestPrice(), more.HighestPrice), notes}
 }
 
 // planRental returns what applying a fleet of rented machines would do.
 func (s *Server) planRental(c *apiCall, f dstack.Fleet, current wire.FleetAnswer) *api.RentedPlan {
-	ranking, notes := s.rankRental(c, f)
+	found := s.findRental(c, f)
 	next := current.Fleet
 	next.Configuration, next.Profile, next.Rounds = f.Configuration, f.Profile, dstack.FleetRounds{}
-	group := groupPlan{placements: ranking.Placements(maxPlanPlacements), rejections: ranking.Rejections(maxPlanRejections)}
+	group := groupPlan{placements: found.placements, rejections: found.rejections}
 	preview := group.preview()
-	return &api.RentedPlan{Add: fleet.CountMissing(next, now()), Remove: fleet.CountSurplus(next), Total: ranking.Suitable(),
-		Placements: preview.Placements, Rejections: preview.Rejections, Notes: append([]string{}, notes...)}
+	return &api.RentedPlan{Add: fleet.CountMissing(next, now()), Remove: fleet.CountSurplus(next), Total: found.total,
+		Placements: preview.Placements, Rejections: preview.Rejections, Notes: append([]string{}, found.notes...)}
 }
 
 // addRentedView adds the rented machines of a fleet to its view.
