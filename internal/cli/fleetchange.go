@@ -69,13 +69,17 @@ func (d *fleetChangeCommand) drain(ctx context.Context, names []string, drain bo
 	if err != nil {
 		return err
 	}
+	others := "hosts"
+	if view.IsRented {
+		others = "machines"
+	}
 	for _, m := range listMachines(view) {
 		switch {
 		case len(nums) > 0 && !slices.Contains(nums, m.num):
 		case !drain:
 			d.printInfo(" %s is used again", cleanLine(m.name))
 		case len(m.replicas) > 0:
-			d.printInfo(" %s is draining; these move to other machines with room: %s", cleanLine(m.name), strings.Join(cleanNames(m.replicas), ", "))
+			d.printInfo(" %s is draining; these move to other %s with room: %s", cleanLine(m.name), others, strings.Join(cleanNames(m.replicas), ", "))
 		default:
 			d.printInfo(" %s is drained", cleanLine(m.name))
 		}
