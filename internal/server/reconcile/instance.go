@@ -44,11 +44,11 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 		failure = errors.Join(failure, actFailure)
 		r.updateProbes(id, seen.Replicas, reports)
 		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
-		r.excludeOffer(seen, step, actFailure)
 		if err := permit(); err != nil {
 			return false, err
 		}
 		step = step.AfterFailure(seen, actFailure, time.Now())
+		r.excludeOffer(seen.Instance, step)
 		if reports != nil {
 			step = step.AfterAnswer(time.Now())
 		}
@@ -148,14 +148,13 @@ func (r *Reconciler) newCreateRequest(seen lifecycle.InstanceFacts) backend.Crea
 // excludeOffer leaves out the offer of an instance for a while, so that its
 // replica tries the next one. It is kept in memory: a restarted server tries each
 // offer once more.
-func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, failure error) {
-	failed, isFailed := step.FailedOffer(seen, failure)
-	if !isFailed {
+func (r *Reconciler) excludeOffer(i dstack.Instance, step lifecycle.InstanceStep) {
+	if step.Failed == nil {
 		return
 	}
 	r.exclusionsMu.Lock()
 	defer r.exclusionsMu.Unlock()
-	r.exclusions.Exclude(seen.Instance.Offer, failed.WholeBackend, failed.Reason, time.Now())
+	r.exclusions.Exclude(i.Offer, *step.Failed, time.Now())
 }
 
 // askEngine returns the engine of an instance with its reports, within a time limit; 0:
