@@ -2,6 +2,7 @@ package server
 
 import (
 	"dstack/internal/api"
+	"dstack/internal/backend"
 	"dstack/internal/decide/fleet"
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
@@ -109,4 +110,25 @@ func machineStatus(m dstack.FleetInstance) api.MachineStatus {
 		return api.MachineStatusBusy
 	}
 	return api.MachineStatusIdle
+}
+
+// collectFleetRoom returns the machines that could be rented for the fleets that a service names.
+func (s *Server) collectFleetRoom(c *apiCall, need dstack.Requirements) (all []dstack.Offer, more backend.MoreOffers, err error) {
+	if len(need.Fleets) == 0 || need.OwnedOnly {
+		return nil, more, nil
+	}
+	fleets, err := s.store.ListFleets(c.ctx, []dstack.ProjectID{c.project.ID})
+	if err != nil {
+		return nil, more, err
+	}
+	for _, f := range fleet.ListWithRoom(need, fleets) {
+		offers, left, _ := s.collectOffers(c.ctx, c.project, fleet.NarrowRequirements(need, f))
+		own := fleet.BuildRequirements(f)
+		own.IsGlobalAdmin = true
+		chosen := fleet.ChooseForFleet(f, offers, placement.Suits(own))
+		if all = append(all, chosen...); len(chosen) > 0 {
+			more.Suitable += left.Suitable
+		}
+	}
+	return all, more, nil
 }

@@ -58,6 +58,11 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
+	room, err := c.readFleetRoom(ctx, seen, need)
+	if err != nil {
+		return err
+	}
+	all = slices.Concat(all, room)
 	offers, excluded, err := c.splitOffers(ctx, seen.Run.ID, all)
 	if err != nil {
 		return err
