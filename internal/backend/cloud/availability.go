@@ -91,7 +91,7 @@ func hasQuota(quotas []cloud.Quota, o *dstack.Offer) bool {
 // readAvailability asks the cloud about one region that is due.
 func (b *Backend) readAvailability(ctx context.Context) (time.Duration, error) {
 	provider, ok := b.Provider.(cloud.Availability)
-	if !ok || b.Catalogue == nil {
+	if !ok || b.Prices == nil {
 		return availabilityInterval, nil
 	}
 	if err, wasMade := b.access.get(); err != nil || !wasMade {
@@ -100,7 +100,7 @@ func (b *Backend) readAvailability(ctx context.Context) (time.Duration, error) {
 	now := time.Now()
 	regions := b.Regions
 	if len(regions) == 0 {
-		regions = b.Catalogue.Table(b.Key).Regions()
+		regions = b.Prices.Table().Regions()
 	}
 	next := now.Add(availabilityInterval)
 	for _, region := range regions {

@@ -24,8 +24,8 @@ type Options struct {
 	Key          string // in a backend.Set: aws, gcp, aws-research
 	Type         string // of the cloud: aws, gcp
 	Provider     cloud.Provider
-	Regions      []string  // in which machines are rented
-	Catalogue    Catalogue // nil: nothing is offered
+	Regions      []string // in which machines are rented
+	Prices       Prices   // nil: nothing is offered
 	Disk         DiskLimits
 	Store        Store
 	Installation dstack.Installation
@@ -88,6 +88,9 @@ type Backend struct {
 
 	creating keyedLocks
 
+	busyListingAge, calmListingAge time.Duration // tests shorten them
+	watchInterval                  time.Duration
+
 	mu        sync.Mutex
 	hosts     map[dstack.InstanceID]dstack.RentedHost // as read last
 	isRead    bool                                    // whether they were read once
@@ -119,10 +122,19 @@ func newBackend(o Options) *Backend {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	b := &Backend{Options: o, hosts: map[dstack.InstanceID]dstack.RentedHost{}, states: map[dstack.InstanceID]*machineState{}}
+	b := &Backend{Options: o, hosts: map[dstack.InstanceID]dstack.RentedHost{}, states: map[dstack.InstanceID]*machineState{},
+		busyListingAge: defaultBusyListingAge, calmListingAge: defaultCalmListingAge, watchInterval: defaultWatchInterval}
 	b.listings = newListings(o.Provider)
 	b.watches = newWatches(b)
 	return b
+}
+
+// ReadHosts makes the machines known, so that they can be dialed. It connects to none.
+func (b *Backend) ReadHosts(ctx context.Context) error {
+	if b.ssh == nil {
+		return b.readHosts(ctx)
+	}
+	return b.ssh.ReadHosts(ctx)
 }
 
 // Close closes the connections to the machines, and the provider. Containers keep running.

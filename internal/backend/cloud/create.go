@@ -160,7 +160,7 @@ func (b *Backend) Delete(ctx context.Context, id dstack.InstanceID) error {
 		return err
 	}
 	defer unlock()
-	got, err := b.listings.get(ctx, busyListingAge, time.Time{})
+	got, err := b.listings.get(ctx, b.busyListingAge, time.Time{})
 	if err != nil {
 		return err
 	}

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// busyListingAge is how old a listing may be while machines come and go.
-	busyListingAge = 3 * time.Second
-	// calmListingAge is how old a listing may be while all machines just run: their loss is noticed by their connections.
-	calmListingAge = 75 * time.Second
+	// defaultBusyListingAge is how old a listing may be while machines come and go.
+	defaultBusyListingAge = 3 * time.Second
+	// defaultCalmListingAge is how old a listing may be while all machines just run: their loss is noticed by their connections.
+	defaultCalmListingAge = 75 * time.Second
 )
 
 const (
@@ -31,7 +31,8 @@ const (
 type machineState struct {
 	launched   cloud.Machine // as its launch returned it
 	launchedAt time.Time     // zero: this process did not launch it
-	deletedAt  time.Time     // when its deletion was requested last
+	wasListed  bool          // since this process launched it, or was started
+	deletedAt  time.Time     // when its deletion was requested first
 	setup      setupState    // as its setup reported it
 	takenBack  time.Time     // see dstack.Machine.TakenBackAt
 	triedAt    time.Time     // when it was last to be reached again at once, while it boots
@@ -67,13 +68,21 @@ func (b *Backend) noteLaunched(m cloud.Machine) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.state(m.Instance)
-	s.launched, s.launchedAt, s.deletedAt = m, time.Now(), time.Time{}
+	s.launched, s.launchedAt, s.wasListed, s.deletedAt = m, time.Now(), false, time.Time{}
 }
 
 func (b *Backend) noteDeleted(id dstack.InstanceID, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state(id).deletedAt = now
+	if s := b.state(id); s.deletedAt.IsZero() {
+		s.deletedAt = now
+	}
+}
+
+func (b *Backend) noteListed(id dstack.InstanceID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state(id).wasListed = true
 }
 
 // launchedMachine returns a machine that was launched so lately that listings need not have it yet.
@@ -85,6 +94,9 @@ func (b *Backend) launchedMachine(host dstack.RentedHost, now time.Time) (cloud.
 		known = *s
 	}
 	b.mu.Unlock()
+	if known.wasListed {
+		return cloud.Machine{}, false
+	}
 	if !known.launchedAt.IsZero() && now.Sub(known.launchedAt) < maxListLag {
 		return known.launched, true
 	}
@@ -127,15 +139,15 @@ func chooseMachine(machines []cloud.Machine, host dstack.RentedHost) *cloud.Mach
 
 // Machines returns every machine of the account that dstack rented, as its cloud and its connection report it.
 func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	got, err := b.listings.get(ctx, b.maxListingAge(time.Now()), time.Time{})
-	if err != nil {
+	if err := b.ensureRead(ctx); err != nil {
 		return nil, err
 	}
 	reached, err := b.remote.Machines(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.ensureRead(ctx); err != nil {
+	got, err := b.listings.get(ctx, b.maxListingAge(reached), time.Time{})
+	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
@@ -148,7 +160,9 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 	machines := make(map[dstack.InstanceID]dstack.Machine, len(hosts))
 	for id, host := range hosts {
 		m := chooseMachine(got.machines, host)
-		if m == nil {
+		if m != nil {
+			b.noteListed(id)
+		} else {
 			if lately, ok := b.launchedMachine(host, now); ok && !b.wasDeletedBefore(id, got.begunAt) {
 				m = &lately
 			}
@@ -194,17 +208,17 @@ func (b *Backend) copyHosts() map[dstack.InstanceID]dstack.RentedHost {
 }
 
 // maxListingAge returns how old a listing may be now: the cloud is asked often only while a machine comes, goes or is silent.
-func (b *Backend) maxListingAge(now time.Time) time.Duration {
+func (b *Backend) maxListingAge(reached map[dstack.InstanceID]dstack.Machine) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, h := range b.hosts {
 		s := b.states[id]
 		isGoing := h.Status == dstack.InstanceDeleting || h.Status == dstack.InstanceAway || s != nil && (!s.deletedAt.IsZero() || !s.takenBack.IsZero())
-		if h.ReadyAt.IsZero() || isGoing || h.Check.Status != dstack.HostReady {
-			return busyListingAge
+		if h.ReadyAt.IsZero() || isGoing || !reached[id].SilentSince.IsZero() || h.Check.Status != dstack.HostReady {
+			return b.busyListingAge
 		}
 	}
-	return calmListingAge
+	return b.calmListingAge
 }
 
 // describe returns a machine as the backend reports it. exists is false for a machine that has ended and costs nothing.

@@ -14,10 +14,10 @@ import (
 	"dstack/internal/gpu"
 )
 
-// Catalogue has the types of machines of clouds. *catalogue.Catalogue implements it.
-type Catalogue interface {
-	// Table returns the present table of a backend, by its key. It never waits, and never returns nil.
-	Table(key string) *catalogue.Table
+// Prices has the types of machines of the account, with their prices. *catalogue.Prices implements it.
+type Prices interface {
+	// Table returns the present table. It never waits, and never returns nil.
+	Table() *catalogue.Table
 }
 
 // DiskLimits are the sizes of the disks that machines boot from, where a type has none of its own.
@@ -39,11 +39,11 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 	if err := ctx.Err(); err != nil {
 		return backend.OfferSearch{}, err
 	}
-	if err := b.explainNoAccess(); err != nil || b.Catalogue == nil {
+	if err := b.explainNoAccess(); err != nil || b.Prices == nil {
 		return backend.OfferSearch{}, err
 	}
 	filter := placement.NewTypeFilter(need)
-	found := b.Catalogue.Table(b.Key).Find(catalogue.Query{
+	found := b.Prices.Table().Find(catalogue.Query{
 		Offered: b.Regions, Regions: need.Regions, Types: need.InstanceTypes, Spot: need.Spot, MaxPrice: need.MaxPrice,
 		IsPlace:  b.newPlaceCheck(need),
 		Template: dstack.Offer{Backend: b.Type, Key: b.Key, IsRemote: true, Engine: docker.Capabilities()},

@@ -40,7 +40,7 @@ func newWatches(b *Backend) *watches {
 	return &watches{b: b, cancels: map[dstack.InstanceID]context.CancelFunc{}}
 }
 
-const watchInterval = time.Second
+const defaultWatchInterval = time.Second
 
 // task returns the task that follows the machines.
 func (w *watches) task() loop.Task {
@@ -78,7 +78,7 @@ func (w *watches) update(ctx context.Context) (time.Duration, error) {
 			cancel()
 		}
 	}
-	return watchInterval, nil
+	return w.b.watchInterval, nil
 }
 
 // listWatched returns the machines to follow, and whose notices.
