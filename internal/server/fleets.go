@@ -75,7 +75,8 @@ func (s *Server) answerFleets(c *apiCall, projects []dstack.Project) ([]wire.Fle
 	for i, f := range fleets {
 		answers[i] = buildFleetAnswer(showAwayHosts(f, away), replicas)
 	}
-	return answers, nil
+	ofRuns, err := s.listRunFleets(c, ids)
+	return append(answers, ofRuns...), err
 }
 
 // showAwayHosts returns a fleet whose hosts are unreachable as soon as their replicas get no requests: the next check, which
@@ -113,6 +114,11 @@ func buildFleetAnswer(f dstack.Fleet, replicas map[dstack.InstanceID][]string) w
 func (s *Server) getFleet(c *apiCall, in wire.FleetName) (wire.FleetAnswer, error) {
 	if in.ID == "" {
 		f, err := s.store.FindFleet(c.ctx, c.project.ID, in.Name)
+		if dstack.KindOf(err) == dstack.NotFound {
+			if a, isThere, err := s.findRunFleet(c, in.Name); err != nil || isThere {
+				return a, err
+			}
+		}
 		if err != nil {
 			return wire.FleetAnswer{}, toFleetNotFoundError(err)
 		}
@@ -284,8 +290,12 @@ func buildLogin(login spec.SSHLogin) dstack.SSHLogin {
 }
 
 func (s *Server) deleteFleets(c *apiCall, in api.DeleteFleets) (wire.Null, error) {
-	err := s.store.DeleteFleets(c.ctx, c.project.ID, in.Names, now())
-	s.audit(c, "fleets deleted", slog.String("project", c.project.Name), slog.String("fleets", strings.Join(in.Names, ",")), slog.Bool("refused", err != nil))
+	names := in.Names
+	in, err := s.releaseRunFleets(c, in)
+	if err == nil {
+		err = s.store.DeleteFleets(c.ctx, c.project.ID, in.Names, now())
+	}
+	s.audit(c, "fleets deleted", slog.String("project", c.project.Name), slog.String("fleets", strings.Join(names, ",")), slog.Bool("refused", err != nil))
 	if err == nil {
 		s.notifyHosts()
 	}
@@ -312,9 +322,10 @@ func (s *Server) drainFleet(c *apiCall, in api.DrainRequest) (wire.FleetAnswer, 
 	return s.answerFleet(c, f)
 }
 
-// notifyHosts wakes whatever waits for a change, and the check of hosts.
+// notifyHosts wakes whatever waits for a change, the passes, and the check of hosts.
 func (s *Server) notifyHosts() {
 	s.wakeHosts()
+	s.wake()
 	s.notifyChange()
 }
 
@@ -400,7 +411,7 @@ func (s *Server) listFleetViews(c *apiCall, in api.FleetViewsRequest) ([]api.Fle
 	}
 	views := []api.FleetView{}
 	for _, a := range answers {
-		if len(in.Names) == 0 || slices.Contains(in.Names, a.Fleet.Name) {
+		if !a.IsAuto && (len(in.Names) == 0 || slices.Contains(in.Names, a.Fleet.Name)) { // machines of runs are shown with the runs
 			views = append(views, buildFleetView(a))
 		}
 	}

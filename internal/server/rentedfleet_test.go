@@ -8,9 +8,11 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/decide/fleet"
+	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire/v018"
+	"dstack/internal/spec"
 )
 
 // rentedText is the configuration of a fleet as published clients send it.
@@ -102,7 +104,7 @@ func TestRentedFleets_As01810(t *testing.T) {
 func TestRentedFleets_AsNewest(t *testing.T) {
 	h := newTestServer(t)
 	h.backend.offers = append(h.backend.offers, rentable("m6.large", 0.5), rentable("m6.xlarge", 1))
-	spec := `{"configuration": {"type": "fleet", "name": "pool", "nodes": {"min": 1, "max": 4, "target": 2}, "placement": "cluster", "resources": {"cpu": {"min": 4}},
+	request := `{"configuration": {"type": "fleet", "name": "pool", "nodes": {"min": 1, "max": 4, "target": 2}, "placement": "cluster", "resources": {"cpu": {"min": 4}},
 		"idle_duration": -1, "blocks": 1, "env": {}, "retry": null}, "configuration_path": "fleet.dstack.yml", "profile": {"name": "default", "max_price": 3}}`
 	type fleetAnswer struct {
 		ID        string          `json:"id"`
@@ -124,16 +126,16 @@ func TestRentedFleets_AsNewest(t *testing.T) {
 		TotalOffers     int               `json:"total_offers"`
 		MaxOfferPrice   float64           `json:"max_offer_price"`
 	}
-	h.callNewest(h.admin, api.ProjectPrefix+"/fleets/get_plan", `{"spec": `+spec+`}`, &plan)
+	h.callNewest(h.admin, api.ProjectPrefix+"/fleets/get_plan", `{"spec": `+request+`}`, &plan)
 	if plan.Action != "create" || len(plan.Offers) != 2 || plan.TotalOffers != 2 || plan.MaxOfferPrice != 1 {
 		t.Errorf("%+v", plan)
 	}
 	var applied fleetAnswer
-	h.callNewest(h.admin, api.ProjectPrefix+"/fleets/apply", `{"plan": {"spec": `+spec+`, "current_resource": null}, "force": false}`, &applied)
+	h.callNewest(h.admin, api.ProjectPrefix+"/fleets/apply", `{"plan": {"spec": `+request+`, "current_resource": null}, "force": false}`, &applied)
 	if len(applied.Instances) != 2 || applied.Instances[0].Status != "pending" || applied.Instances[0].Backend != nil || applied.Instances[0].InstanceType != nil {
 		t.Errorf("%+v", applied)
 	}
-	h.callNewest(h.admin, api.ProjectPrefix+"/fleets/get_plan", `{"spec": `+spec+`}`, &plan)
+	h.callNewest(h.admin, api.ProjectPrefix+"/fleets/get_plan", `{"spec": `+request+`}`, &plan)
 	if string(plan.CurrentResource.Spec) != string(plan.EffectiveSpec) || plan.Action != "update" {
 		t.Errorf("the same configuration differs from itself:\n%s\n%s", plan.CurrentResource.Spec, plan.EffectiveSpec)
 	}
@@ -184,5 +186,46 @@ func TestRentedFleets_AsOurCommandLine(t *testing.T) {
 	a := h.callAs(h.admin, api.PathFleetApply, `{"configuration": `+strings.Replace(newFleetText(`["a"]`), "boxes", "pool", 1)+`}`)
 	if a.status != 400 || !strings.Contains(a.text, "the fleet pool has rented machines") {
 		t.Errorf("hosts for a fleet of rented machines: %s", a.text)
+	}
+}
+
+// The machines that runs rented outside of fleets are fleets of their own for published clients, and for nobody else.
+func TestRunFleets(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
+	h.stepRun(dstack.RunID(run.ID), lifecycle.RunStep{To: dstack.RunActive, Add: []lifecycle.NewNum{{Num: 0, Group: spec.DefaultGroup}}})
+	replica := h.findReplica(dstack.RunID(run.ID))
+	offer := rentable("m6.large", 0.5)
+	offer.Key = "aws"
+	h.stepReplica(replica.ID, func(dstack.Replica) lifecycle.ReplicaStep {
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true, Placement: &dstack.Placement{Offer: offer}}
+	})
+	instance := h.findReplica(dstack.RunID(run.ID)).Instance
+	var list []v018.Fleet
+	h.mustCall(api.ProjectPrefix+"/fleets/list", "", &list)
+	if len(list) != 1 || list[0].Name != "web" || !list[0].Spec.AutoCreated || len(list[0].Instances) != 1 || list[0].Instances[0].Status != "provisioning" ||
+		list[0].Instances[0].ID != string(instance) || list[0].Instances[0].Backend != "aws" {
+		t.Errorf("%+v", list)
+	}
+	var newest []struct {
+		Name string
+		Spec struct{ AutoCreated bool }
+	}
+	h.callNewest(h.admin, api.ProjectPrefix+"/fleets/list", `{"include_imported": true}`, &newest)
+	if last := newest[len(newest)-1]; last.Name != "web" || !last.Spec.AutoCreated {
+		t.Errorf("%+v", newest)
+	}
+	var views []api.FleetView
+	h.mustCall(api.PathFleetViews, `{}`, &views)
+	if len(views) != 0 {
+		t.Errorf("%+v", views)
+	}
+	h.expectError(api.ProjectPrefix+"/fleets/delete", `{"names": ["web"]}`, 400, dstack.Conflict, "error")
+	h.stepReplica(replica.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })
+	h.mustCall(api.ProjectPrefix+"/fleets/delete", `{"names": ["web"]}`, nil)
+	seen, err := h.store.InstanceFacts(t.Context(), instance)
+	if err != nil || seen.Instance.IdleTime != 0 {
+		t.Errorf("its idle time is %s, %v", seen.Instance.IdleTime, err)
 	}
 }
