@@ -54,16 +54,10 @@ func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error,
 	case asked && (i.SilentSince.IsZero() || !isObserved(i, now)):
 		i.SilentSince = beginSilence(seen.Machine, step.AskedAt)
 	}
-	if m := seen.Machine; m != nil {
-		if i.TakenBackAt.IsZero() {
-			i.TakenBackAt = m.TakenBackAt.Truncate(time.Microsecond)
-		}
-		i.IsDraining = m.IsDraining || !i.TakenBackAt.IsZero()
+	if m := seen.Machine; m != nil && i.TakenBackAt.IsZero() {
+		i.TakenBackAt = m.TakenBackAt.Truncate(time.Microsecond)
 	}
-	if m := seen.Member; m != nil {
-		isTaken := seen.Machine != nil && seen.Machine.IsDraining || !i.TakenBackAt.IsZero()
-		i.IsDraining = m.IsDraining || m.IsLeaving || isTaken
-	}
+	i.IsDraining = isDraining(seen, i)
 	if seen.Listed {
 		i.CheckedAt = now
 	}

@@ -24,6 +24,21 @@ func displaceTakenBack(i dstack.Instance, now time.Time) (d displacement, until 
 	return d, drainAt
 }
 
+// isDraining reports whether a machine gets no new replicas: its backend or its fleet says so, or it is taken back. i is the
+// instance as it was, with what is known now of its being taken back.
+func isDraining(seen InstanceFacts, i dstack.Instance) bool {
+	if m := seen.Member; m != nil && (m.IsDraining || m.IsLeaving) {
+		return true
+	}
+	switch {
+	case !i.TakenBackAt.IsZero():
+		return true
+	case seen.Machine != nil:
+		return seen.Machine.IsDraining
+	}
+	return seen.Member == nil && i.IsDraining
+}
+
 // drainDeadline returns when a draining replica ends even if requests are in flight: before its machine is taken back.
 func (seen ReplicaFacts) drainDeadline() time.Time {
 	deadline := seen.Replica.DrainDeadline

@@ -80,10 +80,10 @@ func (r *Ranking) MergeZones() {
 	r.rejected = slices.DeleteFunc(r.rejected, func(one rejected) bool { return isRepeated(one.offer) })
 }
 
-// NewIdleOffer returns the offer of a rented machine that runs nothing. fleet is the name of its fleet; empty: none.
-func NewIdleOffer(i dstack.Instance, fleet string) dstack.Offer {
+// NewIdleOffer returns the offer of a rented machine that runs nothing.
+func NewIdleOffer(i dstack.Instance) dstack.Offer {
 	o := i.Offer
-	o.Key, o.OwnedInstance, o.IsIdle, o.Host, o.Fleet = i.Backend, i.ID, true, i.Host, fleet
+	o.Key, o.OwnedInstance, o.IsIdle, o.Host = i.Backend, i.ID, true, i.Host
 	o.Availability, o.IsDraining = dstack.Available, i.IsDraining
 	return o
 }

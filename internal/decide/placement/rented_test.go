@@ -46,7 +46,7 @@ func names(all []dstack.Placement) (names []string) {
 // and owned ones come before them.
 func TestRank_OrdersMachinesToRent(t *testing.T) {
 	owned := newRentedOffer("lab1", 0, func(o *dstack.Offer) { o.OwnedInstance = "i1" })
-	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 9)}, "")
+	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 9)})
 	offers := []dstack.Offer{newRentedOffer("east1", 2), newRentedOffer("east2", 1), newRentedOffer("east2", 1, asSpot), newRentedOffer("north1", 0.5, withoutQuota),
 		newRentedOffer("south1", 1), idle, owned}
 	for _, c := range []struct {
@@ -73,8 +73,8 @@ func TestRank_OrdersMachinesToRent(t *testing.T) {
 // An idle machine is taken whole: it suits like a machine to rent, and nothing else is placed there.
 func TestRank_AnIdleMachineIsTakenWhole(t *testing.T) {
 	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 1, func(o *dstack.Offer) {
-		o.Hardware.GPUs = append(o.Hardware.GPUs, o.Hardware.GPUs[0])
-	})}, "fleet")
+		o.Fleet, o.Hardware.GPUs = "fleet", append(o.Hardware.GPUs, o.Hardware.GPUs[0])
+	})})
 	two := spec.Range[int]{Min: new(2), Max: new(2)}
 	need := dstack.Requirements{Resources: spec.Resources{GPU: &spec.GPU{Count: two}}, Fleets: []string{"fleet"}}
 	found, rejected := placement.RankOffers(need, []dstack.Offer{idle}, nil)
@@ -129,7 +129,7 @@ func TestRanking_MergeZones(t *testing.T) {
 }
 
 func TestRefuseNew(t *testing.T) {
-	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 9)}, "")
+	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 9)})
 	allowed, rejected := placement.RefuseNew([]dstack.Offer{newRentedOffer("east1", 1), idle}, "the budget of 50 $ a day is spent")
 	if len(allowed) != 1 || !allowed[0].IsIdle || len(rejected) != 1 || rejected[0].Reason != "the budget of 50 $ a day is spent" {
 		t.Errorf("allowed %+v, rejected %+v", allowed, rejected)

@@ -11,9 +11,9 @@ import (
 
 // putRented writes what is known of a rented machine alone. The row of its instance is written already.
 func putRented(ctx context.Context, tx bun.Tx, i dstack.Instance) error {
-	_, err := tx.NewRaw(`INSERT INTO rented_instances (instance_id, project_id, fleet_id, taken_back_at) VALUES (?, ?, ?, ?)
+	_, err := tx.NewRaw(`INSERT INTO rented_instances (instance_id, project_id, taken_back_at) VALUES (?, ?, ?)
 		ON CONFLICT (instance_id) DO UPDATE SET taken_back_at = excluded.taken_back_at`,
-		string(i.ID), string(i.Project), string(i.Fleet), toMicros(i.TakenBackAt)).Exec(ctx)
+		string(i.ID), string(i.Project), toMicros(i.TakenBackAt)).Exec(ctx)
 	return err
 }
 
@@ -36,7 +36,7 @@ func (s *Store) IdleInstances(ctx context.Context, project dstack.ProjectID) ([]
 	var rows []instanceRow
 	err := selectInstances(s.reader, &rows).
 		Where("i.live AND i.status = ? AND NOT i.draining AND i.unlisted_since = 0 AND i.fails = 0", string(dstack.InstanceUp)).
-		Where("ri.project_id = ?", string(project)).
+		Where("COALESCE(fl.project_id, ri.project_id) = ? AND NOT COALESCE(m.leaving, FALSE) AND NOT COALESCE(m.draining, FALSE)", string(project)).
 		Where("NOT EXISTS (SELECT 1 FROM replicas AS r WHERE r.live AND r.instance_id = i.id)").OrderExpr("i.id").Scan(ctx)
 	if err != nil {
 		return nil, wrapError(err)

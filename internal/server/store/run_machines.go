@@ -38,7 +38,7 @@ func (s *Store) RunMachines(ctx context.Context, projects []dstack.ProjectID) ([
 			FROM instances AS i JOIN rented_instances AS ri ON ri.instance_id = i.id JOIN projects AS p ON p.id = ri.project_id
 			JOIN replicas AS r ON r.id = (SELECT last.id FROM replicas AS last WHERE last.instance_id = i.id ORDER BY last.live DESC, last.submitted_at DESC, last.id LIMIT 1)
 			JOIN runs ON runs.id = r.run_id
-			WHERE i.live AND ri.fleet_id = '' AND p.id IN (?) ORDER BY p.name, runs.name, runs.id, created_at, i.id`, bun.List(toStrings(projects))).Scan(ctx, &rows)
+			WHERE i.live AND p.id IN (?) AND NOT EXISTS (SELECT 1 FROM fleet_instances AS m WHERE m.instance_id = i.id) ORDER BY p.name, runs.name, runs.id, created_at, i.id`, bun.List(toStrings(projects))).Scan(ctx, &rows)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
