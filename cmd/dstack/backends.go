@@ -10,6 +10,8 @@ import (
 	"dstack/internal/backend"
 	"dstack/internal/backend/kubernetes"
 	"dstack/internal/backend/local"
+	"dstack/internal/cloud/aws"
+	"dstack/internal/cloud/gcp"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 	"dstack/internal/server"
@@ -20,6 +22,8 @@ import (
 var backendTypes = map[string]backendType{
 	"local":      newBackendType(local.ReadSettings, openLocal, local.Choices()),
 	"kubernetes": newBackendType(kubernetes.ReadSettings, openCluster, kubernetes.Choices()),
+	"aws":        newBackendType(aws.ReadSettings, openAWS, nil),
+	"gcp":        newBackendType(gcp.ReadSettings, openGCP, nil),
 }
 
 // backendType reads and opens the backends of one type.
@@ -35,6 +39,7 @@ type openedBackend struct {
 	describe func() string // one line for the start message
 	notice   string        // what the user should know about the choice that the backend made; may be empty
 	tasks    []loop.Task   // run while the server runs
+	passes   []loop.Task   // run while this process alone works on the server's folder
 	close    func() error  // replicas keep running
 }
 

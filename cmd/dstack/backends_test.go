@@ -83,7 +83,7 @@ func TestConfig_Problems(t *testing.T) {
 	report := problems.Render(false)
 	for _, want := range []string{
 		"config.yml:4:11: `podman` is not a type of backend\n   3 |   backends:\n   4 |   - type: podman\n" +
-			"     |           ^^^^^^\n  supported types: kubernetes, local\n",
+			"     |           ^^^^^^\n  supported types: aws, gcp, kubernetes, local\n",
 		"config.yml:6:13: `dockr` is not a valid value\n",
 		"  did you mean `docker`?\n",
 		"config.yml:8:5: unknown field `engin`\n",

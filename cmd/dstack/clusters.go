@@ -59,6 +59,14 @@ func (d *daemon) backendTasks() (tasks []loop.Task) {
 	return tasks
 }
 
+// backendPasses returns what the opened backends have to do while this process alone works on the server's folder.
+func (d *daemon) backendPasses() (tasks []loop.Task) {
+	for _, opened := range d.opened {
+		tasks = append(tasks, opened.passes...)
+	}
+	return tasks
+}
+
 // listClusters returns the fingerprints of the authorities of each cluster, by its key.
 func (d *daemon) listClusters() map[string][]string {
 	all := map[string][]string{}

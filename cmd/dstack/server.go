@@ -17,6 +17,7 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/backend/ssh"
+	"dstack/internal/catalogue"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
@@ -88,11 +89,13 @@ type daemon struct {
 	sealer      *store.Sealer
 	store       *store.Store
 	backends    *backend.Set
-	opened      []openedBackend // those in backends, in the order of config.yml
-	retired     []openedBackend // engines that run what they have, and get nothing new
-	hosts       *ssh.Backend    // the hosts of fleets; it is one of backends
-	forwards    *ssh.Forwards   // ports on hosts at which gateways reach this server
-	dialer      *dial.Dialer    // shared by the probes, the engines and the gateway
+	catalogue   *catalogue.Catalogue
+	accounts    map[string]account // of clouds, by the keys of their backends
+	opened      []openedBackend    // those in backends, in the order of config.yml
+	retired     []openedBackend    // engines that run what they have, and get nothing new
+	hosts       *ssh.Backend       // the hosts of fleets; it is one of backends
+	forwards    *ssh.Forwards      // ports on hosts at which gateways reach this server
+	dialer      *dial.Dialer       // shared by the probes, the engines and the gateway
 	hub         *hub.Client
 	repos       *gitrepo.Cache
 	reconciler  *reconcile.Reconciler
@@ -146,7 +149,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	// What only one process of a folder may do. It pauses while another process takes over.
-	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, d.hostPortTasks())...)
+	passes := loop.NewPausable(slices.Concat(d.reconciler.Tasks(), d.hosts.Tasks(), []loop.Task{d.server.HostTask()}, d.hostPortTasks(), d.backendPasses(),
+		d.catalogue.Tasks())...)
 	tasks := slices.Concat([]loop.Task{d.untilYielded(passes.Task("passes"))}, d.handoverTasks(passes, stop), attachTasks, d.shareTasks())
 	for _, task := range slices.Concat(d.gateway.Tasks(), d.published.tasks(), d.backendTasks()) { // other servers need its load reports while it has requests
 		tasks = append(tasks, d.untilDrained(task))
@@ -215,6 +219,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if d.publicURL != "" {
 		d.publicHost = d.site().Server.Host
 	}
+	d.catalogue, d.accounts = catalogue.New(catalogue.Settings{Folder: d.dir, Log: d.log}), map[string]account{}
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}

@@ -56,7 +56,7 @@ var packages = []entry{
 	{"internal/decide/ratelimit", "dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/renewal", ""},
-	{"internal/decide/fleet", "dstack"},
+	{"internal/decide/fleet", "human spec dstack"},
 	{"internal/decide/gateway", "human spec dstack"},
 	{"internal/decide/status", "dstack"},
 	{"internal/decide/traffic", ""},
@@ -74,10 +74,12 @@ var packages = []entry{
 	{"internal/api", "human loop spec dstack decide/autoscale"},
 
 	// Types of machines and their prices, and the clouds that rent them out.
-	{"internal/catalogue", ""},
+	{"internal/catalogue", "loop gpu dstack"},
 	{"internal/cloud", "dstack catalogue"},
-	{"internal/cloud/aws", ""},
-	{"internal/cloud/gcp", ""},
+	{"internal/cloud/aws", "strictyaml dstack catalogue cloud"},
+	{"internal/cloud/gcp", "human strictyaml dstack catalogue cloud"},
+	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
+	{"internal/cloud/aws/ec2test", ""},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},
@@ -91,6 +93,7 @@ var packages = []entry{
 	{"internal/backend/local", "gpu human strictyaml dstack dial inventory engine backend engine/docker engine/process"},
 	{"internal/backend/kubernetes", "human spec strictyaml dstack dial decide/node decide/traffic loop kubeclient netplace podpath engine backend engine/kubernetes engine/kubegateway"},
 	{"internal/backend/ssh", "dstack dial inventory sshclient decide/host loop engine backend engine/docker"},
+	{"internal/backend/cloud", "gpu human dstack catalogue cloud dial loop decide/placement engine engine/docker backend backend/ssh"},
 
 	// The model hub.
 	{"internal/hub", "human dstack"},
@@ -108,7 +111,7 @@ var packages = []entry{
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/peers", "human loop dstack server/logs server/store"},
-	{"internal/server/reconcile", "human spec dstack dial decide/job decide/node decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store decide/gateway"},
+	{"internal/server/reconcile", "human spec dstack dial decide/fleet decide/job decide/node decide/placement decide/autoscale decide/lifecycle decide/volume backend engine loop server/logs server/store decide/gateway"},
 	{"internal/server/wire", "human spec dstack decide/route api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},

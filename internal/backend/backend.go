@@ -83,6 +83,9 @@ type CreateRequest struct {
 	// Volumes are to be attached to the machine when it boots. They are active,
 	// and of the offer's backend and region. A backend without Volumes gets none.
 	Volumes []dstack.Volume
+	// Group names machines that are to be close to each other, with a fast network between them; empty: none. They are
+	// of one zone. A backend without such groups ignores it.
+	Group string
 }
 
 // The labels of a machine.
@@ -90,4 +93,5 @@ const (
 	LabelInstance = "dstack-instance" // ID of the instance
 	LabelProject  = "dstack-project"  // name of the project that it was created for
 	LabelRun      = "dstack-run"      // name of the run that it was created for
+	LabelFleet    = "dstack-fleet"    // name of the fleet that it belongs to
 )

@@ -94,38 +94,53 @@ type UnansweredBackend struct {
 	Err error
 }
 
+// FoundOffers are the offers of all backends of a project.
+type FoundOffers struct {
+	Offers     []dstack.Offer
+	More       MoreOffers // that backends left out
+	Unanswered []UnansweredBackend
+}
+
 // Offers asks all backends of a project at once, each with a time limit, and
-// sets the Key of their offers. The backends with the keys in skip are not asked.
-// A backend that fails does not hide the others' offers.
-func (s *Set) Offers(
-	ctx context.Context, project string, need dstack.Requirements, skip ...string,
-) (all []dstack.Offer, unanswered []UnansweredBackend) {
+// sets the Key of their offers. Of backends that implement Searcher it takes the
+// limit best offers. The backends with the keys in skip are not asked. A backend
+// that fails does not hide the others' offers.
+func (s *Set) Offers(ctx context.Context, project string, need dstack.Requirements, limit int, skip ...string) (all FoundOffers) {
 	keys := slices.DeleteFunc(slices.Clone(s.Of(project)), func(key string) bool { return slices.Contains(skip, key) })
-	found, errs := make([][]dstack.Offer, len(keys)), make([]error, len(keys))
+	found, errs := make([]OfferSearch, len(keys)), make([]error, len(keys))
 	var calls sync.WaitGroup
 	for i, key := range keys {
 		calls.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, offersTimeout)
 			defer cancel()
-			b, err := s.Get(key)
-			if err == nil {
-				found[i], err = b.Offers(ctx, need)
-			}
-			errs[i] = err
+			found[i], errs[i] = s.searchOffers(ctx, key, need, limit)
 		})
 	}
 	calls.Wait()
 	for i, key := range keys {
 		if errs[i] != nil {
-			unanswered = append(unanswered, UnansweredBackend{key, errs[i]})
+			all.Unanswered = append(all.Unanswered, UnansweredBackend{key, errs[i]})
 			continue
 		}
-		for _, o := range found[i] {
+		for _, o := range found[i].Offers {
 			o.Key = key
-			all = append(all, o)
+			all.Offers = append(all.Offers, o)
 		}
+		all.More.add(found[i].More)
 	}
-	return all, unanswered
+	return all
+}
+
+func (s *Set) searchOffers(ctx context.Context, key string, need dstack.Requirements, limit int) (OfferSearch, error) {
+	b, err := s.Get(key)
+	if err != nil {
+		return OfferSearch{}, err
+	}
+	if searcher, ok := b.(Searcher); ok {
+		return searcher.SearchOffers(ctx, need, limit)
+	}
+	offers, err := b.Offers(ctx, need)
+	return OfferSearch{Offers: offers}, err
 }
 
 // ListUnusable returns the machines of a project that its backends do not offer now, and why.

@@ -32,7 +32,8 @@ func TestSet_AFailingBackendDoesNotHideOtherOffers(t *testing.T) {
 		set.Add("main", "good", stubBackend{})
 		set.Add("main", "broken", stubBackend{failure: failure})
 		set.Add("other", "elsewhere", stubBackend{})
-		offers, unanswered := set.Offers(t.Context(), "main", dstack.Requirements{})
+		found := set.Offers(t.Context(), "main", dstack.Requirements{}, 10)
+		offers, unanswered := found.Offers, found.Unanswered
 		if len(offers) != 1 || offers[0].Key != "good" {
 			t.Errorf("offers %+v", offers)
 		}

@@ -12,7 +12,7 @@ import (
 // FleetID identifies a fleet.
 type FleetID string
 
-// Fleet is a set of the user's own machines, reached by SSH, that the runs of a project share.
+// Fleet is a set of machines that the runs of a project share: the user's own, reached by SSH, or rented ones.
 type Fleet struct {
 	ID            FleetID
 	Project       ProjectID
@@ -24,6 +24,36 @@ type Fleet struct {
 	AppliedAt     time.Time // when it was applied last
 	IsDeleting    bool      // its deletion was requested; it exists until nothing runs on its hosts
 	Hosts         []Host
+
+	// The fields below are those of a cloud fleet, whose machines are rented.
+	Profile   spec.Profile    // applies where Configuration sets nothing
+	Instances []FleetInstance // without those that are gone, by number
+	Rounds    FleetRounds
+}
+
+// IsRented reports whether the fleet's machines are rented.
+func (f Fleet) IsRented() bool { return f.Configuration.SSH == nil }
+
+// FleetInstance is a rented machine of a fleet.
+type FleetInstance struct {
+	Instance    Instance
+	Num         int       // within the fleet; the lowest that was free
+	CreatedAt   time.Time // when it was requested
+	IsClustered bool      // it is close to the fleet's other machines, with a fast network between them
+	IsDraining  bool      // by the user: it gets no new replicas, and its replicas are placed elsewhere
+	IsLeaving   bool      // it gets no new replicas, and is deleted as soon as it has none
+	Reason      Reason    // with IsLeaving: why, for the user
+	Replicas    int       // unfinished ones on it
+}
+
+// FleetRounds is how far the rental of a fleet's missing machines is.
+type FleetRounds struct {
+	ReachedTarget bool      // the fleet had nodes.target machines since it was applied last; from then on the minimum counts
+	MissingSince  time.Time // since when machines are missing that could not be rented; zero: none are
+	Reason        Reason    // with MissingSince: why, for the user
+	IsExhausted   bool      // the latest round found no machine to rent
+	Failures      int       // rounds in a row that ended alike
+	NextAt        time.Time // when the next round begins at the earliest
 }
 
 // Host is one machine of a fleet.

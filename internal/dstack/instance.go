@@ -121,6 +121,8 @@ type GPU struct {
 	Name       string `json:"name"`            // model name as in configurations: A100, H200, RTX4090
 	MemoryMiB  int64  `json:"memory_mib"`
 	Capability [2]int `json:"capability"` // compute capability, major and minor; zero: unknown
+	// Fraction is the part of one card that the machine has, with MemoryMiB of that part; 0: the whole card.
+	Fraction float64 `json:"fraction,omitempty"`
 }
 
 // Requirements is what a replica requires of a machine. A nil pointer or an

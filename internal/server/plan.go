@@ -204,18 +204,20 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	return err
 }
 
-// collectOffers returns the offers of all backends of a project, and a note for
-// each backend that did not answer.
-func (s *Server) collectOffers(ctx context.Context, project dstack.Project, need dstack.Requirements) (all []dstack.Offer, notes []string) {
+// collectOffers returns the offers of all backends of a project, how many more there are, and a note for each backend
+// that did not answer.
+func (s *Server) collectOffers(
+	ctx context.Context, project dstack.Project, need dstack.Requirements,
+) (all []dstack.Offer, more backend.MoreOffers, notes []string) {
 	need.Project = project.ID
-	all, failed := s.backends.Offers(ctx, project.Name, need)
-	for _, b := range failed {
+	found := s.backends.Offers(ctx, project.Name, need, maxPlanPlacements)
+	for _, b := range found.Unanswered {
 		if skipped, ok := s.unanswered.Admit(b.Key, b.Err.Error(), time.Now()); ok {
 			s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err, "not_logged", skipped)
 		}
 		notes = append(notes, describeUnanswered(b))
 	}
-	return all, notes
+	return found.Offers, found.More, notes
 }
 
 // describeUnanswered says why a backend has no offers, and what to do about it.
@@ -317,7 +319,7 @@ func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
 	for _, name := range rs.Configuration.GroupNames() {
 		group, _ := rs.ForGroup(name)
 		need := job.BuildRequirements(group)
-		offers, _ := s.collectOffers(c.ctx, c.project, need)
+		offers, _, _ := s.collectOffers(c.ctx, c.project, need)
 		ranking := placement.Rank(need, offers, nil)
 		if ranking.Suitable() == 0 && slices.ContainsFunc(ranking.Rejections(maxPlanRejections), placement.IsForGlobalAdmins) {
 			return newProcessForbiddenError()

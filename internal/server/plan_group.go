@@ -41,7 +41,7 @@ const (
 func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
-	offers, failed := s.collectOffers(c.ctx, c.project, need)
+	offers, more, failed := s.collectOffers(c.ctx, c.project, need)
 	unusable := s.backends.ListUnusable(c.ctx, c.project)
 	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
 	if existing != nil {
@@ -52,7 +52,8 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	ranking := placement.Rank(need, offers, used)
 	g.placements, g.rejections = ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections)
 	g.rejections = append(g.rejections, unusable...)
-	g.totals = api.Totals{Placements: ranking.Suitable(), Rejections: ranking.Rejected() + len(unusable), HighestPrice: ranking.HighestPrice()}
+	g.totals = api.Totals{Placements: ranking.Suitable() + more.Suitable, Rejections: ranking.Rejected() + len(unusable) + more.Unsuited,
+		HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}
 	if len(g.placements) == 0 {
 		g.advice = placement.Advise(need, offers, used)
 	}

@@ -57,7 +57,7 @@ func (s *Server) listOwnMachines(c *apiCall) ([]api.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
+	offers, _, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
 	machines := []api.Instance{}
 	for _, o := range offers {
 		if o.OwnedInstance != "" && o.Fleet == "" && !o.AnyNode {
@@ -134,11 +134,11 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	if err != nil {
 		return wire.PlanAnswer{}, err
 	}
-	offers, _ := s.collectOffers(c.ctx, c.project, need)
+	offers, more, _ := s.collectOffers(c.ctx, c.project, need)
 	ranking := placement.Rank(need, offers, used)
 	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
 		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: ranking.Placements(maxPlanPlacements),
-			Total: ranking.Suitable(), HighestPrice: ranking.HighestPrice()}}}, nil
+			Total: ranking.Suitable() + more.Suitable, HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}}}, nil
 }
 
 // listOffers returns where the replicas of a configuration can run, and why not elsewhere. It needs neither the code nor

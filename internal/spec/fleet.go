@@ -2,6 +2,7 @@ package spec
 
 import (
 	"errors"
+	"fmt"
 
 	"dstack/internal/strictyaml"
 )
@@ -14,6 +15,7 @@ type Fleet struct {
 	Env       Env
 	SSH       *SSHMachines
 	Nodes     *Range[int]
+	Target    *int // of Nodes: how many machines are rented when the fleet is applied; nil: the minimum
 	Placement Text // any, cluster
 	Resources Resources
 	Params    // only the fields in fleetParams
@@ -36,7 +38,7 @@ func (f Fleet) marshalWith(resources any) ([]byte, error) {
 		Name                Text         `json:"name"`
 		Env                 Env          `json:"env"`
 		SSH                 *SSHMachines `json:"ssh_config"`
-		Nodes               *Range[int]  `json:"nodes"`
+		Nodes               *fleetNodes  `json:"nodes"`
 		Placement           Text         `json:"placement"`
 		Resources           any          `json:"resources"`
 		Backends            []string     `json:"backends"`
@@ -47,8 +49,40 @@ func (f Fleet) marshalWith(resources any) ([]byte, error) {
 		MaxPrice            *float64     `json:"max_price"`
 		TerminationPolicy   Text         `json:"termination_policy"`
 		TerminationIdleTime *Seconds     `json:"termination_idle_time"`
-	}{"fleet", f.Name, orEmpty(f.Env), f.SSH, f.Nodes, f.Placement, resources, f.Backends, f.Regions, f.InstanceTypes,
+	}{"fleet", f.Name, orEmpty(f.Env), f.SSH, newFleetNodes(f), f.Placement, resources, f.Backends, f.Regions, f.InstanceTypes,
 		f.SpotPolicy, f.Retry, f.MaxPrice, f.TerminationPolicy, f.TerminationIdleTime})
+}
+
+// fleetNodes is the wire form of the number of machines of a fleet. Target is left out where it is the minimum: 0.18.10
+// does not know it.
+type fleetNodes struct {
+	Range[int]
+	Target *int `json:"target,omitempty"`
+}
+
+func newFleetNodes(f Fleet) *fleetNodes {
+	if f.Nodes == nil {
+		return nil
+	}
+	return &fleetNodes{*f.Nodes, f.Target}
+}
+
+// NodeCounts returns how many machines a fleet keeps at least, rents when it is applied, and has at most; without an
+// upper end, isLimited is false.
+func (f Fleet) NodeCounts() (least, target, most int, isLimited bool) {
+	if f.Nodes == nil {
+		return 0, 0, 0, true
+	}
+	if f.Nodes.Min != nil {
+		least = *f.Nodes.Min
+	}
+	if target = least; f.Target != nil {
+		target = *f.Target
+	}
+	if f.Nodes.Max != nil {
+		most, isLimited = *f.Nodes.Max, true
+	}
+	return least, target, most, isLimited
 }
 
 var (
@@ -74,10 +108,11 @@ var fleetMapping = newMapping("fleet", "a fleet",
 		{Key: nullableKey("ssh_config"), description: "Your own machines.", shape: mappingShape("fleet.ssh_config"),
 			examples: []string{"{user: ubuntu, hosts: [192.0.2.10]}"},
 			read:     func(r *reader, n *strictyaml.Node, f *Fleet) { f.SSH = r.readSSHMachines(n) }},
-		{Key: nullableKey("nodes"), description: "The number of machines to rent.",
+		{Key: nullableKey("nodes"), description: "The number of machines to rent: the least that are kept ready, " +
+			"and the most that runs may make it. `{min: 1, target: 2, max: 4}` rents two when it is applied.",
 			shape:    anyOfShape(countShape.words, countShape, shape{"", schema{"type": "object"}}),
 			examples: []string{"2", "1..4"},
-			read:     func(r *reader, n *strictyaml.Node, f *Fleet) { f.Nodes = r.readNodes(n) }},
+			read:     func(r *reader, n *strictyaml.Node, f *Fleet) { r.readNodes(n, f) }},
 		{Key: nullableKey("placement"), description: "Whether the machines must be close to each other, with a fast " +
 			"network between them.", defaultText: "any", shape: oneOfShape("any", "cluster"),
 			read: readWordInto(func(f *Fleet) *Text { return &f.Placement }, "any", "cluster")},
@@ -144,11 +179,13 @@ func (f *Fleet) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// readNodes reads the number of machines. Later versions of dstack also accept
-// a target within the range, which is noted as unsupported.
-func (r *reader) readNodes(n *strictyaml.Node) *Range[int] {
-	if n.Get("target") != nil {
-		r.addUnsupportedUse(n.Get("target"), "nodes.target", "remove it; the minimum of `nodes` is started")
+// maxFleetNodes is how many machines a fleet may have.
+const maxFleetNodes = 1000
+
+// readNodes reads the number of machines of a fleet. Later versions of dstack also write a target within the range.
+func (r *reader) readNodes(n *strictyaml.Node, f *Fleet) {
+	target := n.Get("target")
+	if target != nil {
 		withoutTarget := *n
 		withoutTarget.Pairs = nil
 		for _, p := range n.Pairs {
@@ -158,9 +195,30 @@ func (r *reader) readNodes(n *strictyaml.Node) *Range[int] {
 		}
 		n = &withoutTarget
 	}
-	v, ok := readCountRange(r, n)
+	nodes, ok := readCountRange(r, n)
 	if !ok {
-		return nil
+		return
 	}
-	return &v
+	f.Nodes = &nodes
+	if !target.IsNull() {
+		if v, ok := r.ReadInt(target, 0, maxFleetNodes); ok && v != intOr(nodes.Min, 0) {
+			f.Target = &v
+		}
+	}
+	least, wanted, most, isLimited := f.NodeCounts()
+	switch {
+	case max(least, most) > maxFleetNodes:
+		r.Add(n, fmt.Sprintf("a fleet has %d machines at most", maxFleetNodes), "use several fleets")
+	case isLimited && most == 0:
+		r.Add(n, "a fleet without machines is of no use", "write nodes: 1, or nodes: 0..4 to rent machines when runs need them")
+	case wanted < least || isLimited && wanted > most:
+		r.Add(target, fmt.Sprintf("`target` is not within %s", nodes), "write a number within it, or leave it out: the minimum is rented")
+	}
+}
+
+func intOr(v *int, otherwise int) int {
+	if v == nil {
+		return otherwise
+	}
+	return *v
 }

@@ -29,15 +29,8 @@ func (p *Profile) Unsupported() Problems {
 	return append(profileMapping.findUnsupported(p), problemsOf(p.UnsupportedNotes)...)
 }
 
-// Unsupported returns the features of the fleet that are not implemented yet. No
-// machines can be rented.
-func (f *Fleet) Unsupported() Problems {
-	if f.SSH != nil {
-		return problemsOf(f.UnsupportedNotes)
-	}
-	return append(Problems{newUnsupported("nodes", "nodes", "renting machines needs a cloud backend; use ssh_config for your own machines")},
-		problemsOf(f.UnsupportedNotes)...)
-}
+// Unsupported returns the features of the fleet that are not implemented yet.
+func (f *Fleet) Unsupported() Problems { return problemsOf(f.UnsupportedNotes) }
 
 // Unsupported returns the features of the volume that are not implemented yet: those of clouds without disks that
 // can be volumes.

@@ -106,10 +106,11 @@ type ReplicaStep struct {
 // InstanceFacts is everything that a decision on an instance needs.
 type InstanceFacts struct {
 	Instance dstack.Instance
-	Replicas []PlacedReplica // unfinished replicas on the instance
-	Reports  []dstack.Report // as saved at the last sync
-	Machine  *dstack.Machine // as its backend lists it; nil: it is not in the list
-	Listed   bool            // the backend answered with its list
+	Replicas []PlacedReplica       // unfinished replicas on the instance
+	Reports  []dstack.Report       // as saved at the last sync
+	Machine  *dstack.Machine       // as its backend lists it; nil: it is not in the list
+	Listed   bool                  // the backend answered with its list
+	Member   *dstack.FleetInstance // its place in a cloud fleet, without Instance and Replicas; nil: it belongs to none
 	// Unconfigured says that the server's configuration has no such backend any
 	// more, so that nothing can be asked or changed.
 	Unconfigured bool

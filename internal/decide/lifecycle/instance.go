@@ -35,6 +35,9 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	if step, ok := removeNode(seen, now); ok {
 		return step, nil
 	}
+	if step, ok := leaveFleet(seen, now); ok {
+		return step, nil
+	}
 	switch seen.Instance.Status {
 	case dstack.InstanceCreating:
 		return instanceCreating(seen, now), nil
@@ -79,7 +82,7 @@ func isRented(i dstack.Instance) bool { return i.Offer.OwnedInstance == "" }
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	switch {
-	case isRented(i) && len(seen.Replicas) == 0:
+	case isRented(i) && len(seen.Replicas) == 0 && i.Fleet == "":
 		return deleteInstance("no longer needed", now)
 	case whyFailed(seen) != "":
 		return deleteInstance(whyFailed(seen), now)

@@ -101,6 +101,9 @@ func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error,
 	if seen.Machine != nil {
 		i.IsDraining = seen.Machine.IsDraining
 	}
+	if m := seen.Member; m != nil {
+		i.IsDraining = m.IsDraining || m.IsLeaving || seen.Machine != nil && seen.Machine.IsDraining
+	}
 	if seen.Listed {
 		i.CheckedAt = now
 	}

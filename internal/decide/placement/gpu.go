@@ -33,13 +33,17 @@ type cardKind struct {
 	maker, name string
 	memoryMiB   int64
 	capability  [2]int
+	isPart      bool // only a part of a card
 }
 
-func kindOf(g *dstack.GPU) cardKind { return cardKind{g.Maker, g.Name, g.MemoryMiB, g.Capability} }
+func kindOf(g *dstack.GPU) cardKind {
+	return cardKind{g.Maker, g.Name, g.MemoryMiB, g.Capability, g.Fraction > 0}
+}
 
 // isSameKind compares cards as kindOf does, without a copy.
 func isSameKind(a, b *dstack.GPU) bool {
-	return a.MemoryMiB == b.MemoryMiB && a.Capability == b.Capability && a.Name == b.Name && a.Maker == b.Maker
+	return a.MemoryMiB == b.MemoryMiB && a.Capability == b.Capability && a.Name == b.Name && a.Maker == b.Maker &&
+		a.Fraction == b.Fraction
 }
 
 func newGPUMatcher(want *spec.GPU) *gpuMatcher {
@@ -81,6 +85,9 @@ func (m *gpuMatcher) matchKind(kind cardKind) bool {
 	}
 	if m.want.Memory != nil && !hasMemory(*m.want.Memory, kind) {
 		return false
+	}
+	if kind.isPart && m.want.Memory == nil && m.want.TotalMemory == nil {
+		return false // who asks for a card by name or number wants a whole one
 	}
 	return m.hasCapability(kind)
 }

@@ -109,6 +109,9 @@ func (c *capacity) readAllocations(ctx context.Context, project dstack.ProjectID
 	return used, nil
 }
 
+// maxSearchedOffers is how many offers of each cloud are looked at for a replica. Some of them may be excluded.
+const maxSearchedOffers = 300
+
 // readOffers asks every backend of a project. A backend that does not answer
 // offers nothing, and is not asked again in this pass.
 func (c *capacity) readOffers(
@@ -121,15 +124,15 @@ func (c *capacity) readOffers(
 	for _, b := range c.unanswered {
 		skip = append(skip, b.Key)
 	}
-	offers, unanswered := c.r.Backends.Offers(ctx, project, need, skip...)
-	for _, b := range unanswered {
+	found := c.r.Backends.Offers(ctx, project, need, maxSearchedOffers, skip...)
+	for _, b := range found.Unanswered {
 		if skipped, ok := c.r.failures.Admit("offers of "+b.Key, b.Err.Error(), time.Now()); ok {
 			c.r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err, "not_logged", skipped)
 		}
 	}
-	c.unanswered = append(c.unanswered, unanswered...)
-	c.offers[key] = offers
-	return offers
+	c.unanswered = append(c.unanswered, found.Unanswered...)
+	c.offers[key] = found.Offers
+	return found.Offers
 }
 
 // listUnanswered returns why the backends of a project that do not answer offer nothing.

@@ -59,6 +59,9 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 	}
 	r.logActions(id, step.Action, failure)
 	r.giveUp(ctx, seen.Instance, failure)
+	if seen.Instance.Fleet != "" && saved {
+		r.wakes[store.CloudFleets].Signal()
+	}
 	if seen.Instance.Status != step.To {
 		r.logChange("instance", string(id), seen.Instance.Status, step.To, step.Reason)
 	}
@@ -134,9 +137,14 @@ func (r *Reconciler) newCreateRequest(seen lifecycle.InstanceFacts) backend.Crea
 		labels[backend.LabelProject] = seen.Replicas[0].Run.Project
 		labels[backend.LabelRun] = seen.Replicas[0].Run.Name
 	}
-	return backend.CreateRequest{
-		Instance: seen.Instance.ID, Offer: seen.Instance.Offer, Labels: labels, SSHPublicKey: r.SSHPublicKey,
+	request := backend.CreateRequest{Instance: seen.Instance.ID, Offer: seen.Instance.Offer, Labels: labels, SSHPublicKey: r.SSHPublicKey}
+	if fleet := seen.Instance.Offer.Fleet; fleet != "" && seen.Member != nil {
+		labels[backend.LabelFleet] = fleet
+		if seen.Member.IsClustered {
+			request.Group = string(seen.Instance.Fleet)
+		}
 	}
+	return request
 }
 
 // excludeOffer leaves out the offer of an instance for a while, so that its

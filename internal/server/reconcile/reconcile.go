@@ -56,7 +56,7 @@ type Options struct {
 	IsShared func() bool
 }
 
-// Reconciler runs five passes: over runs, replicas, instances, volumes and gateways. They share
+// Reconciler runs six passes: over runs, replicas, instances, volumes, cloud fleets and gateways. They share
 // the store, and in memory only which offers failed lately.
 type Reconciler struct {
 	Options
@@ -83,7 +83,7 @@ func New(o Options) *Reconciler {
 	r := &Reconciler{
 		Options: o, wakes: map[store.Kind]loop.Wake{}, logCopier: newLogCopier(o.Logs, o.Log),
 	}
-	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes, store.GatewayWork} {
+	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances, store.Volumes, store.GatewayWork, store.CloudFleets} {
 		r.wakes[kind] = loop.NewWake()
 	}
 	if r.Dialer == nil {
@@ -108,6 +108,7 @@ func (r *Reconciler) Tasks() []loop.Task {
 		r.newPass("replica pass", store.Replicas, replicaBatch, r.stepReplicas),
 		r.newInstancePass().task(),
 		r.newPass("volume pass", store.Volumes, volumeBatch, r.stepVolumes),
+		r.newPass("fleet pass", store.CloudFleets, fleetBatch, r.stepFleets),
 		r.newGatewayPass(),
 		{Name: "log copies", Run: r.logCopier.run},
 		{Name: "probes", Run: r.prober.run},

@@ -71,7 +71,7 @@ func (s *Store) syncClaims(ctx context.Context, tx bun.Tx, done []steppedReplica
 			continue
 		}
 		id := r.next.Instance
-		claimed[id] = newClaims{instance: *r.instance, claim: placement.Sum(claimed[id].claim, r.next.Claim, 1)}
+		claimed[id] = newClaims{instance: *r.instance, project: r.project, claim: placement.Sum(claimed[id].claim, r.next.Claim, 1)}
 		for _, key := range placement.ExclusiveKeys(r.next.Claim) {
 			claims = append(claims, claimRow{InstanceID: string(id), Key: key, ReplicaID: string(r.next.ID)})
 		}
@@ -96,12 +96,16 @@ func (s *Store) syncClaims(ctx context.Context, tx bun.Tx, done []steppedReplica
 type newClaims struct {
 	instance dstack.Instance
 	claim    dstack.Claim
+	project  dstack.ProjectID // of the replicas
 }
 
 // placeOn creates an instance's row if there is none, and fails with Conflict when
 // the new claims exceed the instance.
 func (s *Store) placeOn(ctx context.Context, tx bun.Tx, r newClaims, now time.Time) error {
 	if err := s.putInstance(ctx, tx, r.instance, now); err != nil {
+		return err
+	}
+	if err := s.joinFleet(ctx, tx, r.instance, r.project, now); err != nil {
 		return err
 	}
 	return checkFits(ctx, tx, r.instance.ID, r.claim, r.instance.Offer)

@@ -183,7 +183,7 @@ func selectHosts(db bun.IDB) *bun.SelectQuery {
 		OrderExpr("p.name, f.name, h.num")
 }
 
-// findFleets returns fleets with their hosts, without what is sealed of these.
+// findFleets returns fleets with their hosts, without what is sealed of these, or with their rented machines.
 func (s *Store) findFleets(ctx context.Context, db bun.IDB, narrow func(*bun.SelectQuery)) ([]dstack.Fleet, error) {
 	var rows []fleetWithProject
 	query := db.NewSelect().TableExpr("fleets AS f").ColumnExpr("f.*, p.name AS project_name").Join("JOIN projects AS p ON p.id = f.project_id").
@@ -213,7 +213,7 @@ func (s *Store) findFleets(ctx context.Context, db bun.IDB, narrow func(*bun.Sel
 		}
 		fleets[i].Hosts = of[row.ID]
 	}
-	return fleets, nil
+	return fleets, addRented(ctx, db, fleets)
 }
 
 // isBefore reports whether a check began before a host was applied last.

@@ -66,6 +66,9 @@ func (s *Store) ApplyFleet(ctx context.Context, f dstack.Fleet, now time.Time) (
 		if err := s.lockProject(ctx, tx, f.Project); err != nil {
 			return err
 		}
+		if err := s.refuseOtherType(ctx, tx, f); err != nil {
+			return err
+		}
 		row, err := s.putFleet(ctx, tx, f, now)
 		if err != nil {
 			return err
@@ -162,9 +165,11 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 			if err != nil {
 				return err
 			}
-			if used, err := findUsedHost(ctx, tx, f.Hosts); err != nil {
+			used, err := findUsedHost(ctx, tx, f.Hosts)
+			if err != nil {
 				return err
-			} else if used != nil {
+			}
+			if used != nil || findUsedMachine(f.Instances) != nil {
 				return conflict(fmt.Sprintf("stop its runs, or place them elsewhere first: dstack fleet drain %s --all", name),
 					"Failed to delete fleet %s. Fleet is in use.", name)
 			}
@@ -172,6 +177,9 @@ func (s *Store) DeleteFleets(ctx context.Context, p dstack.ProjectID, names []st
 				return err
 			}
 			if err := markLeaving(ctx, tx, f.Hosts, now); err != nil {
+				return err
+			}
+			if err := markDue(ctx, tx, CloudFleets, now, "id = ?", string(f.ID)); err != nil {
 				return err
 			}
 		}
@@ -189,6 +197,9 @@ func (s *Store) DeleteHosts(ctx context.Context, p dstack.ProjectID, name string
 		f, err := s.findFleet(ctx, tx, p, name)
 		if err != nil {
 			return err
+		}
+		if f.IsRented() {
+			return deleteMachines(ctx, tx, f, nums, now)
 		}
 		hosts, err := selectByNum(f, nums)
 		if err != nil {
@@ -222,6 +233,19 @@ func (s *Store) SetDraining(
 		if f, err = s.findFleet(ctx, tx, p, name); err != nil {
 			return err
 		}
+		if f.IsRented() {
+			machines := f.Instances
+			if len(nums) > 0 {
+				if machines, err = selectMachines(f, nums); err != nil {
+					return err
+				}
+			}
+			if err := drainMachines(ctx, tx, machines, isDraining, now); err != nil {
+				return err
+			}
+			f, err = s.findFleet(ctx, tx, p, name)
+			return err
+		}
 		hosts := f.Hosts
 		if len(nums) > 0 {
 			if hosts, err = selectByNum(f, nums); err != nil {
@@ -247,24 +271,28 @@ const maxMissingHosts = 10
 
 // selectByNum returns the hosts of a fleet that have these numbers, each once; NotFound.
 func selectByNum(f dstack.Fleet, nums []int) ([]dstack.Host, error) {
-	var hosts []dstack.Host
+	return selectNumbers(f.Hosts, nums, func(h dstack.Host) int { return h.Num }, "fleet "+f.Name+" has no host ", f.Name)
+}
+
+// selectNumbers returns the items that have these numbers, each once; NotFound, with a message that begins with what.
+func selectNumbers[T any](items []T, nums []int, numOf func(T) int, what, fleet string) ([]T, error) {
+	var found []T
 	var missing []string
 	for _, num := range slices.Compact(slices.Sorted(slices.Values(nums))) {
-		i := slices.IndexFunc(f.Hosts, func(h dstack.Host) bool { return h.Num == num })
+		i := slices.IndexFunc(items, func(item T) bool { return numOf(item) == num })
 		if i < 0 {
 			missing = append(missing, fmt.Sprint(num))
 			continue
 		}
-		hosts = append(hosts, f.Hosts[i])
+		found = append(found, items[i])
 	}
 	if n := len(missing) - maxMissingHosts; n > 0 {
 		missing = append(missing[:maxMissingHosts], fmt.Sprintf("and %d more", n))
 	}
 	if len(missing) > 0 {
-		return nil, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("fleet %s has no host %s", f.Name, strings.Join(missing, ", ")),
-			Hint: "list them: dstack fleet get " + f.Name}
+		return nil, &dstack.Error{Kind: dstack.NotFound, Message: what + strings.Join(missing, ", "), Hint: "list them: dstack fleet get " + fleet}
 	}
-	return hosts, nil
+	return found, nil
 }
 
 // findUsedHost returns a host that unfinished replicas are on and that is not

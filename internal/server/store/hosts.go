@@ -147,6 +147,7 @@ func removeLeft(ctx context.Context, tx bun.Tx) (removed int64, err error) {
 		return 0, err
 	}
 	fleets, err := rowsAffected(tx.NewRaw(`DELETE FROM fleets WHERE deleting
-		AND NOT EXISTS (SELECT 1 FROM hosts AS h WHERE h.fleet_id = fleets.id)`).Exec(ctx))
+		AND NOT EXISTS (SELECT 1 FROM hosts AS h WHERE h.fleet_id = fleets.id)
+		AND NOT EXISTS (SELECT 1 FROM cloud_fleets AS c WHERE c.id = fleets.id)`).Exec(ctx))
 	return hosts + fleets, err
 }

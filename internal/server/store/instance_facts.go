@@ -18,7 +18,7 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 	var seen lifecycle.InstanceFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var rows []instanceRow
-		if err := tx.NewSelect().Model(&rows).Where("i.id = ?", string(id)).Scan(ctx); err != nil {
+		if err := selectInstances(tx, &rows).Where("i.id = ?", string(id)).Scan(ctx); err != nil {
 			return err
 		}
 		if len(rows) == 0 {
@@ -26,6 +26,9 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 		}
 		var err error
 		if seen.Instance, err = rows[0].toInstance(); err != nil {
+			return err
+		}
+		if seen.Member, err = findMachine(ctx, tx, seen.Instance); err != nil {
 			return err
 		}
 		state := rowState{rows[0].Version, rows[0].Touches}

@@ -32,6 +32,11 @@ func (s *Store) SaveInstanceStep(
 			if err := markDue(ctx, tx, Replicas, now, "instance_id = ?", string(next.ID)); err != nil {
 				return err
 			}
+			if next.Fleet != "" {
+				if err := markFleetsDue(ctx, tx, next.ID, now); err != nil {
+					return err
+				}
+			}
 		}
 		moves := movesReplicas(seen.Instance, next)
 		if moves {

@@ -31,7 +31,15 @@ type instanceRow struct {
 	CheckedAt           int64
 	IsDraining          bool `bun:"draining"`
 	Version             int64
+	FleetID             string `bun:",scanonly"` // the cloud fleet that it belongs to; empty: none
+	FleetProject        string `bun:",scanonly"` // the project of that fleet
 	schedule
+}
+
+// selectInstances selects instances with the cloud fleet that they belong to.
+func selectInstances(db bun.IDB, rows *[]instanceRow) *bun.SelectQuery {
+	return db.NewSelect().Model(rows).ColumnExpr("?TableColumns, COALESCE(m.fleet_id, '') AS fleet_id, COALESCE(fl.project_id, '') AS fleet_project").
+		Join("LEFT JOIN fleet_instances AS m ON m.instance_id = i.id").Join("LEFT JOIN fleets AS fl ON fl.id = m.fleet_id")
 }
 
 func (r instanceRow) toInstance() (dstack.Instance, error) {
@@ -40,7 +48,7 @@ func (r instanceRow) toInstance() (dstack.Instance, error) {
 		Since: fromMicros(r.Since), Host: r.Host, LastResponseAt: fromMicros(r.LastResponseAt), LastError: r.LastError, ConsecutiveFailures: r.ConsecutiveFailures, Version: r.Version,
 		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: fromMicros(r.EmptySince),
 		UnlistedSince: fromMicros(r.UnlistedSince), SilentSince: fromMicros(r.SilentSince), CheckedAt: fromMicros(r.CheckedAt),
-		IsDraining: r.IsDraining,
+		IsDraining: r.IsDraining, Fleet: dstack.FleetID(r.FleetID), Project: dstack.ProjectID(r.FleetProject),
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)
@@ -54,7 +62,7 @@ func findInstances(ctx context.Context, db bun.IDB, ids []string) (map[dstack.In
 		return found, nil
 	}
 	var rows []instanceRow
-	if err := db.NewSelect().Model(&rows).Where("i.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+	if err := selectInstances(db, &rows).Where("i.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 		return nil, err
 	}
 	for _, row := range rows {

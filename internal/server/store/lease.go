@@ -152,7 +152,7 @@ func (s *Store) FreeLeases(ctx context.Context, host string) error {
 
 func freeLeases(ctx context.Context, tx bun.Tx, host string) error {
 	prefix := host + "/"
-	for _, kind := range []Kind{Runs, Replicas, Instances, Volumes, GatewayWork} {
+	for _, kind := range []Kind{Runs, Replicas, Instances, Volumes, GatewayWork, CloudFleets} {
 		_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
 			bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
 		if err != nil {

@@ -86,6 +86,9 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 		if err := checkNoVolumes(ctx, tx, lower); err != nil {
 			return err
 		}
+		if err := checkNoCloudFleets(ctx, tx, lower); err != nil {
+			return err
+		}
 		_, err = tx.NewRaw("DELETE FROM projects WHERE name_lower IN (?)", bun.List(lower)).Exec(ctx)
 		return err
 	})

@@ -149,7 +149,8 @@ type steppedReplica struct {
 	before       dstack.Replica
 	next         dstack.Replica
 	instance     *dstack.Instance // the new instance that the step places it on; nil: none
-	isNewAttempt bool             // the step begins an attempt
+	project      dstack.ProjectID
+	isNewAttempt bool // the step begins an attempt
 	row          steppedRow
 	events       []dstack.Event
 }
@@ -185,7 +186,7 @@ type steppedRow struct {
 func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 	step, before := save.Step, save.Seen.Replica
 	next := step.Apply(before, newIDs(step), now)
-	r := steppedReplica{lease: save.Lease, before: before, next: next, isNewAttempt: step.NewAttempt,
+	r := steppedReplica{lease: save.Lease, before: before, next: next, project: save.Seen.Run.ProjectID, isNewAttempt: step.NewAttempt,
 		events: lifecycle.BuildReplicaEvents(save.Seen, step, now)}
 	if step.Placement != nil {
 		r.instance = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run.Spec, now))

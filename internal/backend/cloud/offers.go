@@ -1,0 +1,117 @@
+package cloud
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dstack/internal/backend"
+	"dstack/internal/catalogue"
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+	"dstack/internal/engine/docker"
+	"dstack/internal/gpu"
+)
+
+// Prices has the types of machines of the account, with their prices. *catalogue.Prices implements it.
+type Prices interface {
+	// Table returns the present table. It never waits, and never returns nil.
+	Table() *catalogue.Table
+}
+
+// DiskLimits are the sizes of the disks that machines boot from, where a type has none of its own.
+type DiskLimits struct{ MinMiB, MaxMiB int64 }
+
+// maxOffers is how many offers Offers returns of those that suit.
+const maxOffers = 500
+
+var _ backend.Searcher = (*Backend)(nil)
+
+// Offers returns the cheapest machines that can be rented and suit, and some that nearly do.
+func (b *Backend) Offers(ctx context.Context, need dstack.Requirements) ([]dstack.Offer, error) {
+	found, err := b.SearchOffers(ctx, need, maxOffers)
+	return found.Offers, err
+}
+
+// SearchOffers implements backend.Searcher.
+func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, limit int) (backend.OfferSearch, error) {
+	if err := ctx.Err(); err != nil {
+		return backend.OfferSearch{}, err
+	}
+	if err := b.explainNoAccess(); err != nil || b.Prices == nil {
+		return backend.OfferSearch{}, err
+	}
+	filter := placement.NewTypeFilter(need)
+	found := b.Prices.Table().Find(catalogue.Query{
+		Offered: b.Regions, Regions: need.Regions, Types: need.InstanceTypes, Spot: need.Spot, MaxPrice: need.MaxPrice,
+		IsPlace:  b.newPlaceCheck(need),
+		Template: dstack.Offer{Backend: b.Type, Key: b.Key, IsRemote: true, Engine: docker.Capabilities()},
+		Check: func(o *dstack.Offer) int {
+			o.Hardware.GPUs = nameGPUs(o.Hardware.GPUs)
+			if o.Hardware.DiskMiB == 0 {
+				o.Hardware.DiskMiB = b.Disk.choose(need)
+			}
+			return filter.Check(o)
+		},
+		Availability: b.availability.find,
+		Limit:        limit,
+	})
+	search := backend.OfferSearch{More: backend.MoreOffers{Suitable: found.MoreSuitable, Unsuited: found.MoreUnsuited, HighestPrice: found.HighestPrice}}
+	for _, o := range slices.Concat(found.Offers, found.Nearest) {
+		search.Offers = append(search.Offers, b.splitByZone(o, need)...)
+	}
+	return search, nil
+}
+
+// newPlaceCheck returns whether a place suits the volumes of a replica; nil: every place does.
+func (b *Backend) newPlaceCheck(need dstack.Requirements) func(region, zone string) bool {
+	return nil
+}
+
+// splitByZone returns an offer for each zone that has the type, so that the next zone is tried where one has none left. Where
+// the zones are not known, the cloud chooses one.
+func (b *Backend) splitByZone(o dstack.Offer, need dstack.Requirements) []dstack.Offer {
+	if o.Zone != "" {
+		return []dstack.Offer{o}
+	}
+	isPlace := b.newPlaceCheck(need)
+	var offers []dstack.Offer
+	for _, zone := range b.availability.zonesOf(o.Region, o.Type) {
+		if isPlace == nil || isPlace(o.Region, zone) {
+			split := o
+			split.Zone = zone
+			offers = append(offers, split)
+		}
+	}
+	if len(offers) == 0 {
+		return []dstack.Offer{o}
+	}
+	return offers
+}
+
+// choose returns the size of the disk of a machine: what is asked for, within what the cloud has.
+func (l DiskLimits) choose(need dstack.Requirements) int64 {
+	size := l.MinMiB
+	if disk := need.Resources.Disk; disk != nil && disk.Size.Min != nil {
+		size = max(size, int64(float64(*disk.Size.Min)*1024))
+	}
+	if l.MaxMiB > 0 {
+		size = min(size, l.MaxMiB)
+	}
+	return size
+}
+
+// nameGPUs returns GPUs with the identifiers that Docker knows them by on the machine: their numbers, and for those of AMD
+// their devices.
+func nameGPUs(gpus []dstack.GPU) []dstack.GPU {
+	const firstRenderDevice = 128
+	named := slices.Clone(gpus)
+	for i := range named {
+		named[i].ID = fmt.Sprint(i)
+		if strings.EqualFold(named[i].Maker, gpu.AMD) {
+			named[i].ID = fmt.Sprintf("renderD%d", firstRenderDevice+i)
+		}
+	}
+	return named
+}

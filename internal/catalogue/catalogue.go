@@ -1,0 +1,149 @@
+package catalogue
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dstack/internal/loop"
+)
+
+const (
+	// refreshInterval is how often a newer catalogue is looked for, and how old the prices of a cloud may be before it is
+	// asked again.
+	refreshInterval = 4 * time.Hour
+	// retryInterval is how long to wait after a failure.
+	retryInterval = 10 * time.Minute
+)
+
+// folderName is the name of the folder, in that of the server, for what was downloaded and asked.
+const folderName = "catalogue"
+
+// Account is the use of one cloud by one entry of the server's configuration.
+type Account struct {
+	Key     string   // of the backend: aws, aws-research
+	Cloud   string   // the name of the cloud: aws, gcp
+	Regions []string // that the account uses; empty: all, but then the cloud itself is not asked
+	// ListTypes asks the cloud itself for the types of a region, which may take minutes; nil: it cannot be asked.
+	ListTypes func(ctx context.Context, region string) ([]Row, error)
+}
+
+// Settings says where a catalogue gets and keeps its rows.
+type Settings struct {
+	Folder string   // of the server
+	URL    *url.URL // of a folder with catalogues, from ParseURL; nil: nothing is downloaded
+	Log    *slog.Logger
+}
+
+// Catalogue has one table for each account. For each region it takes the rows of the downloaded catalogue, or else those
+// that the cloud itself told, or else our own table. Tables are replaced in the background, and never wait for anything.
+type Catalogue struct {
+	settings    Settings
+	fetcher     *fetcher
+	failures    loop.RepeatFilter
+	mu          sync.Mutex // protects what follows
+	accounts    []*Prices
+	downloaders map[string]*downloader // by cloud
+	downloaded  map[string]*Table      // by cloud
+}
+
+// Prices are the types and prices of one account.
+type Prices struct {
+	account Account
+	table   atomic.Pointer[Table]
+	problem atomic.Pointer[error]
+	mu      sync.Mutex // protects what follows
+	asked   askedPrices
+	retryAt map[string]time.Time // regions that could not be asked
+}
+
+// Table returns the present table. It never waits, and never returns nil.
+func (p *Prices) Table() *Table { return p.table.Load() }
+
+// Problem returns why the latest attempt to get newer prices failed; nil: it did not.
+func (p *Prices) Problem() error {
+	if problem := p.problem.Load(); problem != nil {
+		return *problem
+	}
+	return nil
+}
+
+func (p *Prices) setProblem(problem error) {
+	if problem == nil {
+		p.problem.Store(nil)
+		return
+	}
+	p.problem.Store(&problem)
+}
+
+// New returns a catalogue without accounts.
+func New(s Settings) *Catalogue {
+	s.Folder = filepath.Join(s.Folder, folderName)
+	return &Catalogue{settings: s, fetcher: newFetcher(), downloaders: map[string]*downloader{}, downloaded: map[string]*Table{}}
+}
+
+// Add makes the catalogue keep the table of an account, and returns it. It reads what earlier processes left on disk. It
+// is called before Tasks.
+func (c *Catalogue) Add(a Account) *Prices {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.settings.URL != nil && c.downloaders[a.Cloud] == nil {
+		d := &downloader{cloud: a.Cloud, url: c.settings.URL, folder: c.settings.Folder, fetcher: c.fetcher}
+		table, err := d.load()
+		if err != nil {
+			c.settings.Log.Warn("a kept catalogue cannot be read and is downloaded again", "cloud", a.Cloud, "err", err)
+		}
+		c.downloaders[a.Cloud], c.downloaded[a.Cloud] = d, table
+	}
+	p := &Prices{account: a, asked: askedPrices{account: a, folder: c.settings.Folder}, retryAt: map[string]time.Time{}}
+	if err := p.asked.load(); err != nil {
+		c.settings.Log.Warn("kept prices cannot be read and are asked for again", "backend", a.Key, "err", err)
+	}
+	c.accounts = append(c.accounts, p)
+	p.rebuild(c.downloaded[a.Cloud])
+	return p
+}
+
+// rebuild makes the table of what is there: for each region, the rows of the first table that has any.
+func (p *Prices) rebuild(downloaded *Table) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if downloaded != nil && hasAll(downloaded, p.account.Regions) {
+		p.table.Store(downloaded) // all accounts of the cloud share it
+		return
+	}
+	b := NewBuilder("")
+	taken := map[string]bool{}
+	for _, from := range []*Table{downloaded, p.asked.table(), ownTable(p.account.Cloud)} {
+		if from == nil {
+			continue
+		}
+		added := map[string]bool{}
+		for r := range from.Rows {
+			if taken[r.Region] || len(p.account.Regions) > 0 && !containsFold(p.account.Regions, r.Region) {
+				continue
+			}
+			b.source = from.sourceOf(r.Region)
+			b.Add(r)
+			added[r.Region] = true
+		}
+		maps.Copy(taken, added)
+	}
+	table, _, _ := b.Build()
+	p.table.Store(table)
+}
+
+// hasAll reports whether a table has rows of all regions, or of any if none is named.
+func hasAll(t *Table, regions []string) bool {
+	for _, region := range regions {
+		if !containsFold(t.regions, region) {
+			return false
+		}
+	}
+	return t.Len() > 0
+}
