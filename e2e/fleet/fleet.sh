@@ -13,6 +13,7 @@
 #   fleet.sh bind HOST FOLDER TARGET    show a folder at another path, on this host only; `unbind HOST TARGET` undoes it
 #   fleet.sh run HOST COMMAND... run a command on the host, without SSH
 #   fleet.sh ssh HOST [COMMAND]  the same through SSH, as root
+#   fleet.sh remove HOST...      kill hosts and delete their disks: the next `up` boots new ones
 #   fleet.sh down                kill all hosts and remove their networks; nothing is left but the folder
 #
 # FLEET_DIR is the folder of one set of hosts. Its file `network` has the first three numbers of their addresses: host 1 is
@@ -23,6 +24,9 @@
 #   worker        is in the group docker
 #   sudoer        may run docker with sudo, without a password
 #   guest         may use Docker in no way
+#
+# With FLEET_CLOUD=yes, `up` boots a host as a cloud boots its image: it has new host keys, nobody can log in before its user
+# data was run, and 169.254.169.254 is its own, for a metadata service that a test brings.
 #
 # It needs root, Linux, and the packages docker.io, openssh-server, openssh-client, sudo, iproute2, iptables, tini, procps.
 set -uo pipefail
@@ -75,6 +79,7 @@ make_host() {
 		tr -d - </proc/sys/kernel/random/uuid >"$h/etc/machine-id"
 		rm -rf "$h/etc/docker" && mkdir "$h/etc/docker" # a copied key.json would give all engines the same ID
 		printf '127.0.0.1 localhost h%s\n' "$i" >"$h/etc/hosts"
+		[ "${FLEET_CLOUD:-}" = yes ] && make_cloud_image "$h"
 	fi
 	add_known_host "$i"
 	# In memory, so that it is quick and small: a test can fill it. It outlives the host, as a disk does.
@@ -88,7 +93,17 @@ make_host() {
 	ip -n "$ns" addr add "$network.$((110 + i))/24" dev eth0
 	ip -n "$ns" link set eth0 up
 	ip -n "$ns" route add default via "$network.1"
+	[ -e "$h/etc/fleet_cloud" ] && ip -n "$ns" addr add 169.254.169.254/32 dev lo
 	nsenter --net="/run/netns/$ns" iptables -w -A INPUT -s "$network.1" -p tcp --dport 2222 -j REJECT --reject-with tcp-reset
+}
+
+# make_cloud_image FOLDER makes a copy of /etc that of an image: with keys of its own, and without anybody's public key.
+make_cloud_image() {
+	rm -f "$1/etc/ssh"/ssh_host_* "$1/etc/fleet_authorized_keys"
+	mkdir -p "$1/etc/ssh" "$1/etc/sudoers.d"
+	ssh-keygen -q -t ed25519 -N '' -C image -f "$1/etc/ssh/ssh_host_ed25519_key"
+	printf '@includedir /etc/sudoers.d\n' >>"$1/etc/sudoers"
+	touch "$1/etc/fleet_cloud"
 }
 
 # make_users FOLDER adds the users to a copy of /etc. sshd refuses users whose password is locked.
@@ -196,6 +211,7 @@ up)
 	for i; do make_host "$i" && boot_host "$i"; done
 	for i; do await_host "$i"; done
 	;;
+remove) for i; do remove_host "$i" && rm -rf "${dir:?}/h$i"; done ;;
 crash) for i; do crash_host "$i"; done ;;
 unplug) for i; do ip link set "$bridge-$i" down; done ;;
 plug) for i; do ip link set "$bridge-$i" up; done ;;

@@ -44,16 +44,23 @@ boot() {
 	mount --bind "$folder/etc" /etc
 	mount --bind "$folder/home" /home
 	mount --bind "$folder/root" /root
+	local key=/etc/fleet_host_key authorized=/etc/fleet_authorized_keys pam=no
+	if [ -e /etc/fleet_cloud ]; then # what setup scripts leave in /var/lib is this host's only
+		key=/etc/ssh/ssh_host_ed25519_key authorized=.ssh/authorized_keys pam=yes
+		mkdir -p /run/state/upper /run/state/work
+		mount -t overlay -o lowerdir=/var/lib,upperdir=/run/state/upper,workdir=/run/state/work overlay /var/lib
+		mount --bind "$folder/docker" /var/lib/docker
+	fi
 	cat >/run/sshd_config <<-CONFIG
 		ListenAddress 0.0.0.0:22
 		ListenAddress 0.0.0.0:2222
-		HostKey /etc/fleet_host_key
+		HostKey $key
 		PidFile /run/sshd.pid
 		PermitRootLogin prohibit-password
 		PasswordAuthentication no
 		KbdInteractiveAuthentication no
-		UsePAM no
-		AuthorizedKeysFile /etc/fleet_authorized_keys
+		UsePAM $pam
+		AuthorizedKeysFile $authorized
 		StrictModes no
 		Subsystem sftp internal-sftp
 	CONFIG

@@ -88,10 +88,15 @@ func New(s Settings) *Catalogue {
 }
 
 // Add makes the catalogue keep the table of an account, and returns it. It reads what earlier processes left on disk. It
-// is called before Tasks.
+// is called before Tasks. An account whose key is known already is the same one.
 func (c *Catalogue) Add(a Account) *Prices {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, p := range c.accounts {
+		if p.account.Key == a.Key {
+			return p
+		}
+	}
 	if c.settings.URL != nil && c.downloaders[a.Cloud] == nil {
 		d := &downloader{cloud: a.Cloud, url: c.settings.URL, folder: c.settings.Folder, fetcher: c.fetcher}
 		table, err := d.load()

@@ -85,18 +85,18 @@ func readLimited(from io.Reader, limit int64) ([]byte, error) {
 
 // readLocal reads a file of this machine. Its tag is its size and the time of its last change.
 func readLocal(path, tag string, limit int64) (fetched, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return fetched{}, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
+	info, err := os.Stat(path)
 	if err != nil {
 		return fetched{}, err
 	}
 	if !info.Mode().IsRegular() {
 		return fetched{}, fmt.Errorf("%s is not a file", path)
 	}
+	file, err := os.Open(path)
+	if err != nil {
+		return fetched{}, err
+	}
+	defer file.Close()
 	got := fetched{tag: strconv.FormatInt(info.Size(), 10) + "-" + info.ModTime().UTC().Format(time.RFC3339Nano), changedAt: info.ModTime()}
 	if got.isSame = tag == got.tag; got.isSame {
 		return got, nil

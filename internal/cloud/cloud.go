@@ -156,11 +156,12 @@ type Availability interface {
 
 // Quota is a limit of an account in one region for a family of types.
 type Quota struct {
-	Name  string // as the cloud's own pages call it
-	Types []string
+	Name  string   // as the cloud's own pages call it
+	Types []string // patterns with *: g6.*
 	Spot  bool
-	CPUs  int // virtual CPUs, or GPUs if IsGPUs; negative: not known
+	CPUs  int // virtual CPUs, or GPUs if IsGPU; negative: not known
 	IsGPU bool
+	GPU   string // with IsGPU: only machines with this GPU count, by dstack.GPU.Name; empty: with any
 }
 
 // Leftovers is implemented by providers that make further objects beside machines and disks: keys, addresses, groups of

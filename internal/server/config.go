@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -29,6 +30,7 @@ var upstreamBackends = []string{"aws", "azure", "cudo", "datacrunch", "dstack", 
 // Config is the content of the server's config.yml.
 type Config struct {
 	Projects       []ProjectConfig
+	CatalogURL     *url.URL       // where the types and prices of clouds are downloaded; nil: not at all
 	TrustedProxies []netip.Prefix // whose forwarding headers are believed; nil: not set, empty: none
 	DrainTimeout   *time.Duration // how long requests may finish when the server stops; nil: DefaultDrainTimeout
 	// TakeOverDrainTimeout is DrainTimeout for a server that was replaced; nil: DefaultTakeOverDrainTimeout.
@@ -166,6 +168,7 @@ func (r *configReader) readRoot(n *strictyaml.Node) Config {
 			}
 		}},
 		{Name: "trusted_proxies", Read: func(n *strictyaml.Node) { c.TrustedProxies = r.readTrustedProxies(n) }},
+		{Name: "catalog", Read: func(n *strictyaml.Node) { c.CatalogURL = r.readCatalog(n) }},
 		{Name: "drain_timeout", Read: func(n *strictyaml.Node) { c.DrainTimeout = r.readDrainTimeout(n, maxDrainTimeout) }},
 		{Name: "take_over_drain_timeout", Read: func(n *strictyaml.Node) {
 			c.TakeOverDrainTimeout = r.readDrainTimeout(n, maxTakeOverDrainTimeout)

@@ -97,8 +97,9 @@ func (s *memoryStore) SaveLeftovers(_ context.Context, _ string, found []dstack.
 
 // fakeRemote reaches machines without SSH: each that its account says runs is ready at once.
 type fakeRemote struct {
-	b       *Backend
-	account *cloudtest.Account
+	b        *Backend
+	account  *cloudtest.Account
+	interval time.Duration
 
 	mu     sync.Mutex
 	silent map[dstack.InstanceID]time.Time
@@ -112,7 +113,7 @@ type fakeRemote struct {
 }
 
 func newFakeRemote(b *Backend, a *cloudtest.Account) *fakeRemote {
-	return &fakeRemote{b: b, account: a, silent: map[dstack.InstanceID]time.Time{}, setup: map[dstack.InstanceID]string{},
+	return &fakeRemote{b: b, account: a, interval: time.Millisecond, silent: map[dstack.InstanceID]time.Time{}, setup: map[dstack.InstanceID]string{},
 		lines: map[dstack.InstanceID][]string{}, found: map[dstack.InstanceID]dstack.Hardware{}, fails: map[dstack.InstanceID]dstack.HostCheck{}}
 }
 
@@ -140,7 +141,7 @@ func (r *fakeRemote) check(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	return time.Millisecond, nil
+	return r.interval, nil
 }
 
 func (r *fakeRemote) Engine(_ context.Context, id dstack.InstanceID) (engine.Engine, error) {
@@ -189,7 +190,7 @@ func (r *fakeRemote) Follow(ctx context.Context, id dstack.InstanceID, command s
 		for _, line := range lines {
 			read(line)
 		}
-		if err := loop.Sleep(ctx, time.Millisecond); err != nil {
+		if err := loop.Sleep(ctx, r.interval); err != nil {
 			return err
 		}
 	}
@@ -235,6 +236,7 @@ type rig struct {
 	t       *testing.T
 	account *cloudtest.Account
 	store   *memoryStore
+	isSlow  bool // its intervals are those of the server
 	*Backend
 	remote *fakeRemote
 }
@@ -248,8 +250,13 @@ func (r *rig) open() (stop func()) {
 	r.t.Helper()
 	b := newBackend(Options{Key: "aws", Type: "aws", Provider: r.account.Open(installation), Store: r.store, Installation: installation,
 		Prices: newTypes(r.t), Disk: DiskLimits{MinMiB: 100 << 10, MaxMiB: 16 << 20}})
-	b.busyListingAge, b.calmListingAge, b.watchInterval, b.attachPoll = 2*time.Millisecond, 2*time.Millisecond, time.Millisecond, time.Millisecond
 	r.Backend, r.remote = b, newFakeRemote(b, r.account)
+	if r.isSlow {
+		r.remote.interval = time.Second
+	} else {
+		b.busyListingAge, b.calmListingAge, b.watchInterval = 2*time.Millisecond, 2*time.Millisecond, time.Millisecond
+		b.attachPoll = time.Millisecond
+	}
 	b.remote = r.remote
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup

@@ -139,15 +139,15 @@ func chooseMachine(machines []cloud.Machine, host dstack.RentedHost) *cloud.Mach
 
 // Machines returns every machine of the account that dstack rented, as its cloud and its connection report it.
 func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	got, err := b.listings.get(ctx, b.maxListingAge(time.Now()), time.Time{})
-	if err != nil {
+	if err := b.ensureRead(ctx); err != nil {
 		return nil, err
 	}
 	reached, err := b.remote.Machines(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.ensureRead(ctx); err != nil {
+	got, err := b.listings.get(ctx, b.maxListingAge(reached), time.Time{})
+	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
@@ -208,13 +208,13 @@ func (b *Backend) copyHosts() map[dstack.InstanceID]dstack.RentedHost {
 }
 
 // maxListingAge returns how old a listing may be now: the cloud is asked often only while a machine comes, goes or is silent.
-func (b *Backend) maxListingAge(now time.Time) time.Duration {
+func (b *Backend) maxListingAge(reached map[dstack.InstanceID]dstack.Machine) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, h := range b.hosts {
 		s := b.states[id]
 		isGoing := h.Status == dstack.InstanceDeleting || h.Status == dstack.InstanceAway || s != nil && (!s.deletedAt.IsZero() || !s.takenBack.IsZero())
-		if h.ReadyAt.IsZero() || isGoing || h.Check.Status != dstack.HostReady {
+		if h.ReadyAt.IsZero() || isGoing || !reached[id].SilentSince.IsZero() || h.Check.Status != dstack.HostReady {
 			return b.busyListingAge
 		}
 	}

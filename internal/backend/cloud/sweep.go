@@ -13,6 +13,7 @@ import (
 
 const (
 	sweepInterval = 10 * time.Minute
+	sweepRetry    = 15 * time.Second // while the account cannot be used
 	sweepTimeout  = 2 * time.Minute
 	// maxLeftoverAge is how long an object may cost money that nothing needs.
 	maxLeftoverAge = time.Hour
@@ -32,8 +33,8 @@ const (
 func (b *Backend) sweep(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	if b.explainNoAccess() != nil {
-		return sweepInterval, nil
+	if err, wasMade := b.access.get(); err != nil || !wasMade { // it is said already
+		return sweepRetry, nil
 	}
 	found, err := b.findLeftovers(ctx, time.Now())
 	if err != nil {

@@ -2,6 +2,14 @@
 package aws
 
 import (
+	"net/http"
+	"sync"
+	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
 	"dstack/internal/cloud"
 	"dstack/internal/dstack"
 )
@@ -17,6 +25,21 @@ const (
 type Provider struct {
 	settings     Settings
 	installation dstack.Installation
+	credentials  *credentials
+	http         *awshttp.BuildableClient
+	pauses       pauses
+	quiet        quietRegions
+
+	mu      sync.Mutex
+	clients map[string]*ec2.Client // by region
+
+	regions  memo[[]string]      // what DescribeRegions says; one key
+	networks memo[network]       // by region
+	images   memo[image]         // by region and what it is for
+	groups   memo[string]        // IDs of security groups, by region, network and name
+	clusters memo[struct{}]      // placement groups that exist, by region and name
+	offered  memo[zonesByType]   // by region
+	products memo[[]regionPrice] // on-demand prices, by region
 }
 
 var (
@@ -27,10 +50,51 @@ var (
 	_ cloud.Leftovers    = (*Provider)(nil)
 )
 
+const (
+	headerWait       = 20 * time.Second // how long an answer may take to begin
+	idleConnsPerHost = 64               // hundreds of machines may be requested at once
+)
+
 // Open returns the provider of an account. It asks nobody: see CheckAccess.
 func Open(s Settings, installation dstack.Installation) *Provider {
-	return &Provider{settings: s, installation: installation}
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.ResponseHeaderTimeout = headerWait
+		t.MaxIdleConnsPerHost = idleConnsPerHost
+	})
+	return &Provider{
+		settings:     s,
+		installation: installation,
+		credentials:  newCredentials(s.Credentials),
+		http:         client,
+		clients:      map[string]*ec2.Client{},
+	}
 }
 
-// Close ends what the provider still does.
-func (p *Provider) Close() {}
+// Close closes the connections that are not in use.
+func (p *Provider) Close() { p.http.GetTransport().CloseIdleConnections() }
+
+// client returns the client of a region.
+func (p *Provider) client(region string) *ec2.Client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if client := p.clients[region]; client != nil {
+		return client
+	}
+	client := ec2.New(ec2.Options{
+		Region:       region,
+		Credentials:  p.credentials,
+		HTTPClient:   p.http,
+		BaseEndpoint: p.endpoint(),
+		Retryer:      newRetryer(),
+	})
+	p.clients[region] = client
+	return client
+}
+
+// endpoint returns the endpoint that replaces those of Amazon, or nil.
+func (p *Provider) endpoint() *string {
+	if p.settings.Endpoint == "" {
+		return nil
+	}
+	return sdk.String(p.settings.Endpoint)
+}

@@ -48,6 +48,7 @@ type Account struct {
 	mu       sync.Mutex
 	options  AccountOptions
 	faults   Faults
+	loseNext bool // the answer of the next launch
 	calls    Calls
 	made     int                      // machines and disks so far
 	machines map[string]*machine      // by Ref
@@ -245,7 +246,7 @@ func (a *Account) callEnd(machines []cloud.Machine) {
 func (a *Account) enter(ctx context.Context, method string) error {
 	a.mu.Lock()
 	a.calls.count(method)
-	hang := a.faults.Hang == method
+	hang := a.faults.HangAll || a.faults.Hang == method
 	failure := a.faults.All
 	if failure == nil {
 		failure = a.faults.Of[method]

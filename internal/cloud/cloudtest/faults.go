@@ -12,6 +12,7 @@ type Faults struct {
 	All          error            // of every call
 	Of           map[string]error // by the name of the method: "ListMachines"
 	Hang         string           // this method answers only when its context ends
+	HangAll      bool             // every method does
 	Launch       map[Place]error  // of launches; Zone, Type and Region may be empty, which means any
 	LaunchAnyway bool             // a Launch that fails by Launch makes the machine nevertheless: its answer is lost
 	// EndLaunched makes machines that are launched end at once with this failure, after a good answer.
@@ -29,6 +30,13 @@ func (a *Account) SetFaults(f Faults) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.faults = f
+}
+
+// LoseNextAnswer makes the next launch fail after it was done, and no other.
+func (a *Account) LoseNextAnswer() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.loseNext = true
 }
 
 // Calls counts the calls of each method, failed calls included.

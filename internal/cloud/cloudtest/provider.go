@@ -53,6 +53,9 @@ func (p *Provider) Launch(ctx context.Context, l cloud.Launch) (cloud.Machine, e
 		return cloud.Machine{}, err
 	}
 	answer, failure := m.Machine, a.faults.EndLaunched
+	if a.loseNext {
+		lost, a.loseNext = NewTimeoutError(), false
+	}
 	a.mu.Unlock()
 	if isNew {
 		a.boot(m, answer, failure)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -189,10 +190,8 @@ func parseRetryAfter(text string) time.Duration {
 
 // listPages calls read for each page of a list. read returns the token of the next page; empty: it was the last.
 func (c *client) listPages(ctx context.Context, r call, read func(answer []byte) (next string, err error)) error {
-	query := url.Values{"maxResults": {"500"}}
-	for k, v := range r.query {
-		query[k] = v
-	}
+	query := url.Values{}
+	maps.Copy(query, r.query)
 	r.query = query
 	for {
 		var answer json.RawMessage

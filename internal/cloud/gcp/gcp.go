@@ -3,6 +3,8 @@ package gcp
 
 import (
 	"log/slog"
+	"sync"
+	"time"
 
 	"dstack/internal/cloud"
 	"dstack/internal/dstack"
@@ -14,6 +16,15 @@ type Provider struct {
 	mark     mark
 	log      *slog.Logger
 	client   *client
+	records  *records
+
+	network cached[network]
+	zones   cached[map[string][]string] // names of the zones that are up, by region
+	types   cachedByKey[[]machineType]  // by zone
+	prices  cached[priceTable]
+
+	rulesMu sync.Mutex
+	rules   map[string]time.Time // when rules of the firewall were last seen, by name
 }
 
 var (
@@ -35,7 +46,8 @@ func Open(s Settings, o Options) *Provider {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Provider{settings: s, mark: newMark(o.Installation), log: o.Log, client: newClient(s.Endpoint, newTokenSource(s.Credentials))}
+	return &Provider{settings: s, mark: newMark(o.Installation), log: o.Log, client: newClient(s.Endpoint, newTokenSource(s.Credentials)),
+		records: newRecords(), rules: map[string]time.Time{}}
 }
 
 // Close closes the connections that are kept.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"dstack/internal/cloud"
 	"dstack/internal/dstack"
 )
 
@@ -61,4 +62,52 @@ func quotaScope(e *apiError, l place) (dstack.FailureScope, []string) {
 		return dstack.ScopeTypes, []string{l.Type}
 	}
 	return dstack.ScopePlace, nil // machines, addresses, sizes of disks
+}
+
+// newQuotas returns the quotas that limit machines, of those of a region and of the project.
+func newQuotas(regional, global []quota) []cloud.Quota {
+	limits := map[string]float64{}
+	for _, q := range regional {
+		limits[q.Metric] = q.Limit
+	}
+	var quotas []cloud.Quota
+	for _, q := range regional {
+		isCPUs, isGPUs := strings.HasSuffix(q.Metric, "CPUS"), strings.HasSuffix(q.Metric, "_GPUS") && !strings.Contains(q.Metric, "_VWS_")
+		if !isCPUs && !isGPUs || strings.HasPrefix(q.Metric, "COMMITTED_") || strings.HasPrefix(q.Metric, "PREEMPTIBLE_") {
+			continue
+		}
+		base := cloud.Quota{Name: q.Metric, Types: quotaTypes(q.Metric), CPUs: int(q.Limit), IsGPU: isGPUs}
+		if gpu, ok := addedGPU(q.Metric); ok {
+			base.Types, base.GPU = []string{"n1-*"}, gpu
+		}
+		if base.Types == nil {
+			continue
+		}
+		spot := base
+		spot.Spot = true
+		preemptible := "PREEMPTIBLE_" + q.Metric
+		if isCPUs {
+			preemptible = "PREEMPTIBLE_CPUS"
+		}
+		if limit := limits[preemptible]; limit > 0 {
+			spot.Name, spot.CPUs = preemptible, int(limit)
+		}
+		quotas = append(quotas, base, spot)
+	}
+	for _, q := range global {
+		one := cloud.Quota{Name: q.Metric, Types: []string{"*"}, CPUs: int(q.Limit), IsGPU: q.Metric == "GPUS_ALL_REGIONS"}
+		if one.IsGPU || q.Metric == "CPUS_ALL_REGIONS" {
+			spot := one
+			spot.Spot = true
+			quotas = append(quotas, one, spot)
+		}
+	}
+	return quotas
+}
+
+// addedGPU returns the GPU that a quota counts, if it is one that is added to machines.
+func addedGPU(metric string) (gpu string, ok bool) {
+	name, isGPUs := strings.CutSuffix(metric, "_GPUS")
+	name, isNvidia := strings.CutPrefix(name, "NVIDIA_")
+	return name, isGPUs && isNvidia && attachableGPUs[name] != nil
 }

@@ -31,7 +31,7 @@ func ReadSettings(problems *strictyaml.Problems, block *strictyaml.Node) Setting
 		{Name: "vpc_project_id", Nullable: true, Read: r.readProjectInto(&s.VPCProjectID)},
 		{Name: "subnetworks", Nullable: true, Read: r.readSubnetworks},
 		{Name: "public_ips", Nullable: true, Read: func(n *strictyaml.Node) { r.readBoolInto(n, &s.PublicIPs) }},
-		{Name: "nat_check", Nullable: true, Read: func(n *strictyaml.Node) { problems.ReadBool(n) }},
+		{Name: "nat_check", Nullable: true, Read: r.readNATCheck},
 		{Name: "vm_service_account", Nullable: true, Read: r.readAccount},
 		{Name: "tags", Nullable: true, Read: r.readTags},
 		{Name: "os_images", Nullable: true, Read: r.readImages},
@@ -61,6 +61,12 @@ type settingsReader struct {
 func (r settingsReader) readBoolInto(n *strictyaml.Node, to *bool) {
 	if value, ok := r.ReadBool(n); ok {
 		*to = value
+	}
+}
+
+func (r settingsReader) readNATCheck(n *strictyaml.Node) {
+	if value, ok := r.ReadBool(n); ok {
+		r.settings.SkipNATCheck = !value
 	}
 }
 

@@ -52,10 +52,23 @@ var networkRights = []Right{
 	{"compute.subnetworks.list", "find the subnets of the VPC", instanceAdmin},
 	{"compute.subnetworks.use", "rent machines in a subnet", instanceAdmin},
 	{"compute.subnetworks.useExternalIp", "give machines public addresses", instanceAdmin},
+	{"compute.routers.list", "see where machines without public addresses reach the internet", securityAdmin},
 	{"compute.firewalls.list", "find the rules that let SSH in", securityAdmin},
+	{"compute.firewalls.get", "find the rules that let SSH in", securityAdmin},
 	{"compute.firewalls.create", "let SSH in", securityAdmin},
 	{"compute.firewalls.delete", "delete rules that nothing uses", securityAdmin},
 	{"compute.networks.updatePolicy", "let SSH in", securityAdmin},
+}
+
+// isNeeded reports whether settings make use of a permission.
+func (r Right) isNeeded(s Settings) bool {
+	switch r.Name {
+	case "compute.subnetworks.useExternalIp":
+		return s.PublicIPs
+	case "compute.routers.list":
+		return !s.PublicIPs && !s.SkipNATCheck
+	}
+	return true
 }
 
 // NetworkRights are the permissions that the account needs in the project of the network.

@@ -17,6 +17,7 @@ type Settings struct {
 	VPCProjectID     string            // the host project of a shared VPC; empty: ProjectID
 	Subnetworks      map[string]string // names by region; empty: the first subnet of the VPC in the region
 	PublicIPs        bool              // machines get public addresses; otherwise the server reaches private ones
+	SkipNATCheck     bool              // machines without public addresses may have another way to the internet than Cloud NAT
 	VMServiceAccount string            // e-mail address of the account of machines; empty: they have none
 	Tags             map[string]string // labels that are added to everything that is made
 	Images           Images            // zero: images of Canonical

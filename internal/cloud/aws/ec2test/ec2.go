@@ -27,6 +27,7 @@ var handlers = map[string]handler{
 	"DescribeVolumes":               (*Server).describeVolumes,
 	"DescribeVpcs":                  (*Server).describeVPCs,
 	"DetachVolume":                  (*Server).detachVolume,
+	"RevokeSecurityGroupIngress":    (*Server).revokeIngress,
 	"TerminateInstances":            (*Server).terminateInstances,
 }
 

@@ -64,6 +64,18 @@ func (s *Server) Alive() []Instance {
 	return slices.DeleteFunc(s.Instances(), func(i Instance) bool { return i.State == "terminated" })
 }
 
+// AddInstance makes a running machine without a request, as the user or an earlier server may have, and returns its ID.
+func (s *Server) AddInstance(regionName, zone, kind string, tags map[string]string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reg := s.regions[regionName]
+	l := &launch{image: reg.images[0], kind: s.findType(kind), zone: zone, subnet: reg.findDefaultSubnet(zone), tags: tags, diskGB: reg.images[0].SizeGB}
+	i := s.addInstance(reg, l)
+	i.isBooted, i.LaunchedAt = true, s.now().Add(-2*time.Hour)
+	s.advance()
+	return i.ID
+}
+
 // Interrupt takes a spot machine back at once, without a further notice.
 func (s *Server) Interrupt(id string) {
 	s.end(id, "Server.SpotInstanceTermination", "Server.SpotInstanceTermination: Spot instance termination")

@@ -225,14 +225,17 @@ func (one rule) node() node {
 	if one.protocol != "-1" {
 		n.children = append(n.children, number("fromPort", one.from), number("toPort", one.to))
 	}
-	var ranges, groups []node
-	if one.cidr != "" {
+	var ranges, ranges6, groups []node
+	switch {
+	case strings.Contains(one.cidr, ":"):
+		ranges6 = []node{group("item", text("cidrIpv6", one.cidr))}
+	case one.cidr != "":
 		ranges = []node{group("item", text("cidrIp", one.cidr))}
 	}
 	if one.group != "" {
 		groups = []node{group("item", text("groupId", one.group))}
 	}
-	n.children = append(n.children, set("ipRanges", ranges), set("groups", groups))
+	n.children = append(n.children, set("ipRanges", ranges), set("ipv6Ranges", ranges6), set("groups", groups))
 	return n
 }
 
@@ -262,34 +265,11 @@ func (s *Server) createSecurityGroup(r *request, reg *region) ([]node, error) {
 }
 
 func (s *Server) authorizeIngress(r *request, reg *region) ([]node, error) {
-	p := r.params
-	g := reg.groups[p.get("GroupId")]
-	if g == nil {
-		return nil, fail("InvalidGroup.NotFound", "The security group '%s' does not exist", p.get("GroupId"))
+	g, rules, err := s.readRules(r, reg)
+	if err != nil {
+		return nil, err
 	}
-	var added []rule
-	for _, prefix := range p.groups("IpPermissions") {
-		base := rule{protocol: p.get(prefix + "IpProtocol"), from: p.getInt(prefix+"FromPort", -1), to: p.getInt(prefix+"ToPort", -1)}
-		for _, ranges := range p.groups(prefix + "IpRanges") {
-			one := base
-			one.cidr = p.get(ranges + "CidrIp")
-			p.get(ranges + "Description")
-			added = append(added, one)
-		}
-		for _, pair := range p.groups(prefix + "Groups") {
-			one := base
-			one.group = p.get(pair + "GroupId")
-			p.get(pair + "Description")
-			if reg.groups[one.group] == nil {
-				return nil, fail("InvalidGroup.NotFound", "The security group '%s' does not exist", one.group)
-			}
-			added = append(added, one)
-		}
-	}
-	if len(added) == 0 {
-		return nil, fail("MissingParameter", "The request must contain the parameter ipPermissions")
-	}
-	for _, one := range added {
+	for _, one := range rules {
 		if slices.Contains(g.rules, one) {
 			return nil, fail("InvalidPermission.Duplicate", "the specified rule \"peer: %s%s, %s, from port: %d, to port: %d, ALLOW\" already exists",
 				one.cidr, one.group, one.protocol, one.from, one.to)
@@ -298,8 +278,54 @@ func (s *Server) authorizeIngress(r *request, reg *region) ([]node, error) {
 	if err := checkDryRun(r); err != nil {
 		return nil, err
 	}
-	g.rules = append(g.rules, added...)
+	g.rules = append(g.rules, rules...)
 	return []node{boolean("return", true)}, nil
+}
+
+func (s *Server) revokeIngress(r *request, reg *region) ([]node, error) {
+	g, rules, err := s.readRules(r, reg)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range rules {
+		if !slices.Contains(g.rules, one) {
+			return nil, fail("InvalidPermission.NotFound", "The specified rule does not exist in this security group.")
+		}
+	}
+	if err := checkDryRun(r); err != nil {
+		return nil, err
+	}
+	g.rules = slices.DeleteFunc(g.rules, func(one rule) bool { return slices.Contains(rules, one) })
+	return []node{boolean("return", true)}, nil
+}
+
+// readRules reads the security group and the rules of a request, one for each source.
+func (s *Server) readRules(r *request, reg *region) (*securityGroup, []rule, error) {
+	p := r.params
+	g := reg.groups[p.get("GroupId")]
+	if g == nil {
+		return nil, nil, fail("InvalidGroup.NotFound", "The security group '%s' does not exist", p.get("GroupId"))
+	}
+	var rules []rule
+	for _, prefix := range p.groups("IpPermissions") {
+		base := rule{protocol: p.get(prefix + "IpProtocol"), from: p.getInt(prefix+"FromPort", -1), to: p.getInt(prefix+"ToPort", -1)}
+		for list, field := range map[string]string{"IpRanges": "CidrIp", "Ipv6Ranges": "CidrIpv6", "Groups": "GroupId"} {
+			for _, source := range p.groups(prefix + list) {
+				one, value := base, p.get(source+field)
+				p.get(source + "Description")
+				if list != "Groups" {
+					one.cidr = value
+				} else if one.group = value; reg.groups[value] == nil {
+					return nil, nil, fail("InvalidGroup.NotFound", "The security group '%s' does not exist", value)
+				}
+				rules = append(rules, one)
+			}
+		}
+	}
+	if len(rules) == 0 {
+		return nil, nil, fail("MissingParameter", "The request must contain the parameter ipPermissions")
+	}
+	return g, rules, nil
 }
 
 func (s *Server) deleteSecurityGroup(r *request, reg *region) ([]node, error) {

@@ -1,0 +1,282 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"dstack/internal/cloud"
+	"dstack/internal/dstack"
+)
+
+const (
+	machinesPerPage = 1000
+	maxTerminated   = 500              // machines of one request
+	quietTime       = 10 * time.Minute // how long a region outside of the configuration without machines is not asked again
+)
+
+// ListMachines implements cloud.Provider. It also asks the regions that the configuration does not name any more, so that
+// removing a region does not hide its machines. If a region fails, it returns the machines of the others with the error.
+func (p *Provider) ListMachines(ctx context.Context) ([]cloud.Machine, error) {
+	configured, err := p.ListRegions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answers, failures := inRegions(ctx, configured, p.listInRegion)
+	others, err := p.listElsewhere(ctx, configured)
+	return slices.Concat(append(answers, others)...), errors.Join(firstFailure(failures), err)
+}
+
+// firstFailure returns the first error, and how many there are.
+func firstFailure(failures []error) error {
+	var first error
+	count := 0
+	for _, err := range failures {
+		if err != nil {
+			count++
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if known, ok := errors.AsType[*dstack.Error](first); ok && count > 1 {
+		return &dstack.Error{Kind: known.Kind, Hint: known.Hint, Cause: known.Cause,
+			Message: fmt.Sprintf("%s; %d other regions failed, too", known.Message, count-1)}
+	}
+	return first
+}
+
+// quietRegions are regions outside of the configuration. The zero value is ready.
+type quietRegions struct {
+	mu    sync.Mutex
+	until map[string]time.Time // those without machines are not asked before
+}
+
+func (q *quietRegions) isQuiet(region string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return time.Now().Before(q.until[region])
+}
+
+func (q *quietRegions) set(region string, until time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.until == nil {
+		q.until = map[string]time.Time{}
+	}
+	q.until[region] = until
+}
+
+// listElsewhere returns the machines of the regions that the configuration does not name. A region that fails there and
+// is not known to have machines does not make the listing incomplete: the account may not use it at all.
+func (p *Provider) listElsewhere(ctx context.Context, configured []string) ([]cloud.Machine, error) {
+	if len(p.settings.Regions) == 0 {
+		return nil, nil
+	}
+	enabled, err := p.listEnabled(ctx)
+	if err != nil {
+		return nil, ignoreMissingRight(err)
+	}
+	var regions []string
+	for _, region := range enabled {
+		if !slices.Contains(configured, region) && !p.quiet.isQuiet(region) {
+			regions = append(regions, region)
+		}
+	}
+	answers, failures := inRegions(ctx, regions, p.listInRegion)
+	for i, region := range regions {
+		hasMachines := slices.ContainsFunc(answers[i], func(m cloud.Machine) bool { return m.State != cloud.MachineEnded })
+		wasQuiet := !p.quiet.isBusy(region)
+		switch {
+		case failures[i] != nil && wasQuiet, failures[i] == nil && !hasMachines:
+			p.quiet.set(region, time.Now().Add(quietTime))
+			failures[i] = nil
+		case hasMachines:
+			p.quiet.set(region, time.Time{})
+		}
+	}
+	return slices.Concat(answers...), firstFailure(failures)
+}
+
+// isBusy reports whether a region had machines when it was last asked.
+func (q *quietRegions) isBusy(region string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	until, wasAsked := q.until[region]
+	return wasAsked && until.IsZero()
+}
+
+// ignoreMissingRight returns nil for an error about a right that dstack can do without.
+func ignoreMissingRight(err error) error {
+	if dstack.KindOf(err) == dstack.Forbidden {
+		return nil
+	}
+	return err
+}
+
+// listInRegion returns the machines of one region.
+func (p *Provider) listInRegion(ctx context.Context, region string) ([]cloud.Machine, error) {
+	instances, err := p.describeInstances(ctx, region)
+	machines := make([]cloud.Machine, len(instances))
+	for i, instance := range instances {
+		machines[i] = p.readMachine(region, instance)
+	}
+	return machines, err
+}
+
+func (p *Provider) describeInstances(ctx context.Context, region string) ([]types.Instance, error) {
+	var found []types.Instance
+	err := p.read(ctx, region, "DescribeInstances", func(ctx context.Context, client *ec2.Client) error {
+		found = nil
+		pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{
+			Filters: []filter{p.ownFilter()}, MaxResults: sdk.Int32(machinesPerPage)})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				return err
+			}
+			for _, reservation := range page.Reservations {
+				found = append(found, reservation.Instances...)
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// readMachine returns a machine as EC2 describes it.
+func (p *Provider) readMachine(region string, i types.Instance) cloud.Machine {
+	m := cloud.Machine{
+		Instance:   dstack.InstanceID(tagOf(i.Tags, tagInstance)),
+		Ref:        sdk.ToString(i.InstanceId),
+		Region:     region,
+		Type:       string(i.InstanceType),
+		Spot:       i.InstanceLifecycle == types.InstanceLifecycleTypeSpot,
+		State:      stateOf(i.State),
+		Private:    sdk.ToString(i.PrivateIpAddress),
+		LaunchedAt: sdk.ToTime(i.LaunchTime),
+	}
+	if i.Placement != nil {
+		m.Zone = sdk.ToString(i.Placement.AvailabilityZone)
+	}
+	m.Address = m.Private
+	if p.settings.PublicIPs {
+		m.Address = sdk.ToString(i.PublicIpAddress)
+	}
+	if m.State == cloud.MachineEnded || m.State == cloud.MachineEnding {
+		m.Failure = endOf(m, i)
+	}
+	return m
+}
+
+func stateOf(s *types.InstanceState) cloud.MachineState {
+	if s == nil {
+		return cloud.MachinePending
+	}
+	switch s.Name {
+	case types.InstanceStateNamePending:
+		return cloud.MachinePending
+	case types.InstanceStateNameRunning:
+		return cloud.MachineRunning
+	case types.InstanceStateNameTerminated:
+		return cloud.MachineEnded
+	default:
+		return cloud.MachineEnding // shutting-down, stopping, stopped: disks and addresses may still be paid
+	}
+}
+
+// endOf returns why a machine ended, or nil if the account's owner asked for it. A launch that was answered with
+// success may end so, too.
+func endOf(m cloud.Machine, i types.Instance) *dstack.MachineFailure {
+	code, said := "", ""
+	if i.StateReason != nil {
+		code, said = sdk.ToString(i.StateReason.Code), sdk.ToString(i.StateReason.Message)
+	}
+	said = strings.TrimPrefix(said, code+": ")
+	offer := dstack.Offer{Type: m.Type, Region: m.Region, Zone: m.Zone, Spot: m.Spot}
+	switch code {
+	case "Client.UserInitiatedShutdown":
+		if i.State != nil && (i.State.Name == types.InstanceStateNameStopped || i.State.Name == types.InstanceStateNameStopping) {
+			return &dstack.MachineFailure{Cause: dstack.FailureBroken, Message: "aws: the machine was stopped"}
+		}
+		return nil
+	case "Server.InsufficientInstanceCapacity":
+		return launchFailure(offer, "InsufficientInstanceCapacity", said)
+	case "Server.SpotInstanceTermination", "Server.SpotInstanceShutdown":
+		return &dstack.MachineFailure{Cause: dstack.FailurePreempted, Message: fmt.Sprintf("aws took the spot machine %s back in %s", m.Type, m.Zone)}
+	case "Client.VolumeLimitExceeded":
+		return quotaFailure(offer, "VolumeLimitExceeded", said)
+	case "Client.InstanceInitiatedShutdown":
+		return &dstack.MachineFailure{Cause: dstack.FailureBroken, Message: "aws: the machine shut itself down"}
+	case "":
+		return nil
+	}
+	return &dstack.MachineFailure{Cause: dstack.FailureBroken, Message: fmt.Sprintf("aws ended the machine: %s (%s)", strings.TrimSuffix(said, "."), code)}
+}
+
+// Terminate implements cloud.Provider.
+func (p *Provider) Terminate(ctx context.Context, machines []cloud.Machine) error {
+	byRegion := map[string][]string{}
+	var regions []string
+	for _, m := range machines {
+		if m.Ref == "" || m.State == cloud.MachineEnded {
+			continue
+		}
+		if byRegion[m.Region] == nil {
+			regions = append(regions, m.Region)
+		}
+		byRegion[m.Region] = append(byRegion[m.Region], m.Ref)
+	}
+	_, failures := inRegions(ctx, regions, func(ctx context.Context, region string) (struct{}, error) {
+		for ids := range slices.Chunk(byRegion[region], maxTerminated) {
+			if err := p.terminate(ctx, region, ids); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
+	return firstFailure(failures)
+}
+
+var instanceID = regexp.MustCompile(`i-[0-9a-f]+`)
+
+// terminate ends machines of one region. If one does not exist, EC2 ends none of them and names it.
+func (p *Provider) terminate(ctx context.Context, region string, ids []string) error {
+	for len(ids) > 0 {
+		err := p.change(ctx, region, "TerminateInstances", func(ctx context.Context, client *ec2.Client) error {
+			_, err := client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
+			return err
+		})
+		if !means(err, meansGone) {
+			return err
+		}
+		missing := instanceID.FindAllString(err.Error(), -1)
+		left := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(missing, id) })
+		if len(left) == len(ids) { // it does not say which: one by one
+			return p.terminateEach(ctx, region, ids)
+		}
+		ids = left
+	}
+	return nil
+}
+
+func (p *Provider) terminateEach(ctx context.Context, region string, ids []string) error {
+	if len(ids) == 1 {
+		return nil
+	}
+	for _, id := range ids {
+		if err := p.terminate(ctx, region, []string{id}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

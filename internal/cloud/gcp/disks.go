@@ -1,0 +1,270 @@
+package gcp
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"dstack/internal/cloud"
+	"dstack/internal/dstack"
+)
+
+const (
+	// diskWait is how long a request about a disk waits for its operation. Refusals show within seconds.
+	diskWait = 4 * time.Second
+	// volumeType is the type of the disks that are made. It fits most machines; those of hyperdiskFamilies refuse it.
+	volumeType  = "pd-balanced"
+	minDiskGiB  = 10
+	pricePerGiB = 0.10 // dollars per month for pd-balanced in us-central1; other regions cost up to half as much again
+)
+
+// CreateDisk implements cloud.Disks.
+func (p *Provider) CreateDisk(ctx context.Context, d cloud.Disk) (cloud.Disk, error) {
+	if d.IsExternal {
+		return p.findExternal(ctx, d)
+	}
+	name := p.diskName(d.Volume)
+	what := "make the disk " + name
+	found, err := p.findDisks(ctx, name)
+	if err != nil {
+		return d, p.describeError(err, nil)
+	}
+	for _, one := range found {
+		if p.isOwn(one.Labels) {
+			return p.newDisk(one), nil
+		}
+	}
+	zone := d.Zone
+	if zone == "" {
+		if zone, err = p.firstZone(ctx, d.Region); err != nil {
+			return d, err
+		}
+	}
+	at := p.zonePlace(zone)
+	labels := p.labelsOf(nil, labelVolume, string(d.Volume))
+	labels[labelRole] = roleVolume
+	body := disk{Name: name, Description: "a volume of dstack", SizeGB: formatGiB(max(d.SizeMiB, minDiskGiB<<10)), Type: "zones/" + zone + "/diskTypes/" + volumeType, Labels: labels}
+	o, err := p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/disks", body: body, what: what}, at, diskWait)
+	if err != nil && !hasMeaning(err, meansExists) {
+		return d, p.describeError(err, &place{Type: volumeType, Zone: zone, Region: d.Region})
+	}
+	made, err := read[disk](ctx, p, p.settings.ProjectID, "zones/"+zone+"/disks/"+name, diskFields, what)
+	if hasMeaning(err, meansNotFound) && !o.isDone() {
+		d.Ref, d.Zone, d.State, d.Device = name, zone, cloud.DiskCreating, deviceOf(name)
+		return d, nil
+	}
+	if err != nil {
+		return d, p.describeError(err, nil)
+	}
+	if !p.isOwn(made.Labels) {
+		return d, &dstack.Error{Kind: dstack.Conflict, Message: "another disk has the name " + name}
+	}
+	return p.newDisk(made), nil
+}
+
+// firstZone returns the zone of a region in which disks are made that may be anywhere.
+func (p *Provider) firstZone(ctx context.Context, region string) (string, error) {
+	zones, err := p.zones.get(ctx, p.readZones)
+	if err != nil {
+		return "", p.describeError(err, nil)
+	}
+	if len(zones[region]) == 0 {
+		return "", &dstack.Error{Kind: dstack.Invalid, Message: "GCP has no region " + region, Hint: "write a region such as us-central1"}
+	}
+	return zones[region][0], nil
+}
+
+// findDisks looks for disks with a name in all zones.
+func (p *Provider) findDisks(ctx context.Context, name string) ([]disk, error) {
+	found, err := listEverywhere[disk](ctx, p, p.settings.ProjectID, "disks", "name = "+quoteFilter(name), diskFields, "find the disk "+name)
+	return slices.DeleteFunc(found, func(d disk) bool { return d.Name != name }), err
+}
+
+// findExternal looks for a disk that the user made.
+func (p *Provider) findExternal(ctx context.Context, d cloud.Disk) (cloud.Disk, error) {
+	found, err := p.matchExternal(ctx, []cloud.Disk{d})
+	if err != nil {
+		return d, err
+	}
+	if len(found) == 0 {
+		where := d.Zone
+		if where == "" {
+			where = d.Region
+		}
+		return d, &dstack.Error{Kind: dstack.NotFound, Message: "there is no disk " + d.Ref + " in " + where + " of the project " + p.settings.ProjectID,
+			Hint: "list the disks: gcloud compute disks list --project " + p.settings.ProjectID}
+	}
+	return found[0], nil
+}
+
+// matchExternal returns those of the user's disks that exist.
+func (p *Provider) matchExternal(ctx context.Context, wanted []cloud.Disk) ([]cloud.Disk, error) {
+	var disks []cloud.Disk
+	for _, d := range wanted {
+		if !objectName.MatchString(d.Ref) {
+			return nil, &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%q is not the name of a disk", d.Ref), Hint: "write the name that gcloud compute disks list shows"}
+		}
+		found, err := p.findDisks(ctx, d.Ref)
+		if err != nil {
+			return nil, p.describeError(err, nil)
+		}
+		found = slices.DeleteFunc(found, func(one disk) bool {
+			zone := lastPart(one.Zone)
+			return d.Zone != "" && zone != d.Zone || d.Region != "" && regionOf(zone) != d.Region
+		})
+		if len(found) > 1 {
+			return nil, &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("%s has %d disks with the name %s", d.Region, len(found), d.Ref), Hint: "add availability_zone: " + lastPart(found[0].Zone)}
+		}
+		for _, one := range found {
+			made := p.newDisk(one)
+			made.IsExternal, made.Volume = true, d.Volume
+			disks = append(disks, made)
+		}
+	}
+	return disks, nil
+}
+
+// newDisk returns a disk as the API reports it.
+func (p *Provider) newDisk(d disk) cloud.Disk {
+	zone := lastPart(d.Zone)
+	size, _ := strconv.ParseInt(d.SizeGB, 10, 64)
+	made := cloud.Disk{Volume: dstack.VolumeID(d.Labels[labelVolume]), Ref: d.Name, Region: regionOf(zone), Zone: zone, SizeMiB: size << 10, Device: deviceOf(d.Name)}
+	if lastPart(d.Type) == volumeType {
+		made.Price = float64(size) * pricePerGiB
+	}
+	for _, user := range d.Users {
+		made.Attached = append(made.Attached, cloud.DiskMachine{Ref: lastPart(user), IsReady: true})
+	}
+	switch d.Status {
+	case "CREATING", "RESTORING":
+		made.State = cloud.DiskCreating
+	case "DELETING":
+		made.State = cloud.DiskDeleting
+	case "FAILED":
+		made.State, made.Reason = cloud.DiskFailed, "GCP could not make the disk"
+	case "UNAVAILABLE":
+		made.State, made.Reason = cloud.DiskFailed, "the disk is not available"
+	default:
+		made.State = cloud.DiskReady
+		if len(d.Users) > 0 {
+			made.State = cloud.DiskInUse
+		}
+	}
+	return made
+}
+
+// deviceOf returns how a machine finds a disk: the name of the device is the disk's own.
+func deviceOf(name string) cloud.DeviceSelector { return cloud.DeviceSelector{ByID: "google-" + name} }
+
+// DeleteDisk implements cloud.Disks.
+func (p *Provider) DeleteDisk(ctx context.Context, d cloud.Disk) error {
+	if d.IsExternal || d.Ref == "" {
+		return nil
+	}
+	zone := d.Zone
+	if zone == "" {
+		found, err := p.findDisks(ctx, d.Ref)
+		if err != nil || len(found) == 0 {
+			return p.describeError(err, nil)
+		}
+		zone = lastPart(found[0].Zone)
+	}
+	return p.deleteDisk(ctx, zone, d.Ref)
+}
+
+// deleteDisk requests the deletion of a disk of the installation.
+func (p *Provider) deleteDisk(ctx context.Context, zone, name string) error {
+	what, at := "delete the disk "+name, p.zonePlace(zone)
+	found, err := read[disk](ctx, p, p.settings.ProjectID, "zones/"+zone+"/disks/"+name, diskFields, what)
+	switch {
+	case hasMeaning(err, meansNotFound):
+		return nil
+	case err != nil:
+		return p.describeError(err, nil)
+	case !p.isOwn(found.Labels):
+		return &dstack.Error{Kind: dstack.Forbidden, Message: "the disk " + name + " does not belong to this installation"}
+	case len(found.Users) > 0:
+		return &dstack.Error{Kind: dstack.Conflict, Message: "the disk " + name + " is attached to " + lastPart(found.Users[0])}
+	}
+	_, err = p.change(ctx, call{method: http.MethodDelete, url: p.client.compute + string(at) + "/disks/" + name, what: what}, at, diskWait)
+	if hasMeaning(err, meansNotFound) {
+		return nil
+	}
+	return p.describeError(err, nil)
+}
+
+// ListDisks implements cloud.Disks.
+func (p *Provider) ListDisks(ctx context.Context, external []cloud.Disk) ([]cloud.Disk, error) {
+	found, err := listEverywhere[disk](ctx, p, p.settings.ProjectID, "disks", p.ownFilter(), diskFields, "list the disks of "+p.settings.ProjectID)
+	if err != nil {
+		return nil, p.describeError(err, nil)
+	}
+	var disks []cloud.Disk
+	for _, d := range found {
+		if p.isOwn(d.Labels) && d.Labels[labelRole] == roleVolume {
+			disks = append(disks, p.newDisk(d))
+		}
+	}
+	others, err := p.matchExternal(ctx, external)
+	return append(disks, others...), err
+}
+
+// AttachDisk implements cloud.Disks.
+func (p *Provider) AttachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine) error {
+	if d.Zone != m.Zone {
+		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the disk %s is in %s, and the machine %s in %s", d.Ref, d.Zone, m.Ref, m.Zone)}
+	}
+	what := "attach the disk " + d.Ref + " to " + m.Ref
+	found, err := read[disk](ctx, p, p.settings.ProjectID, "zones/"+d.Zone+"/disks/"+d.Ref, diskFields, what)
+	if err != nil {
+		return p.describeError(err, nil)
+	}
+	for _, user := range found.Users {
+		if lastPart(user) == m.Ref {
+			return nil
+		}
+		return &dstack.Error{Kind: dstack.Conflict, Message: "the disk " + d.Ref + " is attached to " + lastPart(user)}
+	}
+	at := p.zonePlace(m.Zone)
+	body := attachedDisk{Source: string(at) + "/disks/" + d.Ref, DeviceName: d.Ref, Mode: "READ_WRITE"}
+	_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/instances/" + m.Ref + "/attachDisk", body: body, what: what}, at, diskWait)
+	if hasMeaning(err, meansInUse) && p.isAttached(ctx, d, m) {
+		return nil // an earlier request was carried out meanwhile
+	}
+	return p.describeError(err, nil)
+}
+
+// isAttached reports whether a disk is attached to a machine, as far as the API answers.
+func (p *Provider) isAttached(ctx context.Context, d cloud.Disk, m cloud.Machine) bool {
+	found, err := read[disk](ctx, p, p.settings.ProjectID, "zones/"+d.Zone+"/disks/"+d.Ref, diskFields, "find the disk "+d.Ref)
+	return err == nil && slices.ContainsFunc(found.Users, func(user string) bool { return lastPart(user) == m.Ref })
+}
+
+// DetachDisk implements cloud.Disks.
+func (p *Provider) DetachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine) error {
+	what := "detach the disk " + d.Ref + " from " + m.Ref
+	found, err := read[instance](ctx, p, p.settings.ProjectID, "zones/"+m.Zone+"/instances/"+m.Ref, "disks(source,deviceName)", what)
+	if hasMeaning(err, meansNotFound) {
+		return nil
+	}
+	if err != nil {
+		return p.describeError(err, nil)
+	}
+	for _, attached := range found.Disks {
+		if lastPart(attached.Source) != d.Ref {
+			continue
+		}
+		at := p.zonePlace(m.Zone)
+		_, err := p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/instances/" + m.Ref + "/detachDisk",
+			query: url.Values{"deviceName": {attached.DeviceName}}, what: what}, at, diskWait)
+		if hasMeaning(err, meansNotFound) {
+			return nil
+		}
+		return p.describeError(err, nil)
+	}
+	return nil
+}
