@@ -61,6 +61,9 @@ func (s *Store) SaveInstanceStep(
 		if err == nil && deleted {
 			err = endAttachments(ctx, tx, next.ID)
 		}
+		if err == nil && !next.TakenBackAt.Equal(seen.Instance.TakenBackAt) {
+			err = putRented(ctx, tx, next)
+		}
 		if err != nil || !wrote && !moves {
 			return err
 		}
@@ -76,5 +79,5 @@ func (s *Store) SaveInstanceStep(
 // on: see lifecycle.RunFacts.Instances.
 func movesReplicas(before, next dstack.Instance) bool {
 	return next.Offer.IsRemote && (next.Status != before.Status || next.IsDraining != before.IsDraining ||
-		next.UnlistedSince.IsZero() != before.UnlistedSince.IsZero())
+		next.UnlistedSince.IsZero() != before.UnlistedSince.IsZero() || !next.TakenBackAt.Equal(before.TakenBackAt))
 }
