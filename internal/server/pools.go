@@ -46,7 +46,7 @@ func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 	}
 	fleets, err := s.listFleets(c, wire.Null{})
 	for _, f := range fleets {
-		machines = append(machines, v018.BuildHosts(f)...)
+		machines = append(machines, v018.BuildMachines(f)...)
 	}
 	return machines, err
 }
@@ -80,7 +80,7 @@ func (s *Server) listPoolInstances(c *apiCall, in api.ListPoolInstances) ([]api.
 	hosts := []api.Instance{}
 	for _, a := range answers {
 		if in.ProjectName == nil || strings.EqualFold(*in.ProjectName, a.Fleet.ProjectName) {
-			hosts = append(hosts, v018.BuildHosts(a)...)
+			hosts = append(hosts, v018.BuildMachines(a)...)
 		}
 	}
 	hosts = slices.DeleteFunc(hosts, func(h api.Instance) bool { return in.OnlyActive && strings.HasPrefix(h.Status, "terminat") })
@@ -118,17 +118,9 @@ func (s *Server) getOffers(c *apiCall, in api.GetOffers) (api.PoolOffers, error)
 // planOffers returns the machines that suit a profile and requirements, best first, as the plan of a service that never
 // runs.
 func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, error) {
-	rs, err := buildOfferSpec(in)
+	rs, need, err := buildOfferNeed(c, in)
 	if err != nil {
 		return wire.PlanAnswer{}, err
-	}
-	need := job.BuildRequirements(rs)
-	need.AnyPort, need.IsGlobalAdmin = true, c.user.GlobalRole == dstack.RoleAdmin
-	if in.Requirements.MaxPrice != nil {
-		need.MaxPrice = in.Requirements.MaxPrice
-	}
-	if in.Requirements.Spot != nil {
-		need.Spot = in.Requirements.Spot
 	}
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
@@ -136,9 +128,11 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	}
 	offers, more, _ := s.collectOffers(c.ctx, c.project, need)
 	ranking := placement.Rank(need, offers, used)
+	ranking.MergeZones()
+	missing := ranking.Unavailable(maxPlanRejections)
 	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
-		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: ranking.Placements(maxPlanPlacements),
-			Total: ranking.Suitable() + more.Suitable, HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}}}, nil
+		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: append(ranking.Placements(maxPlanPlacements), missing...),
+			Total: ranking.Suitable() + len(missing) + more.Suitable, HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}}}, nil
 }
 
 // listOffers returns where the replicas of a configuration can run, and why not elsewhere. It needs neither the code nor
@@ -152,20 +146,49 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 	if in.Profile != nil {
 		rs.Profile = *in.Profile
 	}
+	by, err := readGrouping(in.GroupBy)
+	if err != nil {
+		return api.OfferList{}, err
+	}
 	list := api.OfferList{User: c.user.Name, Groups: []api.GroupPreview{}, Notes: []string{}}
 	var groups []groupPlan
 	for _, name := range rs.Configuration.GroupNames() {
 		group := groupPlan{name: name}
 		group.spec, _ = rs.ForGroup(name)
-		s.placeGroup(c, &group, nil, used)
+		if err := s.placeGroup(c, &group, nil, used); err != nil {
+			return api.OfferList{}, err
+		}
 		if group.notes = group.failed; !group.hasMachines && len(group.failed) == 0 {
 			group.notes = append(group.notes, noMachines)
 		}
 		groups = append(groups, group)
-		list.Groups = append(list.Groups, group.preview())
+		preview := group.preview()
+		if len(in.GroupBy) > 0 {
+			need := job.BuildRequirements(group.spec)
+			need.IsGlobalAdmin = c.isGlobalAdmin()
+			preview.GPUs = s.groupByGPU(c, need, by, used)
+		}
+		list.Groups = append(list.Groups, preview)
 	}
 	list.Notes = joinNotes(groups)
 	return list, nil
+}
+
+// buildOfferNeed returns a service that never runs, and what it requires of a machine.
+func buildOfferNeed(c *apiCall, in api.GetOffers) (dstack.RunSpec, dstack.Requirements, error) {
+	rs, err := buildOfferSpec(in)
+	if err != nil {
+		return rs, dstack.Requirements{}, err
+	}
+	need := job.BuildRequirements(rs)
+	need.AnyPort, need.IsGlobalAdmin = true, c.user.GlobalRole == dstack.RoleAdmin
+	if in.Requirements.MaxPrice != nil {
+		need.MaxPrice = in.Requirements.MaxPrice
+	}
+	if in.Requirements.Spot != nil {
+		need.Spot = in.Requirements.Spot
+	}
+	return rs, need, nil
 }
 
 // buildOfferSpec returns a service with a profile and requirements.
