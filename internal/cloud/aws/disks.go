@@ -174,17 +174,15 @@ func (p *Provider) listExternalDisks(ctx context.Context, region string, ids []s
 
 func (p *Provider) describeVolumes(ctx context.Context, region string, in *ec2.DescribeVolumesInput) ([]types.Volume, error) {
 	var found []types.Volume
-	err := p.read(ctx, region, "DescribeVolumes", func(ctx context.Context, client *ec2.Client) error {
-		found = nil
-		pages := ec2.NewDescribeVolumesPaginator(client, in)
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return err
-			}
-			found = append(found, page.Volumes...)
+	err := p.readPages(ctx, region, "DescribeVolumes", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		asked := *in
+		asked.NextToken = token
+		page, err := client.DescribeVolumes(ctx, &asked)
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		found = append(found, page.Volumes...)
+		return page.NextToken, nil
 	})
 	return found, err
 }
