@@ -27,6 +27,7 @@ type Instance struct {
 	IsDraining          bool          // it gets no new replicas, and its replicas are placed elsewhere: see Machine.IsDraining
 	Project             ProjectID     // that it was rented for; empty: it is owned
 	Fleet               FleetID       // the cloud fleet that it belongs to; empty: none
+	TakenBackAt         time.Time     // when its backend takes it back: see Machine.TakenBackAt; zero: not announced
 	Version             int64
 }
 
@@ -78,6 +79,9 @@ const (
 	NotAvailable        Availability = "not_available" // the zone does not offer it, or lately had none left
 	NoQuota             Availability = "no_quota"      // a quota of the account does not allow it
 )
+
+// IsShared reports whether several replicas share the machine: it is owned. A rented one serves one replica at a time, whole.
+func (o Offer) IsShared() bool { return o.OwnedInstance != "" && !o.IsIdle }
 
 // ShownAvailability returns the availability of an offer as clients and users see it: that of an existing machine, too.
 func (o *Offer) ShownAvailability() Availability {
@@ -258,7 +262,9 @@ const (
 	ConstraintFreeDisk       Constraint = "free disk"
 	ConstraintFreeGPU        Constraint = "free gpu"
 	ConstraintFreePort       Constraint = "free port"
-	ConstraintSharedPort     Constraint = "shared port" // the replicas of a run do not need one port of one machine
+	ConstraintSharedPort     Constraint = "shared port"  // the replicas of a run do not need one port of one machine
+	ConstraintBudget         Constraint = "budget"       // the project may rent further machines
+	ConstraintAvailability   Constraint = "availability" // as far as its backend knows, it can be had
 )
 
 // Allocation is the part of an instance's hardware that unfinished replicas

@@ -78,6 +78,7 @@ type Claim struct {
 	GPUs      []GPU  `json:"gpus,omitempty"`
 	Ports     []int  `json:"ports,omitempty"` // ports of the machine; set if EngineCapabilities.SharesPorts
 	Offer     string `json:"offer,omitempty"` // the instance type, for the user
+	Whole     bool   `json:"whole,omitempty"` // the whole machine: it is rented
 }
 
 // AttemptState is the state of an attempt as its engine reports it.

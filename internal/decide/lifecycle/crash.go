@@ -30,7 +30,7 @@ func (seen ReplicaFacts) leaveMachine(now time.Time) ReplicaStep {
 	step := seen.moveTo(dstack.ReplicaWaiting, why)
 	step.EndedAttempt = endAttempt(seen, now, why, seen.Report.State)
 	step.EndedAttempt.NoNode = seen.Instance.Offer.AnyNode
-	step.LeftOut = &seen.Instance.Offer
+	step.LeftOut = leaveOut(*seen.Instance)
 	step.Due = now
 	return step
 }

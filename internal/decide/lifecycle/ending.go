@@ -25,7 +25,7 @@ func replicaEnding(seen ReplicaFacts, now time.Time) (step ReplicaStep, ok bool)
 		return ReplicaStep{}, false
 	}
 	if i := seen.Instance; rep.Disrupted && isRemote(*i) && now.Sub(seen.Replica.AttemptAt) < stableAfter {
-		step.LeftOut = &i.Offer
+		step.LeftOut = leaveOut(*i)
 	}
 	step.Due = earliestDue(now, step.DrainUntil, now.Add(lookInterval))
 	return step, true

@@ -131,6 +131,10 @@ type InstanceStep struct {
 	Action Action
 	Due    time.Time
 
+	// Failed says why the instance's offer did not give a machine that works, so that replicas try other offers
+	// for a while; nil: it did not fail.
+	Failed *dstack.MachineFailure
+
 	AskedAt       time.Time     // with SyncEngine: when that was decided
 	AnswerTimeout time.Duration // with SyncEngine: how long the engine may take to list its attempts; 0: no limit of its own
 	StaysAway     bool          // with InstanceAway: an answer of its engine does not mean that it is back

@@ -18,9 +18,9 @@ const (
 // NoAnswer is the message of an engine's call that took longer than its AnswerTimeout.
 const NoAnswer = "no answer in time"
 
-// isRemote reports whether an owned machine is reached over a network: it may go away
-// with its replicas, and come back.
-func isRemote(i dstack.Instance) bool { return !isRented(i) && i.Offer.IsRemote }
+// isRemote reports whether a machine is reached over a network: it may go away
+// with its replicas, and come back. Rented ones are deleted if they do not.
+func isRemote(i dstack.Instance) bool { return i.Offer.IsRemote }
 
 // beginSilence returns since when an engine has been silent that was asked at the time
 // asked and did not answer. Its backend may have noticed earlier; but not long before,
@@ -84,6 +84,9 @@ func (step InstanceStep) askRemote(i dstack.Instance, now time.Time) InstanceSte
 // instanceAway asks the engine of a remote machine until it answers. Its replicas get no
 // requests meanwhile: see replicaAway.
 func instanceAway(seen InstanceFacts, now time.Time) InstanceStep {
+	if step, ok := deleteRented(seen, now); ok {
+		return step
+	}
 	if isRetired(seen, now) {
 		return InstanceStep{To: dstack.InstanceDeleted, Reason: "its backend does not offer it any more", Due: now}
 	}
@@ -152,6 +155,7 @@ type displacement struct {
 	reason   dstack.Reason
 	isLost   bool // it gets no requests, because its machine is away
 	isForced bool // its machine is not to come back, so it leaves also where no other machine suits
+	isUrgent bool // its machine is taken back soon: it leaves once any other replica serves
 }
 
 // findDisplaced returns the replicas that are to be placed on other machines: those on
@@ -174,6 +178,10 @@ func (seen RunFacts) findDisplaced(now time.Time) (displaced map[dstack.ReplicaI
 			d.isForced = i.IsDraining || isGone
 		case isGone && isRemote(i) && !isManaged(i): // a node's replicas wait for another place: see removeNode
 			d.reason = dstack.Reason(describeMachine(i) + " was removed")
+		case !i.TakenBackAt.IsZero():
+			var until time.Time
+			d, until = displaceTakenBack(i, now)
+			next = earliestDue(now, next, until)
 		case i.IsDraining:
 			d.reason = describeDrain(i)
 		case isAway(&i):

@@ -5,16 +5,11 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
-	"dstack/internal/human"
 )
 
 const (
-	createTimeout = 20 * time.Minute // from rented to alive
-	silentAfter   = 15 * time.Second // without an answer of its engine, its reason says so
-	settleTime    = 3 * time.Minute  // a machine just created may not be listed yet
-	maxUnlisted   = 20 * time.Second // out of its backend's lists for so long, a rented machine has disappeared
-	maxSilence    = 5 * time.Minute  // without an answer of its engine, a rented machine is deleted
-	maxCheckGap   = 90 * time.Second // between two checks of a machine that count as one observation
+	silentAfter = 15 * time.Second // without an answer of its engine, its reason says so
+	maxCheckGap = 90 * time.Second // between two checks of a machine that count as one observation
 )
 
 // How often an engine is synced: often while an attempt starts or ends, each
@@ -29,7 +24,10 @@ const (
 
 // DecideInstance decides the next step of an instance. It fails on an unknown status.
 func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
-	if seen.Unconfigured && !isRented(seen.Instance) && seen.Instance.Status != dstack.InstanceDeleted {
+	if seen.Unconfigured && seen.Instance.Status != dstack.InstanceDeleted {
+		if isRented(seen.Instance) {
+			return keepUnconfigured(seen, now), nil
+		}
 		return retireInstance(seen, now), nil
 	}
 	if step, ok := removeNode(seen, now); ok {
@@ -75,27 +73,23 @@ func isRetired(seen InstanceFacts, now time.Time) bool {
 	return !isRented(seen.Instance) && len(seen.Replicas) == 0 && !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted
 }
 
-// isRented reports whether a machine is deleted when it is not needed. Owned
-// machines stay.
-func isRented(i dstack.Instance) bool { return i.Offer.OwnedInstance == "" }
-
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	switch {
 	case isRented(i) && len(seen.Replicas) == 0 && i.Fleet == "":
 		return deleteInstance("no longer needed", now)
 	case whyFailed(seen) != "":
-		return deleteInstance(whyFailed(seen), now)
+		return deleteFailed(seen, now)
 	case seen.Machine != nil && seen.Machine.IsAlive():
 		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, AskedAt: now, Due: now.Add(syncInterval(seen, now))}
 	case isRented(i) && now.Sub(i.Since) >= createTimeout:
-		return deleteInstance("did not come up in time", now)
+		return deleteLate(seen, now)
 	case !seen.Listed:
 		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(syncCalm)}
 	case seen.Machine == nil:
-		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(retryDelay(i))}
+		return InstanceStep{To: dstack.InstanceCreating, Reason: explainCreating(seen), Action: CreateMachine, Due: now.Add(retryDelay(i))}
 	default:
-		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(syncCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Reason: explainCreating(seen), Due: now.Add(syncCalm)}
 	}
 }
 
@@ -115,8 +109,8 @@ func deleteInstance(why dstack.Reason, now time.Time) InstanceStep {
 // away after awayAfter; that is saved before the engine is asked again.
 func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
-	if why := whyDelete(seen, now); why != "" {
-		return deleteInstance(why, now)
+	if step, ok := deleteRented(seen, now); ok {
+		return step
 	}
 	if isRetired(seen, now) {
 		return InstanceStep{To: dstack.InstanceDeleted, Reason: "its backend does not offer it any more", Due: now}
@@ -125,10 +119,10 @@ func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 		if isNodeSilent(seen, now) {
 			return InstanceStep{To: dstack.InstanceAway, Reason: explainNodeSilence(seen), StaysAway: true, Due: now}
 		}
-	} else if isRemote(i) && silentFor(i, awayAfter, now) {
+	} else if isRemote(i) && hasAnswered(i) && silentFor(i, awayAfter, now) {
 		return InstanceStep{To: dstack.InstanceAway, Reason: explainSilence(seen), Due: now}
 	}
-	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, AskedAt: now, Due: now.Add(syncInterval(seen, now))}
+	step := InstanceStep{To: dstack.InstanceUp, Reason: explainTakeBack(i), Action: SyncEngine, AskedAt: now, Due: now.Add(syncInterval(seen, now))}
 	if i.ConsecutiveFailures > 0 {
 		step.Due = now.Add(syncCalm)
 		if now.Sub(i.LastResponseAt) >= silentAfter {
@@ -142,40 +136,6 @@ func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 		step.Due = earliestDue(now, step.Due, empty.Add(i.IdleTime))
 	}
 	return step
-}
-
-// whyDelete says why a rented machine that is up is deleted; empty: it stays.
-func whyDelete(seen InstanceFacts, now time.Time) dstack.Reason {
-	i := seen.Instance
-	if !isRented(i) || !seen.Listed {
-		return ""
-	}
-	if why := whyFailed(seen); why != "" {
-		return why
-	}
-	if unlisted := unlistedSince(seen, now); !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted {
-		return "its machine disappeared"
-	}
-	if silentFor(i, maxSilence, now) {
-		return dstack.Reason(fmt.Sprintf("its engine did not answer for %s: %s", human.RoundDuration(now.Sub(i.SilentSince)), i.LastError))
-	}
-	if empty := emptySince(seen, now); !empty.IsZero() && i.IdleTime >= 0 && now.Sub(empty) >= i.IdleTime {
-		return dstack.Reason("idle for " + human.RoundDuration(i.IdleTime))
-	}
-	return ""
-}
-
-// whyFailed says why a rented machine failed; empty: it has not failed.
-func whyFailed(seen InstanceFacts) dstack.Reason {
-	m := seen.Machine
-	switch {
-	case m == nil || m.State != dstack.MachineFailed || !isRented(seen.Instance):
-		return ""
-	case m.Failure == nil || m.Failure.Message == "":
-		return "its machine failed"
-	default:
-		return dstack.Reason("its machine failed: " + m.Failure.Message)
-	}
 }
 
 // isObserved reports whether an instance has been checked without a long gap
@@ -258,24 +218,4 @@ func syncIntervalOf(r dstack.Replica, quick time.Duration, now time.Time) time.D
 	default:
 		return syncCalm
 	}
-}
-
-// instanceDeleting repeats the deletion until the backend has listed no such
-// machine for settleTime: neither an accepted delete nor one list without the
-// machine means that it is gone.
-func instanceDeleting(seen InstanceFacts, now time.Time) InstanceStep {
-	i := seen.Instance
-	step := InstanceStep{To: dstack.InstanceDeleting, Reason: i.Reason, Due: now.Add(retryDelay(i))}
-	gone := unlistedSince(seen, now)
-	if gone.Before(i.Since) {
-		gone = i.Since // it may have been created right before
-	}
-	switch {
-	case !seen.Listed:
-	case seen.Machine != nil:
-		step.Action = DeleteMachine
-	case now.Sub(gone) >= settleTime:
-		step.To = dstack.InstanceDeleted
-	}
-	return step
 }

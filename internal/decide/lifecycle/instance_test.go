@@ -47,7 +47,7 @@ func TestInstance(t *testing.T) {
 		{"an owned machine of a backend that is not configured is retired", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Unconfigured: true}, dstack.InstanceDeleted, lifecycle.NoAction},
 		{"its replicas keep it", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Unconfigured: true, Replicas: some}, dstack.InstanceUp, lifecycle.NoAction},
 		{"until all of them end", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Unconfigured: true, Replicas: []lifecycle.PlacedReplica{{Replica: rep(0, 1, dstack.ReplicaTerminating)}}}, dstack.InstanceDeleted, lifecycle.NoAction},
-		{"a rented machine costs money and stays", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Unconfigured: true}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"a rented machine costs money and stays", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Unconfigured: true}, dstack.InstanceAway, lifecycle.NoAction},
 		{"never while the backend is silent", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}}, dstack.InstanceDeleting, lifecycle.NoAction},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -97,6 +97,7 @@ func TestInstanceStep_AfterFailure(t *testing.T) {
 		{"wrong credentials", rented, lifecycle.CreateMachine, dstack.Unauthorized, dstack.InstanceDeleting},
 		{"too few permissions", rented, lifecycle.CreateMachine, dstack.Forbidden, dstack.InstanceDeleting},
 		{"the backend may answer later", rented, lifecycle.CreateMachine, dstack.Unavailable, dstack.InstanceCreating},
+		{"the token was used for another machine", rented, lifecycle.CreateMachine, dstack.Conflict, dstack.InstanceDeleting},
 		{"another action failed", rented, lifecycle.SyncEngine, dstack.NoCapacity, dstack.InstanceCreating},
 		{"an owned machine", owned, lifecycle.CreateMachine, dstack.NoCapacity, dstack.InstanceCreating},
 	} {

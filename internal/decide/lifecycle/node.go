@@ -17,10 +17,13 @@ const (
 // does not answer says nothing about nodes and replicas: they may well serve.
 func isManaged(i dstack.Instance) bool { return isRemote(i) && i.Offer.IsManaged }
 
-// describeMachine names an owned machine for the user: node gpu-2, or host gpu-2.
+// describeMachine names a machine for the user: node gpu-2, host gpu-2, or machine g6.xlarge in us-east-1a.
 func describeMachine(i dstack.Instance) string {
 	if isManaged(i) {
 		return "node " + i.Offer.Type
+	}
+	if isRented(i) {
+		return describeRented(i.Offer)
 	}
 	return "host " + i.Offer.Type
 }
@@ -111,7 +114,7 @@ func (seen ReplicaFacts) leaveForOtherPlace(now time.Time) ReplicaStep {
 	step := seen.moveTo(dstack.ReplicaWaiting, why)
 	step.EndedAttempt = endAttempt(seen, now, why, seen.Report.State)
 	if i := seen.Instance; i != nil && isRemote(*i) && now.Sub(seen.Replica.AttemptAt) < stableAfter {
-		step.LeftOut = &i.Offer
+		step.LeftOut = leaveOut(*i)
 	}
 	step.Due = now
 	return step

@@ -16,6 +16,7 @@ const (
 	firstBackoff      = time.Second      // doubles with each crash
 	maxBackoff        = time.Minute      // between two attempts
 	placeInterval     = 5 * time.Second  // between two searches for a place
+	replacedDelay     = 2 * time.Second  // before a replica that may have been replaced looks for a place
 	lookInterval      = 10 * time.Second // between two decisions, in case a wake was lost
 	maxDrain          = time.Hour        // the configuration allows no longer drain_timeout
 	allUnhealthyGrace = 2 * time.Minute  // before a replica is restarted while all fail their probes
@@ -67,10 +68,21 @@ func (seen ReplicaFacts) moveTo(to dstack.ReplicaStatus, why dstack.Reason) Repl
 }
 
 // waitForMachine makes a replica whose machine is gone wait for another. It is
-// due at once: no report and no change of its instance would wake it.
+// due at once: no report and no change of its instance would wake it. One that was replaced
+// meanwhile leaves its run the time to end it.
 func (seen ReplicaFacts) waitForMachine(now time.Time) ReplicaStep {
-	step := seen.moveTo(dstack.ReplicaWaiting, "its machine is gone")
+	why := dstack.Reason("its machine is gone")
+	if i := seen.Instance; i != nil && i.Reason != "" {
+		why += ": " + i.Reason
+	}
+	step := seen.moveTo(dstack.ReplicaWaiting, why)
+	if rep := seen.Report; rep != nil && rep.State != dstack.AttemptAbsent {
+		step.EndedAttempt = endAttempt(seen, now, why, dstack.AttemptAbsent)
+	}
 	step.Due = now
+	if seen.Replica.Status == dstack.ReplicaUnhealthy {
+		step.Due = now.Add(replacedDelay)
+	}
 	return step
 }
 
@@ -106,10 +118,15 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if seen.hasNoNode() { // it has waited for one already
 		since, patience = seen.Replica.SubmittedAt, 0
 	}
-	if events, window := retryRule(seen.Run); events[spec.EventNoCapacity] {
-		patience = window
+	isOver := now.Sub(since) >= patience
+	events, window := retryRule(seen.Run)
+	if lost := interruptedAt(seen.Replica); events[spec.EventInterruption] && !lost.IsZero() && now.Sub(lost) < window {
+		isOver = false
 	}
-	if !seen.hasServedTemplate() && now.Sub(since) >= patience {
+	if events[spec.EventNoCapacity] {
+		isOver = now.Sub(waitingSince(seen.Replica)) >= window
+	}
+	if !seen.hasServedTemplate() && isOver {
 		return seen.moveTo(dstack.ReplicaFailed, why)
 	}
 	step := seen.stayWith(why)
@@ -149,6 +166,9 @@ func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 	if rep == nil {
 		step := seen.stayWith("")
+		if i := seen.Instance; isRented(*i) && i.Status == dstack.InstanceCreating {
+			step = seen.stayWith(i.Reason)
+		}
 		step.Due = now.Add(lookInterval)
 		return step
 	}
@@ -272,7 +292,7 @@ func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 // deadline. Without reports of the gateways it waits until the deadline.
 func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
-	load := seen.Load
+	load, deadline := seen.Load, seen.drainDeadline()
 	switch {
 	case r.Attempt == "" || isLost(seen.Instance) || rep != nil && rep.State.IsOver():
 		step := seen.moveTo(dstack.ReplicaTerminating, r.Reason)
@@ -280,7 +300,7 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 		return step
 	case load.Drained[r.ID] || isLostHost(seen.Instance, now): // of a lost host, no request in flight can be answered
 		return seen.endOnEngine(r.Reason, now)
-	case !now.Before(r.DrainDeadline) || r.DrainDeadline.Sub(now) > maxDrain: // else the clock was set back
+	case !now.Before(deadline) || deadline.Sub(now) > maxDrain: // else the clock was set back
 		why := r.Reason
 		if n := load.Replicas[r.ID]; n > 0 {
 			why += dstack.Reason(fmt.Sprintf("; %d requests in flight were not waited for any longer", n))
@@ -288,7 +308,7 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 		return seen.endOnEngine(why, now)
 	}
 	step := seen.stayWith("")
-	step.Due = now.Add(min(r.DrainDeadline.Sub(now), lookInterval))
+	step.Due = now.Add(min(deadline.Sub(now), lookInterval))
 	if isAway(seen.Instance) {
 		step.Due = earliestDue(now, step.Due, lostAt(*seen.Instance, now))
 	}
@@ -321,7 +341,7 @@ func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 		}
 		return seen.moveTo(dstack.ReplicaTerminated, why)
 	}
-	if isLostHost(seen.Instance, now) {
+	if isLostHost(seen.Instance, now) || isUnreachable(seen.Instance, now) {
 		return seen.moveTo(dstack.ReplicaTerminated, r.Reason+dstack.Reason(fmt.Sprintf(
 			"; %s does not answer: what still runs there is stopped when it comes back", describeMachine(*seen.Instance))))
 	}

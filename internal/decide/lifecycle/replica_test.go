@@ -21,6 +21,7 @@ func facts(status dstack.ReplicaStatus, change func(*lifecycle.ReplicaFacts)) li
 		Replica: rep(0, 2, status), Run: aRun(1), Instance: up,
 		Limits: lifecycle.Limits{StartTimeout: 10 * time.Minute, PlaceTimeout: time.Minute},
 	}
+	seen.Replica.SubmittedAt = now.Add(-time.Minute)
 	if change != nil {
 		change(&seen)
 	}

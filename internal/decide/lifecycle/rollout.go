@@ -19,6 +19,7 @@ type rollout struct {
 	ready       int              // of current
 	steadyReady int              // of steady
 	lost        int              // of displaced: they do not serve
+	urgent      int              // of displaced: they serve, and are replaced at once
 	unplaced    int              // of current: never had a machine
 	inFlight    map[dstack.ReplicaID]int
 }
@@ -61,8 +62,11 @@ func (c *rollout) addPlaced(r dstack.Replica, displaced map[dstack.ReplicaID]dis
 		c.forced = append(c.forced, r)
 	default:
 		c.displaced = append(c.displaced, r)
-		if d.isLost {
+		switch {
+		case d.isLost:
 			c.lost++
+		case d.isUrgent:
+			c.urgent++
 		}
 	}
 }
@@ -100,7 +104,7 @@ func (c rollout) addMissing(seen groupFacts, taken map[int]bool, step *RunStep) 
 		missing -= len(c.failed)
 	}
 	few := maxSurge(seen.DesiredReplicas) - (len(c.steady) - c.steadyReady)
-	switch serving := len(c.displaced) - c.lost; {
+	switch serving := len(c.displaced) - c.lost - c.urgent; {
 	case c.hasServingOutdated():
 		missing = min(missing, few)
 	case serving > 0:
@@ -144,9 +148,18 @@ func (c rollout) selectOutdated(seen RunFacts) []dstack.Replica {
 }
 
 // selectDisplaced returns the displaced replicas that may leave now: those that cannot come
-// back, and as many of the others as the steady replicas that are ready replace.
-func (c rollout) selectDisplaced(desired int) []dstack.Replica {
-	return append(c.forced, c.pickRemovals(c.displaced, len(c.displaced)-max(desired-c.steadyReady, 0))...)
+// back, those whose machine is taken back soon if others serve, and as many of the others as the steady replicas that are ready replace.
+func (c rollout) selectDisplaced(desired int, displaced map[dstack.ReplicaID]displacement) []dstack.Replica {
+	leave, stay := slices.Clone(c.forced), slices.Clone(c.displaced)
+	if c.steadyReady > 0 {
+		stay = slices.DeleteFunc(stay, func(r dstack.Replica) bool { return displaced[r.ID].isUrgent })
+		for _, r := range c.displaced {
+			if displaced[r.ID].isUrgent {
+				leave = append(leave, r)
+			}
+		}
+	}
+	return append(leave, c.pickRemovals(stay, len(stay)-max(desired-c.steadyReady, 0))...)
 }
 
 // removalRank ranks replicas by how much is lost with them, the least first.

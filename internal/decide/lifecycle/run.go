@@ -104,7 +104,7 @@ func (seen groupFacts) selectLeaving() ([]dstack.Replica, dstack.Reason) {
 	if seen.isRemoved {
 		return nil, ""
 	}
-	if leave := c.selectDisplaced(seen.DesiredReplicas); len(leave) > 0 {
+	if leave := c.selectDisplaced(seen.DesiredReplicas, seen.displaced); len(leave) > 0 {
 		return leave, "replaced: " + seen.displaced[leave[0].ID].reason
 	}
 	more := len(c.steady) - seen.DesiredReplicas

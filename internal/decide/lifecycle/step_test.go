@@ -197,7 +197,7 @@ func TestNewInstance_HasTheIdleTimeOfItsRun(t *testing.T) {
 	idle := func(change func(*spec.Service)) time.Duration {
 		var rs dstack.RunSpec
 		change(&rs.Configuration)
-		i := lifecycle.NewInstance("id", dstack.Offer{Key: "cloud", Host: "here"}, rs, now)
+		i := lifecycle.NewInstance("id", dstack.Offer{Key: "cloud", Host: "here"}, dstack.Run{Spec: rs}, now)
 		if i.ID != "id" || i.Backend != "cloud" || i.Host != "here" || i.Status != dstack.InstanceCreating || !i.Since.Equal(now) {
 			t.Errorf("got %+v", i)
 		}
@@ -373,41 +373,6 @@ func TestRevise_Refuses(t *testing.T) {
 		_, _, err := lifecycle.Revise(lifecycle.ReviseFacts{Run: run}, lifecycle.NewRevision{Present: 2}, now)
 		if dstack.KindOf(err) != dstack.Conflict {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// A refused creation and a failed machine exclude their offer; wrong credentials
-// exclude the backend.
-func TestInstanceStep_FailedOffer(t *testing.T) {
-	create := lifecycle.InstanceStep{Action: lifecycle.CreateMachine}
-	failed := func(f *dstack.MachineFailure) lifecycle.InstanceFacts {
-		return lifecycle.InstanceFacts{
-			Instance: dstack.Instance{Status: dstack.InstanceUp}, Machine: &dstack.Machine{State: dstack.MachineFailed, Failure: f},
-		}
-	}
-	deleting := failed(nil)
-	deleting.Instance.Status = dstack.InstanceDeleting
-	refusal := func(kind dstack.Kind) error { return &dstack.Error{Kind: kind, Message: "refused"} }
-	for _, c := range []struct {
-		name    string
-		step    lifecycle.InstanceStep
-		seen    lifecycle.InstanceFacts
-		failure error
-		want    lifecycle.OfferFailure
-		ok      bool
-	}{
-		{"a machine is created", create, lifecycle.InstanceFacts{}, nil, lifecycle.OfferFailure{}, false},
-		{"no capacity", create, lifecycle.InstanceFacts{}, refusal(dstack.NoCapacity), lifecycle.OfferFailure{Reason: "refused"}, true},
-		{"wrong credentials", create, lifecycle.InstanceFacts{}, refusal(dstack.Unauthorized), lifecycle.OfferFailure{Reason: "refused", WholeBackend: true}, true},
-		{"a permission is missing", create, lifecycle.InstanceFacts{}, refusal(dstack.Forbidden), lifecycle.OfferFailure{Reason: "refused", WholeBackend: true}, true},
-		{"the backend does not answer", create, lifecycle.InstanceFacts{}, refusal(dstack.Unavailable), lifecycle.OfferFailure{}, false},
-		{"an engine does not answer", lifecycle.InstanceStep{Action: lifecycle.SyncEngine}, lifecycle.InstanceFacts{}, refusal(dstack.NoCapacity), lifecycle.OfferFailure{}, false},
-		{"a machine failed", lifecycle.InstanceStep{}, failed(nil), nil, lifecycle.OfferFailure{Reason: "its machine failed"}, true},
-		{"a deletion is repeated", lifecycle.InstanceStep{}, deleting, nil, lifecycle.OfferFailure{}, false},
-	} {
-		if got, ok := c.step.FailedOffer(c.seen, c.failure); ok != c.ok || got != c.want {
-			t.Errorf("%s: %+v, %v", c.name, got, ok)
 		}
 	}
 }

@@ -110,7 +110,7 @@ func (w *world) stepReplica(r *dstack.Replica) {
 			w.conflicts++
 			return
 		}
-		placed := lifecycle.NewInstance(next.Instance, p.Offer, seen.Run.Spec, w.now)
+		placed := lifecycle.NewInstance(next.Instance, p.Offer, seen.Run, w.now)
 		if i := w.instances[next.Instance]; i == nil {
 			w.instances[next.Instance] = &placed
 		} else {

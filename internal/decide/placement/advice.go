@@ -1,10 +1,11 @@
 package placement
 
 import (
-	"cmp"
 	"fmt"
+	"math"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dstack/internal/dstack"
@@ -125,15 +126,39 @@ func advisePrices(need dstack.Requirements, offers []dstack.Offer) (lines []stri
 	if len(offers) == 0 {
 		return nil
 	}
-	cheapest := slices.MinFunc(offers, func(a, b dstack.Offer) int { return cmp.Compare(a.Price, b.Price) }).Price
-	if need.MaxPrice != nil && cheapest > *need.MaxPrice {
-		lines = append(lines, fmt.Sprintf("raise `max_price`: the cheapest machine of this server costs $%g an hour", cheapest))
+	if price, ok := findLowestPrice(need, offers); ok {
+		lines = append(lines, fmt.Sprintf("the cheapest is %s $/h; raise max_price to %s", formatPrice(price), formatPrice(price)))
 	}
 	if need.Spot != nil && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.Spot == *need.Spot }) {
 		policy := map[bool]string{true: "no", false: "only"}[*need.Spot]
 		lines = append(lines, fmt.Sprintf("this server has %s spot machines: write `spot_policy: auto`", policy))
 	}
 	return lines
+}
+
+// findLowestPrice returns the price of the cheapest offer that suits but for its price. ok is false if the price is no
+// obstacle, or not the only one.
+func findLowestPrice(need dstack.Requirements, offers []dstack.Offer) (price float64, ok bool) {
+	limit := need.MaxPrice
+	if limit == nil {
+		return 0, false
+	}
+	need.MaxPrice = nil
+	found := Rank(need, offers, nil)
+	if found.Suitable() == 0 {
+		return 0, false
+	}
+	price = found.LowestPrice()
+	return price, price > *limit
+}
+
+// formatPrice formats dollars for the user; the configuration accepts it. It is never less than the price.
+func formatPrice(dollars float64) string {
+	rounded := math.Round(dollars*1e5) / 1e5
+	if rounded < dollars {
+		rounded = (math.Round(dollars*1e5) + 1) / 1e5
+	}
+	return strconv.FormatFloat(rounded, 'f', -1, 64)
 }
 
 // nonEmpty returns a list of one value, or no list for an empty value.

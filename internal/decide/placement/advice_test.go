@@ -21,6 +21,7 @@ func TestAdvise(t *testing.T) {
 		return r
 	}
 	yes, cent := true, 0.01
+	containers := dstack.EngineCapabilities{Containers: true}
 	for _, c := range []struct {
 		name   string
 		need   dstack.Requirements
@@ -35,8 +36,10 @@ func TestAdvise(t *testing.T) {
 		{"spot machines only", dstack.Requirements{Spot: &yes}, []dstack.Offer{laptop, docker}, nil,
 			"this server has no spot machines: write `spot_policy: auto`"},
 		{"a lower price than that of any machine", dstack.Requirements{MaxPrice: &cent},
-			[]dstack.Offer{{Price: 2}, {Price: 1.5}}, nil,
-			"raise `max_price`: the cheapest machine of this server costs $1.5 an hour"},
+			[]dstack.Offer{{Price: 2, Engine: containers}, {Price: 0.71, Engine: containers}, {Price: 0.02}}, nil,
+			"the cheapest is 0.71 $/h; raise max_price to 0.71"},
+		{"a price with many digits", dstack.Requirements{MaxPrice: &cent}, []dstack.Offer{{Price: 0.712301, Engine: containers}}, nil,
+			"the cheapest is 0.71231 $/h; raise max_price to 0.71231"},
 		{"a machine that does not exist", dstack.Requirements{InstanceName: "box"}, []dstack.Offer{laptop}, nil,
 			"this server has the machines: laptop"},
 		{"an image without Docker", dstack.Requirements{IsGlobalAdmin: true, NeedsImage: true}, []dstack.Offer{laptop}, nil,

@@ -127,7 +127,7 @@ func Sum(sum, c dstack.Claim, times int) dstack.Claim {
 // shared; a rented instance is never exceeded, and any node of a cluster is checked by the
 // cluster.
 func Exceeded(o dstack.Offer, total, claim dstack.Claim) (short []string) {
-	if o.OwnedInstance == "" || o.AnyNode {
+	if !o.IsShared() || o.AnyNode {
 		return nil
 	}
 	if claim.CPUs > 0 && total.CPUs > o.Hardware.CPUs-o.Taken.CPUs {
@@ -143,8 +143,11 @@ func Exceeded(o dstack.Offer, total, claim dstack.Claim) (short []string) {
 }
 
 // ExclusiveKeys names everything in a claim that only one replica of an
-// instance can hold: "gpu:<id>", "port:<number>".
+// instance can hold: "gpu:<id>", "port:<number>", "machine".
 func ExclusiveKeys(c dstack.Claim) (keys []string) {
+	if c.Whole {
+		keys = append(keys, "machine")
+	}
 	for _, g := range c.GPUs {
 		if g.ID != "" {
 			keys = append(keys, "gpu:"+g.ID)

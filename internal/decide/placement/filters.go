@@ -103,9 +103,10 @@ func filterConstraints() []constraint {
 			applies: func(m *matcher) bool { return m.need.MaxPrice != nil },
 			fails:   func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) bool { return o.Price > *m.need.MaxPrice },
 			explain: func(m *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
-				return explanation{wanted: fmt.Sprintf("$%g", *m.need.MaxPrice), has: fmt.Sprintf("$%g", o.Price),
-					reason: fmt.Sprintf("it costs $%g an hour, $%g at most", o.Price, *m.need.MaxPrice),
-					edit:   &edit{"max_price", fmt.Sprintf("%g", o.Price), func(need *dstack.Requirements) { need.MaxPrice = &o.Price }}}
+				price, limit := formatPrice(o.Price), formatPrice(*m.need.MaxPrice)
+				return explanation{wanted: "$" + limit, has: "$" + price,
+					reason: fmt.Sprintf("it costs $%s an hour, $%s at most", price, limit),
+					edit:   &edit{"max_price", price, func(need *dstack.Requirements) { need.MaxPrice = &o.Price }}}
 			}},
 	}
 }

@@ -144,7 +144,7 @@ func gpuConstraint() constraint {
 
 // accepts reports whether a machine has the GPUs, whoever holds them.
 func (m *gpuMatcher) accepts(o *dstack.Offer) bool {
-	isOwned := o.OwnedInstance != ""
+	isOwned := o.IsShared()
 	switch {
 	case m.refusesAny():
 		return isOwned || len(o.Hardware.GPUs) == 0
@@ -162,7 +162,7 @@ func freeGPUConstraint() constraint {
 	return constraint{name: dstack.ConstraintFreeGPU,
 		applies: func(m *matcher) bool { return m.gpus != nil && !m.gpus.refusesAny() },
 		fails: func(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
-			if o.OwnedInstance == "" || len(held.GPUs) == 0 {
+			if !o.IsShared() || len(held.GPUs) == 0 {
 				return false
 			}
 			_, ok := m.gpus.choose(o.Hardware.GPUs, held)
@@ -200,7 +200,7 @@ func (m *gpuMatcher) pick(o *dstack.Offer, held *dstack.Allocation) []dstack.GPU
 	if m == nil || m.refusesAny() {
 		return nil
 	}
-	if o.OwnedInstance == "" {
+	if !o.IsShared() {
 		return m.listSuitable(o.Hardware.GPUs, nil)
 	}
 	cards, _ := m.choose(o.Hardware.GPUs, held)

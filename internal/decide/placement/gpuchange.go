@@ -71,7 +71,7 @@ func (m *gpuMatcher) findNearestRequest(o *dstack.Offer) (nearest spec.GPU, ok b
 func (m *gpuMatcher) relaxFor(kind cardKind, count int, o *dstack.Offer) (request spec.GPU, changes int) {
 	request, changes = m.relaxKind(kind)
 	n := m.least
-	if n > count || o.OwnedInstance == "" && m.most >= 0 && len(o.Hardware.GPUs) > m.most {
+	if n > count || !o.IsShared() && m.most >= 0 && len(o.Hardware.GPUs) > m.most {
 		n = count
 		request.Count = widenCount(request.Count, count)
 		changes++

@@ -62,7 +62,8 @@ func (m *matcher) allConstraints() []constraint {
 	all = append(all, mountConstraints()...)
 	all = append(all, leaveToScheduler(m.sizeConstraints()...)...)
 	all = append(all, gpuConstraint())
-	return append(all, leaveToScheduler(m.freeConstraints()...)...)
+	all = append(all, leaveToScheduler(m.freeConstraints()...)...)
+	return append(all, availabilityConstraint())
 }
 
 func newMatcher(need dstack.Requirements) *matcher {

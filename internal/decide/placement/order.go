@@ -8,9 +8,9 @@ import (
 
 // ownedKey is what decides the order of an owned machine.
 type ownedKey struct {
-	offer   int32 // index in the offers
-	anyNode int   // 1: the cluster chooses the node
-	price   float64
+	offer int32 // index in the offers
+	class int   // see the constants
+	price float64
 
 	sameTemplate, sameRun int // replicas of the run that the machine has
 
@@ -21,12 +21,22 @@ type ownedKey struct {
 	replicas int // of all runs
 }
 
-// newOwnedKey returns the key of an owned machine that suits.
+// The classes of machines that exist, in the order in which they are tried.
+const (
+	ownedMachine = iota
+	idleMachine  // a rented one that runs nothing: it is paid anyway
+	anyNode      // the cluster chooses the node
+)
+
+// newOwnedKey returns the key of a machine that suits and exists.
 func (m *matcher) newOwnedKey(index int32, o *dstack.Offer, held *dstack.Allocation) ownedKey {
 	key := ownedKey{offer: index, price: o.Price}
 	if o.AnyNode {
-		key.anyNode = 1
+		key.class = anyNode
 		return key
+	}
+	if o.IsIdle {
+		key.class = idleMachine
 	}
 	for _, share := range held.Runs {
 		key.replicas += share.Replicas
@@ -59,7 +69,7 @@ func (m *matcher) newOwnedKey(index int32, o *dstack.Offer, held *dstack.Allocat
 	return key
 }
 
-// compareOwned orders owned machines. Replicas of one run are spread over machines, those
+// compareOwned orders machines that exist: owned ones before rented ones that are idle. Replicas of one run are spread over machines, those
 // of one template first, so that a lost machine takes as few as possible with it. Among
 // machines with equally many, the replica gets the fullest that has enough of what it
 // claims, so that larger replicas find space on the others; a machine without free GPUs
@@ -68,7 +78,7 @@ func (m *matcher) newOwnedKey(index int32, o *dstack.Offer, held *dstack.Allocat
 // may have to wait for it.
 func compareOwned(a, b ownedKey) int {
 	return cmp.Or(
-		cmp.Compare(a.anyNode, b.anyNode),
+		cmp.Compare(a.class, b.class),
 		cmp.Compare(a.sameTemplate, b.sameTemplate),
 		cmp.Compare(a.sameRun, b.sameRun),
 		cmp.Compare(a.price, b.price),
@@ -83,15 +93,23 @@ func compareOwned(a, b ownedKey) int {
 
 // rentedKey is what decides the order of a machine to rent.
 type rentedKey struct {
-	price float64
-	offer int32
+	price    float64
+	offer    int32
+	onDemand bool
 }
 
+// compareRented orders machines to rent: the cheapest first, over all backends and regions. Of equally cheap ones,
+// spot machines come first, then the order of the offers decides.
 func compareRented(a, b rentedKey) int {
 	switch {
 	case a.price < b.price:
 		return -1
 	case a.price > b.price:
+		return 1
+	case a.onDemand != b.onDemand:
+		if b.onDemand {
+			return -1
+		}
 		return 1
 	}
 	return int(a.offer) - int(b.offer)

@@ -64,9 +64,9 @@ type rejected struct {
 	constraint int32 // index in the matcher's constraints
 }
 
-// Rank decides which offers suit a replica, and orders them: owned machines, then any
-// node of a cluster, then machines to rent, which are ordered by price. See compareOwned
-// for the order of owned machines. Offers that are equal keep their order.
+// Rank decides which offers suit a replica, and orders them: owned machines, then rented
+// ones that are idle, then any node of a cluster, then machines to rent. See compareOwned
+// and compareRented for the order of each. Offers that are equal keep their order.
 func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) *Ranking {
 	r := &Ranking{matcher: newMatcher(need), offers: offers, used: used}
 	r.matcher.volumeUse = findVolumeUse(need.Pin, used)
@@ -80,7 +80,7 @@ func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Insta
 		} else if o.OwnedInstance != "" {
 			owned = append(owned, r.matcher.newOwnedKey(int32(i), o, held))
 		} else {
-			rented = append(rented, rentedKey{o.Price, int32(i)})
+			rented = append(rented, rentedKey{o.Price, int32(i), !o.Spot})
 		}
 	}
 	slices.SortFunc(owned, compareOwned)
@@ -107,6 +107,16 @@ func (r *Ranking) Rejected() int { return len(r.rejected) }
 func (r *Ranking) HighestPrice() (price float64) {
 	for _, i := range r.suitable {
 		price = max(price, r.offers[i].Price)
+	}
+	return price
+}
+
+// LowestPrice returns the price of the cheapest offer that suits.
+func (r *Ranking) LowestPrice() (price float64) {
+	for at, i := range r.suitable {
+		if at == 0 || r.offers[i].Price < price {
+			price = r.offers[i].Price
+		}
 	}
 	return price
 }

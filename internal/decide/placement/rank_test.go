@@ -281,16 +281,17 @@ func TestRank_IsStable(t *testing.T) {
 		offers[i].Region, offers[i].Price = fmt.Sprint(i), float64(i%3)
 	}
 	places, _ := placement.RankOffers(dstack.Requirements{IsGlobalAdmin: true, AnyPort: true}, offers, nil)
-	last := map[float64]int{}
+	last := map[string]int{}
 	for _, p := range places {
 		if p.Offer.OwnedInstance != "" {
 			continue
 		}
 		var at int
-		if _, err := fmt.Sscan(p.Offer.Region, &at); err != nil || at < last[p.Offer.Price] {
-			t.Fatalf("offer %d of $%g is after offer %d: %v", at, p.Offer.Price, last[p.Offer.Price], err)
+		group := fmt.Sprint(p.Offer.Price, p.Offer.Spot)
+		if _, err := fmt.Sscan(p.Offer.Region, &at); err != nil || at < last[group] {
+			t.Fatalf("offer %d of $%g is after offer %d: %v", at, p.Offer.Price, last[group], err)
 		}
-		last[p.Offer.Price] = at
+		last[group] = at
 	}
 }
 

@@ -117,7 +117,7 @@ func (m *matcher) sizeConstraints() []constraint {
 		}
 		all = append(all, constraint{name: d.constraint,
 			fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
-				isOwned := o.OwnedInstance != ""
+				isOwned := o.IsShared()
 				if isOwned && !isExplicit {
 					return false
 				}
@@ -187,7 +187,7 @@ func (m *matcher) freeConstraints() []constraint {
 		}
 		all = append(all, constraint{name: d.free,
 			fails: func(_ *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
-				return o.OwnedInstance != "" && d.total(&o.Hardware)-d.held(held) < *want.Min
+				return o.IsShared() && d.total(&o.Hardware)-d.held(held) < *want.Min
 			},
 			explain: d.explainFree,
 		})
@@ -238,7 +238,8 @@ func (m *matcher) buildClaim(o *dstack.Offer, held *dstack.Allocation) dstack.Cl
 	if o.Engine.SharesPorts && !m.need.AnyPort {
 		claim.Ports = []int{m.need.Port}
 	}
-	if o.OwnedInstance == "" {
+	if !o.IsShared() {
+		claim.Whole = true
 		return claim
 	}
 	res := m.need.Resources
@@ -256,6 +257,9 @@ func (m *matcher) buildClaim(o *dstack.Offer, held *dstack.Allocation) dstack.Cl
 
 // describeFree describes what is free of an owned machine.
 func describeFree(o *dstack.Offer, held *dstack.Allocation) string {
+	if o.IsIdle {
+		return "idle"
+	}
 	if o.OwnedInstance == "" || len(o.Hardware.GPUs) == 0 {
 		return ""
 	}

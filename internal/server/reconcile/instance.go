@@ -44,11 +44,11 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 		failure = errors.Join(failure, actFailure)
 		r.updateProbes(id, seen.Replicas, reports)
 		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
-		r.excludeOffer(seen, step, actFailure)
 		if err := permit(); err != nil {
 			return false, err
 		}
 		step = step.AfterFailure(seen, actFailure, time.Now())
+		r.excludeOffer(seen.Instance, step)
 		if reports != nil {
 			step = step.AfterAnswer(time.Now())
 		}
@@ -148,14 +148,13 @@ func (r *Reconciler) newCreateRequest(seen lifecycle.InstanceFacts) backend.Crea
 // excludeOffer leaves out the offer of an instance for a while, so that its
 // replica tries the next one. It is kept in memory: a restarted server tries each
 // offer once more.
-func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, failure error) {
-	failed, isFailed := step.FailedOffer(seen, failure)
-	if !isFailed {
+func (r *Reconciler) excludeOffer(i dstack.Instance, step lifecycle.InstanceStep) {
+	if step.Failed == nil {
 		return
 	}
 	r.exclusionsMu.Lock()
 	defer r.exclusionsMu.Unlock()
-	r.exclusions.Exclude(seen.Instance.Offer, failed.WholeBackend, failed.Reason, time.Now())
+	r.exclusions.Exclude(i.Offer, *step.Failed, time.Now())
 }
 
 // askEngine returns the engine of an instance with its reports, within a time limit; 0:
@@ -202,7 +201,7 @@ func (r *Reconciler) syncEngine(
 			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
 			var rep dstack.Report
-			if rep, err = r.startAttempt(ctx, eng, seen.Instance, c); err == nil {
+			if rep, err = r.startAttempt(ctx, eng, seen.Instance, seen.Machine, c); err == nil {
 				reports = append(reports, rep)
 			}
 		case lifecycle.StopAttempt:
@@ -223,7 +222,7 @@ func (r *Reconciler) syncEngine(
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
 // returns its first report. An attempt whose secret or volume does not exist is refused.
 func (r *Reconciler) startAttempt(
-	ctx context.Context, eng engine.Engine, instance dstack.Instance, c lifecycle.EngineCommand,
+	ctx context.Context, eng engine.Engine, instance dstack.Instance, machine *dstack.Machine, c lifecycle.EngineCommand,
 ) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
@@ -236,6 +235,9 @@ func (r *Reconciler) startAttempt(
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
 	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	if machine != nil && attempt.Claim.Whole && len(attempt.GPUs) > 0 && len(machine.Hardware.GPUs) > 0 {
+		attempt.GPUs = machine.Hardware.GPUs // its offer does not know their identifiers
+	}
 	if offer := instance.Offer; offer.AnyNode {
 		need := job.BuildRequirements(run.Spec)
 		attempt.Nodes = node.NewSelector(need, offer, placement.ListModels(need.Resources.GPU))

@@ -58,6 +58,9 @@ func (s *Store) SaveInstanceStep(
 			empty_since = ?, unlisted_since = ?, silent_since = ?, checked_at = ?, draining = ?, live = ?`,
 			string(next.Status), cleanText(next.Reason), toMicros(next.Since), toMicros(next.LastResponseAt), cleanText(next.LastError), next.ConsecutiveFailures,
 			toMicros(next.EmptySince), toMicros(next.UnlistedSince), toMicros(next.SilentSince), toMicros(next.CheckedAt), next.IsDraining, !deleted)
+		if err == nil && !next.TakenBackAt.Equal(seen.Instance.TakenBackAt) {
+			err = putRented(ctx, tx, next)
+		}
 		if err != nil || !wrote && !moves {
 			return err
 		}
@@ -73,5 +76,5 @@ func (s *Store) SaveInstanceStep(
 // on: see lifecycle.RunFacts.Instances.
 func movesReplicas(before, next dstack.Instance) bool {
 	return next.Offer.IsRemote && (next.Status != before.Status || next.IsDraining != before.IsDraining ||
-		next.UnlistedSince.IsZero() != before.UnlistedSince.IsZero())
+		next.UnlistedSince.IsZero() != before.UnlistedSince.IsZero() || !next.TakenBackAt.Equal(before.TakenBackAt))
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,11 +35,16 @@ type instanceRow struct {
 	FleetID             string `bun:",scanonly"` // the cloud fleet that it belongs to; empty: none
 	FleetProject        string `bun:",scanonly"` // the project of that fleet
 	schedule
+
+	ProjectID   string `bun:",scanonly"` // that it was rented for; empty: it is owned, or was rented for a fleet
+	TakenBackAt int64  `bun:",scanonly"`
 }
 
-// selectInstances selects instances with the cloud fleet that they belong to.
+// selectInstances selects instances with the cloud fleet that they belong to, and what is known of rented machines alone.
 func selectInstances(db bun.IDB, rows *[]instanceRow) *bun.SelectQuery {
 	return db.NewSelect().Model(rows).ColumnExpr("?TableColumns, COALESCE(m.fleet_id, '') AS fleet_id, COALESCE(fl.project_id, '') AS fleet_project").
+		ColumnExpr("COALESCE(ri.project_id, '') AS project_id, COALESCE(ri.taken_back_at, 0) AS taken_back_at").
+		Join("LEFT JOIN rented_instances AS ri ON ri.instance_id = i.id").
 		Join("LEFT JOIN fleet_instances AS m ON m.instance_id = i.id").Join("LEFT JOIN fleets AS fl ON fl.id = m.fleet_id")
 }
 
@@ -48,7 +54,8 @@ func (r instanceRow) toInstance() (dstack.Instance, error) {
 		Since: fromMicros(r.Since), Host: r.Host, LastResponseAt: fromMicros(r.LastResponseAt), LastError: r.LastError, ConsecutiveFailures: r.ConsecutiveFailures, Version: r.Version,
 		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: fromMicros(r.EmptySince),
 		UnlistedSince: fromMicros(r.UnlistedSince), SilentSince: fromMicros(r.SilentSince), CheckedAt: fromMicros(r.CheckedAt),
-		IsDraining: r.IsDraining, Fleet: dstack.FleetID(r.FleetID), Project: dstack.ProjectID(r.FleetProject),
+		IsDraining: r.IsDraining, Fleet: dstack.FleetID(r.FleetID), Project: dstack.ProjectID(cmp.Or(r.ProjectID, r.FleetProject)),
+		TakenBackAt: fromMicros(r.TakenBackAt),
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)

@@ -189,7 +189,7 @@ func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 	r := steppedReplica{lease: save.Lease, before: before, next: next, project: save.Seen.Run.ProjectID, isNewAttempt: step.NewAttempt,
 		events: lifecycle.BuildReplicaEvents(save.Seen, step, now)}
 	if step.Placement != nil {
-		r.instance = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run.Spec, now))
+		r.instance = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run, now))
 	}
 	claim, err := json.Marshal(next.Claim)
 	if err != nil {

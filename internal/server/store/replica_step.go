@@ -37,6 +37,9 @@ func orEmpty(past []dstack.Attempt) []dstack.Attempt {
 // row. On PostgreSQL it locks the row, so that placements on one machine are
 // checked one after the other.
 func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, now time.Time) error {
+	if i.Offer.IsIdle {
+		return takeIdle(ctx, tx, i.ID, now)
+	}
 	offer, err := json.Marshal(i.Offer)
 	if err != nil {
 		return fmt.Errorf("write the offer of instance %s: %w", i.ID, err)
@@ -46,6 +49,9 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 		IsDraining: i.IsDraining, IdleTime: i.IdleTime.Microseconds(), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
 	}
 	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	if err == nil && n == 1 && i.Offer.OwnedInstance == "" {
+		return putRented(ctx, tx, i)
+	}
 	if err != nil || n == 1 {
 		return err
 	}

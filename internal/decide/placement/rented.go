@@ -1,0 +1,101 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+
+	"dstack/internal/dstack"
+)
+
+// availabilityConstraint is that a machine to rent can be had, as far as its backend knows. It is the last one, so that
+// plans list such machines before those that do not suit.
+func availabilityConstraint() constraint {
+	return constraint{name: dstack.ConstraintAvailability,
+		fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool { return isMissing(o) },
+		explain: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation {
+			if o.Availability == dstack.NoQuota {
+				return explanation{has: "no quota", reason: fmt.Sprintf("the quota of the account in %s does not allow it", o.Region),
+					help: fmt.Sprintf("ask %s for more, or allow other `regions` or `instance_types`", o.Backend)}
+			}
+			return explanation{has: "not available", reason: fmt.Sprintf("%s has none left", placeOf(o)),
+				help: "allow other `regions` or `instance_types`"}
+		},
+	}
+}
+
+// isMissing reports whether a machine to rent cannot be had now.
+func isMissing(o *dstack.Offer) bool {
+	return o.OwnedInstance == "" && (o.Availability == dstack.NotAvailable || o.Availability == dstack.NoQuota)
+}
+
+// placeOf names where a machine is: its zone, or its region.
+func placeOf(o *dstack.Offer) string {
+	if o.Zone != "" {
+		return o.Zone
+	}
+	return o.Region
+}
+
+// Unavailable returns machines to rent that would suit if they could be had, the cheapest first, at most limit.
+func (r *Ranking) Unavailable(limit int) (found []dstack.Placement) {
+	last := int32(len(r.matcher.constraints) - 1)
+	keys := make([]rentedKey, 0)
+	for _, one := range r.rejected {
+		if o := &r.offers[one.offer]; one.constraint == last && isMissing(o) {
+			keys = append(keys, rentedKey{o.Price, one.offer, !o.Spot})
+		}
+	}
+	slices.SortFunc(keys, compareRented)
+	for _, key := range keys[:min(limit, len(keys))] {
+		o := &r.offers[key.offer]
+		found = append(found, dstack.Placement{Offer: *o, Claim: r.matcher.buildClaim(o, &noAllocation)})
+	}
+	return found
+}
+
+// zonedOffer identifies the offers that differ in their zone alone.
+type zonedOffer struct {
+	key, region, machineType string
+	spot                     bool
+}
+
+// MergeZones leaves the first, which is the cheapest, of the machines to rent that differ only in their zone, for plans.
+// A replica tries each zone.
+func (r *Ranking) MergeZones() {
+	seen := map[zonedOffer]bool{}
+	isRepeated := func(index int32) bool {
+		o := &r.offers[index]
+		if o.OwnedInstance != "" || o.Zone == "" {
+			return false
+		}
+		key := zonedOffer{o.Key, o.Region, o.Type, o.Spot}
+		if seen[key] {
+			return true
+		}
+		seen[key] = true
+		return false
+	}
+	r.suitable = slices.DeleteFunc(r.suitable, isRepeated)
+	slices.SortStableFunc(r.rejected, func(a, b rejected) int { return int(b.constraint) - int(a.constraint) })
+	r.rejected = slices.DeleteFunc(r.rejected, func(one rejected) bool { return isRepeated(one.offer) })
+}
+
+// NewIdleOffer returns the offer of a rented machine that runs nothing.
+func NewIdleOffer(i dstack.Instance) dstack.Offer {
+	o := i.Offer
+	o.Key, o.OwnedInstance, o.IsIdle, o.Host = i.Backend, i.ID, true, i.Host
+	o.Availability, o.IsDraining = dstack.Available, i.IsDraining
+	return o
+}
+
+// RefuseNew returns the offers of machines that exist, and why the others are left out.
+func RefuseNew(offers []dstack.Offer, why string) (allowed []dstack.Offer, rejected []dstack.Rejection) {
+	for i := range offers {
+		if offers[i].OwnedInstance != "" {
+			allowed = append(allowed, offers[i])
+			continue
+		}
+		rejected = append(rejected, dstack.Rejection{Offer: offers[i], Constraint: dstack.ConstraintBudget, Has: why, Reason: why})
+	}
+	return allowed, rejected
+}
