@@ -61,6 +61,9 @@ func (s *Store) SaveInstanceStep(
 		if err == nil && !next.TakenBackAt.Equal(seen.Instance.TakenBackAt) {
 			err = putRented(ctx, tx, next)
 		}
+		if err == nil && deleted {
+			err = endAttachments(ctx, tx, next.ID)
+		}
 		if err != nil || !wrote && !moves {
 			return err
 		}
