@@ -257,7 +257,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Links: links,
 		Store: d.store, Logs: output, Output: allOutput, Peers: d.peers, Backends: d.backends, Wake: d.reconciler.Wake, WakeHosts: d.hosts.Wake, Broadcast: d.changes,
 		Dir: d.dir, Site: d.site(), Proxies: d.proxies, SSH: d.describeSSHListener(), Version: currentVersion(), Log: d.log,
-		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys,
+		Hub: d.hub, Repos: d.repos, BackendTypes: format.Backends, UserKeys: userKeys, LimitOffers: d.reconciler.LimitOffers,
 	})
 	d.api = d.server.Handler()
 	sessionKey, err := d.sealer.DeriveKey("gateway sessions")

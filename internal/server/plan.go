@@ -73,7 +73,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 		group := groupPlan{name: name}
 		group.spec, _ = p.spec.ForGroup(name)
 		group.pin = volume.FindPlannedPin(group.spec.Configuration, volumes)
-		s.placeGroup(c, &group, p.existing, used)
+		if err := s.placeGroup(c, &group, p.existing, used); err != nil {
+			return p, err
+		}
 		group.rejectSharedPorts(shared)
 		group.notes = append(group.buildNotes(), group.failed...)
 		p.groups = append(p.groups, group)
@@ -241,8 +243,8 @@ func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (wire.PlanAnswer, er
 func (s *Server) answerPlan(c *apiCall, p runPlan) wire.PlanAnswer {
 	answer := wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: p.spec}
 	for _, g := range p.groups {
-		answer.Groups = append(answer.Groups, wire.GroupPlan{Group: g.name, Spec: g.spec, Placements: g.placements,
-			Total: g.totals.Placements, HighestPrice: g.totals.HighestPrice})
+		answer.Groups = append(answer.Groups, wire.GroupPlan{Group: g.name, Spec: g.spec, Placements: slices.Concat(g.placements, g.unavailable),
+			Total: g.totals.Placements + len(g.unavailable), HighestPrice: g.totals.HighestPrice})
 	}
 	if p.existing != nil {
 		existing := s.answerRun(c, *p.existing)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ type groupPlan struct {
 	name         string
 	spec         dstack.RunSpec     // as the replicas run it
 	placements   []dstack.Placement // the first ones, best first
+	unavailable  []dstack.Placement // machines to rent that would suit if they could be had
 	rejections   []dstack.Rejection // some, the nearest to suit first
 	totals       api.Totals
 	advice       string // what to do if there is no placement; empty: unknown
@@ -38,25 +40,61 @@ const (
 
 // placeGroup finds placements for a group. existing is the unfinished run with the name of the
 // plan; nil: none.
-func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) {
+func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) error {
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
 	offers, more, failed := s.collectOffers(c.ctx, c.project, need)
 	unusable := s.backends.ListUnusable(c.ctx, c.project)
 	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
+	offers, left, err := s.addRented(c, existing, offers)
+	if err != nil {
+		return err
+	}
 	if existing != nil {
 		need.Run = existing.Run.ID
 		g.mustRecreate = placement.Rank(need, offers, used).Suitable() == 0
 		used = placement.ReleaseAllocations(used, existing.Replicas)
 	}
 	ranking := placement.Rank(need, offers, used)
+	ranking.MergeZones()
 	g.placements, g.rejections = ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections)
-	g.rejections = append(g.rejections, unusable...)
-	g.totals = api.Totals{Placements: ranking.Suitable() + more.Suitable, Rejections: ranking.Rejected() + len(unusable) + more.Unsuited,
+	g.unavailable = ranking.Unavailable(maxPlanRejections)
+	g.rejections = slices.Concat(g.rejections, left[:min(len(left), maxPlanRejections)], unusable)
+	g.totals = api.Totals{Placements: ranking.Suitable() + more.Suitable, Rejections: ranking.Rejected() + len(left) + len(unusable) + more.Unsuited,
 		HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}
 	if len(g.placements) == 0 {
 		g.advice = placement.Advise(need, offers, used)
 	}
+	return nil
+}
+
+// OfferLimiter returns the offers that did not fail lately and that a project may rent, and why the others are left out. run
+// is the run that they are for; empty: none yet.
+type OfferLimiter func(
+	ctx context.Context, project dstack.ProjectID, run dstack.RunID, offers []dstack.Offer,
+) (allowed []dstack.Offer, rejected []dstack.Rejection, err error)
+
+func allowOffers(
+	_ context.Context, _ dstack.ProjectID, _ dstack.RunID, offers []dstack.Offer,
+) (allowed []dstack.Offer, rejected []dstack.Rejection, err error) {
+	return offers, nil, nil
+}
+
+// addRented adds the rented machines of the project that run nothing to the offers of its backends. left says why offers
+// are left out: they failed lately, or nothing may be rented.
+func (s *Server) addRented(c *apiCall, existing *store.RunDetails, offers []dstack.Offer) (all []dstack.Offer, left []dstack.Rejection, err error) {
+	idle, err := s.store.IdleInstances(c.ctx, c.project.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, i := range idle {
+		all = append(all, placement.NewIdleOffer(i))
+	}
+	var run dstack.RunID
+	if existing != nil {
+		run = existing.Run.ID
+	}
+	return s.limitOffers(c.ctx, c.project.ID, run, append(all, offers...))
 }
 
 // countSharedPorts returns how many replicas listen on the port of the configuration at once: of

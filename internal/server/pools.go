@@ -136,9 +136,11 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	}
 	offers, more, _ := s.collectOffers(c.ctx, c.project, need)
 	ranking := placement.Rank(need, offers, used)
+	ranking.MergeZones()
+	missing := ranking.Unavailable(maxPlanRejections)
 	return wire.PlanAnswer{Project: c.project.Name, User: c.user.Name, Spec: rs,
-		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: ranking.Placements(maxPlanPlacements),
-			Total: ranking.Suitable() + more.Suitable, HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}}}, nil
+		Groups: []wire.GroupPlan{{Group: spec.DefaultGroup, Spec: rs, Placements: append(ranking.Placements(maxPlanPlacements), missing...),
+			Total: ranking.Suitable() + len(missing) + more.Suitable, HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}}}, nil
 }
 
 // listOffers returns where the replicas of a configuration can run, and why not elsewhere. It needs neither the code nor
@@ -157,7 +159,9 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 	for _, name := range rs.Configuration.GroupNames() {
 		group := groupPlan{name: name}
 		group.spec, _ = rs.ForGroup(name)
-		s.placeGroup(c, &group, nil, used)
+		if err := s.placeGroup(c, &group, nil, used); err != nil {
+			return api.OfferList{}, err
+		}
 		if group.notes = group.failed; !group.hasMachines && len(group.failed) == 0 {
 			group.notes = append(group.notes, noMachines)
 		}

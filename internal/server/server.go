@@ -54,6 +54,9 @@ type Options struct {
 	// Links is what gateway processes on other machines get; zero: none can join.
 	Links LinkOptions
 
+	// LimitOffers leaves out what replicas would not get now; nil: nothing.
+	LimitOffers OfferLimiter
+
 	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
 }
@@ -81,6 +84,7 @@ type Server struct {
 	unanswered  loop.RepeatFilter // of backends, for the log
 	uploadLimit int64
 	userKeys    []byte
+	limitOffers OfferLimiter
 
 	namingMu sync.Mutex // held while a run name is generated
 	table    tableCache
@@ -128,6 +132,9 @@ func New(o Options) *Server {
 		s.backends = backend.NewSet()
 	}
 	s.backendTypes = o.BackendTypes
+	if s.limitOffers = o.LimitOffers; s.limitOffers == nil {
+		s.limitOffers = allowOffers
+	}
 	s.table = newTableCache()
 	s.links = o.Links
 	s.links.Offline = cmp.Or(s.links.Offline, defaultOffline)

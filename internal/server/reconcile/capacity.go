@@ -22,6 +22,7 @@ type capacity struct {
 	allocations map[dstack.ProjectID]allocations
 	volumes     map[dstack.ProjectID][]dstack.Volume
 	away        map[dstack.InstanceID]dstack.Reason // machines that are away, and why; nil: not read yet
+	idle        map[dstack.ProjectID][]dstack.Offer // rented machines that run nothing
 	grants      []placement.Grant
 }
 
@@ -40,6 +41,7 @@ func (r *Reconciler) newCapacity() *capacity {
 	return &capacity{
 		r: r, offers: map[offersKey][]dstack.Offer{},
 		allocations: map[dstack.ProjectID]allocations{}, volumes: map[dstack.ProjectID][]dstack.Volume{},
+		idle: map[dstack.ProjectID][]dstack.Offer{},
 	}
 }
 
@@ -58,7 +60,11 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group}, seen.Run.Project, need)
-	offers, excluded, err := c.splitOffers(ctx, seen.Run.ID, all)
+	idle, err := c.readIdle(ctx, seen.Run.ProjectID)
+	if err != nil {
+		return err
+	}
+	offers, excluded, err := c.splitOffers(ctx, seen.Run.ProjectID, seen.Run.ID, slices.Concat(idle, all))
 	if err != nil {
 		return err
 	}
@@ -72,17 +78,33 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	return nil
 }
 
-// splitOffers returns the offers that did not fail lately and whose machines are not away,
+// splitOffers returns the offers that LimitOffers allows and whose machines are not away,
 // and why the others are left out.
-func (c *capacity) splitOffers(ctx context.Context, run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
+func (c *capacity) splitOffers(
+	ctx context.Context, project dstack.ProjectID, run dstack.RunID, offers []dstack.Offer,
+) ([]dstack.Offer, []dstack.Rejection, error) {
 	if err := c.readAway(ctx); err != nil {
 		return nil, nil, err
 	}
 	offers, left := placement.LeaveOut(offers, c.away)
-	c.r.exclusionsMu.Lock()
-	defer c.r.exclusionsMu.Unlock()
-	offers, failed := c.r.exclusions.SplitForRun(run, offers, time.Now())
-	return offers, append(left, failed...), nil
+	offers, limited, err := c.r.LimitOffers(ctx, project, run, offers)
+	return offers, append(left, limited...), err
+}
+
+// LimitOffers returns the offers that did not fail lately and that a project may rent, and why the others are left out.
+// run is the run that they are for; empty: none yet.
+func (r *Reconciler) LimitOffers(
+	ctx context.Context, project dstack.ProjectID, run dstack.RunID, offers []dstack.Offer,
+) ([]dstack.Offer, []dstack.Rejection, error) {
+	offers, failed := r.splitFailed(run, offers)
+	offers, refused, err := r.refuseNew(ctx, project, offers)
+	return offers, append(failed, refused...), err
+}
+
+func (r *Reconciler) splitFailed(run dstack.RunID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection) {
+	r.exclusionsMu.Lock()
+	defer r.exclusionsMu.Unlock()
+	return r.exclusions.SplitForRun(run, offers, time.Now())
 }
 
 // readAway reads which machines are away, once in a pass.
@@ -91,6 +113,38 @@ func (c *capacity) readAway(ctx context.Context) (err error) {
 		c.away, err = c.r.Store.AwayInstances(ctx)
 	}
 	return err
+}
+
+// readIdle returns the offers of a project's rented machines that run nothing. Those that replicas of this pass were given
+// are not idle any more.
+func (c *capacity) readIdle(ctx context.Context, project dstack.ProjectID) ([]dstack.Offer, error) {
+	offers, isKnown := c.idle[project]
+	if !isKnown {
+		instances, err := c.r.Store.IdleInstances(ctx, project)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range instances {
+			offers = append(offers, placement.NewIdleOffer(i))
+		}
+		c.idle[project] = offers
+	}
+	return slices.DeleteFunc(slices.Clone(offers), func(o dstack.Offer) bool {
+		return slices.ContainsFunc(c.grants, func(g placement.Grant) bool { return g.Instance == o.OwnedInstance })
+	}), nil
+}
+
+// refuseNew leaves out the machines to rent if the project may not rent any now, and says why.
+func (r *Reconciler) refuseNew(ctx context.Context, project dstack.ProjectID, offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection, error) {
+	if r.WhyNoRent == nil || !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.OwnedInstance == "" }) {
+		return offers, nil, nil
+	}
+	why, err := r.WhyNoRent(ctx, project)
+	if err != nil || why == "" {
+		return offers, nil, err
+	}
+	allowed, rejected := placement.RefuseNew(offers, why)
+	return allowed, rejected, nil
 }
 
 // readAllocations returns what is allocated of each instance, as a project sees it.

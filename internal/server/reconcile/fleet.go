@@ -64,7 +64,7 @@ func (c *capacity) findFleetMachines(ctx context.Context, seen *fleet.RentedFact
 			rented = append(rented, o)
 		}
 	}
-	offers, excluded, err := c.splitOffers(ctx, "", rented)
+	offers, excluded, err := c.splitOffers(ctx, f.Project, "", rented)
 	if err != nil {
 		return err
 	}

@@ -203,7 +203,7 @@ func (r *Reconciler) syncEngine(
 			reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptAbsent, Progress: c.Reason})
 		case lifecycle.StartAttempt:
 			var rep dstack.Report
-			if rep, err = r.startAttempt(ctx, eng, seen.Instance, c); err == nil {
+			if rep, err = r.startAttempt(ctx, eng, seen.Instance, seen.Machine, c); err == nil {
 				reports = append(reports, rep)
 			}
 		case lifecycle.StopAttempt:
@@ -224,7 +224,7 @@ func (r *Reconciler) syncEngine(
 // startAttempt gives an attempt to the engine, with the values of its secrets, and
 // returns its first report. An attempt whose secret or volume does not exist is refused.
 func (r *Reconciler) startAttempt(
-	ctx context.Context, eng engine.Engine, instance dstack.Instance, c lifecycle.EngineCommand,
+	ctx context.Context, eng engine.Engine, instance dstack.Instance, machine *dstack.Machine, c lifecycle.EngineCommand,
 ) (dstack.Report, error) {
 	run, err := r.Store.ResolveSecrets(ctx, c.Placed.Run)
 	if dstack.KindOf(err) == dstack.NotFound {
@@ -237,6 +237,9 @@ func (r *Reconciler) startAttempt(
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
 	attempt := job.BuildAttemptSpec(run, c.Placed.Replica)
+	if machine != nil && attempt.Claim.Whole && len(attempt.GPUs) > 0 && len(machine.Hardware.GPUs) > 0 {
+		attempt.GPUs = machine.Hardware.GPUs // its offer does not know their identifiers
+	}
 	if offer := instance.Offer; offer.AnyNode {
 		need := job.BuildRequirements(run.Spec)
 		attempt.Nodes = node.NewSelector(need, offer, placement.ListModels(need.Resources.GPU))

@@ -49,6 +49,10 @@ type Options struct {
 	Gateways     GatewayOptions
 	Log          *slog.Logger
 
+	// WhyNoRent says, for the user, why a project may rent no machine now: its budget is spent. Empty: it may. nil: every
+	// project always may. Machines that exist go on.
+	WhyNoRent func(ctx context.Context, project dstack.ProjectID) (why string, err error)
+
 	// Permit returns a function that fails once other servers may have taken over what this one has read since the call of
 	// Permit. The passes ask it before each action outside of the database. nil: this server is alone.
 	Permit func() (check func() error)

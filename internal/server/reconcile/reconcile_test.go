@@ -39,6 +39,7 @@ type rig struct {
 	broadcast  loop.Broadcast
 	project    dstack.Project
 	actTimeout time.Duration
+	whyNoRent  string // why no machine may be rented
 	gateways   reconcile.GatewayOptions
 	log        *slog.Logger // nil: discarded
 	stop       func()
@@ -94,7 +95,7 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	r.passes = reconcile.New(reconcile.Options{
 		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.broadcast, Owner: "here/" + uuid.NewString(), Host: "here",
 		Limits: limits, ActTimeout: r.actTimeout, Gateways: r.gateways, Log: r.log,
-		Permit: r.permit,
+		Permit: r.permit, WhyNoRent: func(context.Context, dstack.ProjectID) (string, error) { return r.whyNoRent, nil },
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)

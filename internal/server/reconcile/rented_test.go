@@ -238,3 +238,33 @@ func TestInstancePass_ListsABackendForManyInstancesAtOnce(t *testing.T) {
 		t.Errorf("%d listings for %d instances", listed, stepped)
 	}
 }
+
+// A machine that its run does not need any more is used by the next run of the project, before one is rented.
+func TestPasses_AnIdleMachineIsUsedAgain(t *testing.T) {
+	r := newRig(t)
+	c := r.addCloud("cloud", backendtest.Latency{})
+	r.begin(lifecycle.Limits{})
+	run := r.submitLarge(1)
+	first := r.until(run, "ready", ready(1)).Replicas[0].Instance
+	if err := r.store.StopRun(t.Context(), run, dstack.StopGraceful, "admin", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.passes.Wake()
+	r.until(run, "terminated", finished)
+	w := r.until(r.submitLarge(2), "ready", ready(2))
+	if w.Replicas[0].Instance == w.Replicas[1].Instance || w.Replicas[0].Instance != first && w.Replicas[1].Instance != first || c.Created() != 2 {
+		t.Errorf("replicas %+v, %d machines", w.Replicas, c.Created())
+	}
+}
+
+// A project that may rent nothing says why; the machines that it has go on.
+func TestPasses_NothingIsRentedOverTheBudget(t *testing.T) {
+	r := newRig(t)
+	c := r.addCloud("cloud", backendtest.Latency{})
+	r.whyNoRent = "the budget of 50 $ a day is spent"
+	r.begin(lifecycle.Limits{PlaceTimeout: 200 * time.Millisecond})
+	w := r.until(r.submitLarge(1), "failed", finished)
+	if c.Calls().Create > 0 || !strings.Contains(string(w.Run.Reason), "the budget of 50 $ a day is spent") {
+		t.Errorf("%d requests, the reason is %q", c.Calls().Create, w.Run.Reason)
+	}
+}

@@ -293,6 +293,9 @@ func jobTerminationReason(details store.RunDetails, r dstack.Replica) string {
 		if n := len(r.PastAttempts); n > 0 && r.PastAttempts[n-1].ID == r.Attempt {
 			return attemptTerminationReasons[r.PastAttempts[n-1].EndState]
 		}
+		if r.Status == dstack.ReplicaFailed && r.Instance == "" { // it waited for another machine than the last, which did not come up
+			return "failed_to_start_due_to_no_capacity"
+		}
 		return attemptTerminationReasons[details.Reports[r.Attempt].State]
 	}
 	switch details.Run.Ending {
