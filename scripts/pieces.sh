@@ -459,6 +459,16 @@ nfpm_piece() {
 	export DSTACK_TEST_NFPM=$dir/nfpm
 }
 
+# compute, the description of Google's Compute API, in a module that nothing else of is used.
+compute_piece() {
+	local module=google.golang.org/api@v0.315.0 sum=h1:77nwD4sln0GQQqQKb4CY+DJhRwA0AeQ4w0gkbLwRPms= found
+	found=$(cd / && GOFLAGS= go mod download -json $module 2>"$root/compute.log") || { mark_missing COMPUTE "go could not download $module" && return; }
+	case $found in
+	*"\"Sum\": \"$sum\""*) export DSTACK_TEST_COMPUTE=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$found")/compute/v1/compute-api.json ;;
+	*) mark_broken COMPUTE "$module has another checksum" ;;
+	esac
+}
+
 # pebble, an ACME server for tests.
 pebble_piece() {
 	local version=v2.10.3 dir

@@ -201,7 +201,7 @@ func (g *groupPlan) preview() api.GroupPreview {
 	for _, one := range g.placements {
 		offer := v018.BuildOffer(one)
 		offer.Backend = one.Offer.Backend // published clients call ssh remote
-		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free})
+		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free, PriceSource: one.Offer.PriceSource})
 	}
 	for _, one := range g.rejections {
 		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})

@@ -89,7 +89,7 @@ func (c *client) send(ctx context.Context, r call, out any) error {
 
 // sendOnce sends a request once.
 func (c *client) sendOnce(ctx context.Context, r call, body []byte) ([]byte, error) {
-	token, err := c.tokens.Token()
+	token, err := c.tokens.get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -152,8 +152,9 @@ func pauseAfter(err error, attempt int) (wait time.Duration, ok bool) {
 	case meansThrottled, meansOutage:
 		wait = max(waitAfter(attempt), failure.retryAfter)
 		return wait, wait <= maxPause
+	default:
+		return 0, false
 	}
-	return 0, false
 }
 
 // waitAfter returns a wait that doubles with each attempt, by chance a little shorter or longer: 0.3 s, 0.6 s, …

@@ -53,6 +53,7 @@ func (p *Provider) describeError(err error, l *place) error {
 			Hint: "ask Google for a higher quota: IAM & Admin, Quotas"}
 	case meansCapacity:
 		kind = dstack.NoCapacity
+	default: // unknown
 	}
 	return &dstack.Error{Kind: kind, Message: failure.Error(), Cause: failure}
 }
@@ -65,9 +66,6 @@ func (p *Provider) describeRefusal(e *apiError) error {
 		return &dstack.Error{Kind: kind, Message: message, Hint: hint, Cause: errors.Join(failure, e)}
 	}
 	whose := p.client.tokens.Account()
-	if whose == "" {
-		whose = "the account"
-	}
 	switch e.meaning() {
 	case meansThrottled, meansNotReady, meansOutage:
 		failure := &dstack.MachineFailure{Message: e.Error(), RetryAfter: e.retryAfter}
@@ -97,8 +95,9 @@ func (p *Provider) describeRefusal(e *apiError) error {
 			message, hint = whose+" lacks the permission "+right+", which is needed to "+e.what, hintForRight(right)
 		}
 		return newRefusal(dstack.Forbidden, message, hint)
+	default:
+		return nil
 	}
-	return nil
 }
 
 // describeLaunchFailure returns why a machine was not rented, and which other offers would fail, too.

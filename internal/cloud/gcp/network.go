@@ -95,9 +95,6 @@ func (p *Provider) checkNetwork(n network, region string) error {
 // ruleAge is how long a rule of the firewall is believed to exist.
 const ruleAge = 10 * time.Minute
 
-// ruleWait is how long the answer to a new rule is waited for. The rule may be in force later than the answer.
-const ruleWait = 5 * time.Second
-
 // machineTag is the network tag of all machines of the installation.
 func (p *Provider) machineTag() string { return p.objectPrefix() + "machine" }
 
@@ -140,8 +137,10 @@ func (p *Provider) networkPath() string {
 // ensureRule makes a rule of the firewall, if it does not exist. Repeated, it makes one rule. In a shared VPC whose
 // firewall others manage, a missing right is logged, and machines are rented nevertheless.
 func (p *Provider) ensureRule(ctx context.Context, rule firewall) error {
-	p.rulesMu.Lock()
-	defer p.rulesMu.Unlock()
+	if err := p.rulesTurn.acquire(ctx); err != nil {
+		return p.describeError(&connectionError{what: "let SSH reach machines", cause: err}, nil)
+	}
+	defer p.rulesTurn.release()
 	if time.Since(p.rules[rule.Name]) < ruleAge {
 		return nil
 	}
@@ -150,7 +149,7 @@ func (p *Provider) ensureRule(ctx context.Context, rule firewall) error {
 	_, err := read[firewall](ctx, p, project, "global/firewalls/"+rule.Name, "name", what)
 	if hasMeaning(err, meansNotFound) {
 		at := operationPlace("projects/" + project + "/global")
-		_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/firewalls", body: rule, what: what}, at, ruleWait)
+		_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/firewalls", body: rule, what: what}, at)
 		if hasMeaning(err, meansExists) {
 			err = nil
 		}

@@ -3,6 +3,7 @@ package wire
 import (
 	"time"
 
+	"dstack/internal/api"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
@@ -46,6 +47,9 @@ type GroupPlan struct {
 	Total        int     // how many offers suit
 	HighestPrice float64 // of the offers that suit, in dollars per hour
 }
+
+// GPUAnswer is the GPUs that suit a configuration, as handlers return them.
+type GPUAnswer struct{ Groups []api.GPUGroup }
 
 // FleetAnswer is a fleet as handlers return it.
 type FleetAnswer struct {
