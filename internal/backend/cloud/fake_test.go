@@ -254,7 +254,8 @@ func (r *rig) open() (stop func()) {
 	if r.isSlow {
 		r.remote.interval = time.Second
 	} else {
-		b.busyListingAge, b.calmListingAge, b.watchInterval, b.attachPoll = 2*time.Millisecond, 2*time.Millisecond, time.Millisecond, time.Millisecond
+		b.busyListingAge, b.calmListingAge, b.watchInterval = 2*time.Millisecond, 2*time.Millisecond, time.Millisecond
+		b.attachPoll = time.Millisecond
 	}
 	b.remote = r.remote
 	ctx, cancel := context.WithCancel(context.Background())

@@ -99,7 +99,7 @@ func (b *Backend) ListVolumes(ctx context.Context) (map[dstack.VolumeID]dstack.V
 	if err != nil {
 		return nil, err
 	}
-	machines, err := b.listings.get(ctx, b.maxListingAge(nil), time.Time{})
+	machines, err := b.listings.get(ctx, b.calmListingAge, time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (b *Backend) AttachVolume(ctx context.Context, v dstack.Volume, id dstack.I
 	if v.IsExternal {
 		b.disks.addExternal(v.ID, newDisk(v))
 	}
-	machine, err := b.findMachine(ctx, id, time.Time{})
+	machine, err := b.findMachine(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (b *Backend) DetachVolume(ctx context.Context, v dstack.Volume, id dstack.I
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxAttachWait+diskTimeout)
 	defer cancel()
-	machine, err := b.findMachine(ctx, id, time.Time{})
+	machine, err := b.findMachine(ctx, id)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return nil
 	}
@@ -280,11 +280,11 @@ func (b *Backend) stepDetachment(ctx context.Context, disks cloud.Disks, v dstac
 }
 
 // findMachine returns the rented machine of an instance. It fails with NotFound if it does not exist any more.
-func (b *Backend) findMachine(ctx context.Context, id dstack.InstanceID, since time.Time) (cloud.Machine, error) {
+func (b *Backend) findMachine(ctx context.Context, id dstack.InstanceID) (cloud.Machine, error) {
 	if err := b.ensureRead(ctx); err != nil {
 		return cloud.Machine{}, err
 	}
-	got, err := b.listings.get(ctx, b.maxListingAge(nil), since)
+	got, err := b.listings.get(ctx, b.busyListingAge, time.Time{})
 	if err != nil {
 		return cloud.Machine{}, err
 	}
