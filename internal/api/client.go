@@ -148,6 +148,9 @@ func (c *Client) ListOffers(ctx context.Context, project string, ask OffersReque
 	if ask.Profile != nil {
 		body["profile"] = ask.Profile
 	}
+	if len(ask.GroupBy) > 0 {
+		body["group_by"] = ask.GroupBy
+	}
 	return readWithRetry[OfferList](ctx, c, projectPath(PathOffers, project), body, callTimeout)
 }
 

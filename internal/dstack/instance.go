@@ -83,6 +83,19 @@ const (
 // IsShared reports whether several replicas share the machine: it is owned. A rented one serves one replica at a time, whole.
 func (o Offer) IsShared() bool { return o.OwnedInstance != "" && !o.IsIdle }
 
+// ShownAvailability returns the availability of an offer as clients and users see it: that of an existing machine, too.
+func (o *Offer) ShownAvailability() Availability {
+	switch {
+	case o.IsIdle:
+		return "idle"
+	case o.OwnedInstance != "" || o.AnyNode:
+		return Available
+	case o.Availability == AvailabilityUnknown:
+		return "unknown"
+	}
+	return o.Availability
+}
+
 // ShowTo returns the offer with the hardware that a replica has of it: where the cluster chooses the node, that is
 // what the replica asks for.
 func (o Offer) ShowTo(c Claim) Offer {
@@ -151,19 +164,28 @@ type Requirements struct {
 	OwnedOnly     bool     // no machine is rented
 	Spot          *bool    // nil: spot and on-demand machines are both accepted
 	MaxPrice      *float64 // dollars per hour
+	OnePerGPU     bool     // of machines to rent, only the cheapest of each kind and number of GPUs, in each region and market
 	Pin           *Pin     // only the machines that have the service's volumes; nil: it has none
 	HostPath      string   // a folder of the machine that the replica mounts; empty: none
 }
 
-// Pin limits a replica to the owned machines that have its volumes.
+// Pin limits a replica to the machines that have its volumes, or can attach them.
 type Pin struct {
 	Machines []InstanceID // these have all of them
 	Clusters []string     // keys of the backends all of whose machines have all of them
+	Zones    []Zone       // rented machines there can attach all of them
 	Sharing  VolumeSharing
 	Users    []string     // with Sharing: the runs that mount such a volume
 	Away     []InstanceID // machines that do not answer: their replicas do not count as users
 	Reason   string       // why other machines do not suit, for the user: the volume data is on gpu-1
 	Advice   string       // what the user can do if none of the machines suits
+}
+
+// Zone is a part of a region of a configured cloud.
+type Zone struct {
+	Backend string // key in backend.Set
+	Region  string
+	Name    string // empty: any zone of the region
 }
 
 // VolumeSharing limits which replicas may mount a volume at the same time.

@@ -44,6 +44,11 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
 	offers, more, failed := s.collectOffers(c.ctx, c.project, need)
+	room, moreRoom, err := s.collectFleetRoom(c, need)
+	if err != nil {
+		failed = append(failed, "the fleets could not be read: "+err.Error())
+	}
+	offers, more.Suitable = append(offers, room...), more.Suitable+moreRoom.Suitable
 	unusable := s.backends.ListUnusable(c.ctx, c.project)
 	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
 	offers, left, err := s.addRented(c, existing, offers)
@@ -201,7 +206,7 @@ func (g *groupPlan) preview() api.GroupPreview {
 	for _, one := range g.placements {
 		offer := v018.BuildOffer(one)
 		offer.Backend = one.Offer.Backend // published clients call ssh remote
-		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free})
+		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free, PriceSource: one.Offer.PriceSource})
 	}
 	for _, one := range g.rejections {
 		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})
