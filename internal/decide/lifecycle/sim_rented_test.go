@@ -41,16 +41,6 @@ func (w *world) checkRented() {
 	})
 }
 
-// orphans returns the machines that cost money and that no instance is kept for.
-func (w *world) orphans() (all []dstack.InstanceID) {
-	for _, id := range sorted(w.account.machines) {
-		if i := w.instances[id]; i == nil || i.Status == dstack.InstanceDeleted {
-			all = append(all, id)
-		}
-	}
-	return all
-}
-
 // retryAll makes a run wait for capacity for a day.
 func retryAll(rs *dstack.RunSpec) {
 	rs.Configuration.Retry = &spec.Retry{OnEvents: []string{spec.EventNoCapacity, spec.EventInterruption, spec.EventError}, Duration: new(spec.Seconds(86400))}
