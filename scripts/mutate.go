@@ -53,7 +53,7 @@ var faults = []fault{
 	{"a replica is not stopped before its machine is taken back", "lifecycle/takeback.go", "return stop", "_ = stop"},
 	{"a replacement leaves when the machine is lost for good", "lifecycle/host.go", "isLost(&i) && isRented(i) && seen.hasReplacement()", "false"},
 	{"an interruption is not recorded", "lifecycle/replica.go", "step.EndedAttempt = endAttempt(seen, now, why, dstack.AttemptAbsent)", "_ = rep"},
-	{"an interruption is not retried", "lifecycle/replica.go", "!lost.IsZero() && now.Sub(lost) < window", "false"},
+	{"an interruption is not retried", "lifecycle/replica.go", "!lost.IsZero() && now.Sub(lost) < window", "lost.IsZero() && false"},
 	{"a wait for capacity begins anew with each try", "lifecycle/replica.go", "now.Sub(waitingSince(seen.Replica)) >= window", "now.Sub(since) >= window"},
 	{"an idle machine is given twice", "placement/sizes.go", "claim.Whole = true", "_ = claim"},
 	{"an idle machine is used before owned ones", "placement/order.go", "key.class = idleMachine", "_ = key"},
