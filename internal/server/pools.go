@@ -46,7 +46,7 @@ func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 	}
 	fleets, err := s.listFleets(c, wire.Null{})
 	for _, f := range fleets {
-		machines = append(machines, v018.BuildHosts(f)...)
+		machines = append(machines, v018.BuildMachines(f)...)
 	}
 	return machines, err
 }
@@ -80,7 +80,7 @@ func (s *Server) listPoolInstances(c *apiCall, in api.ListPoolInstances) ([]api.
 	hosts := []api.Instance{}
 	for _, a := range answers {
 		if in.ProjectName == nil || strings.EqualFold(*in.ProjectName, a.Fleet.ProjectName) {
-			hosts = append(hosts, v018.BuildHosts(a)...)
+			hosts = append(hosts, v018.BuildMachines(a)...)
 		}
 	}
 	hosts = slices.DeleteFunc(hosts, func(h api.Instance) bool { return in.OnlyActive && strings.HasPrefix(h.Status, "terminat") })
