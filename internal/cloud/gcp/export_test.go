@@ -16,5 +16,11 @@ func newTestLaunch(id dstack.InstanceID, name string) cloud.Launch {
 	return cloud.Launch{Instance: id, Name: name}
 }
 
+// HurryWith is Hurry, but requests wait for their operations.
+func (p *Provider) HurryWith(wait time.Duration) {
+	p.Hurry()
+	p.wait, p.look = wait, time.Millisecond
+}
+
 // ForgetFailure makes the next call ask for a token again.
 func (p *Provider) ForgetFailure() { p.client.tokens.failure = nil }
