@@ -38,6 +38,7 @@ func (s *Server) findRental(c *apiCall, f dstack.Fleet) rental {
 		}
 	}
 	ranking := placement.Rank(need, rented, nil)
+	ranking.MergeZones()
 	return rental{ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections), ranking.Suitable() + more.Suitable,
 		max(ranking.HighestPrice(), more.HighestPrice), notes}
 }
