@@ -478,6 +478,33 @@ pebble_piece() {
 	export DSTACK_TEST_PEBBLE=$dir/pebble
 }
 
+# moto, a stand-in for AWS. Tests start it.
+moto_piece() {
+	local dir requirements=internal/cloud/aws/testdata/moto.txt
+	need python3 python3 python3-venv || { mark_missing MOTO "$why" && return; }
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+		{ mark_missing MOTO "it is pinned for Python 3.11, and this is $(python3 -V)" && return; }
+	dir=$cache/moto-$(hash_of <(python3 -VV; uname -m) $requirements)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing MOTO "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r $requirements >"$root/moto.log" 2>&1 ||
+			{ mark_missing MOTO "pip could not install it: $(grep -m1 ERROR "$root/moto.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_MOTO=$dir/bin/moto_server
+}
+
+# The module karpenter-provider-aws, for data of AWS that its authors collected: prices, and what drivers say of GPUs. Tests
+# read its files. It wants a newer Go, so that go reports an error, but it unpacks the module.
+karpenter_piece() {
+	local module=github.com/aws/karpenter-provider-aws@v1.15.2 dir
+	dir=$(go env GOMODCACHE)/$module
+	[ -d "$dir/pkg" ] || (cd / && GOFLAGS= go mod download -json "$module") >"$root/karpenter.log" 2>&1
+	[ -d "$dir/pkg" ] || { mark_missing KARPENTER "go could not download it: $(grep -m1 Error "$root/karpenter.log")" && return; }
+	export DSTACK_TEST_KARPENTER=$dir
+}
+
 # A Python environment with transformers, the reference for chat templates.
 jinja_piece() {
 	local dir
