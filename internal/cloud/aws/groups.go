@@ -91,7 +91,8 @@ func (p *Provider) createSecurityGroup(ctx context.Context, region, vpc, name st
 		if lookErr != nil || group != nil {
 			return group, lookErr
 		}
-		return nil, placeError(region, "the security group "+name+" of "+vpc+" is not one of this installation", "delete it, or give it the tag "+tagInstallation)
+		return nil, placeError(region, "the security group "+name+" of "+vpc+" is not one of this installation",
+			"delete it, or give it the tag "+tagInstallation)
 	}
 	return &types.SecurityGroup{GroupId: id}, err
 }

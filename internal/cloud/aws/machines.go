@@ -118,7 +118,8 @@ func endOf(m cloud.Machine, i types.Instance) *dstack.MachineFailure {
 	case "":
 		return nil
 	}
-	return &dstack.MachineFailure{Cause: dstack.FailureBroken, Message: fmt.Sprintf("aws ended the machine: %s (%s)", strings.TrimSuffix(said, "."), code)}
+	return &dstack.MachineFailure{Cause: dstack.FailureBroken,
+		Message: fmt.Sprintf("aws ended the machine: %s (%s)", strings.TrimSuffix(said, "."), code)}
 }
 
 // Terminate implements cloud.Provider.
