@@ -51,6 +51,7 @@ var packages = []entry{
 	{"internal/decide/placement", "gpu human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
 	{"internal/decide/volume", "human spec dstack"},
+	{"internal/decide/cost", "dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/ratelimit", "dstack"},
@@ -107,7 +108,7 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume decide/ratelimit decide/gateway"},
+	{"internal/server/store", "human loop spec dstack decide/autoscale decide/cost decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume decide/ratelimit decide/gateway"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/peers", "human loop dstack server/logs server/store"},
