@@ -116,7 +116,7 @@ var packages = []entry{
 	{"internal/server/wire", "human spec dstack decide/route api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/gateway decide/route decide/access decide/status decide/volume origin page api catalogue backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate server/peers"},
+	{"internal/server", "gpu human strictyaml spec dstack dial decide/cost decide/job decide/placement decide/autoscale decide/fleet decide/gateway decide/route decide/access decide/status decide/volume origin page api catalogue backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate server/peers"},
 
 	// Certificates of gateways.
 	{"internal/certificate", "spec dstack decide/renewal loop"},

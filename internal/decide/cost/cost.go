@@ -33,10 +33,11 @@ const (
 // Line is the cost of one run, user, backend or fleet.
 type Line struct {
 	Name     string
-	Cost     float64 // dollars
-	Hours    float64 // of machines
-	Rate     float64 // dollars per hour now
-	Machines int     // that it has now
+	Run      dstack.RunID // with ByRun; two runs may have had one name
+	Cost     float64      // dollars
+	Hours    float64      // of machines
+	Rate     float64      // dollars per hour now
+	Machines int          // that it has now
 }
 
 // Compute returns the cost of a rental between two times. A machine that its backend never listed did not exist, and one
@@ -67,12 +68,16 @@ func isRunning(r dstack.Rental) bool { return r.EndedAt.IsZero() && !r.SeenAt.Is
 
 // Sum adds up the costs of rentals since a time, the dearest first. The lines of every group have the same sum.
 func Sum(rentals []dstack.Rental, by Group, since, now time.Time) []Line {
-	lines := map[string]*Line{}
-	add := func(name string, r dstack.Rental, took time.Duration, isNow bool) {
-		line := lines[name]
+	type key struct {
+		name string
+		run  dstack.RunID
+	}
+	lines := map[key]*Line{}
+	add := func(name string, run dstack.RunID, r dstack.Rental, took time.Duration, isNow bool) {
+		line := lines[key{name, run}]
 		if line == nil {
-			line = &Line{Name: name}
-			lines[name] = line
+			line = &Line{Name: name, Run: run}
+			lines[key{name, run}] = line
 		}
 		line.Cost += r.Price * took.Hours()
 		line.Hours += took.Hours()
@@ -88,9 +93,9 @@ func Sum(rentals []dstack.Rental, by Group, since, now time.Time) []Line {
 		whole := overlap(r.RequestedAt, r.EndedAt, since, now, now)
 		switch by {
 		case ByBackend:
-			add(r.Backend, r, whole, isRunning(r))
+			add(r.Backend, "", r, whole, isRunning(r))
 		case ByFleet:
-			add(cmp.Or(r.Fleet, NoFleet), r, whole, isRunning(r))
+			add(cmp.Or(r.Fleet, NoFleet), "", r, whole, isRunning(r))
 		case ByRun, ByUser:
 			addUses(add, r, by, whole, since, now)
 		}
@@ -101,17 +106,21 @@ func Sum(rentals []dstack.Rental, by Group, since, now time.Time) []Line {
 			all = append(all, *line)
 		}
 	}
-	slices.SortFunc(all, func(a, b Line) int { return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(all, func(a, b Line) int {
+		return cmp.Or(cmp.Compare(b.Cost, a.Cost), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Run, b.Run))
+	})
 	return all
 }
 
 // addUses adds a rental to the runs or users that had it, and the rest of its time as idle.
-func addUses(add func(string, dstack.Rental, time.Duration, bool), r dstack.Rental, by Group, whole time.Duration, since, now time.Time) {
+func addUses(
+	add func(string, dstack.RunID, dstack.Rental, time.Duration, bool), r dstack.Rental, by Group, whole time.Duration, since, now time.Time,
+) {
 	isUsed := false
 	for _, use := range r.Uses {
-		name := use.RunName
+		name, run := use.RunName, use.Run
 		if by == ByUser {
-			name = use.User
+			name, run = use.User, ""
 		}
 		end := use.Until
 		if end.IsZero() {
@@ -121,9 +130,9 @@ func addUses(add func(string, dstack.Rental, time.Duration, bool), r dstack.Rent
 		whole -= took
 		isNow := isRunning(r) && use.Until.IsZero()
 		isUsed = isUsed || isNow
-		add(name, r, took, isNow)
+		add(name, run, r, took, isNow)
 	}
-	add(Idle, r, whole, isRunning(r) && !isUsed)
+	add(Idle, "", r, whole, isRunning(r) && !isUsed)
 }
 
 // Dollars formats an amount: 0.71 $; 1234.50 $.

@@ -61,7 +61,7 @@ func TestSum(t *testing.T) {
 	}
 	rentals[1].Fleet, rentals[1].Backend = "pool", "gcp"
 	got := Sum(rentals, ByRun, at(-24), noon)
-	want := []Line{{"web", 4, 2, 0, 0}, {Idle, 4, 3, 1, 1}, {"llm", 2, 1, 2, 1}}
+	want := []Line{{"web", "", 4, 2, 0, 0}, {Idle, "", 4, 3, 1, 1}, {"llm", "", 2, 1, 2, 1}}
 	for _, line := range want {
 		found := false
 		for _, g := range got {
@@ -71,7 +71,7 @@ func TestSum(t *testing.T) {
 			t.Errorf("%+v is not in %+v", line, got)
 		}
 	}
-	if got := Sum(rentals, ByFleet, at(-24), noon); len(got) != 2 || got[0] != (Line{NoFleet, 8, 4, 2, 1}) || got[1] != (Line{"pool", 2, 2, 1, 1}) {
+	if got := Sum(rentals, ByFleet, at(-24), noon); len(got) != 2 || got[0] != (Line{NoFleet, "", 8, 4, 2, 1}) || got[1] != (Line{"pool", "", 2, 2, 1, 1}) {
 		t.Errorf("by fleet: %+v", got)
 	}
 }
