@@ -77,7 +77,7 @@ func TestCloud_Shortage(t *testing.T) {
 	s.stopServer()
 	s.startServer()
 	s.waitForText("RequestExpired")
-	s.runCLIIn(s.newFolder(s.serviceConfig("none", lines)), "apply", "-f", "service.dstack.yml", "-n").expectText("aws", "credentials")
+	s.runCLIIn(s.newFolder(s.serviceConfig("none", lines)), "apply", "-f", "service.dstack.yml", "-d").expectText("aws", "credentials")
 	s.applyAndWait(s.newFolder(portConfig("here", "auto", "backends: [local]"))) // other backends go on
 	s.stopRun("here")
 	s.expectStatus(s.serviceURL("zone", "/who"), 200) // and what runs goes on
