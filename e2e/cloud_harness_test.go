@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -42,6 +43,7 @@ type cloudMachines struct {
 type cloudMachine struct {
 	number   int
 	metadata *http.Server
+	disks    map[string]string // block devices by the disk's identifier
 }
 
 // cloudLock is held by the test that boots machines.
@@ -100,7 +102,7 @@ func (c *cloudMachines) mustControl(args ...string) string {
 func (c *cloudMachines) boot(ref string, userData []byte, metadata http.Handler) (string, error) {
 	c.mu.Lock()
 	c.last++
-	m := &cloudMachine{number: c.last}
+	m := &cloudMachine{number: c.last, disks: map[string]string{}}
 	c.hosts[ref] = m
 	c.mu.Unlock()
 	number := strconv.Itoa(m.number)
@@ -137,6 +139,50 @@ func (c *cloudMachines) remove(ref string) {
 	}
 	if out, err := c.control(context.Background(), nil, "remove", strconv.Itoa(m.number)); err != nil {
 		c.t.Errorf("fleet.sh remove: %v: %s", err, out)
+	}
+	for _, device := range m.disks {
+		c.releaseDevice(device)
+	}
+}
+
+// attach shows a disk, which is a file, as a block device of a machine. link is its name below /dev/disk/by-id.
+func (c *cloudMachines) attach(disk string, sizeGB int, ref, link string) error {
+	file := filepath.Join(c.folder, disk)
+	image, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(image.Truncate(int64(sizeGB)<<30), image.Close())
+	if err != nil {
+		return err
+	}
+	out, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("losetup: %w: %s", err, out)
+	}
+	device := strings.TrimSpace(string(out))
+	number := c.numberOf(ref)
+	c.mu.Lock()
+	c.hosts[ref].disks[disk] = device
+	c.mu.Unlock()
+	_, err = c.control(context.Background(), nil, "run", number, "sh", "-c", "mkdir -p /dev/disk/by-id && ln -sf "+device+" /dev/disk/by-id/"+link)
+	return err
+}
+
+// detach takes a disk off a machine.
+func (c *cloudMachines) detach(disk, ref, link string) {
+	number := c.numberOf(ref)
+	_, _ = c.control(context.Background(), nil, "run", number, "rm", "-f", "/dev/disk/by-id/"+link)
+	c.mu.Lock()
+	device := c.hosts[ref].disks[disk]
+	delete(c.hosts[ref].disks, disk)
+	c.mu.Unlock()
+	c.releaseDevice(device)
+}
+
+func (c *cloudMachines) releaseDevice(device string) {
+	if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+		c.t.Errorf("losetup --detach %s: %v: %s", device, err, out)
 	}
 }
 
@@ -209,6 +255,10 @@ func newStoppedAWSSet(t *testing.T, lines ...string) *awsSet {
 			return s.machines.boot(i.ID, i.UserData, s.ec2.Metadata(i.ID))
 		},
 		OnTerminate: func(i ec2test.Instance) { s.machines.remove(i.ID) },
+		OnAttach: func(v ec2test.Volume, i ec2test.Instance) error {
+			return s.machines.attach(v.ID, v.SizeGB, i.ID, linkOfVolume(v.ID))
+		},
+		OnDetach: func(v ec2test.Volume, i ec2test.Instance) { s.machines.detach(v.ID, i.ID, linkOfVolume(v.ID)) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -218,6 +268,11 @@ func newStoppedAWSSet(t *testing.T, lines ...string) *awsSet {
 	s.harness = newStoppedHarness(t, "process", "AWS_EC2_METADATA_DISABLED=true")
 	s.configure(lines...)
 	return s
+}
+
+// linkOfVolume is the name that Linux has for a volume of EC2.
+func linkOfVolume(id string) string {
+	return "nvme-Amazon_Elastic_Block_Store_" + strings.ReplaceAll(id, "-", "")
 }
 
 // configure writes the server's configuration.
