@@ -495,6 +495,16 @@ moto_piece() {
 	export DSTACK_TEST_MOTO=$dir/bin/moto_server
 }
 
+# The module karpenter-provider-aws, for data of AWS that its authors collected: prices, and what drivers say of GPUs. Tests
+# read its files. It wants a newer Go, so that go reports an error, but it unpacks the module.
+karpenter_piece() {
+	local module=github.com/aws/karpenter-provider-aws@v1.15.2 dir
+	dir=$(go env GOMODCACHE)/$module
+	[ -d "$dir/pkg" ] || (cd / && GOFLAGS= go mod download -json "$module") >"$root/karpenter.log" 2>&1
+	[ -d "$dir/pkg" ] || { mark_missing KARPENTER "go could not download it: $(grep -m1 Error "$root/karpenter.log")" && return; }
+	export DSTACK_TEST_KARPENTER=$dir
+}
+
 # A Python environment with transformers, the reference for chat templates.
 jinja_piece() {
 	local dir

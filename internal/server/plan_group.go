@@ -198,12 +198,15 @@ func joinNotes(groups []groupPlan) []string {
 	return joined
 }
 
-// preview returns the plan as the command line shows it.
-func (g *groupPlan) preview() api.GroupPreview {
+// maxPreviewPlacements is how many offers a preview lists, unless the caller asks for another number.
+const maxPreviewPlacements = 100
+
+// preview returns the plan as the command line shows it, with at most limit placements.
+func (g *groupPlan) preview(limit int) api.GroupPreview {
 	conf := g.spec.Configuration
 	preview := api.GroupPreview{Group: g.name, Min: conf.Replicas.Min, Max: conf.Replicas.Max, Resources: conf.Resources.String(),
 		Placements: []api.Placement{}, Rejections: []api.Rejection{}, Advice: g.advice, Totals: g.totals}
-	for _, one := range g.placements {
+	for _, one := range g.placements[:min(limit, len(g.placements))] {
 		offer := v018.BuildOffer(one)
 		offer.Backend = one.Offer.Backend // published clients call ssh remote
 		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free, PriceSource: one.Offer.PriceSource})

@@ -48,7 +48,7 @@ func (s *Server) planRental(c *apiCall, f dstack.Fleet, current wire.FleetAnswer
 	next := current.Fleet
 	next.Configuration, next.Profile, next.Rounds = f.Configuration, f.Profile, dstack.FleetRounds{}
 	group := groupPlan{placements: found.placements, rejections: found.rejections}
-	preview := group.preview()
+	preview := group.preview(maxPreviewPlacements)
 	return &api.RentedPlan{Add: fleet.CountMissing(next, now()), Remove: fleet.CountSurplus(next), Total: found.total,
 		Placements: preview.Placements, Rejections: preview.Rejections, Notes: append([]string{}, found.notes...)}
 }
