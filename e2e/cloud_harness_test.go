@@ -52,9 +52,9 @@ var cloudLock sync.Mutex
 // newCloudMachines makes the network of the machines. It skips the test where hosts cannot be made.
 func newCloudMachines(t *testing.T) *cloudMachines {
 	t.Helper()
-	needPiece(t, "fleet", "DSTACK_TEST_FLEET")
+	pieces := filepath.Dir(needPiece(t, "fleet", "DSTACK_TEST_FLEET"))
 	runParallelWith(t, &cloudLock)
-	folder, err := os.MkdirTemp("", "dstack-cloud.") // not below the test's folder: unprivileged users enter it
+	folder, err := os.MkdirTemp(pieces, "clouds.") // scripts/pieces.sh removes what is left after a test that was killed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func (c *cloudMachines) listenInside(number int, address string) (net.Listener, 
 	if err != nil {
 		return nil, err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	type result struct {
 		listener net.Listener
 		err      error
