@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,13 +61,7 @@ func newCloudMachines(t *testing.T) *cloudMachines {
 		t.Fatal(err)
 	}
 	c := &cloudMachines{t: t, folder: folder, rootfs: buildRootfs(t), hosts: map[string]*cloudMachine{}}
-	t.Cleanup(func() {
-		c.work.Wait()
-		if out, err := c.control(context.Background(), nil, "down"); err != nil {
-			t.Errorf("fleet.sh down: %v: %s", err, out)
-		}
-		_ = os.RemoveAll(folder)
-	})
+	t.Cleanup(c.removeAll)
 	c.mustControl("up")
 	network, err := os.ReadFile(filepath.Join(folder, "network"))
 	if err != nil {
@@ -143,6 +139,21 @@ func (c *cloudMachines) remove(ref string) {
 	for _, device := range m.disks {
 		c.releaseDevice(device)
 	}
+}
+
+// removeAll removes the machines that a test has left, and their network.
+func (c *cloudMachines) removeAll() {
+	c.mu.Lock()
+	left := slices.Collect(maps.Keys(c.hosts))
+	c.mu.Unlock()
+	for _, ref := range left {
+		c.remove(ref)
+	}
+	c.work.Wait()
+	if out, err := c.control(context.Background(), nil, "down"); err != nil {
+		c.t.Errorf("fleet.sh down: %v: %s", err, out)
+	}
+	_ = os.RemoveAll(c.folder)
 }
 
 // attach shows a disk, which is a file, as a block device of a machine. link is its name below /dev/disk/by-id.
