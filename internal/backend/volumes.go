@@ -50,3 +50,9 @@ type VolumeAttacher interface {
 	// detaches its volumes.
 	DetachVolume(ctx context.Context, v dstack.Volume, instance dstack.InstanceID) error
 }
+
+// Regional is implemented by backends of clouds; ask with a type assertion on a Backend.
+type Regional interface {
+	// ListRegions returns the regions that the configuration lets the backend use; empty: not known. It asks nobody.
+	ListRegions() []string
+}

@@ -118,8 +118,8 @@ func TestApply_Volume(t *testing.T) {
 	u.run("apply", "-f", "volume.dstack.yml", "-y", "--gpu", "24GB").check(t, ExitInvalid, nil, []string{"--gpu: it does not fit a volume"})
 	u.run("apply", "-f", "volume.dstack.yml", "-y", "--", "x").check(t, ExitInvalid, nil, []string{"arguments do not fit a volume"})
 	u.run("apply", "-f", "volume.dstack.yml", "-y", "-n", "No").check(t, ExitInvalid, nil, []string{"`No`"})
-	u.writeFile("cloud.dstack.yml", "type: volume\nname: data\nbackend: aws\nregion: eu\nsize: 1GB\n")
-	u.run("apply", "-f", "cloud.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"cloud.dstack.yml:3:10", "volumes of the backend aws"})
+	u.writeFile("cloud.dstack.yml", "type: volume\nname: data\nbackend: runpod\nregion: eu\nsize: 1GB\n")
+	u.run("apply", "-f", "cloud.dstack.yml", "-y").check(t, ExitInvalid, nil, []string{"cloud.dstack.yml:3:10", "volumes of the backend runpod"})
 	u.in = strings.NewReader(volumeText)
 	f.refusals["apply"] = refusal{200, api.AppliedVolume{Volume: testVolume(nil), Created: true}}
 	u.run("apply", "-f", "-", "-y").check(t, ExitDone, nil, []string{"volume data is active"})

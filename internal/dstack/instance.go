@@ -169,15 +169,23 @@ type Requirements struct {
 	HostPath      string   // a folder of the machine that the replica mounts; empty: none
 }
 
-// Pin limits a replica to the owned machines that have its volumes.
+// Pin limits a replica to the machines that have its volumes, or can attach them.
 type Pin struct {
 	Machines []InstanceID // these have all of them
 	Clusters []string     // keys of the backends all of whose machines have all of them
+	Zones    []Zone       // rented machines there can attach all of them
 	Sharing  VolumeSharing
 	Users    []string     // with Sharing: the runs that mount such a volume
 	Away     []InstanceID // machines that do not answer: their replicas do not count as users
 	Reason   string       // why other machines do not suit, for the user: the volume data is on gpu-1
 	Advice   string       // what the user can do if none of the machines suits
+}
+
+// Zone is a part of a region of a configured cloud.
+type Zone struct {
+	Backend string // key in backend.Set
+	Region  string
+	Name    string // empty: any zone of the region
 }
 
 // VolumeSharing limits which replicas may mount a volume at the same time.

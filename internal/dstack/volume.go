@@ -24,8 +24,9 @@ type Volume struct {
 	SizeMiB       int64
 	ExternalID    string  // the identifier of its backend or engine; empty: not created yet
 	IsExternal    bool    // the user created it: deleting the volume leaves the disk or folder
-	Zone          string  // part of the region whose machines can attach it; empty: all of it
+	Zone          string  // part of the region whose machines can attach it; empty: all of it, or not known yet
 	Price         float64 // dollars per month; 0: nothing, or unknown
+	IsFormatted   bool    // its disk has got a file system, so it is never formatted again
 	Status        VolumeStatus
 	Reason        Reason // why it has the status, or what it waits for
 	Warning       string // what the user should know although it can be used, such as a size that is not enforced
@@ -59,11 +60,17 @@ const (
 	VolumeDeleting     VolumeStatus = "deleting"     // its deletion was requested
 )
 
-// VolumeAttachment is a volume on a machine.
+// VolumeAttachment is a volume on a machine. The database has at most one for each volume, from before the backend is asked
+// to attach it until the backend confirmed that it is detached.
 type VolumeAttachment struct {
 	Instance InstanceID
 	Device   string // name of the device there, such as /dev/sdf; empty: not known yet
+	IsReady  bool   // it is mounted on the machine
 }
+
+// MountPoint returns the folder where the disk of a cloud's volume is mounted on the machine that it is attached to. It is
+// gone when the machine has booted again: a replica never starts with an empty folder in place of its data.
+func (v Volume) MountPoint() string { return "/run/dstack/volumes/" + string(v.ID) }
 
 // IsAttachedTo reports whether the volume is attached to an instance.
 func (v Volume) IsAttachedTo(id InstanceID) bool {

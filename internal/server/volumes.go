@@ -151,13 +151,18 @@ func (s *Server) applyExisting(c *apiCall, v dstack.Volume, conf spec.Volume) (a
 	return api.AppliedVolume{Volume: v018.BuildVolume(v), Created: true}, err
 }
 
-// chooseMachine returns the machine that a configuration asks for. In a cluster it is none: the offer has only the cluster.
+// chooseMachine returns the machine that a configuration asks for. In a cluster or a cloud it is none: the offer has only
+// the backend.
 func (s *Server) chooseMachine(c *apiCall, conf spec.Volume) (dstack.Offer, error) {
+	if conf.IsInCloud() {
+		cloud, err := volume.ChooseCloud(conf, s.listVolumeClouds(c.project.Name, conf.Backend))
+		return dstack.Offer{Key: cloud.Key, Type: cloud.Key, Region: conf.Region}, err
+	}
 	if conf.IsInCluster() {
 		cluster, err := volume.ChooseCluster(conf, s.listVolumeClusters(c.project.Name))
 		return dstack.Offer{Key: cluster.Key, Type: cluster.Key, Region: cluster.Key}, err
 	}
-	offers, _, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
+	offers, _, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{}, maxPreviewPlacements)
 	machine, err := volume.ChooseMachine(conf, offers)
 	if err != nil && len(notes) > 0 && dstack.KindOf(err) == dstack.NotFound {
 		return machine, &dstack.Error{Kind: dstack.Unavailable, Message: err.Error() + ": " + strings.Join(notes, "; "), Hint: "try again later"}
@@ -185,6 +190,25 @@ func (s *Server) listVolumeClusters(project string) (clusters []volume.Cluster) 
 		}
 	}
 	return clusters
+}
+
+// listVolumeClouds returns the backends of a project that are of a type of cloud, in the order of config.yml.
+func (s *Server) listVolumeClouds(project, cloudType string) (clouds []volume.Cloud) {
+	for _, key := range s.backends.Of(project) {
+		if key != cloudType && !strings.HasPrefix(key, cloudType+"-") {
+			continue
+		}
+		b, err := s.backends.Get(key)
+		if _, ok := b.(backend.Volumes); err != nil || !ok {
+			continue
+		}
+		cloud := volume.Cloud{Key: key}
+		if regional, ok := b.(backend.Regional); ok {
+			cloud.Regions = regional.ListRegions()
+		}
+		clouds = append(clouds, cloud)
+	}
+	return clouds
 }
 
 // newVolume returns a new volume on the machine that its configuration asks for.
@@ -230,8 +254,9 @@ func findExistingData(conf spec.Volume) string {
 	return string(conf.VolumeID)
 }
 
-// checkMayRegister returns an error if the caller may not make an existing folder or claim a volume: whoever can mount folders
-// of a machine can read and change everything on it, and claims may have the data of others who use the cluster.
+// checkMayRegister returns an error if the caller may not make an existing folder, claim or disk a volume: whoever can mount
+// folders of a machine can read and change everything on it, and claims and disks may have the data of others who use the
+// cluster or the account.
 func checkMayRegister(c *apiCall, conf spec.Volume) error {
 	const hint = "use size in place of volume_id, or ask one of them to apply the volume"
 	switch {
@@ -243,6 +268,12 @@ func checkMayRegister(c *apiCall, conf spec.Volume) error {
 		}
 		return &dstack.Error{Kind: dstack.Forbidden, Message: "only global admins may register existing claims of a cluster as volumes",
 			Hint: "use size in place of claim_name, or ask one of them to apply the volume"}
+	case conf.IsInCloud():
+		if c.isGlobalAdmin() {
+			return nil
+		}
+		return &dstack.Error{Kind: dstack.Forbidden, Message: "only global admins may register existing disks of a cloud as volumes",
+			Hint: "use size in place of volume_id, or ask one of them to apply the volume"}
 	case conf.Backend == spec.BackendLocal && !c.isGlobalAdmin():
 		return &dstack.Error{Kind: dstack.Forbidden, Hint: hint,
 			Message: "only global admins may register folders of the server's own machine as volumes"}
@@ -294,7 +325,12 @@ func checkUnchanged(v dstack.Volume, conf spec.Volume) error {
 	} else {
 		compare("volume_id", string(is.VolumeID), string(conf.VolumeID))
 	}
-	if wanted := conf.Machine(); wanted != "" && wanted != is.Machine() && !isMachineOf(v, wanted) {
+	if is.IsInCloud() && conf.IsInCloud() {
+		compare("region", is.Region, conf.Region)
+		if conf.Zone != "" {
+			compare("availability_zone", cmp.Or(v.Zone, string(is.Zone)), string(conf.Zone))
+		}
+	} else if wanted := conf.Machine(); wanted != "" && wanted != is.Machine() && !isMachineOf(v, wanted) {
 		compare(map[bool]string{false: "host", true: "region"}[conf.IsInCluster()], v.Machine, wanted)
 	}
 	if v.Status == dstack.VolumeDeleting {

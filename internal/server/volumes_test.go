@@ -124,7 +124,8 @@ func TestVolumes_Refused(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	for change, want := range map[string]string{
-		`"backend": "aws", "region": "eu"`:           "volumes of the backend aws",
+		`"backend": "runpod", "region": "eu"`:        "volumes of the backend runpod",
+		`"backend": "aws", "region": "eu"`:           "this project has no backend of type aws",
 		`"backend": "ssh"`:                           "a host of a fleet",
 		`"backend": "local", "host": "elsewhere"`:    "there is no host elsewhere",
 		`"backend": "local", "size": "x"`:            "not a size",

@@ -80,8 +80,9 @@ func TestUnsupported_LaterVolumesAndGateways(t *testing.T) {
 		gatewayHead + "replicas: 1":                                  "gateways of the backend aws",
 		gatewayHead + "replicas: 2":                                  "gateways of the backend aws",
 		gatewayHead + "load_balancer: {type: alb}":                   "gateways of the backend aws, load_balancer",
-		volumeHead + "auto_cleanup_duration: off":                    "volumes of the backend aws",
-		volumeHead + "auto_cleanup_duration: 1h":                     "volumes of the backend aws, auto_cleanup_duration",
+		volumeHead + "auto_cleanup_duration: off":                    "",
+		volumeHead + "auto_cleanup_duration: 1h":                     "auto_cleanup_duration",
+		"type: volume\nbackend: runpod\nregion: a\nsize: 1GB":        "volumes of the backend runpod",
 		"type: volume\nbackend: ssh\nsize: 1GB":                      "",
 		"type: volume\nbackend: kubernetes\nsize: 1GB\ntags: {a: b}": "tags",
 	} {

@@ -32,12 +32,14 @@ func (p *Profile) Unsupported() Problems {
 // Unsupported returns the features of the fleet that are not implemented yet.
 func (f *Fleet) Unsupported() Problems { return problemsOf(f.UnsupportedNotes) }
 
-// Unsupported returns the features of the volume that are not implemented yet: the volumes of clouds.
+// Unsupported returns the features of the volume that are not implemented yet: those of clouds without disks that
+// can be volumes.
 func (v *Volume) Unsupported() Problems {
 	all := problemsOf(v.UnsupportedNotes)
-	if !v.IsOnOwnMachine() && !v.IsInCluster() {
+	if !v.IsOnOwnMachine() && !v.IsInCluster() && !v.IsInCloud() {
 		all = append(Problems{newUnsupported("backend", "volumes of the backend "+v.Backend,
-			"write backend: ssh for a host of a fleet, backend: local for the server's machine, or backend: kubernetes for a cluster")}, all...)
+			"write backend: aws or gcp for a disk of a cloud, backend: ssh for a host of a fleet, backend: local for the server's machine, "+
+				"or backend: kubernetes for a cluster")}, all...)
 	}
 	return all
 }

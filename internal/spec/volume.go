@@ -22,8 +22,10 @@ type Volume struct {
 	UnsupportedNotes []UnsupportedNote
 }
 
-// LaterVolume is the fields of a volume that versions after 0.18.10 added, for Kubernetes.
+// LaterVolume is the fields of a volume that versions after 0.18.10 added: the zone of a cloud's disk, and the others for
+// Kubernetes.
 type LaterVolume struct {
+	Zone         Text     `json:"availability_zone,omitempty"`  // of a new disk; empty: the cloud's choice
 	ClaimName    Text     `json:"claim_name,omitempty"`         // an existing claim; overrides Size
 	StorageClass Text     `json:"storage_class_name,omitempty"` // empty: the default class
 	AccessModes  []string `json:"access_modes,omitempty"`
@@ -65,11 +67,20 @@ const (
 // BackendKubernetes is the backend of the nodes of a Kubernetes cluster.
 const BackendKubernetes = "kubernetes"
 
+// The clouds whose disks can be volumes.
+const (
+	BackendAWS = "aws"
+	BackendGCP = "gcp"
+)
+
 // IsOnOwnMachine reports whether the volume is on a machine of the user, not in a cloud.
 func (v Volume) IsOnOwnMachine() bool { return v.Backend == BackendLocal || v.Backend == BackendSSH }
 
 // IsInCluster reports whether the volume is a claim of a Kubernetes cluster.
 func (v Volume) IsInCluster() bool { return v.Backend == BackendKubernetes }
+
+// IsInCloud reports whether the volume is a disk of a cloud.
+func (v Volume) IsInCloud() bool { return v.Backend == BackendAWS || v.Backend == BackendGCP }
 
 // Machine returns the name of the machine that the configuration wants; empty: it names none.
 func (v Volume) Machine() string {
@@ -94,8 +105,8 @@ var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the r
 		"beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-volume"},
 		read: readTextInto(func(v *Volume) *Text { return &v.Name })},
 	{Key: requiredKey("backend", "backend: ssh"), description: "Where the volume is: `ssh` (or `remote`) on a host of a fleet, " +
-		"`local` on the server's machine, `kubernetes` in a cluster.", shape: volumeBackendShape,
-		examples: []string{"ssh", "kubernetes"},
+		"`local` on the server's machine, `kubernetes` in a cluster, `aws` and `gcp` a disk of a cloud.", shape: volumeBackendShape,
+		examples: []string{"ssh", "kubernetes", "aws"},
 		read:     func(r *reader, n *strictyaml.Node, v *Volume) { v.Backend = r.readVolumeBackend(n) }},
 	{Key: nullableKey("host"), description: "The host that the volume is on, with `ssh` and `local`: its name as in the fleet, " +
 		"or `FLEET/HOST`. Can be left out where there is only one.", shape: textShape, examples: []string{"gpu-1"},
@@ -123,7 +134,9 @@ var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the r
 		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.AccessModes = r.readAccessModes(n) }},
 	{Key: plainKey("read_only"), description: "Whether replicas can only read the volume, with `backend: kubernetes`.", defaultText: "false",
 		shape: boolShape, read: func(r *reader, n *strictyaml.Node, v *Volume) { v.ReadOnly, _ = r.ReadBool(n) }},
-	unsupportedField[Volume]("availability_zone", "The availability zone.", textShape, "remove it", usesText("", "")),
+	{Key: nullableKey("availability_zone"), description: "The zone of the region in which a new disk is created, with `aws` and `gcp`. " +
+		"Only machines of that zone can attach it. If not set, the cloud's first zone that the backend uses.", shape: textShape,
+		examples: []string{"eu-west-1b"}, read: readTextInto(func(v *Volume) *Text { return &v.Zone })},
 	unsupportedField[Volume]("auto_cleanup_duration", "How long the volume may be unused before it is deleted. `off` keeps it.",
 		anyOfShape(durationShape.words+", or `off`", durationShape, minusOneShape), "remove it", usesIdleDuration),
 	unsupportedField[Volume]("tags", "Tags for resources that are created in the cloud.",
@@ -148,6 +161,7 @@ func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 	r.checkRegion(n, v)
 	r.checkMachineFields(n, v)
 	r.checkKubernetesFields(n, v)
+	r.checkZone(n, v)
 	hasID := v.VolumeID != "" || v.Backend == BackendKubernetes && v.ClaimName != ""
 	if v.Size != nil || hasID || slices.Contains(backendsWithoutSize, v.Backend) || !n.Get("size").IsNull() {
 		return v
@@ -194,6 +208,18 @@ func (r *reader) checkMachineFields(n *strictyaml.Node, v *Volume) {
 	}
 	if v.Host != "" && v.Region != "" && string(v.Host) != v.Region {
 		r.Add(n.Get("region"), "`host` and `region` name different machines", "remove `region`")
+	}
+}
+
+// checkZone checks that only a new disk of a cloud has a zone.
+func (r *reader) checkZone(n *strictyaml.Node, v *Volume) {
+	zone := n.Get("availability_zone")
+	switch {
+	case v.Zone == "":
+	case !v.IsInCloud() && (v.IsOnOwnMachine() || v.IsInCluster()):
+		r.Add(zone, "`availability_zone` can only be used with a cloud, such as backend: aws", "remove it")
+	case v.VolumeID != "":
+		r.Add(zone, "`availability_zone` and `volume_id` cannot be used together: an existing disk stays in its zone", "remove `availability_zone`")
 	}
 }
 

@@ -39,6 +39,7 @@ type Faults struct {
 	CreateAnyway  bool             // a Create that fails makes the machine nevertheless
 	List          error            // of machines and of volumes
 	Hang          bool             // Machines answers only when its context ends
+	Attach        error            // of volumes
 	Delete        error
 	IgnoreDeletes bool // Delete succeeds, and the machine stays
 }

@@ -94,6 +94,8 @@ func (f *Fake) AttachVolume(_ context.Context, v dstack.Volume, instance dstack.
 	known := f.volumes[v.ID]
 	m := f.machines[instance]
 	switch {
+	case f.faults.Attach != nil:
+		return f.faults.Attach
 	case known == nil:
 		return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no volume %q", v.Name)}
 	case m == nil && !f.isOwned(instance):

@@ -87,9 +87,10 @@ type Backend struct {
 	failures     loop.RepeatFilter
 
 	creating keyedLocks
+	disks    diskListing
 
 	busyListingAge, calmListingAge time.Duration // tests shorten them
-	watchInterval                  time.Duration
+	watchInterval, attachPoll      time.Duration
 
 	mu        sync.Mutex
 	hosts     map[dstack.InstanceID]dstack.RentedHost // as read last
@@ -123,7 +124,8 @@ func newBackend(o Options) *Backend {
 		o.Changed = func() {}
 	}
 	b := &Backend{Options: o, hosts: map[dstack.InstanceID]dstack.RentedHost{}, states: map[dstack.InstanceID]*machineState{},
-		busyListingAge: defaultBusyListingAge, calmListingAge: defaultCalmListingAge, watchInterval: defaultWatchInterval}
+		busyListingAge: defaultBusyListingAge, calmListingAge: defaultCalmListingAge, watchInterval: defaultWatchInterval,
+		attachPoll: defaultAttachPoll}
 	b.listings = newListings(o.Provider)
 	b.watches = newWatches(b)
 	return b

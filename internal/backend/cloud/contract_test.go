@@ -8,6 +8,7 @@ import (
 	"dstack/internal/backend/backendtest"
 	"dstack/internal/cloud/cloudtest"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 func TestContract(t *testing.T) {
@@ -17,7 +18,11 @@ func TestContract(t *testing.T) {
 		stop := func() {}
 		return backendtest.Fixture{
 			Timeout: 5 * time.Second,
-			Lacks:   []backendtest.Feature{backendtest.OwnedMachines, backendtest.Volumes, backendtest.ExternalDisks, backendtest.Attachments},
+			Lacks:   []backendtest.Feature{backendtest.OwnedMachines},
+			CreateDisk: func(*testing.T) string {
+				return r.account.AddDisk("north", "north-a", 2048)
+			},
+			Volume: dstack.Volume{Region: "north", Configuration: spec.Volume{Backend: "aws", Region: "north", LaterVolume: spec.LaterVolume{Zone: "north-a"}}},
 			Open: func(*testing.T) backend.Backend {
 				stop()
 				stop = r.open()

@@ -1,12 +1,14 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +107,9 @@ type fakeRemote struct {
 	lines  map[dstack.InstanceID][]string        // further lines that it prints
 	found  map[dstack.InstanceID]dstack.Hardware // what its check finds
 	fails  map[dstack.InstanceID]dstack.HostCheck
+
+	scripts []string // that were run, each after its machine
+	answer  string   // of each; empty: mounted
 }
 
 func newFakeRemote(b *Backend, a *cloudtest.Account) *fakeRemote {
@@ -158,8 +163,16 @@ func (r *fakeRemote) Machines(context.Context) (map[dstack.InstanceID]dstack.Mac
 	return machines, nil
 }
 
-func (r *fakeRemote) Run(context.Context, dstack.InstanceID, string, io.Reader) (string, error) {
-	return "", errors.New("nothing runs there")
+// Run runs disk.sh, whose disks are always mounted.
+func (r *fakeRemote) Run(_ context.Context, id dstack.InstanceID, _ string, stdin io.Reader) (string, error) {
+	script, err := io.ReadAll(stdin)
+	if err != nil || !strings.HasPrefix(string(script), "action='") {
+		return "", errors.Join(err, errors.New("nothing runs there"))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.scripts = append(r.scripts, string(id)+": "+string(script))
+	return cmp.Or(r.answer, "mounted /dev/fake") + "\n", nil
 }
 
 func (r *fakeRemote) Follow(ctx context.Context, id dstack.InstanceID, command string, read func(string)) error {
@@ -242,6 +255,7 @@ func (r *rig) open() (stop func()) {
 		r.remote.interval = time.Second
 	} else {
 		b.busyListingAge, b.calmListingAge, b.watchInterval = 2*time.Millisecond, 2*time.Millisecond, time.Millisecond
+		b.attachPoll = time.Millisecond
 	}
 	b.remote = r.remote
 	ctx, cancel := context.WithCancel(context.Background())

@@ -67,7 +67,14 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 
 // newPlaceCheck returns whether a place suits the volumes of a replica; nil: every place does.
 func (b *Backend) newPlaceCheck(need dstack.Requirements) func(region, zone string) bool {
-	return nil
+	if need.Pin == nil || len(need.Pin.Zones) == 0 {
+		return nil
+	}
+	return func(region, zone string) bool {
+		return slices.ContainsFunc(need.Pin.Zones, func(z dstack.Zone) bool {
+			return z.Backend == b.Key && z.Region == region && (z.Name == "" || zone == "" || z.Name == zone)
+		})
+	}
 }
 
 // splitByZone returns an offer for each zone that has the type, so that the next zone is tried where one has none left. Where

@@ -45,7 +45,7 @@ func newSettings(s *computetest.Server) gcp.Settings {
 
 func openProvider(t testing.TB, settings gcp.Settings, i dstack.Installation) *gcp.Provider {
 	p := gcp.Open(settings, gcp.Options{Installation: i})
-	p.SetWait(0)
+	p.Hurry()
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }

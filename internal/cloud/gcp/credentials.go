@@ -1,6 +1,7 @@
 package gcp
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -53,7 +54,7 @@ type tokenSource struct {
 }
 
 func newTokenSource(c Credentials) *tokenSource {
-	return &tokenSource{credentials: c, turn: newLock(), requests: &tokenTransport{next: http.DefaultTransport}}
+	return &tokenSource{credentials: c, turn: newLock(), requests: &tokenTransport{next: http.DefaultTransport, firstPause: firstPause}}
 }
 
 // get returns a token that is valid now.
@@ -258,7 +259,7 @@ func (t *tokenSource) readDefaultFile(name, where string) (oauth2.TokenSource, s
 // askMetadata returns the credentials of the account of the machine that the server runs on. Google's own library waits
 // half a minute for a service that does not answer.
 func (t *tokenSource) askMetadata() (oauth2.TokenSource, string, error) {
-	source := metadataSource{&http.Client{Timeout: metadataTimeout, Transport: &tokenTransport{next: &http.Transport{DisableKeepAlives: true}, ctx: t.requests.ctx}}}
+	source := metadataSource{&http.Client{Timeout: metadataTimeout, Transport: &tokenTransport{next: &http.Transport{DisableKeepAlives: true}, ctx: t.requests.ctx, firstPause: firstPause}}}
 	account, err := source.get("email")
 	if err != nil {
 		return nil, "", newCredentialsError("there are no credentials for GCP: no GOOGLE_APPLICATION_CREDENTIALS, no file of gcloud, and no account of this machine",
@@ -321,8 +322,9 @@ func (t *tokenSource) context() context.Context {
 // tokenTransport ends requests for tokens with the context of the call that needs one, and repeats those that failed for
 // a moment: oauth2 itself does neither.
 type tokenTransport struct {
-	next http.RoundTripper
-	ctx  context.Context // of the holder of tokenSource.turn
+	next       http.RoundTripper
+	ctx        context.Context // of the holder of tokenSource.turn
+	firstPause time.Duration
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -332,7 +334,7 @@ func (t *tokenTransport) RoundTrip(request *http.Request) (*http.Response, error
 	for attempt := 1; ; attempt++ {
 		response, err := t.next.RoundTrip(request.WithContext(ctx))
 		isTemporary := err != nil || response.StatusCode >= http.StatusInternalServerError || response.StatusCode == http.StatusTooManyRequests
-		if !isTemporary || attempt == tokenAttempts || request.Body != nil && request.GetBody == nil || pause(ctx, waitAfter(attempt)) != nil {
+		if !isTemporary || attempt == tokenAttempts || request.Body != nil && request.GetBody == nil || pause(ctx, waitAfter(t.firstPause, attempt)) != nil {
 			if err != nil {
 				stop()
 				cancel()
@@ -378,15 +380,22 @@ func explainTokenFailure(err error, account string) error {
 		return &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "cannot get a token for the credentials " + whose + ": " + reason,
 			Hint: "dstack tries again"}
 	}
-	text := answer.ErrorDescription
-	if text == "" {
-		text = answer.ErrorCode
-	}
+	text := describeRefusedGrant(answer)
 	hint := "check that the account and its key still exist; " + keyHint
 	if strings.Contains(text, "iat") || strings.Contains(text, "timeframe") {
 		hint = "the clock of the server's machine is wrong: correct it"
 	}
 	return newCredentialsError("Google refuses the credentials "+whose+": "+shortenMessage(text), hint, err)
+}
+
+// describeRefusedGrant returns why a token was refused. For keys of service accounts, oauth2 leaves the answer unread.
+func describeRefusedGrant(answer *oauth2.RetrieveError) string {
+	var body struct {
+		Code        string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	_ = json.Unmarshal(answer.Body, &body) // what is not JSON has no description
+	return cmp.Or(answer.ErrorDescription, body.Description, answer.ErrorCode, body.Code, answer.Response.Status)
 }
 
 // newCredentialsError returns an error that says that no offer of the backend can be used.

@@ -229,16 +229,18 @@ func (p *Provider) AttachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine
 	at := p.zonePlace(m.Zone)
 	body := attachedDisk{Source: string(at) + "/disks/" + d.Ref, DeviceName: d.Ref, Mode: "READ_WRITE"}
 	_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/instances/" + m.Ref + "/attachDisk", body: body, what: what}, at)
-	if hasMeaning(err, meansInUse) && p.isAttached(ctx, d, m) {
-		return nil // an earlier request was carried out meanwhile
+	if !hasMeaning(err, meansInUse) {
+		return p.describeError(err, nil)
+	}
+	// Another request was faster, perhaps an earlier one of the same.
+	now, readErr := read[disk](ctx, p, p.settings.ProjectID, "zones/"+d.Zone+"/disks/"+d.Ref, diskFields, what)
+	switch {
+	case readErr == nil && isUsedBy(now, m):
+		return nil
+	case readErr == nil && len(now.Users) == 0:
+		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot " + what + ": GCP is attaching it", Cause: err, Hint: "dstack tries again"}
 	}
 	return p.describeError(err, nil)
-}
-
-// isAttached reports whether a disk is attached to a machine, as far as the API answers.
-func (p *Provider) isAttached(ctx context.Context, d cloud.Disk, m cloud.Machine) bool {
-	found, err := read[disk](ctx, p, p.settings.ProjectID, "zones/"+d.Zone+"/disks/"+d.Ref, diskFields, "find the disk "+d.Ref)
-	return err == nil && isUsedBy(found, m)
 }
 
 func isUsedBy(d disk, m cloud.Machine) bool {

@@ -95,8 +95,11 @@ func (p *Provider) zonesForLaunch(ctx context.Context, l cloud.Launch) ([]string
 	return append(zones[first:], zones[:first]...), nil
 }
 
-// prepareLaunch makes what machines refer to.
+// prepareLaunch makes what machines refer to, if there is a network.
 func (p *Provider) prepareLaunch(ctx context.Context, l cloud.Launch) error {
+	if _, err := p.findSubnet(ctx, l.Offer.Region); err != nil {
+		return err
+	}
 	if err := p.ensureRule(ctx, p.sshRule()); err != nil {
 		return err
 	}
@@ -153,25 +156,26 @@ func (p *Provider) launchIn(ctx context.Context, l cloud.Launch, zone string) (c
 		return cloud.Machine{}, &dstack.Error{Kind: dstack.Conflict, Message: "the token of the launch was used for the machine " + name}
 	}
 	p.records.expect(machine, o, asked)
+	isRepeated := o.isDone() // a new operation takes longer than its answer
 	o, err = p.waitForOperation(ctx, o, at, what)
-	if err != nil {
-		if o.failure(what) == nil {
-			return machine, nil // it was requested, and its operation could not be read
-		}
+	switch {
+	case err != nil && o.failure(what) == nil:
+		return machine, nil // it was requested, and its operation could not be read
+	case err != nil:
 		p.records.forget(machine.Ref)
 		p.records.addFailure(machine.Ref, zone)
-		if hasMeaning(err, meansExists) {
-			return p.adoptMachine(ctx, machine)
+		// A later request may have succeeded, before a restart forgot that this one failed.
+		if m, adoptErr := p.adoptMachine(ctx, machine); adoptErr == nil {
+			return m, nil
 		}
 		return cloud.Machine{}, p.describeError(err, &asked)
-	}
-	if o.isDone() {
+	case isRepeated:
 		return p.confirmMachine(ctx, machine)
 	}
 	return machine, nil
 }
 
-// confirmMachine returns a machine whose operation is done. A repeated request gets the operation of the first one, whose
+// confirmMachine returns a machine whose request is repeated. The API answers with the operation of the first one, whose
 // machine may have ended since.
 func (p *Provider) confirmMachine(ctx context.Context, m cloud.Machine) (cloud.Machine, error) {
 	found, err := read[instance](ctx, p, p.settings.ProjectID, "zones/"+m.Zone+"/instances/"+m.Ref, instanceFields, "find the machine "+m.Ref)

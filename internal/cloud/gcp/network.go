@@ -60,9 +60,9 @@ func (p *Provider) findSubnet(ctx context.Context, region string) (string, error
 		if err != nil {
 			return "", p.describeError(err, nil)
 		}
-		if err := p.checkNetwork(n, region); err != nil {
+		if problem := p.checkNetwork(n, region); problem != nil {
 			p.network.forget()
-			return "", err
+			return "", problem
 		}
 		if name == "" {
 			name = n.subnets[region][0]
@@ -72,13 +72,13 @@ func (p *Provider) findSubnet(ctx context.Context, region string) (string, error
 }
 
 // checkNetwork returns why machines of a region have no network; nil: they have one.
-func (p *Provider) checkNetwork(n network, region string) error {
+func (p *Provider) checkNetwork(n network, region string) *dstack.Error {
 	s := p.settings
-	message, hint := "", ""
+	message, hint, scope := "", "", dstack.ScopePlace
 	switch {
 	case s.Subnetworks[region] == "" && len(n.subnets) == 0:
 		message = fmt.Sprintf("the VPC %s of the project %s has no subnets, or does not exist", s.networkName(), s.networkProject())
-		hint = "correct `vpc_name` in config.yml, or add subnets to the VPC"
+		hint, scope = "correct `vpc_name` in config.yml, or add subnets to the VPC", dstack.ScopeBackend
 	case s.Subnetworks[region] == "" && len(n.subnets[region]) == 0:
 		message = fmt.Sprintf("the VPC %s has no subnet in %s", s.networkName(), region)
 		hint = fmt.Sprintf("add one: gcloud compute networks subnets create NAME --network %s --region %s --range 10.0.0.0/20, or remove the region from `regions`", s.networkName(), region)
@@ -88,7 +88,7 @@ func (p *Provider) checkNetwork(n network, region string) error {
 	default:
 		return nil
 	}
-	failure := &dstack.MachineFailure{Cause: dstack.FailureMisconfigured, Scope: dstack.ScopePlace, Message: message}
+	failure := &dstack.MachineFailure{Cause: dstack.FailureMisconfigured, Scope: scope, Message: message}
 	return &dstack.Error{Kind: dstack.NoCapacity, Message: message, Hint: hint, Cause: failure}
 }
 

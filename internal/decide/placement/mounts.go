@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,9 +45,14 @@ func mountConstraints() []constraint {
 	}
 }
 
-// hasVolumes reports whether a machine has the volumes of a pin.
+// hasVolumes reports whether a machine has the volumes of a pin, or can attach them.
 func hasVolumes(pin *dstack.Pin, o *dstack.Offer) bool {
-	return o.OwnedInstance != "" && (slices.Contains(pin.Machines, o.OwnedInstance) || slices.Contains(pin.Clusters, o.Key))
+	if o.OwnedInstance != "" && (slices.Contains(pin.Machines, o.OwnedInstance) || slices.Contains(pin.Clusters, o.Key)) {
+		return true
+	}
+	return slices.ContainsFunc(pin.Zones, func(z dstack.Zone) bool {
+		return z.Backend == o.Key && z.Region == o.Region && (z.Name == "" || z.Name == o.Zone)
+	})
 }
 
 // elsewhere says where the other users of a volume are that only one machine can mount.
@@ -94,11 +100,29 @@ func (u volumeUse) holdersFor(machine dstack.InstanceID) (names []string) {
 func adviseMounts(need dstack.Requirements, offers []dstack.Offer) (lines []string) {
 	if need.Pin != nil && len(selectPinned(need, offers)) == 0 && need.Pin.Advice != "" {
 		lines = append(lines, need.Pin.Advice)
+	} else if line := adviseOtherZone(need, offers); line != "" {
+		lines = append(lines, line)
 	}
 	if need.HostPath != "" && !need.IsGlobalAdmin && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.IsRemote && !o.IsManaged }) {
 		lines = append(lines, "ask a global admin to apply the service, or use a volume in place of "+need.HostPath)
 	}
 	return lines
+}
+
+// adviseOtherZone says that a machine would suit if the volumes of a replica were where it is; empty: none would.
+func adviseOtherZone(need dstack.Requirements, offers []dstack.Offer) string {
+	if need.Pin == nil || len(need.Pin.Zones) == 0 || Rank(need, offers, nil).Suitable() > 0 {
+		return ""
+	}
+	pin := need.Pin
+	need.Pin = nil
+	suitable := Rank(need, offers, nil).Placements(1)
+	if len(suitable) == 0 {
+		return ""
+	}
+	o := suitable[0].Offer
+	return fmt.Sprintf("%s suits and is in %s of %s, but %s: use a volume there (availability_zone: %s), or resources that a machine in %s has",
+		o.Type, cmp.Or(o.Zone, o.Region), o.Key, pin.Reason, cmp.Or(o.Zone, o.Region), cmp.Or(pin.Zones[0].Name, pin.Zones[0].Region))
 }
 
 // selectPinned returns the machines that have the volumes; all, if a replica mounts none.

@@ -55,29 +55,29 @@ func ChooseCluster(v spec.Volume, clusters []Cluster) (Cluster, error) {
 	return found[0], nil
 }
 
-// afterInCluster returns the step of a cluster's volume with what its action found.
-func (s Step) afterInCluster(v dstack.Volume, found Result, now time.Time) Step {
+// afterInBackend returns the step of a volume of a cluster or a cloud with what its action found.
+func (s Step) afterInBackend(v dstack.Volume, found Result, now time.Time) Step {
 	switch {
 	case s.Action == NoAction:
 		return s
 	case s.Action == Delete:
-		return s.afterClaimDeletion(v, found, now)
+		return s.afterBackendDeletion(v, found, now)
 	case found.Err != nil && s.Action == Create && isFinal(found.Err):
 		return s.failForNow(describe(found.Err), now)
 	case found.Err != nil && v.Status == dstack.VolumeProvisioning:
-		return s.retry(v, "waits for the cluster "+v.Machine+": "+describe(found.Err), now)
+		return s.retry(v, fmt.Sprintf("waits for %s: %s", describeKeeper(v), describe(found.Err)), now)
 	case found.Err != nil:
-		return s.retry(v, fmt.Sprintf("the cluster %s does not answer: %s", v.Machine, describe(found.Err)), now)
-	case !found.IsListed && s.Action == Create: // created, and deleted at once by somebody else
-		return s.retry(v, fmt.Sprintf("the cluster %s does not list it yet", v.Machine), now)
+		return s.retry(v, fmt.Sprintf("%s does not answer: %s", describeKeeper(v), describe(found.Err)), now)
+	case !found.IsListed && (s.Action == Create || maybeUnlisted(v, now)): // created, and deleted at once by somebody else
+		return s.retry(v, describeKeeper(v)+" does not list it yet", now)
 	case !found.IsListed:
-		return s.failForNow(fmt.Sprintf("its data is lost: the cluster %s does not have the claim %s any more; "+
-			"delete the volume and apply it again to begin without data", v.Machine, v.ExternalID), now)
+		return s.failForNow(fmt.Sprintf("its data is lost: %s does not have %s any more; "+
+			"delete the volume and apply it again to begin without data", describeKeeper(v), describeData(v)), now)
 	}
 	return s.afterLook(v, found.Created, now)
 }
 
-// afterLook takes over what the cluster says about a claim.
+// afterLook takes over what the cluster says about a claim, or the cloud about a disk.
 func (s Step) afterLook(v, seen dstack.Volume, now time.Time) Step {
 	s.Created, s.Failures, s.Reason = &seen, 0, seen.Reason
 	s.To, s.Due = seen.Status, now.Add(checkInterval)
@@ -87,21 +87,23 @@ func (s Step) afterLook(v, seen dstack.Volume, now time.Time) Step {
 	return s
 }
 
-// afterClaimDeletion waits until a claim is gone: pods that mount it keep it.
-func (s Step) afterClaimDeletion(v dstack.Volume, found Result, now time.Time) Step {
+// afterBackendDeletion waits until a claim or a disk is gone: pods that mount a claim keep it.
+func (s Step) afterBackendDeletion(v dstack.Volume, found Result, now time.Time) Step {
 	switch {
 	case found.Err == nil && (v.IsExternal || !found.IsListed):
 		s.IsGone = true
 		return s
+	case found.Err == nil && isInCloud(v):
+		return s.retry(v, fmt.Sprintf("%s deletes %s", describeKeeper(v), describeData(v)), now)
 	case found.Err == nil:
-		return s.retry(v, fmt.Sprintf("the cluster %s deletes the claim %s when no pod mounts it", v.Machine, v.ExternalID), now)
+		return s.retry(v, fmt.Sprintf("%s deletes %s when no pod mounts it", describeKeeper(v), describeData(v)), now)
 	case dstack.KindOf(found.Err) == dstack.Conflict:
 		return s.retry(v, describe(found.Err), now)
 	}
-	return s.retry(v, fmt.Sprintf("its deletion waits for the cluster %s: %s", v.Machine, describe(found.Err)), now)
+	return s.retry(v, fmt.Sprintf("its deletion waits for %s: %s", describeKeeper(v), describe(found.Err)), now)
 }
 
-// failForNow fails a volume that is looked at again: the cluster can tell when it is mended.
+// failForNow fails a volume that is looked at again: the backend can tell when it is mended.
 func (s Step) failForNow(reason string, now time.Time) Step {
 	s = s.fail(reason)
 	s.Due = now.Add(checkInterval)

@@ -58,7 +58,13 @@ func checkSharing(s spec.Service, volumes []dstack.Volume) error {
 		return nil
 	}
 	for _, name := range Names(s) {
-		if v, ok := findVolume(volumes, name); ok && SharingOf(v) == dstack.SharedByNobody {
+		v, ok := findVolume(volumes, name)
+		if ok && isInCloud(v) {
+			return &dstack.Error{Kind: dstack.Invalid,
+				Message: fmt.Sprintf("the service may have %d replicas, and the disk of the volume %s is attached to one machine at a time", replicas, name),
+				Hint:    "write replicas: 1; or use a volume of a host, or of a cluster with access_modes: [" + spec.AccessReadWriteMany + "]"}
+		}
+		if ok && SharingOf(v) == dstack.SharedByNobody {
 			return &dstack.Error{Kind: dstack.Invalid,
 				Message: fmt.Sprintf("the service may have %d replicas, and replicas mount the volume %s one at a time (%s)", replicas, name, spec.AccessReadWriteOncePod),
 				Hint:    "write replicas: 1; or use a volume with access_modes: [" + spec.AccessReadWriteMany + "], or [" + spec.AccessReadWriteOnce + "] for replicas on one node"}
@@ -149,10 +155,11 @@ func BuildMounts(s spec.Service, volumes []dstack.Volume, on dstack.Instance) (m
 		}
 		v, ok := findOn(volumes, namesOf(m), on)
 		if !ok {
-			return nil, &dstack.Error{Kind: dstack.NotFound, Message: "cannot mount " + m.Path + ": " + describePlaces(s, volumes),
-				Hint: "see: dstack volume list -v"}
+			return nil, newUnmountableError(m, s, volumes)
 		}
 		switch {
+		case isInCloud(v): // its disk is attached to the machine before
+			mounts = append(mounts, dstack.Mount{Kind: dstack.MountHostPath, Source: v.MountPoint(), Target: m.Path})
 		case isInCluster(v):
 			mounts = append(mounts, dstack.Mount{Kind: dstack.MountClaim, Source: v.ExternalID, Target: m.Path, ReadOnly: isReadOnly(v),
 				OneNode: SharingOf(v) == dstack.SharedByMachine})
@@ -165,11 +172,16 @@ func BuildMounts(s spec.Service, volumes []dstack.Volume, on dstack.Instance) (m
 	return mounts, nil
 }
 
+func newUnmountableError(m spec.Mount, s spec.Service, volumes []dstack.Volume) error {
+	return &dstack.Error{Kind: dstack.NotFound, Message: "cannot mount " + m.Path + ": " + describePlaces(s, volumes),
+		Hint: "see: dstack volume list -v"}
+}
+
 // findOn returns the first of the named volumes that is active, and that a machine has.
 func findOn(volumes []dstack.Volume, names []string, on dstack.Instance) (dstack.Volume, bool) {
 	for _, name := range names {
 		v, ok := findVolume(volumes, name)
-		if ok && isActive(v) && len(intersect(locationsOf(v), []location{{on.Backend, on.ID}})) > 0 {
+		if ok && isActive(v) && len(intersect(locationsOf(v), []location{newLocation(on)})) > 0 {
 			return v, true
 		}
 	}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,43 +20,65 @@ func FindPin(s spec.Service, volumes []dstack.Volume) *dstack.Pin {
 	return findPin(s, volumes, isActive)
 }
 
-// location is a machine that has a volume, or all machines of a backend.
+// location is a machine that has a volume, all machines of a backend, or a zone of a cloud.
 type location struct {
 	backend string
 	machine dstack.InstanceID // empty: all of the backend
+	region  string            // of a cloud; empty: it is not in a cloud
+	zone    string            // empty: all of the region
 }
 
 // locationsOf returns where a volume can be mounted.
 func locationsOf(v dstack.Volume) (found []location) {
 	switch {
+	case isInCloud(v):
+		found = append(found, location{backend: v.Backend, region: v.Region, zone: v.Zone})
 	case !isInCluster(v):
 		if v.Instance != "" {
-			found = append(found, location{v.Backend, v.Instance})
+			found = append(found, location{backend: v.Backend, machine: v.Instance})
 		}
 	case !v.Reach.IsLimited:
 		found = append(found, location{backend: v.Backend})
 	default:
 		for _, id := range v.Reach.Machines {
-			found = append(found, location{v.Backend, id})
+			found = append(found, location{backend: v.Backend, machine: id})
 		}
 	}
 	return found
+}
+
+// newLocation returns where an instance is.
+func newLocation(i dstack.Instance) location {
+	if i.Offer.OwnedInstance != "" {
+		return location{backend: i.Backend, machine: i.ID}
+	}
+	return location{backend: i.Backend, machine: i.ID, region: i.Offer.Region, zone: i.Offer.Zone}
 }
 
 // intersect returns the locations that are in both lists.
 func intersect(a, b []location) (both []location) {
 	for _, one := range a {
 		for _, other := range b {
-			switch {
-			case one.backend != other.backend:
-			case one.machine == "" || one.machine == other.machine:
-				both = append(both, other)
-			case other.machine == "":
-				both = append(both, one)
+			if common, ok := one.intersect(other); ok {
+				both = append(both, common)
 			}
 		}
 	}
 	return both
+}
+
+// intersect returns what two locations have in common, and whether there is anything.
+func (l location) intersect(other location) (location, bool) {
+	switch {
+	case l.backend != other.backend || l.region != other.region:
+		return location{}, false
+	case l.machine != "" && other.machine != "" && l.machine != other.machine:
+		return location{}, false
+	case l.zone != "" && other.zone != "" && l.zone != other.zone:
+		return location{}, false
+	}
+	l.machine, l.zone = cmp.Or(l.machine, other.machine), cmp.Or(l.zone, other.zone)
+	return l, true
 }
 
 func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volume) bool) *dstack.Pin {
@@ -84,6 +107,12 @@ func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volum
 		return nil
 	}
 	for _, l := range common {
+		if l.region != "" {
+			if zone := (dstack.Zone{Backend: l.backend, Region: l.region, Name: l.zone}); !slices.Contains(pin.Zones, zone) {
+				pin.Zones = append(pin.Zones, zone)
+			}
+			continue
+		}
 		if l.machine == "" && !slices.Contains(pin.Clusters, l.backend) {
 			pin.Clusters = append(pin.Clusters, l.backend)
 		} else if l.machine != "" && !slices.Contains(pin.Machines, l.machine) {
@@ -96,7 +125,9 @@ func findPin(s spec.Service, volumes []dstack.Volume, isUsable func(dstack.Volum
 }
 
 // isEmpty reports whether no machine has all volumes.
-func isEmpty(pin *dstack.Pin) bool { return len(pin.Machines) == 0 && len(pin.Clusters) == 0 }
+func isEmpty(pin *dstack.Pin) bool {
+	return len(pin.Machines) == 0 && len(pin.Clusters) == 0 && len(pin.Zones) == 0
+}
 
 // addSharing adds the users of a volume that not all replicas may mount at the same time.
 func addSharing(pin *dstack.Pin, v dstack.Volume) {
@@ -115,8 +146,11 @@ func addSharing(pin *dstack.Pin, v dstack.Volume) {
 }
 
 // SharingOf returns which replicas may mount a volume at the same time. The folders and Docker volumes of a machine are
-// shared by all of its replicas.
+// shared by all of its replicas. The disk of a cloud is attached to one rented machine, which one replica has.
 func SharingOf(v dstack.Volume) dstack.VolumeSharing {
+	if isInCloud(v) {
+		return dstack.SharedByNobody
+	}
 	if !isInCluster(v) {
 		return dstack.SharedByAll
 	}
@@ -169,9 +203,11 @@ func describePlaces(s spec.Service, volumes []dstack.Volume) string {
 	return strings.Join(parts, ", ")
 }
 
-// describePlace says where a volume is: on gpu-1; in the cluster kubernetes, on k1.
+// describePlace says where a volume is: on gpu-1; in the cluster kubernetes, on k1; in eu-west-1b of aws.
 func describePlace(v dstack.Volume) string {
 	switch {
+	case isInCloud(v):
+		return describeZone(v)
 	case !isInCluster(v):
 		return "on " + v.Machine
 	case v.Reach.IsLimited && v.Reach.Place != "":
@@ -185,7 +221,11 @@ func describePlace(v dstack.Volume) string {
 // advisePin says what a user can do if no machine that has the volumes suits.
 func advisePin(s spec.Service, volumes []dstack.Volume) string {
 	for _, name := range Names(s) {
-		if v, ok := findVolume(volumes, name); ok && isInCluster(v) {
+		v, ok := findVolume(volumes, name)
+		if ok && isInCloud(v) {
+			return adviseZone(v)
+		}
+		if ok && isInCluster(v) {
 			return "see which nodes the cluster has: dstack offer --backend kubernetes --why; or use a volume that is elsewhere"
 		}
 	}
@@ -209,6 +249,9 @@ func Notes(s spec.Service, volumes []dstack.Volume) (notes []string) {
 // describeSharing says what several replicas see of the volumes, and what their access modes mean for replicas and updates.
 func describeSharing(s spec.Service, volumes []dstack.Volume, pin *dstack.Pin) (notes []string) {
 	replicas := countReplicas(s)
+	if notes = describeDisks(s, volumes); len(notes) > 0 {
+		return notes
+	}
 	for _, name := range Names(s) {
 		v, ok := findVolume(volumes, name)
 		if !ok || !isInCluster(v) {

@@ -25,8 +25,8 @@ const (
 
 // Result is what an action found.
 type Result struct {
-	Created       dstack.Volume // with Create; of a cluster also with Check, and with the status and reason there
-	IsListed      bool          // with Check: the machine has the volume; of a cluster also with Create and Delete
+	Created       dstack.Volume // with Create; of a cluster or a cloud also with Check, and with the status and reason there
+	IsListed      bool          // with Check: the machine has the volume; of a cluster or a cloud also with Create and Delete
 	IsMachineGone bool          // the machine does not belong to any fleet, or any backend, any more
 	Err           error
 }
@@ -39,7 +39,7 @@ type Step struct {
 	Due      time.Time // zero: not before it is marked due
 	Failures int
 	IsGone   bool           // the volume does not exist any more
-	Created  *dstack.Volume // the machine has it now; with ExternalID, SizeMiB, Warning and Reach
+	Created  *dstack.Volume // the machine has it now; with ExternalID, SizeMiB, Warning, Reach, Zone and Price
 }
 
 const (
@@ -61,7 +61,7 @@ func Decide(v dstack.Volume, now time.Time) (Step, error) {
 	case dstack.VolumeActive, dstack.VolumeFailed:
 		if hasOwnData(v) {
 			step.Action = Check
-		} else if v.IsExternal && isInCluster(v) {
+		} else if v.IsExternal && isOfBackend(v) {
 			step.Action = Create
 		}
 	case dstack.VolumeDeleting:
@@ -89,8 +89,8 @@ func ApplyAgain(v dstack.Volume, machine dstack.Offer) (again dstack.Volume, ok 
 
 // After returns the step with what its action found.
 func (s Step) After(v dstack.Volume, found Result, now time.Time) Step {
-	if isInCluster(v) {
-		return s.afterInCluster(v, found, now)
+	if isOfBackend(v) {
+		return s.afterInBackend(v, found, now)
 	}
 	switch s.Action {
 	case Create:

@@ -117,13 +117,15 @@ func (r *Reconciler) act(
 	case lifecycle.CreateMachine:
 		return nil, b.Create(ctx, r.newCreateRequest(seen))
 	case lifecycle.DeleteMachine:
+		r.detachBeforeDeletion(ctx, b, seen)
 		return nil, b.Delete(ctx, id)
 	case lifecycle.SyncEngine:
 		eng, reports, err := r.askEngine(ctx, b, id, step.AnswerTimeout)
 		if err != nil {
 			return nil, err
 		}
-		return r.syncEngine(ctx, eng, seen, reports, permit)
+		reports, err = r.syncEngine(ctx, eng, seen, reports, permit)
+		return reports, errors.Join(err, r.detachUnneeded(ctx, b, seen, reports, permit))
 	default:
 		return nil, fmt.Errorf("unknown action %q", step.Action)
 	}
@@ -247,6 +249,9 @@ func (r *Reconciler) startAttempt(
 		return dstack.Report{}, err
 	}
 	job.AddHostEnv(&attempt, hostEnv)
+	if waits, err := r.attachDisks(ctx, run, instance); err != nil || waits != "" {
+		return reportDisks(c.Attempt, waits, err, c.Placed.Replica.AttemptAt)
+	}
 	attempt.Mounts, err = r.buildMounts(ctx, run, instance)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil

@@ -42,6 +42,7 @@ type volumeRow struct {
 	Failures      int `bun:"fails"`
 	Version       int64
 	schedule
+	volumeDisk
 }
 
 func (r volumeRow) toVolume() (dstack.Volume, error) {
@@ -55,6 +56,7 @@ func (r volumeRow) toVolume() (dstack.Volume, error) {
 	if err := json.Unmarshal([]byte(r.Configuration), &v.Configuration); err != nil {
 		return v, fmt.Errorf("read the configuration of the volume %s: %w", r.Name, err)
 	}
+	r.volumeDisk.addTo(&v)
 	if r.Reach == "" {
 		return v, nil
 	}
@@ -132,6 +134,7 @@ func (s *Store) findVolumes(ctx context.Context, narrow func(*bun.SelectQuery), 
 		var rows []volumeRow
 		query := tx.NewSelect().Model(&rows).ColumnExpr("v.*, p.name AS project, COALESCE(vr.reach, '') AS reach").
 			Join("JOIN projects AS p ON p.id = v.project_id").Join("LEFT JOIN volume_reach AS vr ON vr.volume_id = v.id")
+		selectDisks(query)
 		narrow(query)
 		if err := query.Scan(ctx); err != nil {
 			return err
@@ -232,7 +235,7 @@ func (s *Store) SaveVolumeStep(ctx context.Context, l Lease, seen dstack.Volume,
 	next := seen
 	if step.Created != nil {
 		next.ExternalID, next.SizeMiB, next.Warning = step.Created.ExternalID, step.Created.SizeMiB, step.Created.Warning
-		next.Reach = step.Created.Reach
+		next.Reach, next.Zone, next.Price = step.Created.Reach, step.Created.Zone, step.Created.Price
 	}
 	if step.To != seen.Status {
 		next.Since = now
@@ -245,6 +248,9 @@ func (s *Store) SaveVolumeStep(ctx context.Context, l Lease, seen dstack.Volume,
 			return err
 		}
 		if !step.IsGone {
+			if err := saveDisk(ctx, tx, seen, next); err != nil {
+				return err
+			}
 			return saveReach(ctx, tx, seen, next.Reach)
 		}
 		_, err = tx.NewRaw("DELETE FROM volumes WHERE id = ?", l.ID).Exec(ctx)

@@ -55,6 +55,12 @@ type GPUAnswer struct{ Groups []api.GPUGroup }
 type FleetAnswer struct {
 	Fleet    dstack.Fleet
 	Replicas map[dstack.InstanceID][]string // on hosts of this fleet and others, for the user: web replica 0
+
+	// Of a fleet of rented machines:
+	Missing int           // machines that are not even requested
+	Lack    dstack.Reason // why, for the user; empty: they are about to be requested
+	IsFinal bool          // there is nothing to wait for
+	IsAuto  bool          // it is no fleet, but shown as one: the machine that a run rented
 }
 
 // FleetName names a fleet in one of two ways.

@@ -58,6 +58,11 @@ func (s *Server) Throttle(method string, times int, retryAfter time.Duration) (r
 func (s *Server) takeFault(r *request) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r.resource != "token" {
+		if f := s.takeCut(); f != nil {
+			return f
+		}
+	}
 	return s.takeMatching(r, false)
 }
 
@@ -130,4 +135,34 @@ func (s *Server) CountCalls(method string) int {
 		}
 	}
 	return count
+}
+
+// CutAfter makes one request end without an answer, after n others (those for tokens do not count). isDone: it is carried
+// out nevertheless. The client's own repetitions of it end so, too.
+func (s *Server) CutAfter(n int, isDone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cutAfter, s.cutTimes, s.cutDone = n, clientAttempts, isDone
+}
+
+// clientAttempts is how often clients try a request.
+const clientAttempts = 4
+
+// takeCut returns the fault of CutAfter, or nil. The caller holds the lock.
+func (s *Server) takeCut() *Fault {
+	if s.cutTimes == 0 {
+		return nil
+	}
+	if s.cutAfter--; s.cutAfter >= 0 {
+		return nil
+	}
+	s.cutTimes--
+	return &Fault{Cut: true, Done: s.cutDone}
+}
+
+// Hide makes lists lack all machines, as a part of the API that lags may.
+func (s *Server) Hide(isHidden bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.isHidden = isHidden
 }

@@ -274,7 +274,7 @@ func (s *Server) describe(i *instance) map[string]any {
 
 func (s *Server) instanceItems() (items []item) {
 	for _, path := range slices.Sorted(maps.Keys(s.instances)) {
-		if i := s.instances[path]; !s.now().Before(i.shownAt) {
+		if i := s.instances[path]; !s.now().Before(i.shownAt) && !s.isHidden {
 			items = append(items, item{"zones/" + i.Zone, s.describe(i)})
 		}
 	}

@@ -194,3 +194,16 @@ func (s *Server) deleteObject(r *request) (any, error) {
 	}
 	return s.newOperation(r, "delete", scopeOf(r), path, s.options.Steps.Other, func() { delete(s.objects, path) }), nil
 }
+
+// Objects returns the rules of the firewall (firewalls), or the placement policies (resourcePolicies), ordered by path.
+func (s *Server) Objects(kind string) (list []map[string]any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance()
+	for _, path := range slices.Sorted(maps.Keys(s.objects)) {
+		if strings.Contains(path, "/"+kind+"/") {
+			list = append(list, s.objects[path])
+		}
+	}
+	return list
+}

@@ -80,6 +80,10 @@ type Server struct {
 	capacity   map[Place]int
 	faults     []*Fault
 	calls      []Call
+	cutAfter   int // see CutAfter
+	cutTimes   int
+	cutDone    bool
+	isHidden   bool
 	tokens     map[string]string // account, by token
 	key        signingKey
 
@@ -165,6 +169,32 @@ func (s *Server) Advance(d time.Duration) {
 	defer s.mu.Unlock()
 	s.offset += d
 	s.advance()
+}
+
+// Settle waits until no hook runs.
+func (s *Server) Settle(ctx context.Context) error {
+	for {
+		if !s.isBusy() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Server) isBusy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance()
+	for _, o := range s.operations {
+		if o.isHeld {
+			return true
+		}
+	}
+	return false
 }
 
 // SetSteps replaces how long the steps take.

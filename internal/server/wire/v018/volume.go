@@ -34,14 +34,19 @@ func BuildVolume(v dstack.Volume) api.Volume {
 	}
 	if v.Status != dstack.VolumeProvisioning && v.ExternalID != "" {
 		volume.VolumeID = &v.ExternalID
-		volume.ProvisioningData = &api.VolumeProvisioning{Backend: conf.Backend, VolumeID: v.ExternalID, SizeGB: sizeGB(v), Price: new(float64)}
+		volume.ProvisioningData = &api.VolumeProvisioning{Backend: conf.Backend, VolumeID: v.ExternalID, SizeGB: sizeGB(v), Price: &v.Price}
+		if v.Zone != "" {
+			volume.ProvisioningData.AvailabilityZone = &v.Zone
+		}
+		isDisk := conf.IsInCloud()
+		volume.ProvisioningData.Attachable, volume.ProvisioningData.Detachable = isDisk, isDisk
 	}
 	return volume
 }
 
-// sizeGB returns the size that the configuration of a volume asks for. That of a cluster's claim is what it got.
+// sizeGB returns the size that the configuration of a volume asks for. That of a cluster's claim or a cloud's disk is what it got.
 func sizeGB(v dstack.Volume) int {
-	if v.Configuration.IsInCluster() {
+	if v.Configuration.IsInCluster() || v.Configuration.IsInCloud() {
 		return int(v.SizeMiB / 1024)
 	}
 	if v.Configuration.Size == nil {

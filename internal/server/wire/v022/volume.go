@@ -9,7 +9,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// volumeBackend is the backend of all volumes in answers. The clients of this dialect refuse a list with a volume of the
+// volumeBackend is the backend of volumes in answers that are not in a cloud. The clients of this dialect refuse a list with a volume of the
 // user's own machines: their volumes are only of clouds and of Kubernetes, whose region is a free text and whose size may
 // be missing.
 const volumeBackend = "kubernetes"
@@ -34,15 +34,18 @@ type Volume struct {
 	Attachments      []VolumeAttachment      `json:"attachments"`
 }
 
-// VolumeConfiguration is the configuration of a volume, in the form of one of Kubernetes.
+// VolumeConfiguration is the configuration of a volume: a disk of a cloud, or in the form of a claim of Kubernetes.
 type VolumeConfiguration struct {
 	Type        string    `json:"type"`
 	Backend     string    `json:"backend"`
 	Name        string    `json:"name"`
 	Region      string    `json:"region"` // the machine
 	Size        *spec.GB  `json:"size"`
-	ClaimName   spec.Text `json:"claim_name"` // the claim, or the path of an external volume
-	AccessModes []string  `json:"access_modes"`
+	ClaimName   spec.Text `json:"claim_name,omitzero"` // the claim, or the path of an external volume
+	AccessModes []string  `json:"access_modes,omitempty"`
+
+	Zone     spec.Text `json:"availability_zone,omitempty"` // of the disk of a cloud
+	VolumeID spec.Text `json:"volume_id,omitempty"`
 
 	StorageClass spec.Text `json:"storage_class_name,omitempty"`
 	ReadOnly     bool      `json:"read_only,omitempty"`
@@ -83,7 +86,10 @@ func BuildVolume(v dstack.Volume) Volume {
 		volume.Configuration.ClaimName, volume.Configuration.StorageClass = spec.Text(conf.ExistingClaim()), conf.StorageClass
 		volume.Configuration.AccessModes, volume.Configuration.ReadOnly = conf.NewClaimModes(), conf.ReadOnly
 	}
-	if volume.ProvisioningData != nil {
+	if conf := v.Configuration; conf.IsInCloud() {
+		volume.Configuration = VolumeConfiguration{Type: "volume", Backend: conf.Backend, Name: v.Name, Region: conf.Region, Size: conf.Size,
+			Zone: conf.Zone, VolumeID: conf.VolumeID}
+	} else if volume.ProvisioningData != nil {
 		volume.ProvisioningData.Backend = volumeBackend
 	}
 	if len(v.Runs) > 0 {
