@@ -20,8 +20,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dstack/internal/api"
 	"dstack/internal/cloud/aws/ec2test"
+	"dstack/internal/cloud/gcp/computetest"
 )
 
 // cloudMachines are hosts of fleet/fleet.sh that stand for the machines of a cloud: each is booted as its image, runs its
@@ -273,12 +273,38 @@ func (s *awsSet) expectOneLaunchEach() {
 	}
 }
 
-// readyReplica returns the replica of a run that is ready.
-func readyReplica(v api.RunView) (r api.ReplicaView, ok bool) {
-	for _, r := range v.Replicas {
-		if r.Status == "ready" {
-			return r, true
-		}
+// gcpSet is a stand-in for Compute Engine with machines, and a server that rents them.
+type gcpSet struct {
+	*harness
+	machines *cloudMachines
+	compute  *computetest.Server
+}
+
+// newGCPSet starts a server with a backend of type gcp.
+func newGCPSet(t *testing.T) *gcpSet {
+	t.Helper()
+	s := &gcpSet{machines: newCloudMachines(t)}
+	started, err := computetest.Start(computetest.Options{
+		Document: computetest.FindDocument(),
+		Steps:    computetest.Steps{Lag: 2 * time.Second, Refused: time.Second},
+		OnRun: func(i computetest.Instance) (string, error) {
+			return s.machines.boot(i.Name, i.UserData, s.compute.Metadata(i.Name))
+		},
+		OnTerminate: func(i computetest.Instance) { s.machines.remove(i.Name) },
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return r, false
+	s.compute = started
+	t.Cleanup(s.compute.Close)
+	s.harness = newStoppedHarness(t, "process", "GCE_METADATA_HOST=127.0.0.1:9")
+	key := filepath.Join(s.home, "key.json")
+	s.writeFile(key, s.compute.KeyFile(""))
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.writeFile(filepath.Join(s.serverDir, "config.yml"), fmt.Sprintf("projects:\n- name: main\n  backends:\n  - type: gcp\n    project_id: %s\n"+
+		"    creds: {type: service_account, filename: %s}\n    regions: [us-central1]\n    endpoint: %s\n", computetest.DefaultProject, key, s.compute.URL))
+	s.startServer()
+	return s
 }
