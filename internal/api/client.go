@@ -151,6 +151,9 @@ func (c *Client) ListOffers(ctx context.Context, project string, ask OffersReque
 	if len(ask.GroupBy) > 0 {
 		body["group_by"] = ask.GroupBy
 	}
+	if ask.Limit > 0 {
+		body["limit"] = ask.Limit
+	}
 	return readWithRetry[OfferList](ctx, c, projectPath(PathOffers, project), body, callTimeout)
 }
 

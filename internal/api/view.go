@@ -44,7 +44,8 @@ type Preview struct {
 type OffersRequest struct {
 	Configuration spec.Service  `json:"configuration"`
 	Profile       *spec.Profile `json:"profile,omitempty"`
-	GroupBy       []string      `json:"group_by,omitempty"` // gpu, backend, region, count: also return the GPUs in groups
+	GroupBy       []string      `json:"group_by,omitempty"`                         // gpu, backend, region, count: also return the GPUs in groups
+	Limit         int           `json:"limit,omitempty" minimum:"0" maximum:"1000"` // how many placements of each group are listed; 0: 100
 }
 
 // OfferList answers offers/list: where each group of a configuration can run.

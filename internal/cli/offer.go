@@ -115,6 +115,9 @@ func (o *offerCommand) run(ctx context.Context) error {
 	return nil
 }
 
+// maxListedOffers is how many offers the server lists at most.
+const maxListedOffers = 1000
+
 // anyService is a service that runs on every machine. Its resources are not those of
 // the defaults, which would be held against machines to rent.
 const anyService = `{"type": "service", "port": "auto", "commands": ["true"], "resources": {"cpu": "0..", "memory": "0..", "disk": null}}`
@@ -149,7 +152,7 @@ func (o *offerCommand) readRequest() (api.OffersRequest, spec.Problems, error) {
 	} else {
 		notes = spec.Locate(source.name, source.text, notes)
 	}
-	ask := api.OffersRequest{Configuration: *service, GroupBy: o.groups}
+	ask := api.OffersRequest{Configuration: *service, GroupBy: o.groups, Limit: min(max(o.flags.maxOffers, 1), maxListedOffers)}
 	if profile.Name != "" {
 		ask.Profile = &profile.Profile
 	}

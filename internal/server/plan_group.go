@@ -44,12 +44,12 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
 	offers, more, failed := s.collectOffers(c.ctx, c.project, need)
-	room, moreRoom, err := s.collectFleetRoom(c, need)
+	room, full, err := s.collectFleetRoom(c, need, &more)
 	if err != nil {
-		failed = append(failed, "the fleets could not be read: "+err.Error())
+		return err
 	}
-	offers, more.Suitable = append(offers, room...), more.Suitable+moreRoom.Suitable
-	unusable := s.backends.ListUnusable(c.ctx, c.project)
+	offers = append(offers, room...)
+	unusable := append(full, s.backends.ListUnusable(c.ctx, c.project)...)
 	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
 	offers, left, err := s.addRented(c, existing, offers)
 	if err != nil {
@@ -198,12 +198,15 @@ func joinNotes(groups []groupPlan) []string {
 	return joined
 }
 
-// preview returns the plan as the command line shows it.
-func (g *groupPlan) preview() api.GroupPreview {
+// maxPreviewPlacements is how many offers a preview lists, unless the caller asks for another number.
+const maxPreviewPlacements = 100
+
+// preview returns the plan as the command line shows it, with at most limit placements.
+func (g *groupPlan) preview(limit int) api.GroupPreview {
 	conf := g.spec.Configuration
 	preview := api.GroupPreview{Group: g.name, Min: conf.Replicas.Min, Max: conf.Replicas.Max, Resources: conf.Resources.String(),
 		Placements: []api.Placement{}, Rejections: []api.Rejection{}, Advice: g.advice, Totals: g.totals}
-	for _, one := range g.placements {
+	for _, one := range g.placements[:min(limit, len(g.placements))] {
 		offer := v018.BuildOffer(one)
 		offer.Backend = one.Offer.Backend // published clients call ssh remote
 		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free, PriceSource: one.Offer.PriceSource})

@@ -162,7 +162,7 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 			group.notes = append(group.notes, noMachines)
 		}
 		groups = append(groups, group)
-		preview := group.preview()
+		preview := group.preview(cmp.Or(in.Limit, maxPreviewPlacements))
 		if len(in.GroupBy) > 0 {
 			need := job.BuildRequirements(group.spec)
 			need.IsGlobalAdmin = c.isGlobalAdmin()

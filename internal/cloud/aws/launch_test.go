@@ -281,12 +281,13 @@ func TestLaunch_PrivateNetwork(t *testing.T) {
 		zone    string
 		message string
 	}{
-		"the zone has only a public subnet": {func(s *Settings) { s.VPCName, s.PublicIPs = "lab", false }, "us-east-1a", "no usable subnet in us-east-1a, only in us-east-1b"},
-		"no default network":                {nil, "us-east-1a", "aws us-east-1: the account has no default VPC there"},
-		"no network of the name":            {func(s *Settings) { s.VPCName = "other" }, "us-east-1a", "aws us-east-1: there is no VPC with the name other"},
-		"no network of the ID":              {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef9"} }, "us-east-1a", "there is no VPC vpc-0123456789abcdef9"},
-		"a network without a subnet":        {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef0"} }, "us-east-1a", "vpc-0123456789abcdef0 has no subnet"},
-		"a network that is not configured":  {func(s *Settings) { s.DefaultVPCs = false }, "us-east-1a", "vpc_ids has no VPC for it"},
+		"the zone has only a public subnet":  {func(s *Settings) { s.VPCName, s.PublicIPs = "lab", false }, "us-east-1a", "no usable subnet in us-east-1a, only in us-east-1b"},
+		"the zone has only a private subnet": {func(s *Settings) { s.VPCName = "lab" }, "us-east-1b", "no usable subnet in us-east-1b, only in us-east-1a"},
+		"no default network":                 {nil, "us-east-1a", "aws us-east-1: the account has no default VPC there"},
+		"no network of the name":             {func(s *Settings) { s.VPCName = "other" }, "us-east-1a", "aws us-east-1: there is no VPC with the name other"},
+		"no network of the ID":               {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef9"} }, "us-east-1a", "there is no VPC vpc-0123456789abcdef9"},
+		"a network without a subnet":         {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef0"} }, "us-east-1a", "vpc-0123456789abcdef0 has no subnet"},
+		"a network that is not configured":   {func(s *Settings) { s.DefaultVPCs = false }, "us-east-1a", "vpc_ids has no VPC for it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := r.openAs(thisInstallation, c.change)

@@ -16,8 +16,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// startMoto starts moto, a stand-in for AWS that others made, or skips the test where it is missing.
-func startMoto(t *testing.T) (endpoint string) {
+// needMoto returns the program of moto, a stand-in for AWS that others made, or skips the test where it is missing.
+func needMoto(t *testing.T) string {
 	t.Helper()
 	program := os.Getenv("DSTACK_TEST_MOTO")
 	if program == "" {
@@ -27,6 +27,13 @@ func startMoto(t *testing.T) (endpoint string) {
 		}
 		t.Skip("needs moto: " + reason)
 	}
+	return program
+}
+
+// startMoto starts moto.
+func startMoto(t *testing.T) (endpoint string) {
+	t.Helper()
+	program := needMoto(t)
 	images := filepath.Join(t.TempDir(), "images.json") // moto's own ones take seconds to load in each region
 	image := `[{"ami_id": "ami-0123456789abcdef0", "name": "base-20261101", "description": "", "owner_id": "123456789012", "public": true,
 		"virtualization_type": "hvm", "architecture": "x86_64", "state": "available", "platform": null, "image_type": "machine", "hypervisor": "xen",
