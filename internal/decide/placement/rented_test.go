@@ -130,7 +130,8 @@ func TestRanking_MergeZones(t *testing.T) {
 
 func TestRefuseNew(t *testing.T) {
 	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 9)})
-	allowed, rejected := placement.RefuseNew([]dstack.Offer{newRentedOffer("east1", 1), idle}, "the budget of 50 $ a day is spent")
+	allowed, rejected := placement.RefuseNew([]dstack.Offer{newRentedOffer("east1", 1), idle},
+		func(float64) (why, help string) { return "the budget of 50 $ a day is spent", "" })
 	if len(allowed) != 1 || !allowed[0].IsIdle || len(rejected) != 1 || rejected[0].Reason != "the budget of 50 $ a day is spent" {
 		t.Errorf("allowed %+v, rejected %+v", allowed, rejected)
 	}
