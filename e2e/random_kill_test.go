@@ -58,12 +58,18 @@ func TestServerKilledAtRandom(t *testing.T) {
 // The action may fail.
 func (h *harness) killDuring(dice *rand.Rand, action func()) {
 	h.t.Helper()
+	h.killWithin(600*time.Millisecond, dice, action)
+}
+
+// killWithin is killDuring with the latest moment.
+func (h *harness) killWithin(limit time.Duration, dice *rand.Rand, action func()) {
+	h.t.Helper()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		action()
 	}()
-	after := time.Duration(dice.IntN(600)) * time.Millisecond
+	after := time.Duration(dice.Int64N(int64(limit)))
 	time.Sleep(after)
 	h.killServer()
 	h.startServer()

@@ -459,6 +459,16 @@ nfpm_piece() {
 	export DSTACK_TEST_NFPM=$dir/nfpm
 }
 
+# compute, the description of Google's Compute API, in a module that nothing else of is used.
+compute_piece() {
+	local module=google.golang.org/api@v0.315.0 sum=h1:77nwD4sln0GQQqQKb4CY+DJhRwA0AeQ4w0gkbLwRPms= found
+	found=$(cd / && GOFLAGS= go mod download -json $module 2>"$root/compute.log") || { mark_missing COMPUTE "go could not download $module" && return; }
+	case $found in
+	*"\"Sum\": \"$sum\""*) export DSTACK_TEST_COMPUTE=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$found")/compute/v1/compute-api.json ;;
+	*) mark_broken COMPUTE "$module has another checksum" ;;
+	esac
+}
+
 # pebble, an ACME server for tests.
 pebble_piece() {
 	local version=v2.10.3 dir
@@ -466,6 +476,33 @@ pebble_piece() {
 	[ -e "$dir/pebble" ] || GOBIN=$dir GOFLAGS= CGO_ENABLED=0 go install "github.com/letsencrypt/pebble/v2/cmd/pebble@$version" >"$root/pebble.log" 2>&1 ||
 		{ mark_missing PEBBLE "go could not install it: $(tail -n1 "$root/pebble.log")" && return; }
 	export DSTACK_TEST_PEBBLE=$dir/pebble
+}
+
+# moto, a stand-in for AWS. Tests start it.
+moto_piece() {
+	local dir requirements=internal/cloud/aws/testdata/moto.txt
+	need python3 python3 python3-venv || { mark_missing MOTO "$why" && return; }
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+		{ mark_missing MOTO "it is pinned for Python 3.11, and this is $(python3 -V)" && return; }
+	dir=$cache/moto-$(hash_of <(python3 -VV; uname -m) $requirements)
+	if [ ! -e "$dir/complete" ]; then
+		rm -rf "$dir"
+		make_venv "$dir" || { mark_missing MOTO "$why" && return; }
+		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r $requirements >"$root/moto.log" 2>&1 ||
+			{ mark_missing MOTO "pip could not install it: $(grep -m1 ERROR "$root/moto.log")" && return; }
+		touch "$dir/complete"
+	fi
+	export DSTACK_TEST_MOTO=$dir/bin/moto_server
+}
+
+# The module karpenter-provider-aws, for data of AWS that its authors collected: prices, and what drivers say of GPUs. Tests
+# read its files. It wants a newer Go, so that go reports an error, but it unpacks the module.
+karpenter_piece() {
+	local module=github.com/aws/karpenter-provider-aws@v1.15.2 dir
+	dir=$(go env GOMODCACHE)/$module
+	[ -d "$dir/pkg" ] || (cd / && GOFLAGS= go mod download -json "$module") >"$root/karpenter.log" 2>&1
+	[ -d "$dir/pkg" ] || { mark_missing KARPENTER "go could not download it: $(grep -m1 Error "$root/karpenter.log")" && return; }
+	export DSTACK_TEST_KARPENTER=$dir
 }
 
 # A Python environment with transformers, the reference for chat templates.

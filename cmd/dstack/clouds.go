@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"dstack/internal/backend/cloud"
@@ -12,6 +14,7 @@ import (
 	"dstack/internal/cloud/aws"
 	"dstack/internal/cloud/gcp"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // cloudCheckTimeout limits the first check of an account, for which the server's start waits.
@@ -94,4 +97,20 @@ func newTwinAccountError(a account) error {
 		Message: fmt.Sprintf("two backends of type %s have the same name and different settings", a.cloud),
 		Hint:    "give one of them another `name` in config.yml, such as: name: research",
 	}
+}
+
+// describeAbandonedMachines says which rented machines nothing can give back, because their backend is not in config.yml any more.
+func (d *daemon) describeAbandonedMachines(ctx context.Context) (lines []string) {
+	counts, err := d.store.CountRentedHosts(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		if _, err := d.backends.Get(key); err == nil {
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("config.yml does not have the backend %s any more, which has %s: add it again, so that they are given back, "+
+			"or end them in the console of the cloud. Until then, they cost money.", key, human.Count(counts[key], "rented machine")))
+	}
+	return lines
 }

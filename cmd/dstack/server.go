@@ -220,7 +220,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if d.publicURL != "" {
 		d.publicHost = d.site().Server.Host
 	}
-	d.catalogue, d.accounts = catalogue.New(catalogue.Settings{Folder: d.dir, Log: d.log}), map[string]account{}
+	d.catalogue, d.accounts = catalogue.New(catalogue.Settings{Folder: d.dir, URL: config.CatalogURL, Log: d.log}), map[string]account{}
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}

@@ -23,7 +23,7 @@ func (d *daemon) printStartMessage(ctx context.Context, out, errOut io.Writer, b
 			fmt.Fprintf(out, " %s\n", b.notice)
 		}
 	}
-	for _, line := range []string{d.describeHosts(ctx), d.describePeers()} {
+	for _, line := range append([]string{d.describeHosts(ctx), d.describePeers()}, d.describeAbandonedMachines(ctx)...) {
 		if line != "" {
 			fmt.Fprintf(out, " %s\n", line)
 		}

@@ -148,6 +148,12 @@ func (c *Client) ListOffers(ctx context.Context, project string, ask OffersReque
 	if ask.Profile != nil {
 		body["profile"] = ask.Profile
 	}
+	if len(ask.GroupBy) > 0 {
+		body["group_by"] = ask.GroupBy
+	}
+	if ask.Limit > 0 {
+		body["limit"] = ask.Limit
+	}
 	return readWithRetry[OfferList](ctx, c, projectPath(PathOffers, project), body, callTimeout)
 }
 

@@ -21,7 +21,8 @@ const (
 // FleetRequest is a fleet to preview or to apply. To apply, the configuration
 // contains the keys of the hosts that the server does not know yet.
 type FleetRequest struct {
-	Configuration spec.Fleet `json:"configuration"`
+	Configuration spec.Fleet   `json:"configuration"`
+	Profile       spec.Profile `json:"-"` // that published clients send: it applies to rented machines where Configuration sets nothing
 }
 
 // FleetViewsRequest selects fleets of a project.
@@ -54,6 +55,7 @@ type FleetPreview struct {
 	Name    string       `json:"name"` // empty: one will be generated
 	Current *FleetView   `json:"current"`
 	Hosts   []HostChange `json:"hosts"`
+	Rented  *RentedPlan  `json:"rented,omitempty"` // of a fleet of rented machines
 	// IsChanged is set if the configuration differs from the present one. Keys are not compared.
 	IsChanged bool `json:"is_changed"`
 }
@@ -91,6 +93,9 @@ type FleetView struct {
 	IsDeleting    bool            `json:"is_deleting"`
 	Configuration json.RawMessage `json:"configuration"` // without keys and without values of env
 	Hosts         []HostView      `json:"hosts"`
+	IsRented      bool            `json:"is_rented"`          // its machines are rented
+	Machines      []MachineView   `json:"machines,omitempty"` // the rented ones
+	Shortage      *Shortage       `json:"shortage,omitempty"`
 }
 
 // HostView is a host as the command line shows it.

@@ -28,20 +28,20 @@ type PoolInstances struct {
 
 // Instance is a machine in PoolInstances.
 type Instance struct {
-	ID           string       `json:"id"` // a UUID
-	ProjectName  string       `json:"project_name"`
-	Backend      string       `json:"backend"`
-	InstanceType InstanceType `json:"instance_type"`
-	Name         string       `json:"name"`
-	InstanceNum  int          `json:"instance_num"`
-	PoolName     string       `json:"pool_name"`
-	JobName      *string      `json:"job_name"`
-	Hostname     *string      `json:"hostname"`
-	Status       string       `json:"status"`
-	Unreachable  bool         `json:"unreachable"`
-	Created      Timestamp    `json:"created"`
-	Region       string       `json:"region"`
-	Price        float64      `json:"price"`
+	ID           string        `json:"id"` // a UUID
+	ProjectName  string        `json:"project_name"`
+	Backend      spec.Text     `json:"backend"`       // null before a machine was chosen
+	InstanceType *InstanceType `json:"instance_type"` // null likewise
+	Name         string        `json:"name"`
+	InstanceNum  int           `json:"instance_num"`
+	PoolName     string        `json:"pool_name"`
+	JobName      *string       `json:"job_name"`
+	Hostname     *string       `json:"hostname"`
+	Status       string        `json:"status"`
+	Unreachable  bool          `json:"unreachable"`
+	Created      Timestamp     `json:"created"`
+	Region       spec.Text     `json:"region"`
+	Price        float64       `json:"price"`
 }
 
 // PoolOffers answers runs/get_offers.

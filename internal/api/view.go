@@ -44,6 +44,8 @@ type Preview struct {
 type OffersRequest struct {
 	Configuration spec.Service  `json:"configuration"`
 	Profile       *spec.Profile `json:"profile,omitempty"`
+	GroupBy       []string      `json:"group_by,omitempty"`                         // gpu, backend, region, count: also return the GPUs in groups
+	Limit         int           `json:"limit,omitempty" minimum:"0" maximum:"1000"` // how many placements of each group are listed; 0: 100
 }
 
 // OfferList answers offers/list: where each group of a configuration can run.
@@ -63,6 +65,7 @@ type GroupPreview struct {
 	Rejections []Rejection `json:"misfits"`
 	Advice     string      `json:"advice,omitempty"`
 	Totals     Totals      `json:"totals"`
+	GPUs       []GPUGroup  `json:"gpus,omitempty"` // of all placements, if OffersRequest.GroupBy asks for them
 }
 
 // Totals counts the offers of a plan.
@@ -74,8 +77,9 @@ type Totals struct {
 
 // Placement is an offer in a Preview that meets the requirements.
 type Placement struct {
-	Offer Offer  `json:"offer"`
-	Free  string `json:"free"` // 1 of 2 GPUs free
+	Offer       Offer  `json:"offer"`
+	Free        string `json:"free"`                   // 1 of 2 GPUs free
+	PriceSource string `json:"price_source,omitempty"` // where the price is from: catalogue of 2026-11-28
 }
 
 // Rejection is an offer in a Preview that does not meet the requirements, with the

@@ -81,6 +81,7 @@ var packages = []entry{
 	{"internal/cloud/gcp", "human strictyaml dstack catalogue cloud"},
 	{"internal/cloud/cloudtest", "dstack catalogue cloud"},
 	{"internal/cloud/aws/ec2test", ""},
+	{"internal/cloud/gcp/computetest", ""},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "human dstack dial"},

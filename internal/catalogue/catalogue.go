@@ -2,10 +2,12 @@ package catalogue
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,29 +58,35 @@ type Catalogue struct {
 type Prices struct {
 	account Account
 	table   atomic.Pointer[Table]
-	problem atomic.Pointer[error]
 	mu      sync.Mutex // protects what follows
 	asked   askedPrices
 	retryAt map[string]time.Time // regions that could not be asked
+	failed  map[string]error     // by region, and of the download under its URL: why the latest attempt failed
 }
 
 // Table returns the present table. It never waits, and never returns nil.
 func (p *Prices) Table() *Table { return p.table.Load() }
 
-// Problem returns why the latest attempt to get newer prices failed; nil: it did not.
+// Problem returns why the latest attempts to get newer prices failed; nil: none did.
 func (p *Prices) Problem() error {
-	if problem := p.problem.Load(); problem != nil {
-		return *problem
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []error
+	for _, key := range slices.Sorted(maps.Keys(p.failed)) {
+		all = append(all, p.failed[key])
 	}
-	return nil
+	return errors.Join(all...)
 }
 
-func (p *Prices) setProblem(problem error) {
+// setProblem remembers why an attempt failed; nil: it did not.
+func (p *Prices) setProblem(key string, problem error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if problem == nil {
-		p.problem.Store(nil)
-		return
+		delete(p.failed, key)
+	} else {
+		p.failed[key] = problem
 	}
-	p.problem.Store(&problem)
 }
 
 // New returns a catalogue without accounts.
@@ -105,7 +113,8 @@ func (c *Catalogue) Add(a Account) *Prices {
 		}
 		c.downloaders[a.Cloud], c.downloaded[a.Cloud] = d, table
 	}
-	p := &Prices{account: a, asked: askedPrices{account: a, folder: c.settings.Folder}, retryAt: map[string]time.Time{}}
+	p := &Prices{account: a, asked: askedPrices{account: a, folder: c.settings.Folder}, retryAt: map[string]time.Time{},
+		failed: map[string]error{}}
 	if err := p.asked.load(); err != nil {
 		c.settings.Log.Warn("kept prices cannot be read and are asked for again", "backend", a.Key, "err", err)
 	}

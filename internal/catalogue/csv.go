@@ -179,8 +179,20 @@ func (r *Row) setGPU(maker, name string, memoryMiB int64) {
 	if memoryMiB == 0 {
 		r.GPUMemoryMiB = least
 	} else if part := float64(memoryMiB) / float64(least); r.GPUs == 1 && part < maxPartOfCard {
-		r.GPUs, r.GPUFraction = 0, part
+		r.GPUs, r.GPUFraction = 0, roundPart(part)
 	}
+}
+
+// roundPart returns the half, the quarter, … of a card that has about this part of its memory: clouds tell a little less
+// than that.
+func roundPart(part float64) float64 {
+	const tolerance = 0.1
+	for whole := 0.5; whole >= 1.0/64; whole /= 2 {
+		if math.Abs(part/whole-1) < tolerance {
+			return whole
+		}
+	}
+	return part
 }
 
 // splitLocation returns the region and the zone of a location: catalogues of GCP have one row for each zone.

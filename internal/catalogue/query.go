@@ -30,6 +30,9 @@ type Query struct {
 	// Availability says whether an offer can be had now. It is called for the cheapest offers that suit, until there are
 	// enough.
 	Availability func(o *dstack.Offer) dstack.Availability
+	// OnePerGPU returns only the cheapest offer with the same kind and number of GPUs in each region and market, and none
+	// without GPUs. All are counted.
+	OnePerGPU bool
 	// Limit is how many offers are returned that suit; 0: none, they are only counted.
 	Limit int
 }
@@ -141,6 +144,8 @@ type search struct {
 	cheapest  float64
 	highest   float64
 	isAnySeen bool
+	gpus      []int           // for each type, the number of its kind of GPUs; with Query.OnePerGPU
+	gpusTaken map[[3]int]bool // number of the GPUs, region and market → whether one of them can be had
 }
 
 // choice is a row that suits, and what was made of it.
@@ -181,15 +186,64 @@ func (s *search) look(r *row) {
 
 // accept makes an offer of a row that suits.
 func (s *search) accept(r *row) {
+	key, isSuperfluous := s.findSameGPUs(r)
+	if isSuperfluous {
+		return
+	}
 	o := s.makeOffer(r)
 	if s.query.Availability != nil {
 		o.Availability = s.query.Availability(&o)
 	}
-	if o.Availability != dstack.NotAvailable && o.Availability != dstack.NoQuota {
+	canBeHad := o.Availability != dstack.NotAvailable && o.Availability != dstack.NoQuota
+	if s.query.OnePerGPU {
+		if _, isTaken := s.gpusTaken[key]; isTaken && !canBeHad {
+			return
+		}
+		s.gpusTaken[key] = canBeHad
+	}
+	if canBeHad {
 		s.chosen = append(s.chosen, choice{r, o})
 	} else if len(s.later) < s.query.Limit {
 		s.later = append(s.later, choice{r, o})
 	}
+}
+
+// findSameGPUs returns what identifies the GPUs of a row in its region and market, and whether no offer of it is wanted.
+func (s *search) findSameGPUs(r *row) (key [3]int, isSuperfluous bool) {
+	if !s.query.OnePerGPU {
+		return key, false
+	}
+	if s.gpus == nil {
+		s.gpus, s.gpusTaken = s.table.numberGPUs(), map[[3]int]bool{}
+	}
+	market := 0
+	if r.isSpot {
+		market = 1
+	}
+	key = [3]int{s.gpus[r.kind], int(s.table.places[r.place].region), market}
+	return key, key[0] == 0 || s.gpusTaken[key]
+}
+
+// numberGPUs returns a number for the kind and the number of the GPUs of each type; 0: it has none.
+func (t *Table) numberGPUs() []int {
+	type gpus struct {
+		maker, name string
+		memoryMiB   int64
+		count       int
+	}
+	numbers, known := make([]int, len(t.types)), map[gpus]int{}
+	for i := range t.types {
+		cards := t.types[i].hardware.GPUs
+		if len(cards) == 0 {
+			continue
+		}
+		kind := gpus{cards[0].Maker, cards[0].Name, cards[0].MemoryMiB, len(cards)}
+		if known[kind] == 0 {
+			known[kind] = len(known) + 1
+		}
+		numbers[i] = known[kind]
+	}
+	return numbers
 }
 
 // reject keeps a row if few fail the same constraints. Of those in a wrong region, it keeps one of each region.

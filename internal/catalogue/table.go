@@ -280,7 +280,7 @@ func (b *Builder) Build() (t *Table, skipped int, problem error) {
 	t = &b.table
 	t.groups = len(b.groups)
 	slices.SortFunc(t.rows, t.compareRows)
-	t.rows = slices.Clip(slices.CompactFunc(t.rows, func(a, b row) bool {
+	t.rows = slices.Clone(slices.CompactFunc(t.rows, func(a, b row) bool { // without the space for more
 		return a.kind == b.kind && a.place == b.place && a.isSpot == b.isSpot && a.price == b.price
 	}))
 	return t, b.skipped, b.problem

@@ -212,3 +212,28 @@ func TestFind_LeavesOutFlags(t *testing.T) {
 		t.Errorf("found %+v", found)
 	}
 }
+
+// One offer for each kind and number of GPUs in each region and market: the cheapest that can be had, or else the cheapest.
+func TestFind_OnePerGPU(t *testing.T) {
+	twin := func(r catalogue.Row, name string, price float64) catalogue.Row {
+		r.Type, r.Price = name, price
+		return r
+	}
+	double := twin(g6("us-east-1", 2), "g6.double", 2)
+	double.GPUs = 2
+	table := newTable(t, g6("us-east-1", 0.8), twin(g6("us-east-1", 1), "g6.2xlarge", 0.98), spot(g6("us-east-1", 0.8)), inZone(spot(g6("us-east-1", 0.9)), "b"),
+		g6("eu-west-1", 0.9), twin(g6("eu-west-1", 1), "g6.2xlarge", 1.1), double, plain("t3.medium", "us-east-1", 2, 0.04))
+	found := table.Find(catalogue.Query{OnePerGPU: true, Limit: 9, Availability: func(o *dstack.Offer) dstack.Availability {
+		if o.Region == "eu-west-1" && o.Type == "g6.xlarge" {
+			return dstack.NoQuota
+		}
+		return dstack.AvailabilityUnknown
+	}})
+	if got := namesOf(found.Offers); !slices.Equal(got, []string{"g6.xlarge us-east-1 spot $0.4", "g6.xlarge us-east-1 $0.8", "g6.2xlarge eu-west-1 $1.1",
+		"g6.double us-east-1 $2", "g6.xlarge eu-west-1 $0.9"}) {
+		t.Errorf("found %q", got)
+	}
+	if found.MoreSuitable != 2 { // another type with one GPU, and one without
+		t.Errorf("%d more", found.MoreSuitable)
+	}
+}

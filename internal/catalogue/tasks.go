@@ -37,7 +37,7 @@ func (c *Catalogue) download(ctx context.Context, d *downloader) (wait time.Dura
 		return 0
 	}
 	for _, p := range c.setDownloaded(d.cloud, table) {
-		p.setProblem(err)
+		p.setProblem(d.url.String(), err)
 		if table != nil {
 			p.rebuild(table)
 		}
@@ -94,7 +94,7 @@ func (c *Catalogue) askNext(ctx context.Context, p *Prices) (wait time.Duration)
 	if ctx.Err() != nil {
 		return 0
 	}
-	p.setProblem(err)
+	p.setProblem(region, err)
 	saved := p.keepAsked(region, rows, err, time.Now())
 	if err != nil {
 		c.logFailure(p.account.Key+" "+region, "a cloud did not tell its prices; older ones are used", "backend", err)
@@ -130,6 +130,7 @@ func (p *Prices) findDueRegion(downloaded *Table, now time.Time) (region string,
 	wait = refreshInterval
 	for _, one := range p.account.Regions {
 		if downloaded != nil && containsFold(downloaded.regions, one) {
+			delete(p.failed, one)
 			continue
 		}
 		due := p.retryAt[one]

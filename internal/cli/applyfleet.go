@@ -100,18 +100,24 @@ func (f *applyFleetCommand) apply(ctx context.Context, client *api.Client, proje
 		return nil, err
 	}
 	keys := &identities{app: f.app}
-	problems, err := keys.addKeys(ctx, f.fleet.SSH, preview.Hosts)
-	if err != nil {
-		return nil, err
-	}
-	if len(problems) > 0 {
-		return nil, problemsError(spec.Locate(f.file.name, f.file.text, problems))
+	if f.fleet.SSH != nil {
+		problems, err := keys.addKeys(ctx, f.fleet.SSH, preview.Hosts)
+		if err != nil {
+			return nil, err
+		}
+		if len(problems) > 0 {
+			return nil, problemsError(spec.Locate(f.file.name, f.file.text, problems))
+		}
 	}
 	f.printPlan(preview)
 	for _, note := range keys.notes {
 		f.printNote(note)
 	}
 	if isFleetUnchanged(preview) && !f.flags.force {
+		if preview.Rented != nil {
+			f.printInfo(" %s exists and nothing changed; try to rent what is missing at once with --force", cleanLine(preview.Name))
+			return f.finishRental(*preview.Current)
+		}
 		f.printInfo(" %s exists and nothing changed; check its hosts again with --force", cleanLine(preview.Name))
 		return f.finish(*preview.Current)
 	}
@@ -131,9 +137,15 @@ func (f *applyFleetCommand) apply(ctx context.Context, client *api.Client, proje
 	if err != nil {
 		return nil, err
 	}
-	if f.flags.detach {
+	switch {
+	case f.flags.detach && view.IsRented:
+		f.printInfo(" %s is applied; see its machines come up: dstack fleet get %s", cleanLine(view.Name), cleanLine(view.Name))
+		return &view, nil
+	case f.flags.detach:
 		f.printInfo(" %s is applied; see what its checks find: dstack fleet get %s", cleanLine(view.Name), cleanLine(view.Name))
 		return &view, nil
+	case view.IsRented:
+		return f.followRental(ctx, view)
 	}
 	return f.followChecks(ctx, view)
 }
@@ -144,13 +156,26 @@ func isFleetUnchanged(preview api.FleetPreview) bool {
 		!slices.ContainsFunc(preview.Hosts, func(h api.HostChange) bool { return h.Action != api.HostKept })
 }
 
-// printPlan prints which hosts are added, kept and removed.
+// printPlan prints what applying the fleet would change.
 func (f *applyFleetCommand) printPlan(preview api.FleetPreview) {
 	name := preview.Name
 	if name == "" {
 		name = "with a new name"
 	}
 	f.printInfo(" fleet %s · project %s · as %s", f.err.paint(bold, cleanLine(name)), cleanLine(preview.Project), cleanLine(preview.User))
+	if preview.Rented != nil {
+		f.printRentedPlan(preview)
+	} else {
+		f.printHosts(preview)
+	}
+	if len(f.notes) > 0 {
+		f.printNotes(f.notes)
+		f.printInfo("")
+	}
+}
+
+// printHosts prints which hosts are added, kept and removed.
+func (f *applyFleetCommand) printHosts(preview api.FleetPreview) {
 	f.printInfo("")
 	t := &table{head: []string{"", "HOST", "ADDRESS", "THROUGH", ""}, movable: []int{3}, wrapsLast: true}
 	signs := map[api.HostAction]string{api.HostAdded: "+", api.HostRemoved: "-", api.HostKept: " "}
@@ -163,10 +188,6 @@ func (f *applyFleetCommand) printPlan(preview api.FleetPreview) {
 	}
 	t.writeTo(f.err)
 	f.printInfo("")
-	if len(f.notes) > 0 {
-		f.printNotes(f.notes)
-		f.printInfo("")
-	}
 }
 
 // followChecks shows what the check of each host finds, until all are checked.

@@ -24,7 +24,7 @@ func newFleetCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "fleet",
 		Short: "List, show, drain and delete fleets; dstack apply creates them.",
-		Example: "dstack apply -f fleet.dstack.yml     # type: fleet, with ssh_config\n" +
+		Example: "dstack apply -f fleet.dstack.yml     # type: fleet, with ssh_config or nodes\n" +
 			"dstack fleet list -v",
 		Args: unknownCommand,
 		RunE: list.RunE,
@@ -48,7 +48,7 @@ func newFleetListCommand(a *app) *cobra.Command {
 	l := &fleetListCommand{app: a}
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the fleets of a project and their hosts.",
+		Short: "List the fleets of a project and their machines.",
 		Example: "dstack fleet list\n" +
 			"dstack fleet list -v --watch     # with what runs on the hosts, until Ctrl-C",
 		Aliases: []string{"ls"},
@@ -63,7 +63,7 @@ func newFleetGetCommand(a *app) *cobra.Command {
 	l := &fleetListCommand{app: a}
 	c := &cobra.Command{
 		Use:   "get NAME",
-		Short: "Show a fleet: what the checks of its hosts found, and what runs on them.",
+		Short: "Show a fleet: its hosts or rented machines, and what runs on them.",
 		Example: "dstack fleet get basement\n" +
 			"dstack fleet get basement -o json",
 		Args: expectArgs(1, 1, "the name of a fleet"),
@@ -137,7 +137,12 @@ func (l *fleetListCommand) printFleets(views []api.FleetView) error {
 		l.printInfo("no fleets in project %s; create one: dstack apply -f fleet.dstack.yml", cleanLine(l.project))
 		return nil
 	}
-	fleetsTable(views, l.verbose || l.details, time.Now()).writeTo(l.out)
+	for i, t := range fleetTables(views, l.verbose || l.details, time.Now()) {
+		if i > 0 {
+			fmt.Fprintln(l.out)
+		}
+		t.writeTo(l.out)
+	}
 	return nil
 }
 
@@ -158,7 +163,10 @@ func (l *fleetListCommand) watchFleets(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("compare the list: %w", err)
 		case l.out.terminal && !l.json:
-			lines := fleetsTable(views, l.verbose || l.details, time.Now()).lines(l.out)
+			var lines []string
+			for _, t := range fleetTables(views, l.verbose || l.details, time.Now()) {
+				lines = append(lines, t.lines(l.out)...)
+			}
 			region.draw(append(lines, l.out.paint(dim, " Ctrl-C to quit")))
 		case bytes.Equal(present, previous):
 		case l.json:
@@ -188,8 +196,20 @@ func withoutTimes(views []api.FleetView) []api.FleetView {
 	return copied
 }
 
-// fleetsTable returns the table of fleets: a row for each host.
-func fleetsTable(views []api.FleetView, verbose bool, now time.Time) *table {
+// fleetTables returns the tables of fleets: one of those with hosts, and one of those whose machines are rented.
+func fleetTables(views []api.FleetView, verbose bool, now time.Time) (tables []*table) {
+	hosts, rented := splitRented(views)
+	if len(hosts) > 0 {
+		tables = append(tables, hostsTable(hosts, verbose, now))
+	}
+	if len(rented) > 0 {
+		tables = append(tables, rentedTable(rented, verbose, now))
+	}
+	return tables
+}
+
+// hostsTable returns the table of fleets of hosts: a row for each host.
+func hostsTable(views []api.FleetView, verbose bool, now time.Time) *table {
 	t := &table{head: []string{"FLEET", "HOST", "STATUS", "GPU", "RESOURCES", "AGE"}, movable: []int{5, 4}, shrinkable: []int{1, 0}}
 	if verbose {
 		t.head = []string{"FLEET", "#", "HOST", "STATUS", "ADDRESS", "GPU", "RESOURCES", "DOCKER", "RUNS", "CHECKED"}
@@ -293,8 +313,8 @@ func (a *app) completeFleets(c *cobra.Command, args []string, _ string) ([]strin
 		if len(args) == 0 {
 			names = append(names, f.Name)
 		} else if f.Name == args[0] {
-			for _, h := range f.Hosts {
-				names = append(names, h.Name)
+			for _, m := range listMachines(f) {
+				names = append(names, m.name)
 			}
 		}
 	}

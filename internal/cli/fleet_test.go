@@ -215,7 +215,7 @@ func TestApplyFleet_BadInput(t *testing.T) {
 		"public key":   {fleetFile, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA x", nil, []string{"this is a public key, not the private one"}},
 		"no variable":  {strings.Replace(fleetFile, "MODE", "UNSET", 1), "", nil, []string{"fleet.dstack.yml:4:5: environment variable `UNSET` is not set"}},
 		"other flags":  {fleetFile, "", []string{"--gpu", "24GB"}, []string{"--gpu: it does not fit a fleet"}},
-		"rented":       {"type: fleet\nname: boxes\nnodes: 2\n", "", nil, []string{"fleet.dstack.yml:3:8: not supported yet: nodes", "needs a cloud backend; use ssh_config"}},
+		"rented":       {"type: fleet\nname: boxes\nnodes: 2\nreservation: r\n", "", nil, []string{"fleet.dstack.yml:4:14: not supported yet: reservation"}},
 		"a wrong name": {strings.Replace(fleetFile, "boxes", "My Boxes", 1), "", nil, []string{"`My Boxes` is not a valid name for a fleet"}},
 	} {
 		t.Run(name, func(t *testing.T) {

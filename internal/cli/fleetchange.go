@@ -69,15 +69,19 @@ func (d *fleetChangeCommand) drain(ctx context.Context, names []string, drain bo
 	if err != nil {
 		return err
 	}
-	for _, h := range view.Hosts {
+	others := "hosts"
+	if view.IsRented {
+		others = "machines"
+	}
+	for _, m := range listMachines(view) {
 		switch {
-		case len(nums) > 0 && !slices.Contains(nums, h.Num):
+		case len(nums) > 0 && !slices.Contains(nums, m.num):
 		case !drain:
-			d.printInfo(" %s is used again", cleanLine(h.Name))
-		case len(h.Replicas) > 0:
-			d.printInfo(" %s is draining; these move to other hosts with room: %s", cleanLine(h.Name), strings.Join(cleanNames(h.Replicas), ", "))
+			d.printInfo(" %s is used again", cleanLine(m.name))
+		case len(m.replicas) > 0:
+			d.printInfo(" %s is draining; these move to other %s with room: %s", cleanLine(m.name), others, strings.Join(cleanNames(m.replicas), ", "))
 		default:
-			d.printInfo(" %s is drained", cleanLine(h.Name))
+			d.printInfo(" %s is drained", cleanLine(m.name))
 		}
 	}
 	if d.json {
@@ -96,9 +100,9 @@ func findFleetOfHosts(fleets []api.FleetView, names []string) (fleet api.FleetVi
 			return f, names[1:], nil
 		}
 		known = append(known, f.Name)
-		for _, h := range f.Hosts {
-			known = append(known, h.Name)
-			if h.Name == names[0] || h.Address == names[0] {
+		for _, m := range listMachines(f) {
+			known = append(known, m.name)
+			if m.name == names[0] || m.address == names[0] {
 				having = append(having, f)
 			}
 		}
@@ -118,21 +122,22 @@ func findFleetOfHosts(fleets []api.FleetView, names []string) (fleet api.FleetVi
 
 // findHosts returns the numbers of hosts that are given by name or number.
 func findHosts(view api.FleetView, hosts []string) ([]int, error) {
+	machines := listMachines(view)
 	var names []string
-	for _, h := range view.Hosts {
-		names = append(names, h.Name)
+	for _, m := range machines {
+		names = append(names, m.name)
 	}
 	var nums []int
 	for _, wanted := range hosts {
-		i := slices.IndexFunc(view.Hosts, func(h api.HostView) bool { return h.Name == wanted || h.Address == wanted })
+		i := slices.IndexFunc(machines, func(m namedMachine) bool { return m.name == wanted || m.address != "" && m.address == wanted })
 		if i < 0 {
-			i = slices.IndexFunc(view.Hosts, func(h api.HostView) bool { return strconv.Itoa(h.Num) == wanted })
+			i = slices.IndexFunc(machines, func(m namedMachine) bool { return strconv.Itoa(m.num) == wanted })
 		}
 		if i < 0 {
 			return nil, &dstack.Error{Kind: dstack.NotFound, Hint: didYouMean(wanted, names, "list them: dstack fleet get "+view.Name),
 				Message: fmt.Sprintf("fleet %s has no host `%s`", cleanLine(view.Name), cleanLine(wanted))}
 		}
-		nums = append(nums, view.Hosts[i].Num)
+		nums = append(nums, machines[i].num)
 	}
 	return nums, nil
 }
@@ -223,7 +228,7 @@ func (d *fleetChangeCommand) waitUntilGone(ctx context.Context, client *api.Clie
 			if err != nil {
 				return err
 			}
-			left = len(nums) == 0 || slices.ContainsFunc(view.Hosts, func(h api.HostView) bool { return slices.Contains(nums, h.Num) })
+			left = len(nums) == 0 || slices.ContainsFunc(listMachines(view), func(m namedMachine) bool { return slices.Contains(nums, m.num) })
 			if !left || time.Now().After(until) {
 				return nil
 			}

@@ -21,10 +21,15 @@ func newOfferCommand(a *app) *cobra.Command {
 		Aliases: []string{"offers"},
 		Short:   "List the machines that suit, cheapest first, and why others do not.",
 		Example: "dstack offer --gpu 24GB.. --max-price 1.5\n" +
+			"dstack offer --gpu H100:8 --spot -b aws -r us-east-1 --limit 5\n" +
+			"dstack offer --group-by gpu,backend   # which GPUs there are, and what they cost\n" +
 			"dstack offer -f service.dstack.yml --why -o json   # all machines, in a script",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := job.flags.validate(c.Flags()); err != nil {
+				return err
+			}
+			if err := checkGroupBy(job.groups); err != nil {
 				return err
 			}
 			return job.run(c.Context())
@@ -43,6 +48,7 @@ type offerCommand struct {
 	cpu    string
 	memory string
 	fleets []string
+	groups []string // the offers are grouped by these fields; empty: they are not
 	why    bool
 	json   bool
 }
@@ -55,6 +61,8 @@ func (o *offerCommand) addFlags(c *cobra.Command) {
 	flags.StringVar(&o.memory, "memory", "", "`RANGE`, such as 16GB..")
 	o.addPlacementFlags(flags)
 	flags.IntVar(&o.flags.maxOffers, "max-offers", 50, "how many machines to show")
+	flags.IntVar(&o.flags.maxOffers, "limit", 50, "the same as --max-offers")
+	flags.StringSliceVar(&o.groups, "group-by", nil, "show the GPUs instead, grouped by `FIELDS`: gpu, backend, region, count; repeatable")
 	flags.BoolVar(&o.why, "why", false, "also show the machines that do not suit, and what would help")
 	addOutputFlag(c, &o.json)
 }
@@ -107,6 +115,9 @@ func (o *offerCommand) run(ctx context.Context) error {
 	return nil
 }
 
+// maxListedOffers is how many offers the server lists at most.
+const maxListedOffers = 1000
+
 // anyService is a service that runs on every machine. Its resources are not those of
 // the defaults, which would be held against machines to rent.
 const anyService = `{"type": "service", "port": "auto", "commands": ["true"], "resources": {"cpu": "0..", "memory": "0..", "disk": null}}`
@@ -141,7 +152,7 @@ func (o *offerCommand) readRequest() (api.OffersRequest, spec.Problems, error) {
 	} else {
 		notes = spec.Locate(source.name, source.text, notes)
 	}
-	ask := api.OffersRequest{Configuration: *service}
+	ask := api.OffersRequest{Configuration: *service, GroupBy: o.groups, Limit: min(max(o.flags.maxOffers, 1), maxListedOffers)}
 	if profile.Name != "" {
 		ask.Profile = &profile.Profile
 	}
@@ -175,6 +186,7 @@ func (o *offerCommand) trimList(list api.OfferList) api.OfferList {
 		g := &list.Groups[i]
 		g.Placements = g.Placements[:min(len(g.Placements), o.flags.maxOffers)]
 		g.Rejections = g.Rejections[:min(len(g.Rejections), o.flags.maxOffers)]
+		g.GPUs = g.GPUs[:min(len(g.GPUs), o.flags.maxOffers)]
 	}
 	return list
 }
@@ -192,7 +204,11 @@ func (o *offerCommand) printList(list api.OfferList, project string) {
 		}
 		o.printInfo(" %s", title)
 		o.printInfo("")
-		o.printGroup(g)
+		if len(o.groups) > 0 && len(g.Placements) > 0 {
+			o.printGPUs(g)
+		} else {
+			o.printGroup(g)
+		}
 	}
 }
 
@@ -220,6 +236,9 @@ func (o *offerCommand) printGroup(g api.GroupPreview) {
 		summary = append(summary, "no machine suits")
 	case n > 0 && !o.why:
 		summary = append(summary, human.CountOf(n, "machine does not suit", "machines do not suit")+": see --why")
+	}
+	if sources := listPriceSources(shown); sources != "" {
+		summary = append(summary, sources)
 	}
 	if len(summary) > 0 {
 		o.printInfo("")

@@ -92,3 +92,46 @@ func TestOffer_NothingSuits(t *testing.T) {
 	f.offers.Groups, f.offers.Notes = []api.GroupPreview{none, large}, []string{"the backend aws did not answer: timeout"}
 	u.run("offer").check(t, ExitDone, nil, []string{"group 0", "group large", "the backend aws did not answer: timeout"})
 }
+
+// rentedPlacement is a machine of a cloud.
+func rentedPlacement(availability string) api.Placement {
+	p := testPlacement()
+	p.Offer.Backend, p.Offer.Region, p.Offer.Price, p.Offer.Availability = "aws", "us-east-1", 0.8048, availability
+	p.Free, p.PriceSource = "", "catalogue of 2026-11-28"
+	return p
+}
+
+// A plan says where prices are from, and what cannot be had now.
+func TestOffer_Rented(t *testing.T) {
+	_, u := newOfferTest(t, api.GroupPreview{Group: "0", Placements: []api.Placement{rentedPlacement("unknown"), rentedPlacement("idle"),
+		rentedPlacement("not_available"), rentedPlacement("no_quota")}, Totals: api.Totals{Placements: 9000, HighestPrice: 113.93}})
+	u.run("offer").check(t, ExitDone, []string{"$0.80", "idle", "not available", "no quota"},
+		[]string{"8996 more offers up to $113.93 · prices: catalogue of 2026-11-28"})
+	u.run("offer", "--limit", "1").check(t, ExitDone, nil, []string{"8999 more offers"})
+}
+
+func TestOffer_GroupsGPUs(t *testing.T) {
+	l4 := api.GPUGroup{Name: "L4", MemoryMiB: 22888, Vendor: "nvidia", Availability: []string{"no_quota", "unknown"}, Spot: []string{"spot", "on-demand"},
+		Count: api.CountRange{Min: 1, Max: 8}, Price: api.DollarsRange{Min: 0.3, Max: 1.67}, Backends: []string{"aws", "gcp"},
+		Regions: []string{"a", "b", "c", "d"}}
+	h100 := api.GPUGroup{Name: "H100", MemoryMiB: 81920, Vendor: "nvidia", Availability: []string{"no_quota"}, Spot: []string{"on-demand"},
+		Count: api.CountRange{Min: 8, Max: 8}, Price: api.DollarsRange{Min: 6.88, Max: 6.88}, Backend: "aws", Region: "us-east-1"}
+	f, u := newOfferTest(t, api.GroupPreview{Group: "0", Placements: []api.Placement{rentedPlacement("unknown")}, GPUs: []api.GPUGroup{l4, h100}})
+	u.run("offer", "--group-by", "gpu").check(t, ExitDone, []string{"$/GPU", "L4:24GB:1..8", "spot, on-demand", "$0.30..$1.67", "aws, gcp", "4 regions",
+		"H100:80GB:8", "$6.88", "us-east-1", "no quota"}, nil)
+	u.run("offer", "--group-by", "gpu,backend", "--group-by", "region", "--limit", "1").check(t, ExitDone, []string{"L4"}, []string{"1 more group"})
+	if got := strings.Join(f.offerRequests[len(f.offerRequests)-1].GroupBy, " "); got != "gpu backend region" {
+		t.Errorf("asked for groups by %s", got)
+	}
+	var list api.OfferList
+	if err := json.Unmarshal([]byte(u.run("offer", "--group-by", "gpu", "-o", "json").out), &list); err != nil || len(list.Groups[0].GPUs) != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	asked := len(f.offerRequests)
+	u.run("offer", "--group-by", "gpus").check(t, ExitInvalid, nil, []string{"`gpus` is no field", "did you mean `gpu`?"})
+	u.run("offer", "--group-by", "backend").check(t, ExitInvalid, nil, []string{"gpu must be among the fields", "write --group-by gpu,backend"})
+	u.run("offer", "--group-by", "gpu,region").check(t, ExitInvalid, nil, []string{"region needs backend"})
+	if len(f.offerRequests) != asked {
+		t.Error("a wrong flag reached the server")
+	}
+}

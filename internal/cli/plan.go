@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -88,6 +89,9 @@ func summarizeOffers(shown int, placements []api.Placement, rejections []api.Rej
 	case n > 0:
 		summary = append(summary, human.CountOf(n, "machine does not suit", "machines do not suit"))
 	}
+	if sources := listPriceSources(placements[:shown]); sources != "" {
+		summary = append(summary, sources)
+	}
 	return strings.Join(summary, " · ")
 }
 
@@ -97,11 +101,19 @@ func placementsTable(places []api.Placement) *table {
 	for i, p := range places {
 		t.rows = append(t.rows, []string{
 			fmt.Sprint(i + 1), cleanLine(p.Offer.Backend), cleanLine(p.Offer.Region), cleanLine(p.Offer.Instance.Name),
-			formatHardware(p.Offer.Instance.Resources), formatSpot(p.Offer), formatPrice(p.Offer.Price), cleanLine(p.Free),
+			formatHardware(p.Offer.Instance.Resources), formatSpot(p.Offer), formatPrice(p.Offer.Price), cleanLine(describePlacement(p)),
 		})
 	}
 	t.style = func(row, _ int) (textStyle, bool) { return dim, row > 0 }
 	return t
+}
+
+// describePlacement says what is free of a machine, or why one cannot be rented now.
+func describePlacement(p api.Placement) string {
+	if p.Offer.Availability == "idle" {
+		return "idle"
+	}
+	return cmp.Or(describeAvailability(p.Offer.Availability), p.Free)
 }
 
 func formatSpot(o api.Offer) string {

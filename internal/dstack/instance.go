@@ -83,6 +83,19 @@ const (
 // IsShared reports whether several replicas share the machine: it is owned. A rented one serves one replica at a time, whole.
 func (o Offer) IsShared() bool { return o.OwnedInstance != "" && !o.IsIdle }
 
+// ShownAvailability returns the availability of an offer as clients and users see it: that of an existing machine, too.
+func (o *Offer) ShownAvailability() Availability {
+	switch {
+	case o.IsIdle:
+		return "idle"
+	case o.OwnedInstance != "" || o.AnyNode:
+		return Available
+	case o.Availability == AvailabilityUnknown:
+		return "unknown"
+	}
+	return o.Availability
+}
+
 // ShowTo returns the offer with the hardware that a replica has of it: where the cluster chooses the node, that is
 // what the replica asks for.
 func (o Offer) ShowTo(c Claim) Offer {
@@ -151,6 +164,7 @@ type Requirements struct {
 	OwnedOnly     bool     // no machine is rented
 	Spot          *bool    // nil: spot and on-demand machines are both accepted
 	MaxPrice      *float64 // dollars per hour
+	OnePerGPU     bool     // of machines to rent, only the cheapest of each kind and number of GPUs, in each region and market
 	Pin           *Pin     // only the machines that have the service's volumes; nil: it has none
 	HostPath      string   // a folder of the machine that the replica mounts; empty: none
 }

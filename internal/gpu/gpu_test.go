@@ -94,6 +94,7 @@ func TestParseRequest(t *testing.T) {
 		"RTX PRO Server 6000":                    {Names: []string{"RTXPRO6000"}, Maker: "nvidia", Known: true},
 		"RTXPROServer6000":                       {Names: []string{"RTXPRO6000"}, Maker: "nvidia", Known: true},
 		"NVIDIARTXPRO6000BlackwellServerEdition": {Names: []string{"RTXPRO6000"}, Maker: "nvidia", Known: true},
+		"NVIDIAB300SXM6AC":                       {Names: []string{"B300"}, Maker: "nvidia", Known: true},
 		"RTXA6000":                               {Names: []string{"A6000"}, Maker: "nvidia", Known: true},
 		"RTX 6000 Ada Generation":                {Names: []string{"RTX6000Ada"}, Maker: "nvidia", Known: true},
 		"RTX6000":                                {Names: []string{"RTX6000"}, Maker: "nvidia", Known: true},

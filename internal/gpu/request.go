@@ -69,7 +69,7 @@ func readNumberSize(name string) nameWords {
 // of a configuration does not have.
 var joinedWords = []string{
 	"nvidia", "geforce", "tesla", "quadro", "instinct", "radeon", "amd",
-	"blackwell", "server", "workstation", "edition", "generation", "max-q", "pcie", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "hbm2e", "hbm2",
+	"blackwell", "server", "workstation", "edition", "generation", "max-q", "pcie", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6ac", "sxm6", "hbm2e", "hbm2",
 	"hbm3e", "hbm3",
 }
 

@@ -10,9 +10,9 @@ import (
 
 func TestParseConfig_Catalog(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                          "",
-		"catalog: {url: https://example.com/v3}":    "https://example.com/v3",
-		"catalog:\n  url: file:///srv/catalogue":    "file:///srv/catalogue",
+		"":                                       "",
+		"catalog: {url: https://example.com/v3}": "https://example.com/v3",
+		"catalog:\n  url: file:///srv/catalogue": "file:///srv/catalogue",
 		"catalog: {url: 'http://127.0.0.1:8080/a'}": "http://127.0.0.1:8080/a",
 	} {
 		got, err := parseConfig("c.yml", []byte("projects: []\n"+text), testFormat)

@@ -73,9 +73,10 @@ func (s *Server) answerFleets(c *apiCall, projects []dstack.Project) ([]wire.Fle
 	}
 	answers := make([]wire.FleetAnswer, len(fleets))
 	for i, f := range fleets {
-		answers[i] = wire.FleetAnswer{Fleet: showAwayHosts(f, away), Replicas: replicas}
+		answers[i] = buildFleetAnswer(showAwayHosts(f, away), replicas)
 	}
-	return answers, nil
+	ofRuns, err := s.listRunFleets(c, ids)
+	return append(answers, ofRuns...), err
 }
 
 // showAwayHosts returns a fleet whose hosts are unreachable as soon as their replicas get no requests: the next check, which
@@ -98,12 +99,26 @@ func (s *Server) answerFleet(c *apiCall, f dstack.Fleet) (wire.FleetAnswer, erro
 		return wire.FleetAnswer{}, err
 	}
 	away, err := s.store.AwayInstances(c.ctx)
-	return wire.FleetAnswer{Fleet: showAwayHosts(f, away), Replicas: replicas}, err
+	return buildFleetAnswer(showAwayHosts(f, away), replicas), err
+}
+
+func buildFleetAnswer(f dstack.Fleet, replicas map[dstack.InstanceID][]string) wire.FleetAnswer {
+	answer := wire.FleetAnswer{Fleet: f, Replicas: replicas}
+	if f.IsRented() {
+		short := fleet.FindShortage(f, now())
+		answer.Missing, answer.Lack, answer.IsFinal = short.Missing, short.Reason, short.IsFinal
+	}
+	return answer
 }
 
 func (s *Server) getFleet(c *apiCall, in wire.FleetName) (wire.FleetAnswer, error) {
 	if in.ID == "" {
 		f, err := s.store.FindFleet(c.ctx, c.project.ID, in.Name)
+		if dstack.KindOf(err) == dstack.NotFound {
+			if a, isThere, err := s.findRunFleet(c, in.Name); err != nil || isThere {
+				return a, err
+			}
+		}
 		if err != nil {
 			return wire.FleetAnswer{}, toFleetNotFoundError(err)
 		}
@@ -130,12 +145,12 @@ func toFleetNotFoundError(err error) error {
 }
 
 // createFleet applies a fleet that does not exist yet.
-func (s *Server) createFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error) {
-	if in.Name != "" {
-		_, err := s.store.FindFleet(c.ctx, c.project.ID, string(in.Name))
+func (s *Server) createFleet(c *apiCall, in api.FleetRequest) (wire.FleetAnswer, error) {
+	if name := string(in.Configuration.Name); name != "" {
+		_, err := s.store.FindFleet(c.ctx, c.project.ID, name)
 		if err == nil {
 			return wire.FleetAnswer{}, wire.Error{Code: "resource_exists", Msg: "Resource exists", Err: &dstack.Error{Kind: dstack.Conflict,
-				Message: fmt.Sprintf("a fleet named %q exists", string(in.Name)), Hint: "delete it first: dstack fleet delete " + string(in.Name)}}
+				Message: fmt.Sprintf("a fleet named %q exists", name), Hint: "delete it first: dstack fleet delete " + name}}
 		}
 		if dstack.KindOf(err) != dstack.NotFound {
 			return wire.FleetAnswer{}, err
@@ -145,7 +160,7 @@ func (s *Server) createFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error
 }
 
 // putFleet creates a fleet, or replaces the configuration of one.
-func (s *Server) putFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error) {
+func (s *Server) putFleet(c *apiCall, in api.FleetRequest) (wire.FleetAnswer, error) {
 	f, err := s.buildFleet(c, in)
 	if err != nil {
 		return wire.FleetAnswer{}, err
@@ -160,7 +175,11 @@ func (s *Server) putFleet(c *apiCall, in spec.Fleet) (wire.FleetAnswer, error) {
 	if err := s.checkHostCount(c, f); err != nil {
 		return wire.FleetAnswer{}, err
 	}
-	applied, err := s.store.ApplyFleet(c.ctx, f, now())
+	apply := s.store.ApplyFleet
+	if f.IsRented() {
+		apply = s.store.ApplyCloudFleet
+	}
+	applied, err := apply(c.ctx, f, now())
 	s.audit(c, "fleet applied", slog.String("project", c.project.Name), slog.String("fleet", f.Name), slog.Int("hosts", len(f.Hosts)))
 	if err != nil {
 		return wire.FleetAnswer{}, err
@@ -208,7 +227,8 @@ func (s *Server) nameFleet(c *apiCall, f *dstack.Fleet) error {
 
 // buildFleet checks a configuration, and returns the fleet that it describes,
 // without a name if it has none.
-func (s *Server) buildFleet(c *apiCall, in spec.Fleet) (dstack.Fleet, error) {
+func (s *Server) buildFleet(c *apiCall, request api.FleetRequest) (dstack.Fleet, error) {
+	in := request.Configuration
 	f := dstack.Fleet{Project: c.project.ID, ProjectName: c.project.Name, Name: string(in.Name), Configuration: in, Author: c.user.Name}
 	refuse := func(message, hint string) (dstack.Fleet, error) {
 		return dstack.Fleet{}, &dstack.Error{Kind: dstack.Invalid, Message: message, Hint: hint}
@@ -216,11 +236,18 @@ func (s *Server) buildFleet(c *apiCall, in spec.Fleet) (dstack.Fleet, error) {
 	if problems := in.Unsupported(); len(problems) > 0 {
 		return dstack.Fleet{}, newUnsupportedError(problems)
 	}
-	if in.SSH == nil {
-		return refuse("No ssh_config or nodes specified", "add ssh_config: {user: ubuntu, hosts: [192.0.2.10]}")
+	if in.SSH == nil && in.Nodes == nil {
+		return refuse("No ssh_config or nodes specified", "add nodes: 1 to rent machines, or ssh_config: {user: ubuntu, hosts: [192.0.2.10]}")
 	}
 	if f.Name == localFleet {
 		return refuse("a fleet cannot be called "+localFleet, "later clients see the server's own machine under this name; choose another one")
+	}
+	if in.SSH == nil {
+		f.Profile = request.Profile
+		if problems := unsupportedIn(in, request.Profile); len(problems) > 0 {
+			return dstack.Fleet{}, newUnsupportedError(problems)
+		}
+		return f, nil
 	}
 	env, size := map[string]string{}, 0
 	for _, v := range in.Env {
@@ -263,8 +290,12 @@ func buildLogin(login spec.SSHLogin) dstack.SSHLogin {
 }
 
 func (s *Server) deleteFleets(c *apiCall, in api.DeleteFleets) (wire.Null, error) {
-	err := s.store.DeleteFleets(c.ctx, c.project.ID, in.Names, now())
-	s.audit(c, "fleets deleted", slog.String("project", c.project.Name), slog.String("fleets", strings.Join(in.Names, ",")), slog.Bool("refused", err != nil))
+	names := in.Names
+	in, err := s.releaseRunFleets(c, in)
+	if err == nil {
+		err = s.store.DeleteFleets(c.ctx, c.project.ID, in.Names, now())
+	}
+	s.audit(c, "fleets deleted", slog.String("project", c.project.Name), slog.String("fleets", strings.Join(names, ",")), slog.Bool("refused", err != nil))
 	if err == nil {
 		s.notifyHosts()
 	}
@@ -291,15 +322,16 @@ func (s *Server) drainFleet(c *apiCall, in api.DrainRequest) (wire.FleetAnswer, 
 	return s.answerFleet(c, f)
 }
 
-// notifyHosts wakes whatever waits for a change, and the check of hosts.
+// notifyHosts wakes whatever waits for a change, the passes, and the check of hosts.
 func (s *Server) notifyHosts() {
 	s.wakeHosts()
+	s.wake()
 	s.notifyChange()
 }
 
 // previewFleet returns what applying a fleet would do.
 func (s *Server) previewFleet(c *apiCall, in api.FleetRequest) (api.FleetPreview, error) {
-	f, err := s.buildFleet(c, in.Configuration)
+	f, err := s.buildFleet(c, in)
 	if err != nil {
 		return api.FleetPreview{}, err
 	}
@@ -319,6 +351,9 @@ func (s *Server) previewFleet(c *apiCall, in api.FleetRequest) (api.FleetPreview
 		}
 	}
 	p.Hosts = append(p.Hosts, buildHostChanges(answer, f.Hosts)...)
+	if f.IsRented() {
+		p.Rented = s.planRental(c, f, answer)
+	}
 	return p, nil
 }
 
@@ -365,7 +400,7 @@ func newHostChange(action api.HostAction, h dstack.Host) api.HostChange {
 }
 
 func (s *Server) applyFleet(c *apiCall, in api.FleetRequest) (wire.FleetAnswer, error) {
-	return s.putFleet(c, in.Configuration)
+	return s.putFleet(c, in)
 }
 
 // listFleetViews returns fleets as our command line shows them.
@@ -376,7 +411,7 @@ func (s *Server) listFleetViews(c *apiCall, in api.FleetViewsRequest) ([]api.Fle
 	}
 	views := []api.FleetView{}
 	for _, a := range answers {
-		if len(in.Names) == 0 || slices.Contains(in.Names, a.Fleet.Name) {
+		if !a.IsAuto && (len(in.Names) == 0 || slices.Contains(in.Names, a.Fleet.Name)) { // machines of runs are shown with the runs
 			views = append(views, buildFleetView(a))
 		}
 	}

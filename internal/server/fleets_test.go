@@ -167,7 +167,8 @@ func TestFleets_BadInput(t *testing.T) {
 	for part, config := range map[string]string{
 		"No ssh user specified for host a":      `{"type": "fleet", "name": "boxes", "ssh_config": {"hosts": ["a"]}}`,
 		"No ssh key specified for host a":       `{"type": "fleet", "name": "boxes", "ssh_config": {"user": "u", "hosts": ["a"]}}`,
-		"needs a cloud backend; use ssh_config": `{"type": "fleet", "name": "boxes", "nodes": 2}`,
+		"a fleet without machines is of no use": `{"type": "fleet", "name": "boxes", "nodes": 0}`,
+		"reservation":                           `{"type": "fleet", "name": "boxes", "nodes": 1, "reservation": "r"}`,
 		"MODE":                                  `{"type": "fleet", "name": "boxes", "env": ["MODE"], "ssh_config": {"user": "u", "hosts": ["a"]}}`,
 		"a fleet cannot be called default":      `{"type": "fleet", "name": "default", "ssh_config": {"user": "u", "hosts": ["a"]}}`,
 		"No ssh key specified for jump host":    `{"type": "fleet", "ssh_config": {"user": "u", "hosts": ["a"], "proxy_jump": {"hostname": "b", "user": "u", "identity_file": "x"}, "ssh_key": {"public": "", "private": "k"}}}`,

@@ -26,6 +26,9 @@ func buildFleetView(a wire.FleetAnswer) api.FleetView {
 	for _, h := range f.Hosts {
 		v.Hosts = append(v.Hosts, buildHostView(h, a.Replicas[h.ID]))
 	}
+	if f.IsRented() {
+		addRentedView(&v, a)
+	}
 	return v
 }
 

@@ -36,9 +36,16 @@ func (s *Server) findProjectFleet(c *apiCall, in wire.FleetName) (v022.ProjectFl
 // planFleet finds the fleet that applying a configuration would change.
 func (s *Server) planFleet(c *apiCall, in api.FleetRequest) (v022.FleetPlanAnswer, error) {
 	answer := v022.FleetPlanAnswer{Project: c.project.Name, User: c.user.Name}
-	f, err := s.buildFleet(c, in.Configuration)
-	if err != nil || f.Name == "" {
+	f, err := s.buildFleet(c, in)
+	if err != nil {
 		return answer, err
+	}
+	if answer.Profile = f.Profile; f.IsRented() {
+		found := s.findRental(c, f)
+		answer.Placements, answer.Total, answer.HighestPrice = found.placements, found.total, found.highestPrice
+	}
+	if f.Name == "" {
+		return answer, nil
 	}
 	current, err := s.getFleet(c, wire.FleetName{Name: f.Name})
 	if dstack.KindOf(err) == dstack.NotFound {

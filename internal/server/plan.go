@@ -262,7 +262,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 	}
 	preview := api.Preview{Plan: v018.BuildPlan(s.answerPlan(c, p)), Notes: p.notes, Changes: []api.Change{}}
 	for i, g := range p.groups {
-		group := g.preview()
+		group := g.preview(maxPreviewPlacements)
 		if i == 0 {
 			preview.Placements, preview.Rejections, preview.Advice, preview.Totals = group.Placements, group.Rejections, group.Advice, group.Totals
 		}

@@ -44,6 +44,11 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
 	offers, more, failed := s.collectOffers(c.ctx, c.project, need)
+	room, moreRoom, err := s.collectFleetRoom(c, need)
+	if err != nil {
+		failed = append(failed, "the fleets could not be read: "+err.Error())
+	}
+	offers, more.Suitable = append(offers, room...), more.Suitable+moreRoom.Suitable
 	unusable := s.backends.ListUnusable(c.ctx, c.project)
 	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
 	offers, left, err := s.addRented(c, existing, offers)
@@ -193,15 +198,18 @@ func joinNotes(groups []groupPlan) []string {
 	return joined
 }
 
-// preview returns the plan as the command line shows it.
-func (g *groupPlan) preview() api.GroupPreview {
+// maxPreviewPlacements is how many offers a preview lists, unless the caller asks for another number.
+const maxPreviewPlacements = 100
+
+// preview returns the plan as the command line shows it, with at most limit placements.
+func (g *groupPlan) preview(limit int) api.GroupPreview {
 	conf := g.spec.Configuration
 	preview := api.GroupPreview{Group: g.name, Min: conf.Replicas.Min, Max: conf.Replicas.Max, Resources: conf.Resources.String(),
 		Placements: []api.Placement{}, Rejections: []api.Rejection{}, Advice: g.advice, Totals: g.totals}
-	for _, one := range g.placements {
+	for _, one := range g.placements[:min(limit, len(g.placements))] {
 		offer := v018.BuildOffer(one)
 		offer.Backend = one.Offer.Backend // published clients call ssh remote
-		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free})
+		preview.Placements = append(preview.Placements, api.Placement{Offer: offer, Free: one.Free, PriceSource: one.Offer.PriceSource})
 	}
 	for _, one := range g.rejections {
 		offer := v018.BuildOffer(dstack.Placement{Offer: one.Offer})

@@ -46,7 +46,7 @@ func (s *Server) listMachines(c *apiCall) ([]api.Instance, error) {
 	}
 	fleets, err := s.listFleets(c, wire.Null{})
 	for _, f := range fleets {
-		machines = append(machines, v018.BuildHosts(f)...)
+		machines = append(machines, v018.BuildMachines(f)...)
 	}
 	return machines, err
 }
@@ -80,7 +80,7 @@ func (s *Server) listPoolInstances(c *apiCall, in api.ListPoolInstances) ([]api.
 	hosts := []api.Instance{}
 	for _, a := range answers {
 		if in.ProjectName == nil || strings.EqualFold(*in.ProjectName, a.Fleet.ProjectName) {
-			hosts = append(hosts, v018.BuildHosts(a)...)
+			hosts = append(hosts, v018.BuildMachines(a)...)
 		}
 	}
 	hosts = slices.DeleteFunc(hosts, func(h api.Instance) bool { return in.OnlyActive && strings.HasPrefix(h.Status, "terminat") })
@@ -118,17 +118,9 @@ func (s *Server) getOffers(c *apiCall, in api.GetOffers) (api.PoolOffers, error)
 // planOffers returns the machines that suit a profile and requirements, best first, as the plan of a service that never
 // runs.
 func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, error) {
-	rs, err := buildOfferSpec(in)
+	rs, need, err := buildOfferNeed(c, in)
 	if err != nil {
 		return wire.PlanAnswer{}, err
-	}
-	need := job.BuildRequirements(rs)
-	need.AnyPort, need.IsGlobalAdmin = true, c.user.GlobalRole == dstack.RoleAdmin
-	if in.Requirements.MaxPrice != nil {
-		need.MaxPrice = in.Requirements.MaxPrice
-	}
-	if in.Requirements.Spot != nil {
-		need.Spot = in.Requirements.Spot
 	}
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
@@ -154,6 +146,10 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 	if in.Profile != nil {
 		rs.Profile = *in.Profile
 	}
+	by, err := readGrouping(in.GroupBy)
+	if err != nil {
+		return api.OfferList{}, err
+	}
 	list := api.OfferList{User: c.user.Name, Groups: []api.GroupPreview{}, Notes: []string{}}
 	var groups []groupPlan
 	for _, name := range rs.Configuration.GroupNames() {
@@ -166,10 +162,33 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 			group.notes = append(group.notes, noMachines)
 		}
 		groups = append(groups, group)
-		list.Groups = append(list.Groups, group.preview())
+		preview := group.preview(cmp.Or(in.Limit, maxPreviewPlacements))
+		if len(in.GroupBy) > 0 {
+			need := job.BuildRequirements(group.spec)
+			need.IsGlobalAdmin = c.isGlobalAdmin()
+			preview.GPUs = s.groupByGPU(c, need, by, used)
+		}
+		list.Groups = append(list.Groups, preview)
 	}
 	list.Notes = joinNotes(groups)
 	return list, nil
+}
+
+// buildOfferNeed returns a service that never runs, and what it requires of a machine.
+func buildOfferNeed(c *apiCall, in api.GetOffers) (dstack.RunSpec, dstack.Requirements, error) {
+	rs, err := buildOfferSpec(in)
+	if err != nil {
+		return rs, dstack.Requirements{}, err
+	}
+	need := job.BuildRequirements(rs)
+	need.AnyPort, need.IsGlobalAdmin = true, c.user.GlobalRole == dstack.RoleAdmin
+	if in.Requirements.MaxPrice != nil {
+		need.MaxPrice = in.Requirements.MaxPrice
+	}
+	if in.Requirements.Spot != nil {
+		need.Spot = in.Requirements.Spot
+	}
+	return rs, need, nil
 }
 
 // buildOfferSpec returns a service with a profile and requirements.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -176,4 +177,45 @@ func TestListOffers(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 	h.expectError(api.PathOffers, `{"configuration": {"type": "service"}}`, 422, dstack.Invalid, "port")
+}
+
+// The GPUs of all offers in groups, in our own dialect and in that of 0.22.
+func TestListGPUs(t *testing.T) {
+	h := newTestServer(t)
+	for i, price := range []float64{0.8, 0.98, 4.6} {
+		o := testOffer()
+		o.OwnedInstance, o.Type, o.Backend, o.Region, o.Price, o.PriceSource = "", fmt.Sprint("g6.", i), "aws", "us-east-1", price, "catalogue of 2026-11-28"
+		o.Hardware.GPUs = nil
+		for range 1 + 3*(i/2) {
+			o.Hardware.GPUs = append(o.Hardware.GPUs, dstack.GPU{Maker: "nvidia", Name: "L4", MemoryMiB: 22888})
+		}
+		h.backend.offers = append(h.backend.offers, o)
+	}
+	trainium := h.backend.offers[len(h.backend.offers)-1]
+	trainium.Hardware.GPUs = []dstack.GPU{{Maker: "aws", Name: "Trainium", MemoryMiB: 32 << 10}}
+	h.backend.offers = append(h.backend.offers, trainium)
+
+	var list api.OfferList
+	h.mustCall(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "group_by": ["gpu", "backend", "count"]}`, &list)
+	groups := list.Groups[0].GPUs
+	if len(groups) != 4 || groups[0].Backend != "local" || groups[1].Name != "L4" || groups[1].Count.Max != 1 || groups[1].Price.Max != 0.98 || groups[1].Backend != "aws" ||
+		groups[2].Count.Min != 4 || groups[2].Price.Min != 1.15 || groups[2].OfferPrice.Max != 4.6 || groups[3].Name != "Trainium" {
+		t.Errorf("%+v", groups)
+	}
+	for _, p := range list.Groups[0].Placements {
+		if p.Offer.Backend == "aws" && (p.PriceSource != "catalogue of 2026-11-28" || p.Offer.Availability != "unknown") {
+			t.Errorf("%+v", p)
+		}
+	}
+	h.expectError(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "group_by": ["gpu", "price"]}`, 400, dstack.Invalid, "price")
+	h.expectError(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "group_by": ["region"]}`, 400, dstack.Invalid, "backend")
+
+	var gpus struct {
+		GPUs []map[string]any `json:"gpus"`
+	}
+	task := `{"configuration": {"type": "task", "commands": [":"], "image": "scratch", "resources": {"cpu": {"min": 0}, "memory": {"min": 0}, "gpu": {"count": {"min": 0}}}}}`
+	h.callNewest(h.admin, api.ProjectPrefix+"/gpus/list", `{"run_spec": `+task+`, "group_by": []}`, &gpus)
+	if len(gpus.GPUs) != 1 || gpus.GPUs[0]["name"] != "L4" || fmt.Sprint(gpus.GPUs[0]["backends"]) != "[aws]" || fmt.Sprint(gpus.GPUs[0]["spot"]) != "[on-demand]" {
+		t.Errorf("%+v", gpus)
+	}
 }

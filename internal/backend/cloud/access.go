@@ -66,6 +66,12 @@ func (b *Backend) repeatAccessCheck(ctx context.Context) (time.Duration, error) 
 	return accessInterval, nil
 }
 
+// IsUsable reports whether the latest check found nothing wrong.
+func (b *Backend) IsUsable() bool {
+	err, wasMade := b.access.get()
+	return wasMade && err == nil
+}
+
 // explainNoAccess returns why nothing can be rented in the account; nil: something can, as far as is known. A cloud that does
 // not answer now, or a problem of one region, is no reason.
 func (b *Backend) explainNoAccess() error {

@@ -56,6 +56,7 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 		},
 		Availability: b.availability.find,
 		Limit:        limit,
+		OnePerGPU:    need.OnePerGPU,
 	})
 	search := backend.OfferSearch{More: backend.MoreOffers{Suitable: found.MoreSuitable, Unsuited: found.MoreUnsuited, HighestPrice: found.HighestPrice}}
 	for _, o := range slices.Concat(found.Offers, found.Nearest) {

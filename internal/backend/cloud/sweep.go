@@ -25,8 +25,8 @@ const (
 
 // The kinds of leftovers that cost money and that this package finds itself.
 const (
-	kindMachine = "machine"
-	kindDisk    = "disk"
+	KindMachine = "machine"
+	KindDisk    = "disk"
 )
 
 // sweep looks for what dstack has made in the account and nothing needs any more. It reports that, and removes it after a time.
@@ -55,7 +55,7 @@ type leftover struct {
 }
 
 func (l leftover) maxAge() time.Duration {
-	if l.Kind == kindDisk {
+	if l.Kind == KindDisk {
 		return maxLeftDiskAge
 	}
 	return maxLeftoverAge
@@ -112,7 +112,7 @@ func (b *Backend) findLeftMachines(machines []cloud.Machine, instances map[dstac
 			detail = m.Type + ", of instance " + string(m.Instance)
 		}
 		found = append(found, leftover{
-			Leftover: dstack.Leftover{Backend: b.Key, Kind: kindMachine, Ref: m.Ref, Region: m.Region, Detail: detail}, isUrgent: isDouble,
+			Leftover: dstack.Leftover{Backend: b.Key, Kind: KindMachine, Ref: m.Ref, Region: m.Region, Detail: detail}, isUrgent: isDouble,
 			remove: func(ctx context.Context) error { return b.Provider.Terminate(ctx, []cloud.Machine{m}) },
 		})
 	}
@@ -130,7 +130,7 @@ func (b *Backend) findLeftDisks(disks []cloud.Disk, volumes map[dstack.VolumeID]
 			detail = "of volume " + string(d.Volume)
 		}
 		found = append(found, leftover{
-			Leftover: dstack.Leftover{Backend: b.Key, Kind: kindDisk, Ref: d.Ref, Region: d.Region, Detail: detail},
+			Leftover: dstack.Leftover{Backend: b.Key, Kind: KindDisk, Ref: d.Ref, Region: d.Region, Detail: detail},
 			remove:   func(ctx context.Context) error { return provider.DeleteDisk(ctx, d) },
 		})
 	}

@@ -4,7 +4,7 @@
 # and a dot in between, so that it ends with the connection. Before it comes the variable
 #   notices        of which cloud: aws, gcp; empty: nobody takes the machine back, so the script ends with the setup
 base=http://169.254.169.254
-last= token= polls=0
+last='' token='' notice='' polls=0
 
 fetch() { # URL [HEADER]
 	if command -v curl >/dev/null 2>&1; then
@@ -22,14 +22,17 @@ fetch_token() {
 	fi
 }
 
+# find_notice sets notice.
 find_notice() {
 	case $notices in
 	aws)
-		[ -n "$token" ] && [ $((polls % 60)) -ne 0 ] || token=$(fetch_token)
+		if [ -z "$token" ] || [ $((polls % 60)) -eq 0 ]; then # it is valid for 300 seconds
+			token=$(fetch_token)
+		fi
 		polls=$((polls + 1))
-		fetch "$base/latest/meta-data/spot/instance-action" "X-aws-ec2-metadata-token: $token" | tr '\n' ' '
+		notice=$(fetch "$base/latest/meta-data/spot/instance-action" "X-aws-ec2-metadata-token: $token" | tr '\n' ' ')
 		;;
-	gcp) fetch "$base/computeMetadata/v1/instance/preempted" 'Metadata-Flavor: Google' | grep TRUE ;;
+	gcp) notice=$(fetch "$base/computeMetadata/v1/instance/preempted" 'Metadata-Flavor: Google' | grep TRUE) ;;
 	esac
 }
 
@@ -38,7 +41,7 @@ while :; do
 	[ "$setup" = "$last" ] || printf 'setup %s\n' "$setup"
 	last=$setup
 	if [ -n "$notices" ]; then
-		notice=$(find_notice)
+		find_notice
 		[ -z "$notice" ] || printf 'notice %s\n' "$notice"
 	elif [ "$setup" = "done" ]; then
 		exit 0

@@ -77,8 +77,7 @@ func TestCredentials_KeepTheFailure(t *testing.T) {
 	r := open(t, ec2test.Options{}, nil)
 	r.Provider.credentials = c
 	for range 5 {
-		_, err := r.Launch(t.Context(), launch("i1", offer("m7i.large", "us-east-1a")))
-		expectError(t, err, dstack.Unauthorized, "aws: no credentials were found")
+		expectError(t, r.CheckAccess(t.Context()), dstack.Unauthorized, "aws: no credentials were found")
 	}
 	if looks != 1 || len(r.ec2.Calls()) != 0 {
 		t.Errorf("credentials were looked for %d times, with %d calls", looks, len(r.ec2.Calls()))

@@ -28,7 +28,8 @@ type Provider struct {
 	credentials  *credentials
 	http         *awshttp.BuildableClient
 	pauses       pauses
-	quiet        quietRegions
+	quiet        quietRegions // for machines
+	quietDisks   quietRegions
 
 	mu      sync.Mutex
 	clients map[string]*ec2.Client // by region

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -126,39 +128,38 @@ func (p *Provider) DeleteDisk(ctx context.Context, d cloud.Disk) error {
 	return err
 }
 
-// ListDisks implements cloud.Disks.
+// ListDisks implements cloud.Disks. If a region fails, it returns the disks of the others with the error.
 func (p *Provider) ListDisks(ctx context.Context, external []cloud.Disk) ([]cloud.Disk, error) {
-	regions, err := p.ListRegions(ctx)
-	if err != nil {
-		return nil, err
-	}
+	own, ownErr := listEverywhere(ctx, p, &p.quietDisks, p.listOwnDisks, func(cloud.Disk) bool { return true })
 	byRegion := map[string][]string{}
 	for _, d := range external {
 		byRegion[d.Region] = append(byRegion[d.Region], d.Ref)
-		if !slices.Contains(regions, d.Region) {
-			regions = append(slices.Clone(regions), d.Region)
-		}
 	}
-	answers, failures := inRegions(ctx, regions, func(ctx context.Context, region string) ([]cloud.Disk, error) {
-		return p.listDisksInRegion(ctx, region, byRegion[region])
+	answers, failures := inRegions(ctx, slices.Sorted(maps.Keys(byRegion)), func(ctx context.Context, region string) ([]cloud.Disk, error) {
+		return p.listExternalDisks(ctx, region, byRegion[region])
 	})
-	return slices.Concat(answers...), firstFailure(failures)
+	return append(own, slices.Concat(answers...)...), errors.Join(ownErr, firstFailure(failures))
 }
 
-func (p *Provider) listDisksInRegion(ctx context.Context, region string, external []string) ([]cloud.Disk, error) {
-	var disks []cloud.Disk
-	own, err := p.describeVolumes(ctx, region, &ec2.DescribeVolumesInput{
+// listOwnDisks returns the disks of the installation in a region, without those that machines boot from.
+func (p *Provider) listOwnDisks(ctx context.Context, region string) ([]cloud.Disk, error) {
+	found, err := p.describeVolumes(ctx, region, &ec2.DescribeVolumesInput{
 		Filters: []filter{p.ownFilter(), textFilter("tag-key", tagVolume)}, MaxResults: sdk.Int32(volumesPerPage)})
-	if err != nil {
-		return nil, err
-	}
-	for _, volume := range own {
+	var disks []cloud.Disk
+	for _, volume := range found {
 		if volume.State != types.VolumeStateDeleted {
 			disks = append(disks, readDisk(region, volume))
 		}
 	}
-	for refs := range slices.Chunk(external, maxExternal) { // a filter finds those that exist; a list of IDs fails if one does not
-		found, err := p.describeVolumes(ctx, region, &ec2.DescribeVolumesInput{Filters: []filter{textFilter("volume-id", refs...)}})
+	return disks, err
+}
+
+// listExternalDisks returns the disks of a region that exist among those of users. It uses a filter, since a list of IDs
+// fails if one of them does not exist.
+func (p *Provider) listExternalDisks(ctx context.Context, region string, ids []string) ([]cloud.Disk, error) {
+	var disks []cloud.Disk
+	for some := range slices.Chunk(ids, maxExternal) {
+		found, err := p.describeVolumes(ctx, region, &ec2.DescribeVolumesInput{Filters: []filter{textFilter("volume-id", some...)}})
 		if err != nil {
 			return nil, err
 		}

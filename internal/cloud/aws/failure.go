@@ -59,7 +59,7 @@ var meanings = map[meaning][]string{
 		"IncompleteSignature", "IncompleteSignatureException", "InvalidAccessKeyId", "InvalidSecurityToken", "NotSignedUp"},
 	meansClock: {"RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"},
 	meansRight: {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "NotAuthorized",
-		"Blocked", "PendingVerification"},
+		"Blocked", "PendingVerification", codeSpotRole},
 	meansRepeated: {"IdempotentParameterMismatch", "IdempotentInstanceTerminated", "IdempotentInstanceIDMismatch"},
 	meansPlace: {"OptInRequired", "VPCIdNotSpecified", "DefaultVpcDoesNotExist", "InvalidVpcID.NotFound", "InvalidSubnetID.NotFound", "InvalidSubnet",
 		"InvalidSubnetId.NotFound", "InvalidAMIID.NotFound", "InvalidAMIID.Unavailable", "InvalidAMIID.Malformed", "InvalidAMIName.NotFound",
@@ -73,6 +73,12 @@ var meanings = map[meaning][]string{
 		"InvalidGroupId.Malformed", "InvalidPlacementGroup.Unknown", "InvalidAttachment.NotFound"},
 	meansExists: {"InvalidGroup.Duplicate", "InvalidPermission.Duplicate", "InvalidPlacementGroup.Duplicate"},
 }
+
+// codeSpotRole is the code for the first spot machine of an account, for which EC2 makes a role.
+const codeSpotRole = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
+
+// noCode is the code that the SDK makes up for an answer without one, such as a page of a proxy.
+const noCode = "UnknownError"
 
 var meaningByCode = indexMeanings()
 
@@ -115,7 +121,7 @@ func explain(c call, err error) error {
 		return ready
 	}
 	failure, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
+	if !ok || failure.ErrorCode() == noCode {
 		return unreachable(c, err)
 	}
 	code, said := failure.ErrorCode(), trimMessage(failure.ErrorMessage())
@@ -191,15 +197,14 @@ func retryAfter(err error) time.Duration {
 // unreachable returns the error of a call that has no answer, so that its outcome is not known.
 func unreachable(c call, err error) error {
 	problem := "does not answer"
+	answer, hasAnswer := errors.AsType[*smithyhttp.ResponseError](err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
 		problem = "did not answer in time"
-	default:
-		if broken, ok := errors.AsType[*smithy.DeserializationError](err); ok {
-			problem, err = "sent an answer that is not one of EC2", broken
-		}
+	case hasAnswer && answer.HTTPStatusCode() > 0:
+		problem = fmt.Sprintf("has an answer that is not one of AWS (HTTP status %d)", answer.HTTPStatusCode())
 	}
 	return newFailure(dstack.Unavailable, err, dstack.MachineFailure{Message: fmt.Sprintf("aws: %s in %s %s", c.action, c.region, problem)}, "")
 }
@@ -228,7 +233,9 @@ func explainRight(c call, err error, code, said string) error {
 		return newFailure(dstack.Forbidden, err, f, "write to AWS Support")
 	}
 	action := c.right()
-	if found := refusedAction.FindStringSubmatch(said); found != nil {
+	if code == codeSpotRole {
+		action = "iam:CreateServiceLinkedRole"
+	} else if found := refusedAction.FindStringSubmatch(said); found != nil {
 		action = found[1]
 	}
 	f.Message = lacksRight + action + " in " + c.region

@@ -77,7 +77,7 @@ func (p *Provider) describeLaunch(ctx context.Context, l cloud.Launch) (*ec2.Run
 	if err != nil {
 		return nil, err
 	}
-	subnet, _, err := n.choose(l.Offer)
+	subnet, err := n.choose(p.zoneOf(ctx, n, l.Offer))
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (p *Provider) describeLaunch(ctx context.Context, l cloud.Launch) (*ec2.Run
 	if p.settings.IAMInstanceProfile != "" {
 		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: sdk.String(p.settings.IAMInstanceProfile)}
 	}
-	return in, p.addGroups(ctx, in, n.vpc, subnet.id, l)
+	return in, p.addGroups(ctx, in, n.vpc, subnet, l)
 }
 
 // addGroups adds the network interface with its security groups, and the placement group.

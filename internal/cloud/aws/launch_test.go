@@ -99,6 +99,23 @@ func TestLaunch_TokenOfAnotherLaunchIsAConflict(t *testing.T) {
 	expectError(t, err, dstack.Conflict, "IdempotentInstanceTerminated")
 }
 
+func TestLaunch_WithoutAZone(t *testing.T) {
+	r := open(t, ec2test.Options{}, nil)
+	o := offer("p5.48xlarge", "us-east-1a")
+	o.Zone = ""
+	if m := r.mustLaunch("i1", o); m.Zone != "us-east-1c" {
+		t.Errorf("the zone is %s, want the only one that has the type", m.Zone)
+	}
+}
+
+func TestLaunch_NeedsARoleForSpot(t *testing.T) {
+	r := open(t, ec2test.Options{}, nil)
+	r.ec2.Inject(ec2test.Fault{Action: "RunInstances", Code: "AuthFailure.ServiceLinkedRoleCreationNotPermitted", Status: 403,
+		Message: "The provided credentials do not have permission to create the service-linked role for EC2 Spot Instances."})
+	_, err := r.Launch(t.Context(), launch("i1", offer("m7i.large", "us-east-1a")))
+	expectError(t, err, dstack.Forbidden, "aws: the credentials lack the right iam:CreateServiceLinkedRole in us-east-1")
+}
+
 func TestLaunch_RefusedOffers(t *testing.T) {
 	gpu := func(change func(o *dstack.Offer)) dstack.Offer {
 		o := offer("g6.xlarge", "us-east-1a")
@@ -226,20 +243,20 @@ func TestLaunch_WaitsAsTold(t *testing.T) {
 }
 
 func TestLaunch_UnknownOutcomes(t *testing.T) {
-	for name, fault := range map[string]ec2test.Fault{
-		"the connection ends":     {Cut: true},
-		"a proxy answers":         {IsHTML: true, Status: 502},
-		"the API fails":           {Status: 503, Code: "Unavailable", Message: "The service is unavailable."},
-		"the API does not answer": {Hang: true},
+	for message, fault := range map[string]ec2test.Fault{
+		"does not answer": {Cut: true},
+		"has an answer that is not one of AWS (HTTP status 502)": {IsHTML: true, Status: 502},
+		": The service is unavailable (Unavailable)":             {Status: 503, Code: "Unavailable", Message: "The service is unavailable."},
+		"did not answer in time":                                 {Hang: true},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(message, func(t *testing.T) {
 			r := open(t, ec2test.Options{}, nil)
 			o := offer("m7i.large", "us-east-1a")
 			r.mustLaunch("warm", o) // so that only the launch itself is slow
 			fault.Action = "RunInstances"
 			remove := r.ec2.Inject(fault)
 			_, err := r.Launch(r.within(700*time.Millisecond), launch("i1", o))
-			expectError(t, err, dstack.Unavailable, "RunInstances in us-east-1")
+			expectError(t, err, dstack.Unavailable, "aws: RunInstances in us-east-1"+strings.Replace(" "+message, " :", ":", 1))
 			remove()
 			r.mustLaunch("i1", o)
 			if alive := r.ec2.Alive(); len(alive) != 2 {
@@ -264,12 +281,13 @@ func TestLaunch_PrivateNetwork(t *testing.T) {
 		zone    string
 		message string
 	}{
-		"the zone has only a public subnet": {func(s *Settings) { s.VPCName, s.PublicIPs = "lab", false }, "us-east-1a", "no usable subnet in us-east-1a, only in us-east-1b"},
-		"no default network":                {nil, "us-east-1a", "aws us-east-1: the account has no default VPC there"},
-		"no network of the name":            {func(s *Settings) { s.VPCName = "other" }, "us-east-1a", "aws us-east-1: there is no VPC with the name other"},
-		"no network of the ID":              {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef9"} }, "us-east-1a", "there is no VPC vpc-0123456789abcdef9"},
-		"a network without a subnet":        {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef0"} }, "us-east-1a", "vpc-0123456789abcdef0 has no subnet"},
-		"a network that is not configured":  {func(s *Settings) { s.DefaultVPCs = false }, "us-east-1a", "vpc_ids has no VPC for it"},
+		"the zone has only a public subnet":  {func(s *Settings) { s.VPCName, s.PublicIPs = "lab", false }, "us-east-1a", "no usable subnet in us-east-1a, only in us-east-1b"},
+		"the zone has only a private subnet": {func(s *Settings) { s.VPCName = "lab" }, "us-east-1b", "no usable subnet in us-east-1b, only in us-east-1a"},
+		"no default network":                 {nil, "us-east-1a", "aws us-east-1: the account has no default VPC there"},
+		"no network of the name":             {func(s *Settings) { s.VPCName = "other" }, "us-east-1a", "aws us-east-1: there is no VPC with the name other"},
+		"no network of the ID":               {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef9"} }, "us-east-1a", "there is no VPC vpc-0123456789abcdef9"},
+		"a network without a subnet":         {func(s *Settings) { s.VPCIDs = map[string]string{"us-east-1": "vpc-0123456789abcdef0"} }, "us-east-1a", "vpc-0123456789abcdef0 has no subnet"},
+		"a network that is not configured":   {func(s *Settings) { s.DefaultVPCs = false }, "us-east-1a", "vpc_ids has no VPC for it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := r.openAs(thisInstallation, c.change)

@@ -2,13 +2,10 @@ package aws
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -20,107 +17,12 @@ import (
 
 const (
 	machinesPerPage = 1000
-	maxTerminated   = 500              // machines of one request
-	quietTime       = 10 * time.Minute // how long a region outside of the configuration without machines is not asked again
+	maxTerminated   = 500 // machines of one request
 )
 
-// ListMachines implements cloud.Provider. It also asks the regions that the configuration does not name any more, so that
-// removing a region does not hide its machines. If a region fails, it returns the machines of the others with the error.
+// ListMachines implements cloud.Provider. If a region fails, it returns the machines of the others with the error.
 func (p *Provider) ListMachines(ctx context.Context) ([]cloud.Machine, error) {
-	configured, err := p.ListRegions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	answers, failures := inRegions(ctx, configured, p.listInRegion)
-	others, err := p.listElsewhere(ctx, configured)
-	return slices.Concat(append(answers, others)...), errors.Join(firstFailure(failures), err)
-}
-
-// firstFailure returns the first error, and how many there are.
-func firstFailure(failures []error) error {
-	var first error
-	count := 0
-	for _, err := range failures {
-		if err != nil {
-			count++
-			if first == nil {
-				first = err
-			}
-		}
-	}
-	if known, ok := errors.AsType[*dstack.Error](first); ok && count > 1 {
-		return &dstack.Error{Kind: known.Kind, Hint: known.Hint, Cause: known.Cause,
-			Message: fmt.Sprintf("%s; %d other regions failed, too", known.Message, count-1)}
-	}
-	return first
-}
-
-// quietRegions are regions outside of the configuration. The zero value is ready.
-type quietRegions struct {
-	mu    sync.Mutex
-	until map[string]time.Time // those without machines are not asked before
-}
-
-func (q *quietRegions) isQuiet(region string) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return time.Now().Before(q.until[region])
-}
-
-func (q *quietRegions) set(region string, until time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.until == nil {
-		q.until = map[string]time.Time{}
-	}
-	q.until[region] = until
-}
-
-// listElsewhere returns the machines of the regions that the configuration does not name. A region that fails there and
-// is not known to have machines does not make the listing incomplete: the account may not use it at all.
-func (p *Provider) listElsewhere(ctx context.Context, configured []string) ([]cloud.Machine, error) {
-	if len(p.settings.Regions) == 0 {
-		return nil, nil
-	}
-	enabled, err := p.listEnabled(ctx)
-	if err != nil {
-		return nil, ignoreMissingRight(err)
-	}
-	var regions []string
-	for _, region := range enabled {
-		if !slices.Contains(configured, region) && !p.quiet.isQuiet(region) {
-			regions = append(regions, region)
-		}
-	}
-	answers, failures := inRegions(ctx, regions, p.listInRegion)
-	for i, region := range regions {
-		hasMachines := slices.ContainsFunc(answers[i], func(m cloud.Machine) bool { return m.State != cloud.MachineEnded })
-		wasQuiet := !p.quiet.isBusy(region)
-		switch {
-		case failures[i] != nil && wasQuiet, failures[i] == nil && !hasMachines:
-			p.quiet.set(region, time.Now().Add(quietTime))
-			failures[i] = nil
-		case hasMachines:
-			p.quiet.set(region, time.Time{})
-		}
-	}
-	return slices.Concat(answers...), firstFailure(failures)
-}
-
-// isBusy reports whether a region had machines when it was last asked.
-func (q *quietRegions) isBusy(region string) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	until, wasAsked := q.until[region]
-	return wasAsked && until.IsZero()
-}
-
-// ignoreMissingRight returns nil for an error about a right that dstack can do without.
-func ignoreMissingRight(err error) error {
-	if dstack.KindOf(err) == dstack.Forbidden {
-		return nil
-	}
-	return err
+	return listEverywhere(ctx, p, &p.quiet, p.listInRegion, func(m cloud.Machine) bool { return m.State != cloud.MachineEnded })
 }
 
 // listInRegion returns the machines of one region.

@@ -111,6 +111,12 @@ func TestListMachines_OfRemovedRegions(t *testing.T) {
 	if calls["us-east-1"] != 3 || calls["us-west-2"] != 3 || calls["eu-west-1"] != 1 {
 		t.Errorf("the regions were asked %v", calls)
 	}
+	if _, err := r.CreateDisk(t.Context(), cloud.Disk{Volume: "v1", Region: "us-west-2", SizeMiB: 1 << 10}); err != nil {
+		t.Fatal(err)
+	}
+	if disks, err := later.ListDisks(t.Context(), nil); err != nil || len(disks) != 1 {
+		t.Errorf("the disks are %+v, %v", disks, err)
+	}
 	r.ec2.Inject(ec2test.Fault{Action: "DescribeInstances", Region: "us-west-2", Status: 503, Code: "Unavailable", Message: "down"})
 	if _, err := later.ListMachines(t.Context()); dstack.KindOf(err) != dstack.Unavailable {
 		t.Errorf("the error is %v: the listing lacks a machine", err)

@@ -43,18 +43,26 @@ func (n network) zones() []string {
 	return zones
 }
 
-// choose returns the subnet and the zone of a machine. A repeated launch gets the same one as long as the network is kept.
-func (n network) choose(offer dstack.Offer) (subnet, string, error) {
-	zone := offer.Zone
-	if zone == "" {
-		zone = n.zones()[0]
-	}
+// choose returns the subnet of a machine in a zone. A repeated launch gets the same one as long as the network is kept.
+func (n network) choose(zone string) (string, error) {
 	found := n.subnets[zone]
 	if len(found) == 0 {
-		return subnet{}, zone, newFailure(dstack.NoCapacity, nil, dstack.MachineFailure{Cause: dstack.FailureNoCapacity, Zones: n.zones(),
+		return "", newFailure(dstack.NoCapacity, nil, dstack.MachineFailure{Cause: dstack.FailureNoCapacity, Zones: n.zones(),
 			Message: fmt.Sprintf("aws: %s has no usable subnet in %s, only in %s", n.vpc, zone, strings.Join(n.zones(), ", "))}, "")
 	}
-	return found[0], zone, nil
+	return found[0].id, nil
+}
+
+// zoneOf returns the zone of an offer. One without a zone gets the first one of the network that has the type, or simply
+// the first one if that cannot be asked.
+func (p *Provider) zoneOf(ctx context.Context, n network, o dstack.Offer) string {
+	if o.Zone != "" {
+		return o.Zone
+	}
+	if zones, err := p.ListZones(ctx, o.Region); err == nil && len(zones[o.Type]) > 0 {
+		return zones[o.Type][0]
+	}
+	return n.zones()[0]
 }
 
 // findNetwork returns the network of a region.

@@ -2,6 +2,8 @@ package aws
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -88,6 +90,33 @@ func inRegions[T any](ctx context.Context, regions []string, do func(context.Con
 	}
 	_ = group.Wait() // the functions return no error
 	return answers, failures
+}
+
+// firstFailure returns the first error, and how many there are.
+func firstFailure(failures []error) error {
+	var first error
+	count := 0
+	for _, err := range failures {
+		if err != nil {
+			count++
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if known, ok := errors.AsType[*dstack.Error](first); ok && count > 1 {
+		return &dstack.Error{Kind: known.Kind, Hint: known.Hint, Cause: known.Cause,
+			Message: fmt.Sprintf("%s; %d other regions failed, too", known.Message, count-1)}
+	}
+	return first
+}
+
+// ignoreMissingRight returns nil for an error about a right that dstack can do without.
+func ignoreMissingRight(err error) error {
+	if dstack.KindOf(err) == dstack.Forbidden {
+		return nil
+	}
+	return err
 }
 
 // textFilter is a filter of a listing.

@@ -120,9 +120,12 @@ func (p *Provider) checkRegions(ctx context.Context) error {
 			}
 			return newSettingsError("GCP has no region "+region, hint, nil)
 		}
-		if err := p.checkNetwork(n, region); err != nil {
+		if problem := p.checkNetwork(n, region); problem != nil {
 			p.network.forget()
-			return err
+			if len(n.subnets) == 0 { // of all regions
+				problem.Kind = dstack.Forbidden
+			}
+			return problem
 		}
 	}
 	return nil

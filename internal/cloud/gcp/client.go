@@ -33,13 +33,14 @@ type client struct {
 	compute  string // base URLs, with a slash at the end
 	billing  string
 	projects string
+	pause    time.Duration // see firstPause
 }
 
 func newClient(endpoint string, tokens *tokenSource) *client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = maxConnections, maxConnections
 	c := &client{
-		tokens: tokens, http: &http.Client{Transport: transport, Timeout: requestTimeout},
+		tokens: tokens, pause: firstPause, http: &http.Client{Transport: transport, Timeout: requestTimeout},
 		compute:  "https://compute.googleapis.com/compute/v1/",
 		billing:  "https://cloudbilling.googleapis.com/v1/",
 		projects: "https://cloudresourcemanager.googleapis.com/v1/projects/",
@@ -80,7 +81,7 @@ func (c *client) send(ctx context.Context, r call, out any) error {
 			}
 			return nil
 		}
-		wait, ok := pauseAfter(err, attempt)
+		wait, ok := c.pauseAfter(err, attempt)
 		if !ok || pause(ctx, wait) != nil {
 			return err
 		}
@@ -89,7 +90,7 @@ func (c *client) send(ctx context.Context, r call, out any) error {
 
 // sendOnce sends a request once.
 func (c *client) sendOnce(ctx context.Context, r call, body []byte) ([]byte, error) {
-	token, err := c.tokens.Token()
+	token, err := c.tokens.get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -137,12 +138,12 @@ func (e *connectionError) Error() string {
 func (e *connectionError) Unwrap() error { return e.cause }
 
 // pauseAfter returns how long to wait before the next attempt, unless another attempt is of no use.
-func pauseAfter(err error, attempt int) (wait time.Duration, ok bool) {
+func (c *client) pauseAfter(err error, attempt int) (wait time.Duration, ok bool) {
 	if attempt >= maxAttempts {
 		return 0, false
 	}
 	if _, ok := errors.AsType[*connectionError](err); ok {
-		return waitAfter(attempt), true
+		return waitAfter(c.pause, attempt), true
 	}
 	failure, ok := errors.AsType[*apiError](err)
 	if !ok {
@@ -150,15 +151,19 @@ func pauseAfter(err error, attempt int) (wait time.Duration, ok bool) {
 	}
 	switch failure.meaning() {
 	case meansThrottled, meansOutage:
-		wait = max(waitAfter(attempt), failure.retryAfter)
+		wait = max(waitAfter(c.pause, attempt), failure.retryAfter)
 		return wait, wait <= maxPause
+	default:
+		return 0, false
 	}
-	return 0, false
 }
 
-// waitAfter returns a wait that doubles with each attempt, by chance a little shorter or longer: 0.3 s, 0.6 s, …
-func waitAfter(attempt int) time.Duration {
-	base := 300 * time.Millisecond << (attempt - 1)
+// firstPause is how long to wait after the first attempt. Later waits are longer.
+const firstPause = 300 * time.Millisecond
+
+// waitAfter returns a wait that doubles with each attempt, by chance a little shorter or longer.
+func waitAfter(first time.Duration, attempt int) time.Duration {
+	base := first << (attempt - 1)
 	return base*3/4 + rand.N(base/2)
 }
 

@@ -1,6 +1,7 @@
 package gcp
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -15,7 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -33,6 +34,8 @@ const (
 	tokenAttempts  = 3
 	failureAge     = 5 * time.Second // how long a failure is repeated without asking again
 	maxTokenAnswer = 1 << 20
+
+	metadataTimeout = 3 * time.Second // of all attempts together
 )
 
 const keyHint = "download a key for a service account as JSON: gcloud iam service-accounts keys create key.json --iam-account=ACCOUNT"
@@ -41,53 +44,60 @@ const keyHint = "download a key for a service account as JSON: gcloud iam servic
 // failures, so that a file may appear later.
 type tokenSource struct {
 	credentials Credentials
-	metadata    *http.Client
+	account     atomic.Pointer[string] // whom the tokens are for; nil: not known
 
-	mu       sync.Mutex
+	turn     lock // whose holder uses what follows
 	source   oauth2.TokenSource
-	account  string // whom the tokens are for, for messages; empty: not known
+	requests *tokenTransport
 	failure  error
 	failedAt time.Time
 }
 
 func newTokenSource(c Credentials) *tokenSource {
-	return &tokenSource{credentials: c, metadata: &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{Proxy: nil}}}
+	return &tokenSource{credentials: c, turn: newLock(), requests: &tokenTransport{next: http.DefaultTransport, firstPause: firstPause}}
 }
 
-// Token returns a token that is valid now.
-func (t *tokenSource) Token() (*oauth2.Token, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// get returns a token that is valid now.
+func (t *tokenSource) get(ctx context.Context) (*oauth2.Token, error) {
+	if err := t.turn.acquire(ctx); err != nil {
+		return nil, &connectionError{what: "get a token", cause: err}
+	}
+	defer t.turn.release()
 	if t.failure != nil && time.Since(t.failedAt) < failureAge {
 		return nil, t.failure
 	}
+	t.requests.ctx = ctx
 	token, err := t.fetch()
-	t.failure = err
-	if err != nil {
-		t.source, t.failedAt = nil, time.Now()
+	if err != nil && ctx.Err() == nil {
+		t.source, t.failure, t.failedAt = nil, err, time.Now()
 	}
 	return token, err
 }
 
 func (t *tokenSource) fetch() (*oauth2.Token, error) {
 	if t.source == nil {
-		var err error
-		if t.source, t.account, err = t.find(); err != nil {
+		source, account, err := t.find()
+		if err != nil {
 			return nil, err
+		}
+		t.source = source
+		if account != "" {
+			t.account.Store(&account)
 		}
 	}
 	token, err := t.source.Token()
 	if err != nil {
-		return nil, explainTokenFailure(err, t.account)
+		return nil, explainTokenFailure(err, t.Account())
 	}
 	return token, nil
 }
 
-// Account returns whom the tokens are for.
+// Account returns whom the tokens are for, in words if it is not known.
 func (t *tokenSource) Account() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.account
+	if account := t.account.Load(); account != nil {
+		return *account
+	}
+	return "the account"
 }
 
 // find looks for credentials where Google's own programs do.
@@ -95,16 +105,16 @@ func (t *tokenSource) find() (source oauth2.TokenSource, account string, err err
 	c := t.credentials
 	switch {
 	case c.Data != "":
-		return newKeySource([]byte(c.Data), "`creds.data`")
+		return t.newKeySource([]byte(c.Data), "`creds.data`")
 	case c.Filename != "":
-		return readKeySource(c.Filename, "`creds.filename`")
+		return t.readKeySource(c.Filename, "`creds.filename`")
 	}
 	if name := os.Getenv("GOOGLE_APPLICATION_CREDENTIALS"); name != "" {
-		return readDefaultFile(name, "GOOGLE_APPLICATION_CREDENTIALS")
+		return t.readDefaultFile(name, "GOOGLE_APPLICATION_CREDENTIALS")
 	}
 	if name := gcloudFile(); name != "" {
 		if _, err := os.Stat(name); err == nil {
-			return readDefaultFile(name, "gcloud")
+			return t.readDefaultFile(name, "gcloud")
 		}
 	}
 	return t.askMetadata()
@@ -181,7 +191,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
-func newKeySource(data []byte, where string) (oauth2.TokenSource, string, error) {
+func (t *tokenSource) newKeySource(data []byte, where string) (oauth2.TokenSource, string, error) {
 	k, err := parseKey(data)
 	if err != nil {
 		return nil, "", newCredentialsError(where+" is not the key of a service account: "+err.Error(), keyHint, err)
@@ -190,15 +200,15 @@ func newKeySource(data []byte, where string) (oauth2.TokenSource, string, error)
 	if err != nil {
 		return nil, "", newCredentialsError(where+" is not the key of a service account", keyHint, err)
 	}
-	return config.TokenSource(newTokenContext()), k.ClientEmail, nil
+	return config.TokenSource(t.context()), k.ClientEmail, nil
 }
 
-func readKeySource(name, where string) (oauth2.TokenSource, string, error) {
+func (t *tokenSource) readKeySource(name, where string) (oauth2.TokenSource, string, error) {
 	data, err := readCredentialsFile(name, where)
 	if err != nil {
 		return nil, "", err
 	}
-	return newKeySource(data, "the file "+name+" of "+where)
+	return t.newKeySource(data, "the file "+name+" of "+where)
 }
 
 // readCredentialsFile reads a file of credentials.
@@ -224,7 +234,7 @@ func readCredentialsFile(name, where string) ([]byte, error) {
 
 // readDefaultFile reads a file of one of the kinds that default credentials may have: the user of the server's machine
 // chose it.
-func readDefaultFile(name, where string) (oauth2.TokenSource, string, error) {
+func (t *tokenSource) readDefaultFile(name, where string) (oauth2.TokenSource, string, error) {
 	data, err := readCredentialsFile(name, where)
 	if err != nil {
 		return nil, "", err
@@ -236,9 +246,9 @@ func readDefaultFile(name, where string) (oauth2.TokenSource, string, error) {
 		return nil, "", newCredentialsError("the file "+name+" of "+where+" is not JSON", keyHint, err)
 	}
 	if file.Type == google.ServiceAccount {
-		return newKeySource(data, "the file "+name+" of "+where)
+		return t.newKeySource(data, "the file "+name+" of "+where)
 	}
-	found, err := google.CredentialsFromJSONWithType(newTokenContext(), data, file.Type, scope)
+	found, err := google.CredentialsFromJSONWithType(t.context(), data, file.Type, scope)
 	if err != nil {
 		return nil, "", newCredentialsError("the file "+name+" of "+where+" has no credentials that dstack can use",
 			"run: gcloud auth application-default login", err)
@@ -249,7 +259,7 @@ func readDefaultFile(name, where string) (oauth2.TokenSource, string, error) {
 // askMetadata returns the credentials of the account of the machine that the server runs on. Google's own library waits
 // half a minute for a service that does not answer.
 func (t *tokenSource) askMetadata() (oauth2.TokenSource, string, error) {
-	source := metadataSource{t.metadata}
+	source := metadataSource{&http.Client{Timeout: metadataTimeout, Transport: &tokenTransport{next: &http.Transport{DisableKeepAlives: true}, ctx: t.requests.ctx, firstPause: firstPause}}}
 	account, err := source.get("email")
 	if err != nil {
 		return nil, "", newCredentialsError("there are no credentials for GCP: no GOOGLE_APPLICATION_CREDENTIALS, no file of gcloud, and no account of this machine",
@@ -302,47 +312,65 @@ func (s metadataSource) Token() (*oauth2.Token, error) {
 	return &oauth2.Token{AccessToken: answer.AccessToken, Expiry: time.Now().Add(time.Duration(answer.ExpiresIn) * time.Second)}, nil
 }
 
-// newTokenContext returns a context whose HTTP client asks for tokens. Its time limit is the only one that oauth2 keeps.
-func newTokenContext() context.Context {
-	client := &http.Client{Timeout: tokenTimeout, Transport: repeatingTransport{http.DefaultTransport}}
+// context returns a context whose HTTP client asks for tokens. oauth2 keeps no other time limit than the client's, and no
+// context.
+func (t *tokenSource) context() context.Context {
+	client := &http.Client{Timeout: tokenTimeout, Transport: t.requests}
 	return context.WithValue(context.Background(), oauth2.HTTPClient, client)
 }
 
-// repeatingTransport repeats requests for tokens that failed for a moment: oauth2 itself does not.
-type repeatingTransport struct{ next http.RoundTripper }
+// tokenTransport ends requests for tokens with the context of the call that needs one, and repeats those that failed for
+// a moment: oauth2 itself does neither.
+type tokenTransport struct {
+	next       http.RoundTripper
+	ctx        context.Context // of the holder of tokenSource.turn
+	firstPause time.Duration
+}
 
 // RoundTrip implements http.RoundTripper.
-func (t repeatingTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+func (t *tokenTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(request.Context())
+	stop := context.AfterFunc(t.ctx, cancel)
 	for attempt := 1; ; attempt++ {
-		response, err := t.next.RoundTrip(request)
+		response, err := t.next.RoundTrip(request.WithContext(ctx))
 		isTemporary := err != nil || response.StatusCode >= http.StatusInternalServerError || response.StatusCode == http.StatusTooManyRequests
-		if !isTemporary || attempt == tokenAttempts || request.Body != nil && request.GetBody == nil {
-			return response, err
-		}
-		if err := pause(request.Context(), waitAfter(attempt)); err != nil {
-			if response != nil {
-				return response, nil
+		if !isTemporary || attempt == tokenAttempts || request.Body != nil && request.GetBody == nil || pause(ctx, waitAfter(t.firstPause, attempt)) != nil {
+			if err != nil {
+				stop()
+				cancel()
+				return nil, err
 			}
-			return nil, err
+			response.Body = &bodyWithEnd{response.Body, func() { stop(); cancel() }}
+			return response, nil
 		}
 		if response != nil {
 			response.Body.Close()
 		}
-		request = request.Clone(request.Context())
-		if request.GetBody != nil {
+		if request = request.Clone(ctx); request.GetBody != nil {
 			if request.Body, err = request.GetBody(); err != nil {
+				stop()
+				cancel()
 				return nil, err
 			}
 		}
 	}
 }
 
+// bodyWithEnd calls a function when it is closed.
+type bodyWithEnd struct {
+	io.ReadCloser
+	end func()
+}
+
+// Close implements io.Closer.
+func (b *bodyWithEnd) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
+}
+
 // explainTokenFailure returns why there is no token.
 func explainTokenFailure(err error, account string) error {
-	whose := "of the server's machine"
-	if account != "" {
-		whose = "of " + account
-	}
+	whose := "of " + account
 	answer, ok := errors.AsType[*oauth2.RetrieveError](err)
 	if !ok || answer.Response == nil || answer.Response.StatusCode >= http.StatusInternalServerError || answer.Response.StatusCode == http.StatusTooManyRequests {
 		reason := human.DescribeFailure(err)
@@ -352,15 +380,22 @@ func explainTokenFailure(err error, account string) error {
 		return &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "cannot get a token for the credentials " + whose + ": " + reason,
 			Hint: "dstack tries again"}
 	}
-	text := answer.ErrorDescription
-	if text == "" {
-		text = answer.ErrorCode
-	}
+	text := describeRefusedGrant(answer)
 	hint := "check that the account and its key still exist; " + keyHint
 	if strings.Contains(text, "iat") || strings.Contains(text, "timeframe") {
 		hint = "the clock of the server's machine is wrong: correct it"
 	}
 	return newCredentialsError("Google refuses the credentials "+whose+": "+shortenMessage(text), hint, err)
+}
+
+// describeRefusedGrant returns why a token was refused. For keys of service accounts, oauth2 leaves the answer unread.
+func describeRefusedGrant(answer *oauth2.RetrieveError) string {
+	var body struct {
+		Code        string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	_ = json.Unmarshal(answer.Body, &body) // what is not JSON has no description
+	return cmp.Or(answer.ErrorDescription, body.Description, answer.ErrorCode, body.Code, answer.Response.Status)
 }
 
 // newCredentialsError returns an error that says that no offer of the backend can be used.

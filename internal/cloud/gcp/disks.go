@@ -7,15 +7,12 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"time"
 
 	"dstack/internal/cloud"
 	"dstack/internal/dstack"
 )
 
 const (
-	// diskWait is how long a request about a disk waits for its operation. Refusals show within seconds.
-	diskWait = 4 * time.Second
 	// volumeType is the type of the disks that are made. It fits most machines; those of hyperdiskFamilies refuse it.
 	volumeType  = "pd-balanced"
 	minDiskGiB  = 10
@@ -48,7 +45,7 @@ func (p *Provider) CreateDisk(ctx context.Context, d cloud.Disk) (cloud.Disk, er
 	labels := p.labelsOf(nil, labelVolume, string(d.Volume))
 	labels[labelRole] = roleVolume
 	body := disk{Name: name, Description: "a volume of dstack", SizeGB: formatGiB(max(d.SizeMiB, minDiskGiB<<10)), Type: "zones/" + zone + "/diskTypes/" + volumeType, Labels: labels}
-	o, err := p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/disks", body: body, what: what}, at, diskWait)
+	o, err := p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/disks", body: body, what: what}, at)
 	if err != nil && !hasMeaning(err, meansExists) {
 		return d, p.describeError(err, &place{Type: volumeType, Zone: zone, Region: d.Region})
 	}
@@ -190,7 +187,7 @@ func (p *Provider) deleteDisk(ctx context.Context, zone, name string) error {
 	case len(found.Users) > 0:
 		return &dstack.Error{Kind: dstack.Conflict, Message: "the disk " + name + " is attached to " + lastPart(found.Users[0])}
 	}
-	_, err = p.change(ctx, call{method: http.MethodDelete, url: p.client.compute + string(at) + "/disks/" + name, what: what}, at, diskWait)
+	_, err = p.change(ctx, call{method: http.MethodDelete, url: p.client.compute + string(at) + "/disks/" + name, what: what}, at)
 	if hasMeaning(err, meansNotFound) {
 		return nil
 	}
@@ -223,25 +220,31 @@ func (p *Provider) AttachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine
 	if err != nil {
 		return p.describeError(err, nil)
 	}
-	for _, user := range found.Users {
-		if lastPart(user) == m.Ref {
-			return nil
-		}
-		return &dstack.Error{Kind: dstack.Conflict, Message: "the disk " + d.Ref + " is attached to " + lastPart(user)}
+	switch {
+	case isUsedBy(found, m):
+		return nil
+	case len(found.Users) > 0:
+		return &dstack.Error{Kind: dstack.Conflict, Message: "the disk " + d.Ref + " is attached to " + lastPart(found.Users[0])}
 	}
 	at := p.zonePlace(m.Zone)
 	body := attachedDisk{Source: string(at) + "/disks/" + d.Ref, DeviceName: d.Ref, Mode: "READ_WRITE"}
-	_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/instances/" + m.Ref + "/attachDisk", body: body, what: what}, at, diskWait)
-	if hasMeaning(err, meansInUse) && p.isAttached(ctx, d, m) {
-		return nil // an earlier request was carried out meanwhile
+	_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/instances/" + m.Ref + "/attachDisk", body: body, what: what}, at)
+	if !hasMeaning(err, meansInUse) {
+		return p.describeError(err, nil)
+	}
+	// Another request was faster, perhaps an earlier one of the same.
+	now, readErr := read[disk](ctx, p, p.settings.ProjectID, "zones/"+d.Zone+"/disks/"+d.Ref, diskFields, what)
+	switch {
+	case readErr == nil && isUsedBy(now, m):
+		return nil
+	case readErr == nil && len(now.Users) == 0:
+		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot " + what + ": GCP is attaching it", Cause: err, Hint: "dstack tries again"}
 	}
 	return p.describeError(err, nil)
 }
 
-// isAttached reports whether a disk is attached to a machine, as far as the API answers.
-func (p *Provider) isAttached(ctx context.Context, d cloud.Disk, m cloud.Machine) bool {
-	found, err := read[disk](ctx, p, p.settings.ProjectID, "zones/"+d.Zone+"/disks/"+d.Ref, diskFields, "find the disk "+d.Ref)
-	return err == nil && slices.ContainsFunc(found.Users, func(user string) bool { return lastPart(user) == m.Ref })
+func isUsedBy(d disk, m cloud.Machine) bool {
+	return slices.ContainsFunc(d.Users, func(user string) bool { return lastPart(user) == m.Ref })
 }
 
 // DetachDisk implements cloud.Disks.
@@ -260,7 +263,7 @@ func (p *Provider) DetachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine
 		}
 		at := p.zonePlace(m.Zone)
 		_, err := p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/instances/" + m.Ref + "/detachDisk",
-			query: url.Values{"deviceName": {attached.DeviceName}}, what: what}, at, diskWait)
+			query: url.Values{"deviceName": {attached.DeviceName}}, what: what}, at)
 		if hasMeaning(err, meansNotFound) {
 			return nil
 		}

@@ -31,7 +31,6 @@ const (
 	meansNotFound     meaning = "not found"     // the object does not exist
 	meansExists       meaning = "exists"        // an object with the name exists
 	meansInUse        meaning = "in use"        // another object uses it
-	meansNoProject    meaning = "no project"    // the project does not exist, or the account may not see it
 	meansNoReference  meaning = "no reference"  // something that the request names does not exist: an image, a subnet
 	meansBadAccount   meaning = "bad account"   // machines may not have the configured service account
 	meansWrongRequest meaning = "wrong request" // the API refuses the request as it is

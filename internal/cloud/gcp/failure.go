@@ -53,6 +53,7 @@ func (p *Provider) describeError(err error, l *place) error {
 			Hint: "ask Google for a higher quota: IAM & Admin, Quotas"}
 	case meansCapacity:
 		kind = dstack.NoCapacity
+	default: // unknown
 	}
 	return &dstack.Error{Kind: kind, Message: failure.Error(), Cause: failure}
 }
@@ -65,9 +66,6 @@ func (p *Provider) describeRefusal(e *apiError) error {
 		return &dstack.Error{Kind: kind, Message: message, Hint: hint, Cause: errors.Join(failure, e)}
 	}
 	whose := p.client.tokens.Account()
-	if whose == "" {
-		whose = "the account"
-	}
 	switch e.meaning() {
 	case meansThrottled, meansNotReady, meansOutage:
 		failure := &dstack.MachineFailure{Message: e.Error(), RetryAfter: e.retryAfter}
@@ -97,8 +95,9 @@ func (p *Provider) describeRefusal(e *apiError) error {
 			message, hint = whose+" lacks the permission "+right+", which is needed to "+e.what, hintForRight(right)
 		}
 		return newRefusal(dstack.Forbidden, message, hint)
+	default:
+		return nil
 	}
-	return nil
 }
 
 // describeLaunchFailure returns why a machine was not rented, and which other offers would fail, too.
@@ -119,6 +118,10 @@ func (p *Provider) describeLaunchFailure(e *apiError, l place) error {
 	case meansNoAddresses:
 		f.Scope, f.Message = dstack.ScopePlace, "the subnet of "+l.Region+" has no addresses left: "+shortenMessage(e.text())
 	case meansNotFound, meansNoReference:
+		if isMissingZone(e.message, l.Zone) {
+			f.Message = "GCP has no zone " + l.Zone
+			break
+		}
 		f.Cause, f.Scope, f.Message = dstack.FailureMisconfigured, dstack.ScopeBackend, "something that the configuration names does not exist: "+shortenMessage(e.text())
 		if strings.Contains(e.message, "/subnetworks/") {
 			f.Scope = dstack.ScopePlace
@@ -130,6 +133,9 @@ func (p *Provider) describeLaunchFailure(e *apiError, l place) error {
 	}
 	return &dstack.Error{Kind: dstack.NoCapacity, Message: f.Message, Hint: hint, Cause: errors.Join(f, e)}
 }
+
+// isMissingZone reports whether a message says that a zone does not exist.
+func isMissingZone(message, zone string) bool { return strings.Contains(message, "/zones/"+zone+"'") }
 
 // availableZones returns the zones that have room, if the error says so.
 func availableZones(e *apiError) []string {
@@ -152,7 +158,7 @@ func describeQuota(e *apiError) string {
 		}
 		metric, limit, where = m[1], strings.TrimSuffix(strings.TrimSuffix(m[2], "."), ".0"), m[3]
 	}
-	text := "the quota " + metric
+	text := "the quota " + normalizeMetric(metric)
 	if where != "" && where != "global" {
 		text += " of " + where
 	}

@@ -3,7 +3,6 @@ package gcp
 
 import (
 	"log/slog"
-	"sync"
 	"time"
 
 	"dstack/internal/cloud"
@@ -17,14 +16,15 @@ type Provider struct {
 	log      *slog.Logger
 	client   *client
 	records  *records
+	wait     time.Duration // see operationWait
 
 	network cached[network]
 	zones   cached[map[string][]string] // names of the zones that are up, by region
 	types   cachedByKey[[]machineType]  // by zone
 	prices  cached[priceTable]
 
-	rulesMu sync.Mutex
-	rules   map[string]time.Time // when rules of the firewall were last seen, by name
+	rulesTurn lock
+	rules     map[string]time.Time // when rules of the firewall were last seen, by name
 }
 
 var (
@@ -47,7 +47,7 @@ func Open(s Settings, o Options) *Provider {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Provider{settings: s, mark: newMark(o.Installation), log: o.Log, client: newClient(s.Endpoint, newTokenSource(s.Credentials)),
-		records: newRecords(), rules: map[string]time.Time{}}
+		records: newRecords(), wait: operationWait, rulesTurn: newLock(), rules: map[string]time.Time{}}
 }
 
 // Close closes the connections that are kept.

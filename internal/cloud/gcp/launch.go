@@ -8,20 +8,14 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"dstack/internal/cloud"
 	"dstack/internal/dstack"
 )
 
-const (
-	// launchWait is how long a launch waits for its operation. Missing capacity shows within seconds; a failure that
-	// shows later is found by ListMachines.
-	launchWait = 4 * time.Second
-	// policyWait is how long a launch waits for a new placement policy, which the machine refers to.
-	policyWait  = 10 * time.Second
-	maxUserData = 16 << 10
-)
+const maxUserData = 16 << 10
 
 // Launch implements cloud.Provider.
 func (p *Provider) Launch(ctx context.Context, l cloud.Launch) (cloud.Machine, error) {
@@ -101,8 +95,11 @@ func (p *Provider) zonesForLaunch(ctx context.Context, l cloud.Launch) ([]string
 	return append(zones[first:], zones[:first]...), nil
 }
 
-// prepareLaunch makes what machines refer to.
+// prepareLaunch makes what machines refer to, if there is a network.
 func (p *Provider) prepareLaunch(ctx context.Context, l cloud.Launch) error {
+	if _, err := p.findSubnet(ctx, l.Offer.Region); err != nil {
+		return err
+	}
 	if err := p.ensureRule(ctx, p.sshRule()); err != nil {
 		return err
 	}
@@ -122,11 +119,15 @@ func (p *Provider) ensurePolicy(ctx context.Context, group, region string) error
 	r := call{method: http.MethodPost, url: p.client.compute + string(at) + "/resourcePolicies", what: what,
 		body: resourcePolicy{Name: name, Description: "dstack", Placement: &groupPlacement{Collocation: "COLLOCATED"}}}
 	_, err := read[resourcePolicy](ctx, p, p.settings.ProjectID, "regions/"+region+"/resourcePolicies/"+name, "name", what)
-	if hasMeaning(err, meansNotFound) {
-		_, err = p.change(ctx, r, at, policyWait)
+	if !hasMeaning(err, meansNotFound) {
+		return p.describeError(err, nil)
 	}
-	if hasMeaning(err, meansExists) {
-		err = nil
+	o, err := p.change(ctx, r, at)
+	switch {
+	case hasMeaning(err, meansExists):
+		return nil
+	case err == nil && !o.isDone(): // a machine cannot refer to it yet
+		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot " + what + ": GCP still makes the policy", Hint: "dstack tries again"}
 	}
 	return p.describeError(err, nil)
 }
@@ -143,7 +144,7 @@ func (p *Provider) launchIn(ctx context.Context, l cloud.Launch, zone string) (c
 		Spot: l.Offer.Spot, State: cloud.MachinePending, LaunchedAt: time.Now()}
 	at := p.zonePlace(zone)
 	r := call{method: http.MethodPost, url: p.client.compute + string(at) + "/instances", body: body, what: what,
-		query: url.Values{"requestId": {requestID(l.Token, zone)}}}
+		query: url.Values{"requestId": {requestID(l.Token, zone, strconv.Itoa(p.records.countFailures(body.Name, zone)))}}}
 	var o operation
 	if err := p.client.send(ctx, r, &o); err != nil {
 		if hasMeaning(err, meansExists) {
@@ -151,25 +152,30 @@ func (p *Provider) launchIn(ctx context.Context, l cloud.Launch, zone string) (c
 		}
 		return cloud.Machine{}, p.describeError(err, &asked)
 	}
+	if name := lastPart(o.TargetLink); name != "" && name != body.Name {
+		return cloud.Machine{}, &dstack.Error{Kind: dstack.Conflict, Message: "the token of the launch was used for the machine " + name}
+	}
 	p.records.expect(machine, o, asked)
-	o, err = p.waitForOperation(ctx, o, at, what, launchWait)
-	if err != nil {
-		if o.failure(what) == nil {
-			return machine, nil // it was requested, and its operation could not be read
-		}
+	isRepeated := o.isDone() // a new operation takes longer than its answer
+	o, err = p.waitForOperation(ctx, o, at, what)
+	switch {
+	case err != nil && o.failure(what) == nil:
+		return machine, nil // it was requested, and its operation could not be read
+	case err != nil:
 		p.records.forget(machine.Ref)
-		if hasMeaning(err, meansExists) {
-			return p.adoptMachine(ctx, machine)
+		p.records.addFailure(machine.Ref, zone)
+		// A later request may have succeeded, before a restart forgot that this one failed.
+		if m, adoptErr := p.adoptMachine(ctx, machine); adoptErr == nil {
+			return m, nil
 		}
 		return cloud.Machine{}, p.describeError(err, &asked)
-	}
-	if o.isDone() {
+	case isRepeated:
 		return p.confirmMachine(ctx, machine)
 	}
 	return machine, nil
 }
 
-// confirmMachine returns a machine whose operation is done. A repeated request gets the operation of the first one, whose
+// confirmMachine returns a machine whose request is repeated. The API answers with the operation of the first one, whose
 // machine may have ended since.
 func (p *Provider) confirmMachine(ctx context.Context, m cloud.Machine) (cloud.Machine, error) {
 	found, err := read[instance](ctx, p, p.settings.ProjectID, "zones/"+m.Zone+"/instances/"+m.Ref, instanceFields, "find the machine "+m.Ref)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strings"
-	"time"
 
 	"dstack/internal/cloud"
 	"dstack/internal/dstack"
@@ -91,9 +90,6 @@ func (p *Provider) listUnusedPolicies(ctx context.Context, used map[string]bool)
 	return left, err
 }
 
-// leftoverWait is how long a deletion waits for its operation. Refusals show within seconds.
-const leftoverWait = 4 * time.Second
-
 // DeleteLeftover implements cloud.Leftovers.
 func (p *Provider) DeleteLeftover(ctx context.Context, l cloud.Leftover) error {
 	var at operationPlace
@@ -113,18 +109,15 @@ func (p *Provider) DeleteLeftover(ctx context.Context, l cloud.Leftover) error {
 	if !strings.HasPrefix(l.Ref, p.objectPrefix()) {
 		return &dstack.Error{Kind: dstack.Forbidden, Message: "the " + l.Kind + " " + l.Ref + " does not belong to this installation"}
 	}
-	p.forgetRule(l.Ref)
+	if err := p.rulesTurn.acquire(ctx); err != nil {
+		return p.describeError(&connectionError{what: "delete the " + l.Kind + " " + l.Ref, cause: err}, nil)
+	}
+	delete(p.rules, l.Ref) // the next launch looks for it
+	p.rulesTurn.release()
 	what := "delete the " + l.Kind + " " + l.Ref
-	_, err := p.change(ctx, call{method: http.MethodDelete, url: p.client.compute + string(at) + "/" + kind + "/" + l.Ref, what: what}, at, leftoverWait)
+	_, err := p.change(ctx, call{method: http.MethodDelete, url: p.client.compute + string(at) + "/" + kind + "/" + l.Ref, what: what}, at)
 	if hasMeaning(err, meansNotFound) {
 		return nil
 	}
 	return p.describeError(err, nil)
-}
-
-// forgetRule makes the next launch look for a rule of the firewall.
-func (p *Provider) forgetRule(name string) {
-	p.rulesMu.Lock()
-	defer p.rulesMu.Unlock()
-	delete(p.rules, name)
 }

@@ -101,6 +101,7 @@ func (p *Provider) lookAtLaunches(ctx context.Context, launches []expectedMachin
 		switch {
 		case failure != nil:
 			why, _ := errors.AsType[*dstack.MachineFailure](p.describeError(failure, &l.asked))
+			p.records.addFailure(l.machine.Ref, l.machine.Zone)
 			p.records.end(l.machine, why, parseTime(o.EndTime))
 		case o.isDone():
 			p.records.settle(l.machine.Ref) // the next listing has it, or it ended at once

@@ -93,8 +93,8 @@ var badInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
 // joinName returns a valid name that begins with as much of start as fits, and ends with tail.
 func joinName(start, tail string) string {
-	start = strings.Trim(badInNames.ReplaceAllString(strings.ToLower(start), "-"), "-0123456789")
-	start = strings.TrimPrefix(start, "-")
+	start = badInNames.ReplaceAllString(strings.ToLower(start), "-")
+	start = strings.TrimRight(strings.TrimLeft(start, "-0123456789"), "-")
 	if most := maxNameLength - len(tail) - 1; len(start) > most {
 		start = strings.TrimRight(start[:most], "-")
 	}

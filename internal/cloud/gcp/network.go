@@ -60,9 +60,9 @@ func (p *Provider) findSubnet(ctx context.Context, region string) (string, error
 		if err != nil {
 			return "", p.describeError(err, nil)
 		}
-		if err := p.checkNetwork(n, region); err != nil {
+		if problem := p.checkNetwork(n, region); problem != nil {
 			p.network.forget()
-			return "", err
+			return "", problem
 		}
 		if name == "" {
 			name = n.subnets[region][0]
@@ -72,13 +72,13 @@ func (p *Provider) findSubnet(ctx context.Context, region string) (string, error
 }
 
 // checkNetwork returns why machines of a region have no network; nil: they have one.
-func (p *Provider) checkNetwork(n network, region string) error {
+func (p *Provider) checkNetwork(n network, region string) *dstack.Error {
 	s := p.settings
-	message, hint := "", ""
+	message, hint, scope := "", "", dstack.ScopePlace
 	switch {
 	case s.Subnetworks[region] == "" && len(n.subnets) == 0:
 		message = fmt.Sprintf("the VPC %s of the project %s has no subnets, or does not exist", s.networkName(), s.networkProject())
-		hint = "correct `vpc_name` in config.yml, or add subnets to the VPC"
+		hint, scope = "correct `vpc_name` in config.yml, or add subnets to the VPC", dstack.ScopeBackend
 	case s.Subnetworks[region] == "" && len(n.subnets[region]) == 0:
 		message = fmt.Sprintf("the VPC %s has no subnet in %s", s.networkName(), region)
 		hint = fmt.Sprintf("add one: gcloud compute networks subnets create NAME --network %s --region %s --range 10.0.0.0/20, or remove the region from `regions`", s.networkName(), region)
@@ -88,15 +88,12 @@ func (p *Provider) checkNetwork(n network, region string) error {
 	default:
 		return nil
 	}
-	failure := &dstack.MachineFailure{Cause: dstack.FailureMisconfigured, Scope: dstack.ScopePlace, Message: message}
+	failure := &dstack.MachineFailure{Cause: dstack.FailureMisconfigured, Scope: scope, Message: message}
 	return &dstack.Error{Kind: dstack.NoCapacity, Message: message, Hint: hint, Cause: failure}
 }
 
 // ruleAge is how long a rule of the firewall is believed to exist.
 const ruleAge = 10 * time.Minute
-
-// ruleWait is how long the answer to a new rule is waited for. The rule may be in force later than the answer.
-const ruleWait = 5 * time.Second
 
 // machineTag is the network tag of all machines of the installation.
 func (p *Provider) machineTag() string { return p.objectPrefix() + "machine" }
@@ -140,8 +137,10 @@ func (p *Provider) networkPath() string {
 // ensureRule makes a rule of the firewall, if it does not exist. Repeated, it makes one rule. In a shared VPC whose
 // firewall others manage, a missing right is logged, and machines are rented nevertheless.
 func (p *Provider) ensureRule(ctx context.Context, rule firewall) error {
-	p.rulesMu.Lock()
-	defer p.rulesMu.Unlock()
+	if err := p.rulesTurn.acquire(ctx); err != nil {
+		return p.describeError(&connectionError{what: "let SSH reach machines", cause: err}, nil)
+	}
+	defer p.rulesTurn.release()
 	if time.Since(p.rules[rule.Name]) < ruleAge {
 		return nil
 	}
@@ -150,7 +149,7 @@ func (p *Provider) ensureRule(ctx context.Context, rule firewall) error {
 	_, err := read[firewall](ctx, p, project, "global/firewalls/"+rule.Name, "name", what)
 	if hasMeaning(err, meansNotFound) {
 		at := operationPlace("projects/" + project + "/global")
-		_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/firewalls", body: rule, what: what}, at, ruleWait)
+		_, err = p.change(ctx, call{method: http.MethodPost, url: p.client.compute + string(at) + "/firewalls", body: rule, what: what}, at)
 		if hasMeaning(err, meansExists) {
 			err = nil
 		}

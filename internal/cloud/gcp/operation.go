@@ -68,22 +68,26 @@ func (p *Provider) regionPlace(region string) operationPlace {
 	return operationPlace("projects/" + p.settings.ProjectID + "/regions/" + region)
 }
 
-// change sends a request that makes an operation, and waits for its end, but no longer than wait. The operation may not
+// change sends a request that makes an operation, and waits for its end, but not long. The operation may not
 // be done afterwards.
-func (p *Provider) change(ctx context.Context, r call, at operationPlace, wait time.Duration) (operation, error) {
+func (p *Provider) change(ctx context.Context, r call, at operationPlace) (operation, error) {
 	var o operation
 	if err := p.client.send(ctx, r, &o); err != nil {
 		return o, err
 	}
-	return p.waitForOperation(ctx, o, at, r.what, wait)
+	return p.waitForOperation(ctx, o, at, r.what)
 }
+
+// operationWait is how long a request waits for its operation. Missing capacity and other refusals show within seconds. A
+// launch that fails later is found by ListMachines.
+const operationWait = 4 * time.Second
 
 // firstLook is when an operation is looked at for the first time.
 const firstLook = 250 * time.Millisecond
 
 // waitForOperation polls an operation until it is done or the time is up.
-func (p *Provider) waitForOperation(ctx context.Context, o operation, at operationPlace, what string, wait time.Duration) (operation, error) {
-	until := time.Now().Add(wait)
+func (p *Provider) waitForOperation(ctx context.Context, o operation, at operationPlace, what string) (operation, error) {
+	until := time.Now().Add(p.wait)
 	for look := firstLook; !o.isDone(); look *= 2 {
 		if time.Until(until) < look || pause(ctx, look) != nil {
 			return o, nil

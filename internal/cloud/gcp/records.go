@@ -13,6 +13,9 @@ import (
 // endedAge is how long a machine is listed after its end.
 const endedAge = time.Hour
 
+// maxFailed limits the memory for failed launches.
+const maxFailed = 10_000
+
 // records are what this process knows of machines beside the listings. A restart forgets them: nothing that costs money
 // depends on them, only the reasons why machines ended.
 type records struct {
@@ -22,6 +25,7 @@ type records struct {
 	ended      map[string]endedMachine    // by Ref: ended lately, with a reason
 	reasons    map[string]*dstack.MachineFailure
 	terminated map[string]time.Time // by Ref: machines that dstack ended
+	failed     map[string]int       // by name and zone: launches that failed, whose requests are not repeated under the same ID
 	isReviewed bool                 // the time before this process was looked at
 }
 
@@ -39,7 +43,7 @@ type endedMachine struct {
 
 func newRecords() *records {
 	return &records{expected: map[string]expectedMachine{}, seen: map[string]cloud.Machine{}, ended: map[string]endedMachine{},
-		reasons: map[string]*dstack.MachineFailure{}, terminated: map[string]time.Time{}}
+		reasons: map[string]*dstack.MachineFailure{}, terminated: map[string]time.Time{}, failed: map[string]int{}}
 }
 
 // openQuestions are what a listing leaves open.
@@ -57,11 +61,28 @@ func (r *records) expect(m cloud.Machine, o operation, asked place) {
 	delete(r.ended, m.Ref)
 }
 
-// forget drops a launch that has failed: its caller knows.
+// forget drops a launch whose caller knows that it failed.
 func (r *records) forget(ref string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.expected, ref)
+}
+
+// countFailures returns how often the operation of a launch failed.
+func (r *records) countFailures(ref, zone string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed[ref+" "+zone]
+}
+
+// addFailure notes that the operation of a launch failed.
+func (r *records) addFailure(ref, zone string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failed) > maxFailed {
+		clear(r.failed)
+	}
+	r.failed[ref+" "+zone]++
 }
 
 // settle notes that the operation of a launch is done, so that its machine has been there.

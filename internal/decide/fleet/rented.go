@@ -77,9 +77,10 @@ func idleTime(f dstack.Fleet) time.Duration {
 	}
 }
 
-// IsCounted reports whether a machine counts as one of its fleet's: it is not on its way out.
+// IsCounted reports whether a machine counts as one of its fleet's: it is not on its way out. A spot machine that its cloud
+// takes back does not, so that another one is rented at once.
 func IsCounted(m dstack.FleetInstance) bool {
-	return !m.IsLeaving && m.Instance.Status != dstack.InstanceDeleting && m.Instance.Status != dstack.InstanceDeleted
+	return !m.IsLeaving && m.Instance.TakenBackAt.IsZero() && m.Instance.Status != dstack.InstanceDeleting && m.Instance.Status != dstack.InstanceDeleted
 }
 
 func countMachines(f dstack.Fleet, matches func(dstack.FleetInstance) bool) (n int) {
@@ -121,6 +122,15 @@ func CountMissing(f dstack.Fleet, now time.Time) int {
 		return 0
 	}
 	return max(goal(f)-countMachines(f, isAny), 0)
+}
+
+// CountSurplus returns how many machines a fleet has beyond its limit.
+func CountSurplus(f dstack.Fleet) int {
+	_, _, most, isLimited := f.Configuration.NodeCounts()
+	if !isLimited {
+		return 0
+	}
+	return max(countMachines(f, isAny)-most, 0)
 }
 
 // HasRoom reports whether runs may add a machine to a fleet.

@@ -76,7 +76,7 @@ func isRetired(seen InstanceFacts, now time.Time) bool {
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	switch {
-	case isRented(i) && len(seen.Replicas) == 0 && i.Fleet == "":
+	case isRented(i) && len(seen.Replicas) == 0 && seen.Member == nil:
 		return deleteInstance("no longer needed", now)
 	case whyFailed(seen) != "":
 		return deleteFailed(seen, now)

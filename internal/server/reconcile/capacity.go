@@ -64,7 +64,11 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	if err != nil {
 		return err
 	}
-	offers, excluded, err := c.splitOffers(ctx, seen.Run.ProjectID, seen.Run.ID, slices.Concat(idle, all))
+	room, err := c.readFleetRoom(ctx, seen, need)
+	if err != nil {
+		return err
+	}
+	offers, excluded, err := c.splitOffers(ctx, seen.Run.ProjectID, seen.Run.ID, slices.Concat(idle, all, room))
 	if err != nil {
 		return err
 	}

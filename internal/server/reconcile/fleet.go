@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dstack/internal/decide/fleet"
+	"dstack/internal/decide/lifecycle"
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
@@ -88,4 +89,23 @@ func (r *Reconciler) logFleetStep(f dstack.Fleet, step fleet.RentedStep) {
 	if step.IsGone {
 		r.logChange("fleet", f.Name, "deleting", "gone", "")
 	}
+}
+
+// readFleetRoom returns the machines that could be rented for the fleets that a replica's run names.
+func (c *capacity) readFleetRoom(ctx context.Context, seen *lifecycle.ReplicaFacts, need dstack.Requirements) (all []dstack.Offer, err error) {
+	if len(need.Fleets) == 0 || need.OwnedOnly {
+		return nil, nil
+	}
+	fleets, err := c.r.Store.ListFleets(ctx, []dstack.ProjectID{seen.Run.ProjectID})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range fleet.ListWithRoom(need, fleets) {
+		key := offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group + "/" + string(f.ID)}
+		offers := c.readOffers(ctx, key, seen.Run.Project, fleet.NarrowRequirements(need, f))
+		own := fleet.BuildRequirements(f)
+		own.IsGlobalAdmin = true
+		all = append(all, fleet.ChooseForFleet(f, offers, placement.Suits(own))...)
+	}
+	return all, nil
 }

@@ -120,3 +120,30 @@ func TestFleetPass_KilledServer(t *testing.T) {
 		t.Errorf("%d machines were created; the numbers are %v", c.Created(), nums)
 	}
 }
+
+// A run that names a fleet adds machines to it as long as the fleet may have more; they stay when the run ends, as long as
+// its idle time says.
+func TestFleetPass_RunsAddMachines(t *testing.T) {
+	r := newRig(t)
+	c := r.addCloud("cloud", backendtest.Latency{})
+	r.begin(lifecycle.Limits{})
+	r.applyFleet(`{"type": "fleet", "nodes": {"min": 0, "max": 2}, "idle_duration": "1h", "instance_types": ["expensive"], ` + large + `}`)
+	inFleet := func(name string, replicas int) dstack.RunID {
+		return r.submitLike(func(s *spec.Service) {
+			s.Replicas, s.Fleets = spec.Replicas{Min: replicas, Max: replicas}, []string{"pool"}
+		}, name)
+	}
+	id := inFleet("web", 3)
+	r.until(id, "two are ready", ready(2))
+	if f, _ := r.pool(); len(f.Instances) != 2 || !slices.Equal(c.types(), []string{"expensive", "expensive"}) {
+		t.Errorf("%+v, %v", f.Instances, c.types())
+	}
+	if err := r.store.StopRun(t.Context(), id, dstack.StopGraceful, "admin", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.passes.Wake()
+	r.until(id, "stopped", finished)
+	if r.countUp() != 2 || c.Created() != 2 {
+		t.Errorf("%d machines are up of %d", r.countUp(), c.Created())
+	}
+}

@@ -294,6 +294,9 @@ func (s *Store) joinFleet(ctx context.Context, tx bun.Tx, i dstack.Instance, pro
 	if err := insertMachine(ctx, tx, f.ID, dstack.FleetInstance{Instance: i, Num: fleet.NextNum(f), CreatedAt: now, IsClustered: fleet.IsCluster(f)}); err != nil {
 		return err
 	}
+	if _, err := tx.NewRaw("UPDATE instances SET idle_time = -1 WHERE id = ?", string(i.ID)).Exec(ctx); err != nil { // the fleet decides it
+		return err
+	}
 	return markDue(ctx, tx, CloudFleets, now, "id = ?", string(f.ID))
 }
 

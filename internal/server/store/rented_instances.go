@@ -36,7 +36,7 @@ func (s *Store) IdleInstances(ctx context.Context, project dstack.ProjectID) ([]
 	var rows []instanceRow
 	err := selectInstances(s.reader, &rows).
 		Where("i.live AND i.status = ? AND NOT i.draining AND i.unlisted_since = 0 AND i.fails = 0", string(dstack.InstanceUp)).
-		Where("(ri.project_id = ? OR fl.project_id = ? AND NOT m.leaving AND NOT m.draining)", string(project), string(project)).
+		Where("COALESCE(fl.project_id, ri.project_id) = ? AND NOT COALESCE(m.leaving, FALSE) AND NOT COALESCE(m.draining, FALSE)", string(project)).
 		Where("NOT EXISTS (SELECT 1 FROM replicas AS r WHERE r.live AND r.instance_id = i.id)").OrderExpr("i.id").Scan(ctx)
 	if err != nil {
 		return nil, wrapError(err)

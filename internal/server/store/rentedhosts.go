@@ -148,6 +148,21 @@ func (s *Store) SaveRentedHost(ctx context.Context, h dstack.RentedHost) error {
 	})
 }
 
+// CountRentedHosts returns how many machines of each backend are rented, by its key.
+func (s *Store) CountRentedHosts(ctx context.Context) (map[string]int, error) {
+	var rows []struct {
+		Backend string
+		N       int
+	}
+	err := s.reader.NewRaw(`SELECT rh.backend, COUNT(*) AS n FROM rented_hosts AS rh JOIN instances AS i ON i.id = rh.instance_id
+		WHERE i.live GROUP BY rh.backend`).Scan(ctx, &rows)
+	counts := make(map[string]int, len(rows))
+	for _, row := range rows {
+		counts[row.Backend] = row.N
+	}
+	return counts, wrapError(err)
+}
+
 // ListRented returns the instances and volumes of all backends that are not deleted, so that their machines and disks may exist.
 func (s *Store) ListRented(ctx context.Context) (map[dstack.InstanceID]bool, map[dstack.VolumeID]bool, error) {
 	var instanceIDs, volumeIDs []string

@@ -56,6 +56,10 @@ func TestRentedHosts_KeepTheirFirstKeys(t *testing.T) {
 		if others, err := h.s.ListRentedHosts(h.ctx(), "aws-other"); err != nil || len(others) != 0 {
 			t.Errorf("another backend has %+v, %v", others, err)
 		}
+		counts, err := h.s.CountRentedHosts(h.ctx())
+		if h.noError(err); len(counts) != 1 || counts["aws"] != 1 {
+			t.Errorf("counts %v", counts)
+		}
 		instances, _, err := h.s.ListRented(h.ctx())
 		if h.noError(err); !instances[id] || len(instances) != 1 {
 			t.Errorf("instances %v", instances)

@@ -3,6 +3,7 @@ package wire
 import (
 	"time"
 
+	"dstack/internal/api"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
@@ -47,10 +48,19 @@ type GroupPlan struct {
 	HighestPrice float64 // of the offers that suit, in dollars per hour
 }
 
+// GPUAnswer is the GPUs that suit a configuration, as handlers return them.
+type GPUAnswer struct{ Groups []api.GPUGroup }
+
 // FleetAnswer is a fleet as handlers return it.
 type FleetAnswer struct {
 	Fleet    dstack.Fleet
 	Replicas map[dstack.InstanceID][]string // on hosts of this fleet and others, for the user: web replica 0
+
+	// Of a fleet of rented machines:
+	Missing int           // machines that are not even requested
+	Lack    dstack.Reason // why, for the user; empty: they are about to be requested
+	IsFinal bool          // there is nothing to wait for
+	IsAuto  bool          // it is no fleet, but shown as one: the machine that a run rented
 }
 
 // FleetName names a fleet in one of two ways.

@@ -26,6 +26,11 @@ type Instance struct {
 	LaunchedAt, EndedAt          time.Time
 }
 
+// String returns the machine for messages of tests, without its user data, which has keys.
+func (i Instance) String() string {
+	return fmt.Sprintf("%s (%s, %s, spot: %t, %s, instance %s)", i.ID, i.Type, i.Zone, i.Spot, i.State, i.Tags["dstack-instance"])
+}
+
 type instance struct {
 	Instance
 	reservation   string

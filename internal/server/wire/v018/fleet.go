@@ -1,7 +1,7 @@
 package v018
 
 import (
-	"encoding/json"
+	"slices"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -22,15 +22,21 @@ type CreateFleet struct {
 	Spec RequestFleetSpec `json:"spec"`
 }
 
-// RequestFleetSpec is what a fleet is created with. The profile matters only to rented machines.
+// RequestFleetSpec is what a fleet is created with. The profile applies to rented machines.
 type RequestFleetSpec struct {
-	Configuration spec.Fleet      `json:"configuration"`
-	Profile       json.RawMessage `json:"profile,omitempty"`
-	AutoCreated   bool            `json:"autocreated,omitempty"`
+	Configuration spec.Fleet    `json:"configuration"`
+	Profile       *spec.Profile `json:"profile,omitempty"`
+	AutoCreated   bool          `json:"autocreated,omitempty"`
 }
 
-// DecodeCreateFleet returns the configuration.
-func DecodeCreateFleet(in CreateFleet) (spec.Fleet, error) { return in.Spec.Configuration, nil }
+// DecodeCreateFleet returns the fleet to create.
+func DecodeCreateFleet(in CreateFleet) (api.FleetRequest, error) {
+	request := api.FleetRequest{Configuration: in.Spec.Configuration}
+	if in.Spec.Profile != nil {
+		request.Profile = *in.Spec.Profile
+	}
+	return request, nil
+}
 
 // Fleet is a fleet in an answer.
 type Fleet struct {
@@ -61,9 +67,13 @@ func BuildFleets(answers []wire.FleetAnswer) []Fleet {
 
 // BuildFleet returns a fleet.
 func BuildFleet(a wire.FleetAnswer) Fleet {
+	profile := a.Fleet.Profile
+	if profile.Name == "" {
+		profile.Name = "default"
+	}
 	return Fleet{Name: a.Fleet.Name, ProjectName: a.Fleet.ProjectName, CreatedAt: api.NewTimestamp(a.Fleet.CreatedAt), Status: FleetStatus(a.Fleet),
-		Spec:      FleetSpec{Configuration: a.Fleet.Configuration.WithoutKeys(), Profile: spec.Profile{Name: "default"}},
-		Instances: BuildHosts(a)}
+		Spec:      FleetSpec{Configuration: a.Fleet.Configuration.WithoutKeys(), Profile: profile, AutoCreated: a.IsAuto},
+		Instances: BuildMachines(a)}
 }
 
 // FleetStatus returns the status of a fleet in the words of clients.
@@ -74,12 +84,17 @@ func FleetStatus(f dstack.Fleet) string {
 	return "active"
 }
 
-// BuildHosts returns the hosts of a fleet as machines.
-func BuildHosts(a wire.FleetAnswer) []api.Instance {
+// BuildMachines returns the hosts and the rented machines of a fleet.
+func BuildMachines(a wire.FleetAnswer) []api.Instance {
+	return slices.Concat(buildHosts(a), buildRented(a), buildMissing(a))
+}
+
+// buildHosts returns the hosts of a fleet as machines.
+func buildHosts(a wire.FleetAnswer) []api.Instance {
 	hosts := make([]api.Instance, 0, len(a.Fleet.Hosts))
 	for _, h := range a.Fleet.Hosts {
 		status, isUnreachable := HostStatus(h, len(a.Replicas[h.ID]) > 0)
-		instance := api.Instance{ID: buildUUID(string(h.ID)), ProjectName: h.ProjectName, Backend: remoteBackend, InstanceType: buildInstanceType(HostOffer(h)),
+		instance := api.Instance{ID: buildUUID(string(h.ID)), ProjectName: h.ProjectName, Backend: remoteBackend, InstanceType: new(buildInstanceType(HostOffer(h))),
 			Name: h.Name, InstanceNum: h.Num, PoolName: api.DefaultPool, Hostname: new(h.Name), Status: status, Unreachable: isUnreachable,
 			Created: api.NewTimestamp(h.CreatedAt), Region: remoteBackend}
 		hosts = append(hosts, instance)

@@ -18,9 +18,9 @@ func BuildInstance(project string, o dstack.Offer, num int, isBusy bool, since t
 	if isBusy {
 		status = "busy"
 	}
-	return api.Instance{ID: buildUUID(string(o.OwnedInstance)), ProjectName: project, Backend: encodeBackend(o.Backend),
-		InstanceType: buildInstanceType(o), Name: o.Type, InstanceNum: num, PoolName: api.DefaultPool, Status: status,
-		Created: api.NewTimestamp(since), Region: o.Region, Price: o.Price}
+	return api.Instance{ID: buildUUID(string(o.OwnedInstance)), ProjectName: project, Backend: spec.Text(encodeBackend(o.Backend)),
+		InstanceType: new(buildInstanceType(o)), Name: o.Type, InstanceNum: num, PoolName: api.DefaultPool, Status: status,
+		Created: api.NewTimestamp(since), Region: spec.Text(o.Region), Price: o.Price}
 }
 
 // NamePool returns the name of a profile's pool.

@@ -361,7 +361,7 @@ func BuildOffer(p dstack.Placement) api.Offer {
 		runtime = "shim"
 	}
 	return api.Offer{Backend: encodeBackend(p.Offer.Backend), Instance: buildInstanceType(p.Offer.ShowTo(p.Claim)), Region: p.Offer.Region,
-		Price: p.Offer.Price, Availability: "available", InstanceRuntime: runtime}
+		Price: p.Offer.Price, Availability: string(p.Offer.ShownAvailability()), InstanceRuntime: runtime}
 }
 
 // BuildJobSpec returns what replica num of a run runs.

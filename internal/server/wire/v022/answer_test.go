@@ -321,11 +321,11 @@ func TestBuildFleets(t *testing.T) {
 	if got := BuildFleets(ListFleets{}, ProjectFleets{}); got == nil || len(got) != 0 {
 		t.Errorf("without machines: %v", got)
 	}
-	local := []api.Instance{{Backend: "local", ProjectName: "main", Status: "busy", InstanceType: api.InstanceType{Name: "vm"}}}
+	local := []api.Instance{{Backend: "local", ProjectName: "main", Status: "busy", InstanceType: &api.InstanceType{Name: "vm"}}}
 	host := dstack.Host{ID: "h", Name: "box", Check: dstack.HostCheck{Status: dstack.HostFailed, CheckedAt: time.Now(), Message: "no Docker", Hint: "install it"}}
-	fleet := dstack.Fleet{ID: "f", Name: "boxes", ProjectName: "main", Hosts: []dstack.Host{host}}
+	fleet := dstack.Fleet{ID: "f", Name: "boxes", ProjectName: "main", Hosts: []dstack.Host{host}, Configuration: spec.Fleet{SSH: &spec.SSHMachines{}}}
 	got := BuildFleets(ListFleets{}, ProjectFleets{local, []wire.FleetAnswer{{Fleet: fleet}}})
-	if len(got) != 2 || got[0].Name != "default" || got[0].Spec.Configuration.Nodes.Max != 1 || got[0].Instances[0].Backend != "dstack" {
+	if len(got) != 2 || got[0].Name != "default" || got[0].Spec.Configuration.Nodes.Min != 1 || got[0].Instances[0].Backend != "dstack" {
 		t.Fatalf("%+v", got)
 	}
 	if failed := got[1].Instances[0]; failed.Status != "terminated" || *failed.TerminationReason != "no Docker" || failed.Backend != "remote" || failed.InstanceType != nil {

@@ -36,10 +36,11 @@ type Fleet struct {
 type FleetSpec struct {
 	Configuration     FleetConfiguration `json:"configuration"`
 	ConfigurationPath *string            `json:"configuration_path"`
-	Profile           FleetProfile       `json:"profile"`
+	Profile           Profile            `json:"profile"`
+	AutoCreated       bool               `json:"autocreated,omitempty"`
 }
 
-// FleetConfiguration is the configuration of a fleet: of hosts, or of the server's own machine.
+// FleetConfiguration is the configuration of a fleet: of hosts, of rented machines, or of the server's own machine.
 type FleetConfiguration struct {
 	Type      string            `json:"type"`
 	Name      string            `json:"name"`
@@ -47,24 +48,22 @@ type FleetConfiguration struct {
 	SSH       *spec.SSHMachines `json:"ssh_config,omitempty"`
 	Nodes     *FleetNodes       `json:"nodes,omitempty"`
 	Placement *string           `json:"placement,omitempty"`
+	Resources *Resources        `json:"resources,omitempty"`
+	Params
 }
 
 // FleetNodes is how many machines a fleet has.
 type FleetNodes struct {
-	Min int `json:"min"`
-	Max int `json:"max"`
-}
-
-// FleetProfile is the profile of a fleet.
-type FleetProfile struct {
-	Name string `json:"name"`
+	Min    int  `json:"min"`
+	Target *int `json:"target,omitempty"` // nil: the minimum
+	Max    *int `json:"max"`              // nil: unlimited
 }
 
 // Instance is a machine of a fleet.
 type Instance struct {
 	ID                       string        `json:"id"`
 	ProjectName              string        `json:"project_name"`
-	Backend                  string        `json:"backend"`
+	Backend                  spec.Text     `json:"backend"`
 	InstanceType             *InstanceType `json:"instance_type"`
 	Name                     string        `json:"name"`
 	FleetID                  string        `json:"fleet_id"`
@@ -76,7 +75,8 @@ type Instance struct {
 	TerminationReason        *string       `json:"termination_reason"`
 	TerminationReasonMessage *string       `json:"termination_reason_message"`
 	Created                  api.Timestamp `json:"created"`
-	Region                   string        `json:"region"`
+	Region                   spec.Text     `json:"region"`
+	AvailabilityZone         spec.Text     `json:"availability_zone"`
 	Price                    float64       `json:"price"`
 	GPUDriver                *GPUDriver    `json:"gpu_driver"`
 }
@@ -193,7 +193,7 @@ func localFleetID(project string) string {
 func buildLocalFleet(machines []api.Instance) Fleet {
 	n := len(machines)
 	fleet := Fleet{Name: localFleet, Status: "active", Instances: []Instance{}, Spec: FleetSpec{
-		Configuration: FleetConfiguration{Type: "fleet", Name: localFleet, Nodes: &FleetNodes{n, n}}, Profile: FleetProfile{defaultProfileName}}}
+		Configuration: FleetConfiguration{Type: "fleet", Name: localFleet, Nodes: &FleetNodes{Min: n, Max: &n}}, Profile: Profile{Name: defaultProfileName}}}
 	if n > 0 {
 		fleet.ProjectName = machines[0].ProjectName
 		first := slices.MinFunc(machines, func(a, b api.Instance) int { return a.Created.Compare(b.Created.Time) })
@@ -207,17 +207,28 @@ func buildLocalFleet(machines []api.Instance) Fleet {
 }
 
 func buildInstance(fleet Fleet, m api.Instance) Instance {
-	return Instance{ID: m.ID, ProjectName: m.ProjectName, Backend: encodeBackend(m.Backend), InstanceType: new(encodeInstanceType(m.InstanceType)), Name: m.Name,
+	instance := Instance{ID: m.ID, ProjectName: m.ProjectName, Name: m.Name,
 		FleetID: fleet.ID, FleetName: fleet.Name, InstanceNum: m.InstanceNum, Hostname: m.Hostname, Status: m.Status, Unreachable: m.Unreachable,
 		Created: m.Created, Region: m.Region, Price: m.Price}
+	if m.Backend != "" {
+		instance.Backend = spec.Text(encodeBackend(string(m.Backend)))
+	}
+	if m.InstanceType != nil {
+		instance.InstanceType = new(encodeInstanceType(*m.InstanceType))
+	}
+	return instance
 }
 
-// BuildFleet returns a fleet of hosts.
+// BuildFleet returns a fleet.
 func BuildFleet(a wire.FleetAnswer) Fleet {
 	f := a.Fleet
-	fleet := Fleet{ID: string(f.ID), Name: f.Name, ProjectName: f.ProjectName, Spec: buildFleetSpec(f.Configuration), CreatedAt: api.NewTimestamp(f.CreatedAt),
+	fleet := Fleet{ID: string(f.ID), Name: f.Name, ProjectName: f.ProjectName, Spec: buildFleetSpec(f.Configuration, f.Profile, a.IsAuto), CreatedAt: api.NewTimestamp(f.CreatedAt),
 		Status: v018.FleetStatus(f), Instances: []Instance{}}
-	for i, m := range v018.BuildHosts(a) {
+	if f.IsRented() {
+		fleet.Instances = buildRented(fleet, a)
+		return fleet
+	}
+	for i, m := range v018.BuildMachines(a) {
 		instance, h := buildInstance(fleet, m), f.Hosts[i]
 		instance.InstanceType = new(buildInstanceType(v018.HostOffer(h)))
 		if h.Check.Found.Hardware.CPUs == 0 {
@@ -234,7 +245,27 @@ func BuildFleet(a wire.FleetAnswer) Fleet {
 	return fleet
 }
 
-func buildFleetSpec(f spec.Fleet) FleetSpec {
+// buildRented returns the machines of a fleet that rents them.
+func buildRented(fleet Fleet, a wire.FleetAnswer) []Instance {
+	instances, rented := []Instance{}, v018.ListRented(a)
+	for i, m := range v018.BuildMachines(a) {
+		instance := buildInstance(fleet, m)
+		switch {
+		case i < len(rented):
+			o := rented[i].Instance.Offer
+			instance.InstanceType, instance.AvailabilityZone = new(buildInstanceType(o)), spec.Text(o.Zone)
+			if m.Status == "terminating" && rented[i].Instance.Reason != "" {
+				instance.TerminationReasonMessage = new(string(rented[i].Instance.Reason))
+			}
+		case m.Status == "terminated": // the table of clients shows the reason
+			instance.TerminationReason, instance.TerminationReasonMessage = new(string(a.Lack)), new("no_offers")
+		}
+		instances = append(instances, instance)
+	}
+	return instances
+}
+
+func buildFleetSpec(f spec.Fleet, profile spec.Profile, isAuto bool) FleetSpec {
 	f = f.WithoutKeys()
 	c := FleetConfiguration{Type: "fleet", Name: string(f.Name), Env: &f.Env, SSH: f.SSH}
 	if c.Env == nil || *c.Env == nil {
@@ -243,15 +274,37 @@ func buildFleetSpec(f spec.Fleet) FleetSpec {
 	if f.Placement != "" {
 		c.Placement = new(string(f.Placement))
 	}
-	return FleetSpec{Configuration: c, Profile: FleetProfile{defaultProfileName}}
+	out := FleetSpec{Configuration: c, Profile: Profile{Name: defaultProfileName}, AutoCreated: isAuto}
+	if f.SSH != nil {
+		return out
+	}
+	least, _, most, isLimited := f.NodeCounts()
+	out.Configuration.Nodes = &FleetNodes{Min: least, Target: f.Target}
+	if isLimited {
+		out.Configuration.Nodes.Max = &most
+	}
+	out.Configuration.Env, out.Configuration.Resources, out.Configuration.Params = nil, new(buildResources(f.Resources)), buildParams(f.Params)
+	if profile.Name != "" {
+		out.Profile = buildProfile(profile)
+	}
+	return out
 }
 
-// FleetRequestSpec is what a fleet is to be created with. The profile matters only to rented machines.
+// FleetRequestSpec is what a fleet is to be created with. The profile applies to rented machines.
 type FleetRequestSpec struct {
-	Configuration     spec.Fleet   `json:"configuration"`
-	ConfigurationPath *string      `json:"configuration_path"`
-	Profile           *dstack.JSON `json:"profile"`
-	AutoCreated       bool         `json:"autocreated,omitempty"`
+	Configuration     spec.Fleet      `json:"configuration"`
+	ConfigurationPath *string         `json:"configuration_path"`
+	Profile           *RequestProfile `json:"profile"`
+	AutoCreated       bool            `json:"autocreated,omitempty"`
+}
+
+// request returns the fleet that a specification describes.
+func (s FleetRequestSpec) request() api.FleetRequest {
+	request := api.FleetRequest{Configuration: s.Configuration}
+	if s.Profile != nil {
+		request.Profile = s.Profile.Profile
+	}
+	return request
 }
 
 // GetFleetPlan is the body of fleets/get_plan. The answer has the specification as it was sent, with its keys: clients
@@ -281,13 +334,17 @@ func (SentFleetSpec) RequestSchema() wire.Schema {
 
 // DecodeGetFleetPlan returns the fleet to plan.
 func DecodeGetFleetPlan(in GetFleetPlan) (api.FleetRequest, error) {
-	return api.FleetRequest{Configuration: in.Spec.Configuration}, nil
+	return in.Spec.request(), nil
 }
 
 // FleetPlanAnswer is the plan of a fleet.
 type FleetPlanAnswer struct {
 	Project, User string
 	Current       *wire.FleetAnswer // the fleet with the same name; nil: none
+	Profile       spec.Profile
+	Placements    []dstack.Placement // machines to rent, best first
+	Total         int                // how many offers suit
+	HighestPrice  float64            // of these
 }
 
 // FleetPlan answers fleets/get_plan.
@@ -305,7 +362,14 @@ type FleetPlan struct {
 
 // BuildFleetPlan returns the plan of a fleet.
 func BuildFleetPlan(in GetFleetPlan, answer FleetPlanAnswer) FleetPlan {
-	plan := FleetPlan{ProjectName: answer.Project, User: answer.User, Spec: in.Spec.sent, EffectiveSpec: buildFleetSpec(in.Spec.Configuration), Offers: []Offer{}, Action: "create"}
+	plan := FleetPlan{ProjectName: answer.Project, User: answer.User, Spec: in.Spec.sent, Offers: []Offer{}, Action: "create",
+		EffectiveSpec: buildFleetSpec(in.Spec.Configuration, answer.Profile, false), TotalOffers: answer.Total}
+	for _, p := range answer.Placements {
+		plan.Offers = append(plan.Offers, buildOffer(p.Offer))
+	}
+	if answer.Total > 0 {
+		plan.MaxOfferPrice = &answer.HighestPrice
+	}
 	plan.EffectiveSpec.ConfigurationPath = in.Spec.ConfigurationPath
 	if answer.Current != nil {
 		plan.Action = "update"
@@ -329,7 +393,7 @@ type FleetPlanToApply struct {
 
 // DecodeApplyFleetPlan returns the fleet to apply.
 func DecodeApplyFleetPlan(in ApplyFleetPlan) (api.FleetRequest, error) {
-	return api.FleetRequest{Configuration: in.Plan.Spec.Configuration}, nil
+	return in.Plan.Spec.request(), nil
 }
 
 // BuildAppliedFleet returns the fleet that was applied.

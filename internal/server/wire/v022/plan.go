@@ -106,7 +106,7 @@ func buildOffer(o dstack.Offer) Offer {
 		runtime = "shim"
 	}
 	return Offer{Backend: encodeBackend(o.Backend), Instance: buildInstanceType(o), Region: o.Region, Price: o.Price,
-		Availability: "available", InstanceRuntime: runtime}
+		Availability: string(o.ShownAvailability()), InstanceRuntime: runtime}
 }
 
 // knownArchs and knownVendors are the names that clients accept.

@@ -1,0 +1,76 @@
+package cloud
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"dstack/internal/cloud"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// A type is offered once in each zone that has it, with the disk that is asked for and GPUs as Docker names them.
+func TestOffers_ZonesDisksAndGPUs(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		time.Sleep(2 * availabilityPause)
+		need := dstack.Requirements{InstanceTypes: []string{"gpu"}, Spot: new(false), Regions: []string{"north"}}
+		size := spec.GB(200)
+		need.Resources.Disk = &spec.Disk{Size: spec.Range[spec.GB]{Min: &size}}
+		found, err := r.SearchOffers(t.Context(), need, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var zones []string
+		for _, o := range found.Offers {
+			if o.Type != "gpu" || o.Region != "north" || o.Spot {
+				continue // nearly suits
+			}
+			zones = append(zones, o.Zone)
+			if o.Hardware.DiskMiB != 200<<10 || len(o.Hardware.GPUs) != 1 || o.Hardware.GPUs[0].ID != "0" || o.Backend != "aws" || o.PriceSource != "test prices" ||
+				!o.Engine.Containers || o.Price != 0.80 {
+				t.Errorf("offer %+v", o)
+			}
+		}
+		if !slices.Equal(zones, []string{"north-a", "north-b"}) {
+			t.Errorf("zones %v", zones)
+		}
+	})
+}
+
+// What an account may not have is offered last, and is said.
+func TestAvailability(t *testing.T) {
+	a := availability{}
+	a.set("north", regionAvailability{isKnown: true, zones: map[string][]string{"g6.xlarge": {"north-a"}, "c7.large": {"north-a", "north-b"}}, quotas: []cloud.Quota{
+		{Name: "G", Types: []string{"g6.*"}, CPUs: 0}, {Name: "standard", Types: []string{"c7.*"}, CPUs: 64}, {Name: "standard spot", Types: []string{"c7.*"}, Spot: true, CPUs: 1},
+	}})
+	for _, c := range []struct {
+		offer dstack.Offer
+		want  dstack.Availability
+	}{
+		{dstack.Offer{Region: "north", Type: "c7.large"}, dstack.AvailabilityUnknown},
+		{dstack.Offer{Region: "north", Type: "c7.large", Zone: "north-c"}, dstack.NotAvailable},
+		{dstack.Offer{Region: "north", Type: "c7.large", Spot: true}, dstack.NoQuota},
+		{dstack.Offer{Region: "north", Type: "g6.xlarge"}, dstack.NoQuota},
+		{dstack.Offer{Region: "north", Type: "p5.48xlarge"}, dstack.NotAvailable},
+		{dstack.Offer{Region: "south", Type: "p5.48xlarge"}, dstack.AvailabilityUnknown}, // not known
+	} {
+		c.offer.Hardware.CPUs = 4
+		if got := a.find(&c.offer); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.offer, got, c.want)
+		}
+	}
+}
+
+func TestDiskLimits(t *testing.T) {
+	limits := DiskLimits{MinMiB: 100 << 10, MaxMiB: 1 << 20}
+	for asked, want := range map[spec.GB]int64{0: 100 << 10, 50: 100 << 10, 300: 300 << 10, 5000: 1 << 20} {
+		need := dstack.Requirements{}
+		if asked > 0 {
+			need.Resources.Disk = &spec.Disk{Size: spec.Range[spec.GB]{Min: &asked}}
+		}
+		if got := limits.choose(need); got != want {
+			t.Errorf("%v GB: %d, want %d", asked, got, want)
+		}
+	}
+}

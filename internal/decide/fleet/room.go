@@ -1,0 +1,51 @@
+package fleet
+
+import (
+	"slices"
+
+	"dstack/internal/dstack"
+)
+
+// ListWithRoom returns the fleets of rented machines that a run names and that may get one more machine for it.
+func ListWithRoom(need dstack.Requirements, fleets []dstack.Fleet) []dstack.Fleet {
+	if need.OwnedOnly {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(fleets), func(f dstack.Fleet) bool { return !HasRoom(f) || !slices.Contains(need.Fleets, f.Name) })
+}
+
+// NarrowRequirements returns what a replica requires of a machine that is rented for a fleet: what it asks for, and where
+// it leaves the choice, what the fleet does. It helps to ask backends for fewer offers; ChooseForFleet is strict.
+func NarrowRequirements(need dstack.Requirements, f dstack.Fleet) dstack.Requirements {
+	own := BuildRequirements(f)
+	need.Fleets = nil
+	narrowList(&need.Backends, own.Backends)
+	narrowList(&need.Regions, own.Regions)
+	narrowList(&need.InstanceTypes, own.InstanceTypes)
+	if need.Spot == nil {
+		need.Spot = own.Spot
+	}
+	if own.MaxPrice != nil && (need.MaxPrice == nil || *own.MaxPrice < *need.MaxPrice) {
+		need.MaxPrice = own.MaxPrice
+	}
+	return need
+}
+
+func narrowList(list *[]string, other []string) {
+	if len(*list) == 0 {
+		*list = other
+	}
+}
+
+// ChooseForFleet returns the machines to rent that a fleet may get, marked as its own. suits reports whether an offer meets
+// BuildRequirements.
+func ChooseForFleet(f dstack.Fleet, offers []dstack.Offer, suits func(dstack.Offer) bool) (chosen []dstack.Offer) {
+	anchor := findAnchor(f)
+	for _, o := range offers {
+		if o.OwnedInstance == "" && !o.AnyNode && (anchor == nil || isSamePlace(o, *anchor)) && suits(o) {
+			o.Fleet = f.Name
+			chosen = append(chosen, o)
+		}
+	}
+	return chosen
+}
