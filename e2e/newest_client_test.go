@@ -101,7 +101,7 @@ func TestNewestClient_Lists(t *testing.T) {
 	for name, c := range map[string]struct{ text, says string }{
 		"task":    {"type: task\ncommands: [a]\n", "this server runs services"},
 		"dev":     {"type: dev-environment\nide: vscode\n", "this server runs services"},
-		"fleet":   {"type: fleet\nname: rented\nnodes: 1\n", "use ssh_config for your own machines"},
+		"fleet":   {"type: fleet\nname: rented\nnodes: 1\nreservation: r\n", "reservation"},
 		"gateway": {"type: gateway\nname: front\nbackend: aws\nregion: r\ndomain: example.com\n", "backend: local for the server itself"},
 		"volume":  {"type: volume\nname: v\nbackend: aws\nregion: r\nsize: 1GB\n", "write backend: ssh for a host of a fleet"},
 		"invalid": {"type: service\nport: 80\ncommands: [a]\nprivileged: true\n", "containers run without additional privileges"},

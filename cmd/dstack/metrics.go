@@ -23,7 +23,6 @@ func (d *daemon) listenForMetrics(ctx context.Context) error {
 // serveMetrics serves /metrics of a gateway, and more, until ctx ends.
 func serveMetrics(ctx context.Context, listener net.Listener, g *gateway.Gateway, log *slog.Logger, more ...prometheus.Collector) error {
 	all := prometheus.NewRegistry()
-	all.MustRegister(more...)
 	all.MustRegister(g.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))

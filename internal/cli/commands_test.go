@@ -253,11 +253,11 @@ func TestValidate(t *testing.T) {
 	u.writeFile(".hidden/worse.dstack.yml", ":")
 	u.run("validate", "service.dstack.yml").check(t, ExitDone, []string{"service.dstack.yml: valid\n"}, nil)
 	u.writeFile("task.dstack.yml", "type: task\ncommands: [a]\n")
-	u.writeFile("fleet.dstack.yml", "type: fleet\nnodes: 2\n")
+	u.writeFile("fleet.dstack.yml", "type: fleet\nnodes: 2\nreservation: r\n")
 	u.run("validate", "sub/later.dstack.yml").check(t, ExitDone, []string{"sub/later.dstack.yml: valid, but this version cannot run it\n"},
 		[]string{"sub/later.dstack.yml:9:14: note: not supported yet: reservation; remove it"})
 	u.run("validate", "task.dstack.yml").check(t, ExitDone, []string{"task.dstack.yml: not checked\n"}, []string{"task.dstack.yml:1:7: note: not supported yet: type task"})
-	u.run("validate", "fleet.dstack.yml").check(t, ExitDone, []string{"fleet.dstack.yml: valid, but"}, []string{"fleet.dstack.yml:2:8: note: not supported yet: nodes"})
+	u.run("validate", "fleet.dstack.yml").check(t, ExitDone, []string{"fleet.dstack.yml: valid, but"}, []string{"fleet.dstack.yml:3:14: note: not supported yet: reservation"})
 	u.run("validate", ".").check(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"sub/bad.dstack.yml:2:7", "not supported yet: reservation"})
 	u.writeFile(".hidden/Name.dstack.yml", "type: service\nname: My_Service\nport: 1\ncommands: [a]\n")
 	u.run("validate", ".hidden/Name.dstack.yml").check(t, ExitInvalid, nil, []string{".hidden/Name.dstack.yml:2:7: `My_Service` is not a valid name for a run"})

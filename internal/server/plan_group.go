@@ -44,12 +44,12 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
 	offers, more, failed := s.collectOffers(c.ctx, c.project, need)
-	room, moreRoom, err := s.collectFleetRoom(c, need)
+	room, full, err := s.collectFleetRoom(c, need, &more)
 	if err != nil {
-		failed = append(failed, "the fleets could not be read: "+err.Error())
+		return err
 	}
-	offers, more.Suitable = append(offers, room...), more.Suitable+moreRoom.Suitable
-	unusable := s.backends.ListUnusable(c.ctx, c.project)
+	offers = append(offers, room...)
+	unusable := append(full, s.backends.ListUnusable(c.ctx, c.project)...)
 	g.hasMachines, g.failed = len(offers) > 0 || len(unusable) > 0, failed
 	offers, left, err := s.addRented(c, existing, offers)
 	if err != nil {

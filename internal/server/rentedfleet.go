@@ -38,6 +38,7 @@ func (s *Server) findRental(c *apiCall, f dstack.Fleet) rental {
 		}
 	}
 	ranking := placement.Rank(need, rented, nil)
+	ranking.MergeZones()
 	return rental{ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections), ranking.Suitable() + more.Suitable,
 		max(ranking.HighestPrice(), more.HighestPrice), notes}
 }
@@ -112,14 +113,18 @@ func machineStatus(m dstack.FleetInstance) api.MachineStatus {
 	return api.MachineStatusIdle
 }
 
-// collectFleetRoom returns the machines that could be rented for the fleets that a service names.
-func (s *Server) collectFleetRoom(c *apiCall, need dstack.Requirements) (all []dstack.Offer, more backend.MoreOffers, err error) {
+// collectFleetRoom returns the machines that could be rented for the fleets that a service names, and which of these have
+// all of theirs. Of the offers that a search left out, more counts those of fleets from now on.
+func (s *Server) collectFleetRoom(
+	c *apiCall, need dstack.Requirements, more *backend.MoreOffers,
+) (all []dstack.Offer, full []dstack.Rejection, err error) {
 	if len(need.Fleets) == 0 || need.OwnedOnly {
-		return nil, more, nil
+		return nil, nil, nil
 	}
+	*more = backend.MoreOffers{Unsuited: more.Suitable + more.Unsuited} // they are of no fleet
 	fleets, err := s.store.ListFleets(c.ctx, []dstack.ProjectID{c.project.ID})
 	if err != nil {
-		return nil, more, err
+		return nil, nil, err
 	}
 	for _, f := range fleet.ListWithRoom(need, fleets) {
 		offers, left, _ := s.collectOffers(c.ctx, c.project, fleet.NarrowRequirements(need, f))
@@ -127,8 +132,8 @@ func (s *Server) collectFleetRoom(c *apiCall, need dstack.Requirements) (all []d
 		own.IsGlobalAdmin = true
 		chosen := fleet.ChooseForFleet(f, offers, placement.Suits(own))
 		if all = append(all, chosen...); len(chosen) > 0 {
-			more.Suitable += left.Suitable
+			more.Suitable, more.HighestPrice = more.Suitable+left.Suitable, max(more.HighestPrice, left.HighestPrice)
 		}
 	}
-	return all, more, nil
+	return all, fleet.ListFull(need, fleets), nil
 }

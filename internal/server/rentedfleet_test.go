@@ -229,3 +229,25 @@ func TestRunFleets(t *testing.T) {
 		t.Errorf("its idle time is %s, %v", seen.Instance.IdleTime, err)
 	}
 }
+
+// A service that names a fleet is planned on what the fleet may rent for it, and told when the fleet has all of its machines.
+func TestRentedFleets_PlanOfServices(t *testing.T) {
+	h := newTestServer(t)
+	h.backend.offers = append(h.backend.offers, rentable("m6.large", 0.5), rentable("m6.xlarge", 1))
+	h.mustCall(api.PathFleetApply, `{"configuration": `+strings.Replace(rentedText(`{"min": 0, "max": 1}`), `"instance_types": null`, `"instance_types": ["m6.xlarge"]`, 1)+`}`, nil)
+	rs := h.newRunSpec("web", "type: service\nimage: i\nport: 8000\nfleets: [pool]\n")
+	var preview api.Preview
+	h.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, &preview)
+	if p := preview.Placements; len(p) != 1 || p[0].Offer.Instance.Name != "m6.xlarge" || preview.Totals.Placements != 1 {
+		t.Errorf("%+v, %+v", p, preview.Rejections)
+	}
+	h.stepFleet(func(_ dstack.Fleet, step *fleet.RentedStep) { step.Rent = []dstack.Offer{rentable("m6.xlarge", 1)} })
+	h.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, &preview)
+	found := false
+	for _, r := range preview.Rejections {
+		found = found || r.Reason == "has all of its 1 machine" && r.Help == "allow the fleet more: nodes: 0..2"
+	}
+	if len(preview.Placements) != 0 || !found {
+		t.Errorf("%+v, %+v", preview.Placements, preview.Rejections)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,13 +80,23 @@ func hasQuota(quotas []cloud.Quota, o *dstack.Offer) bool {
 		}
 		needed := o.Hardware.CPUs
 		if q.IsGPU {
-			needed = len(o.Hardware.GPUs)
+			needed = countGPUs(o, q.GPU)
 		}
 		if needed > q.CPUs {
 			return false
 		}
 	}
 	return true
+}
+
+// countGPUs returns how many GPUs of a model an offer has; an empty model means any.
+func countGPUs(o *dstack.Offer, model string) (count int) {
+	for _, g := range o.Hardware.GPUs {
+		if model == "" || strings.EqualFold(g.Name, model) {
+			count++
+		}
+	}
+	return count
 }
 
 // readAvailability asks the cloud about one region that is due.

@@ -41,9 +41,13 @@ func TestOffers_ZonesDisksAndGPUs(t *testing.T) {
 // What an account may not have is offered last, and is said.
 func TestAvailability(t *testing.T) {
 	a := availability{}
-	a.set("north", regionAvailability{isKnown: true, zones: map[string][]string{"g6.xlarge": {"north-a"}, "c7.large": {"north-a", "north-b"}}, quotas: []cloud.Quota{
+	a.set("north", regionAvailability{isKnown: true, zones: map[string][]string{"g6.xlarge": {"north-a"}, "c7.large": {"north-a", "north-b"}, "n1-standard-4": {"north-a"}}, quotas: []cloud.Quota{
 		{Name: "G", Types: []string{"g6.*"}, CPUs: 0}, {Name: "standard", Types: []string{"c7.*"}, CPUs: 64}, {Name: "standard spot", Types: []string{"c7.*"}, Spot: true, CPUs: 1},
+		{Name: "T4", Types: []string{"n1-*"}, IsGPU: true, GPU: "T4", CPUs: 1}, {Name: "V100", Types: []string{"n1-*"}, IsGPU: true, GPU: "V100", CPUs: 0},
 	}})
+	gpus := func(name string, count int) dstack.Hardware {
+		return dstack.Hardware{GPUs: slices.Repeat([]dstack.GPU{{Name: name}}, count)}
+	}
 	for _, c := range []struct {
 		offer dstack.Offer
 		want  dstack.Availability
@@ -52,6 +56,10 @@ func TestAvailability(t *testing.T) {
 		{dstack.Offer{Region: "north", Type: "c7.large", Zone: "north-c"}, dstack.NotAvailable},
 		{dstack.Offer{Region: "north", Type: "c7.large", Spot: true}, dstack.NoQuota},
 		{dstack.Offer{Region: "north", Type: "g6.xlarge"}, dstack.NoQuota},
+		{dstack.Offer{Region: "north", Type: "n1-standard-4"}, dstack.AvailabilityUnknown},
+		{dstack.Offer{Region: "north", Type: "n1-standard-4", Hardware: gpus("T4", 1)}, dstack.AvailabilityUnknown}, // the quota of V100 does not count
+		{dstack.Offer{Region: "north", Type: "n1-standard-4", Hardware: gpus("T4", 2)}, dstack.NoQuota},
+		{dstack.Offer{Region: "north", Type: "n1-standard-4", Hardware: gpus("V100", 1)}, dstack.NoQuota},
 		{dstack.Offer{Region: "north", Type: "p5.48xlarge"}, dstack.NotAvailable},
 		{dstack.Offer{Region: "south", Type: "p5.48xlarge"}, dstack.AvailabilityUnknown}, // not known
 	} {

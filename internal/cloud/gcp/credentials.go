@@ -34,8 +34,9 @@ const (
 	tokenAttempts  = 3
 	failureAge     = 5 * time.Second // how long a failure is repeated without asking again
 	maxTokenAnswer = 1 << 20
-
-	metadataTimeout = 3 * time.Second // of all attempts together
+	// metadataTimeout limits the search for credentials where there is no metadata service. Google's own library waits
+	// half a minute, and again at each call.
+	metadataTimeout = 3 * time.Second
 )
 
 const keyHint = "download a key for a service account as JSON: gcloud iam service-accounts keys create key.json --iam-account=ACCOUNT"
@@ -49,12 +50,13 @@ type tokenSource struct {
 	turn     lock // whose holder uses what follows
 	source   oauth2.TokenSource
 	requests *tokenTransport
+	limit    time.Duration // of all requests to the metadata service together
 	failure  error
 	failedAt time.Time
 }
 
 func newTokenSource(c Credentials) *tokenSource {
-	return &tokenSource{credentials: c, turn: newLock(), requests: &tokenTransport{next: http.DefaultTransport, firstPause: firstPause}}
+	return &tokenSource{credentials: c, turn: newLock(), limit: metadataTimeout, requests: &tokenTransport{next: http.DefaultTransport, firstPause: firstPause}}
 }
 
 // get returns a token that is valid now.
@@ -256,10 +258,9 @@ func (t *tokenSource) readDefaultFile(name, where string) (oauth2.TokenSource, s
 	return found.TokenSource, "", nil
 }
 
-// askMetadata returns the credentials of the account of the machine that the server runs on. Google's own library waits
-// half a minute for a service that does not answer.
+// askMetadata returns the credentials of the account of the machine that the server runs on.
 func (t *tokenSource) askMetadata() (oauth2.TokenSource, string, error) {
-	source := metadataSource{&http.Client{Timeout: metadataTimeout, Transport: &tokenTransport{next: &http.Transport{DisableKeepAlives: true}, ctx: t.requests.ctx, firstPause: firstPause}}}
+	source := metadataSource{&http.Client{Timeout: t.limit, Transport: &tokenTransport{next: &http.Transport{DisableKeepAlives: true}, ctx: t.requests.ctx, firstPause: firstPause}}}
 	account, err := source.get("email")
 	if err != nil {
 		return nil, "", newCredentialsError("there are no credentials for GCP: no GOOGLE_APPLICATION_CREDENTIALS, no file of gcloud, and no account of this machine",

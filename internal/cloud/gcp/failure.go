@@ -73,10 +73,7 @@ func (p *Provider) describeRefusal(e *apiError) error {
 	case meansUnauthorized:
 		return newRefusal(dstack.Unauthorized, "GCP refuses the credentials of "+whose+": "+shortenMessage(e.text()), "check that the account and its key still exist")
 	case meansDisabled:
-		name, api := "Compute Engine API", "compute.googleapis.com"
-		if service := e.details.metadata["service"]; service != "" {
-			name, api = "API "+service, service
-		}
+		name, api := disabledAPI(e)
 		return newRefusal(dstack.Forbidden, "the "+name+" is not enabled in the project "+project, "run: gcloud services enable "+api+" --project "+project)
 	case meansNoBilling:
 		return newRefusal(dstack.Forbidden, "the project "+project+" has no active billing account", "link one in Google's console: Billing")
@@ -98,6 +95,22 @@ func (p *Provider) describeRefusal(e *apiError) error {
 	default:
 		return nil
 	}
+}
+
+// services are the APIs that are used, by their names in messages.
+var services = map[string]string{
+	"Compute Engine API": "compute.googleapis.com", "Cloud Billing API": "cloudbilling.googleapis.com",
+	"Cloud Resource Manager API": "cloudresourcemanager.googleapis.com",
+}
+
+// disabledAPI returns the name and the service of an API that is not enabled in the project.
+func disabledAPI(e *apiError) (name, service string) {
+	for name, service := range services {
+		if strings.HasPrefix(e.message, name) || e.details.metadata["service"] == service {
+			return name, service
+		}
+	}
+	return "Compute Engine API", services["Compute Engine API"]
 }
 
 // describeLaunchFailure returns why a machine was not rented, and which other offers would fail, too.

@@ -17,6 +17,7 @@ type Provider struct {
 	client   *client
 	records  *records
 	wait     time.Duration // see operationWait
+	look     time.Duration // see firstLook
 
 	network cached[network]
 	zones   cached[map[string][]string] // names of the zones that are up, by region
@@ -47,7 +48,7 @@ func Open(s Settings, o Options) *Provider {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Provider{settings: s, mark: newMark(o.Installation), log: o.Log, client: newClient(s.Endpoint, newTokenSource(s.Credentials)),
-		records: newRecords(), wait: operationWait, rulesTurn: newLock(), rules: map[string]time.Time{}}
+		records: newRecords(), wait: operationWait, look: firstLook, rulesTurn: newLock(), rules: map[string]time.Time{}}
 }
 
 // Close closes the connections that are kept.

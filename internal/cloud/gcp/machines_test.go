@@ -305,3 +305,71 @@ func TestCheckAccess(t *testing.T) {
 		})
 	}
 }
+
+// TestRights: the rights that documents ask users for are those that the provider uses.
+func TestRights(t *testing.T) {
+	networks := []computetest.Network{{Project: computetest.DefaultProject, Name: "default",
+		Subnets: map[string]string{"us-central1": "default"}, NAT: map[string]bool{"us-central1": true}}}
+	steps := computetest.Steps{Other: time.Minute, Disk: time.Minute, Running: time.Minute}
+	s := startServer(t, computetest.Options{Networks: networks, Steps: steps})
+	settings := newSettings(s)
+	settings.PublicIPs = false
+	p := gcp.Open(settings, gcp.Options{Installation: "i"})
+	defer p.Close()
+	p.HurryWith(10 * time.Millisecond) // operations are read
+	l := newLaunch("one", "n2-standard-8", "us-central1-a")
+	l.Group = "g"
+	d := cloud.Disk{Volume: "v", Region: "us-central1", Zone: "us-central1-a", SizeMiB: 20 << 10}
+	var m cloud.Machine
+	for _, step := range []func() error{
+		func() error { return p.CheckAccess(t.Context()) },
+		func() (err error) { m, err = p.Launch(t.Context(), l); return err },
+		func() (err error) { d, err = p.CreateDisk(t.Context(), d); return err },
+		func() error { _, err := p.ListMachines(t.Context()); return err },
+		func() error { return p.AttachDisk(t.Context(), d, m) },
+		func() error { return p.DetachDisk(t.Context(), d, m) },
+		func() error { _, err := p.ListDisks(t.Context(), nil); return err },
+		func() error { _, err := p.ListTypes(t.Context(), "us-central1"); return err },
+		func() error { _, err := p.ListQuotas(t.Context(), "us-central1"); return err },
+		func() error { s.Remove(m.Ref, "ann@example.com"); _, err := p.ListMachines(t.Context()); return err },
+		func() error { return p.DeleteDisk(t.Context(), d) },
+		func() error {
+			left, err := p.ListLeftovers(t.Context())
+			for _, l := range left {
+				if err == nil {
+					err = p.DeleteLeftover(t.Context(), l)
+				}
+			}
+			return err
+		},
+		func() error { return p.Terminate(t.Context(), []cloud.Machine{m}) },
+	} {
+		for try := 0; ; try++ {
+			err := step()
+			if err == nil {
+				break
+			}
+			if try == 3 {
+				t.Fatal(err)
+			}
+			s.Advance(time.Hour)
+		}
+		s.Advance(time.Hour)
+	}
+	documented := map[string]bool{}
+	for _, r := range append(gcp.Rights(), gcp.NetworkRights()...) {
+		documented[r.Name] = true
+	}
+	used := s.Permissions()
+	for _, name := range used {
+		if !documented[name] {
+			t.Errorf("%s is used, and not documented", name)
+		}
+		delete(documented, name)
+	}
+	for name := range documented { // needed by a request of another name
+		if !strings.Contains(name, ".use") && !strings.Contains(name, ".set") && name != "compute.networks.updatePolicy" {
+			t.Errorf("%s is documented, and not used by %v", name, used)
+		}
+	}
+}

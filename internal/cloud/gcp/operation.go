@@ -82,13 +82,13 @@ func (p *Provider) change(ctx context.Context, r call, at operationPlace) (opera
 // launch that fails later is found by ListMachines.
 const operationWait = 4 * time.Second
 
-// firstLook is when an operation is looked at for the first time.
+// firstLook is when an operation is looked at for the first time. The pauses after it double.
 const firstLook = 250 * time.Millisecond
 
 // waitForOperation polls an operation until it is done or the time is up.
 func (p *Provider) waitForOperation(ctx context.Context, o operation, at operationPlace, what string) (operation, error) {
 	until := time.Now().Add(p.wait)
-	for look := firstLook; !o.isDone(); look *= 2 {
+	for look := p.look; !o.isDone(); look *= 2 {
 		if time.Until(until) < look || pause(ctx, look) != nil {
 			return o, nil
 		}

@@ -115,7 +115,7 @@ func (r settingsReader) readCredentials(n *strictyaml.Node) {
 		{Name: "data", Nullable: true, Read: r.readKey},
 	})
 	switch {
-	case !ok:
+	case !ok || kind.Text != "service_account":
 	case c.Data != "": // the original writes both, with the data that it read from the file
 		c.Filename = ""
 	case c.Filename == "" && n.Get("data").IsNull() && n.Get("filename").IsNull():
@@ -239,6 +239,8 @@ func (r settingsReader) readSources(n *strictyaml.Node) {
 		case !ok:
 		case err != nil || prefix != prefix.Masked():
 			r.Add(item, item.Describe()+" is not a range of addresses", "write a range such as 203.0.113.0/24 or 198.51.100.7/32")
+		case !prefix.Addr().Is4():
+			r.Add(item, item.Describe()+" is a range of IPv6, and the machines have addresses of IPv4", "write the IPv4 addresses that the server connects from")
 		default:
 			r.settings.SSHSources = append(r.settings.SSHSources, prefix)
 		}

@@ -31,6 +31,7 @@ var rights = []Right{
 	{"compute.instances.list", "see machines", instanceAdmin},
 	{"compute.instances.delete", "give machines back", instanceAdmin},
 	{"compute.zoneOperations.get", "see how requests end", instanceAdmin},
+	{"compute.zoneOperations.list", "see why machines ended", instanceAdmin},
 	{"compute.globalOperations.list", "see why machines ended", instanceAdmin},
 	{"compute.disks.create", "make volumes and the disks of machines", instanceAdmin},
 	{"compute.disks.setLabels", "make volumes and the disks of machines", instanceAdmin},
@@ -41,6 +42,8 @@ var rights = []Right{
 	{"compute.instances.attachDisk", "attach volumes", instanceAdmin},
 	{"compute.instances.detachDisk", "detach volumes", instanceAdmin},
 	{"compute.resourcePolicies.create", "place the machines of a cluster close to each other", instanceAdmin},
+	{"compute.resourcePolicies.get", "place the machines of a cluster close to each other", instanceAdmin},
+	{"compute.regionOperations.get", "place the machines of a cluster close to each other", instanceAdmin},
 	{"compute.resourcePolicies.use", "place the machines of a cluster close to each other", instanceAdmin},
 	{"compute.resourcePolicies.list", "find placement policies that nothing uses", instanceAdmin},
 	{"compute.resourcePolicies.delete", "delete placement policies that nothing uses", instanceAdmin},
@@ -48,7 +51,6 @@ var rights = []Right{
 
 // networkRights are needed in the project of the network, which may be another one.
 var networkRights = []Right{
-	{"compute.networks.get", "find the VPC", securityAdmin},
 	{"compute.subnetworks.list", "find the subnets of the VPC", instanceAdmin},
 	{"compute.subnetworks.use", "rent machines in a subnet", instanceAdmin},
 	{"compute.subnetworks.useExternalIp", "give machines public addresses", instanceAdmin},
@@ -56,6 +58,7 @@ var networkRights = []Right{
 	{"compute.firewalls.list", "find the rules that let SSH in", securityAdmin},
 	{"compute.firewalls.get", "find the rules that let SSH in", securityAdmin},
 	{"compute.firewalls.create", "let SSH in", securityAdmin},
+	{"compute.globalOperations.get", "let SSH in", securityAdmin},
 	{"compute.firewalls.delete", "delete rules that nothing uses", securityAdmin},
 	{"compute.networks.updatePolicy", "let SSH in", securityAdmin},
 }

@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"fmt"
 	"slices"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // ListWithRoom returns the fleets of rented machines that a run names and that may get one more machine for it.
@@ -12,6 +14,20 @@ func ListWithRoom(need dstack.Requirements, fleets []dstack.Fleet) []dstack.Flee
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(fleets), func(f dstack.Fleet) bool { return !HasRoom(f) || !slices.Contains(need.Fleets, f.Name) })
+}
+
+// ListFull returns why the fleets of rented machines that a run names get no further machine for it.
+func ListFull(need dstack.Requirements, fleets []dstack.Fleet) (full []dstack.Rejection) {
+	for _, f := range fleets {
+		if !f.IsRented() || f.IsDeleting || HasRoom(f) || !slices.Contains(need.Fleets, f.Name) {
+			continue
+		}
+		least, _, most, _ := f.Configuration.NodeCounts()
+		has := fmt.Sprintf("has all of its %s", human.Count(most, "machine"))
+		full = append(full, dstack.Rejection{Offer: dstack.Offer{Backend: "fleet", Type: f.Name, Fleet: f.Name}, Constraint: dstack.ConstraintFleet,
+			Has: has, Reason: has, Help: fmt.Sprintf("allow the fleet more: nodes: %d..%d", least, most+1)})
+	}
+	return full
 }
 
 // NarrowRequirements returns what a replica requires of a machine that is rented for a fleet: what it asks for, and where

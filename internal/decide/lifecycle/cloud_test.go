@@ -31,6 +31,10 @@ func (w *world) offers() (all []dstack.Offer) {
 		o.IsDraining = m.isDraining
 		all = append(all, o)
 	}
+	if w.account != nil && !w.chance(5, "the account offers nothing") {
+		all = append(all, w.account.offers()...)
+	}
+	all = append(all, w.idleOffers()...)
 	if w.cloud != nil && !w.chance(5, "the cloud offers nothing") {
 		hardware := dstack.Hardware{CPUs: 8}
 		all = append(all, dstack.Offer{Backend: "cloud", Key: "cloud", Type: "cpu", Hardware: hardware, Price: 1})

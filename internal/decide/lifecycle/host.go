@@ -174,6 +174,8 @@ func (seen RunFacts) findDisplaced(now time.Time) (displaced map[dstack.ReplicaI
 		d := displacement{isLost: isLostHost(&i, now), reason: i.Reason}
 		isGone := !i.UnlistedSince.IsZero() && isObserved(i, now) && now.Sub(i.UnlistedSince) >= maxUnlisted
 		switch {
+		case isLost(&i) && isRented(i) && seen.hasReplacement(): // it waits for another machine soon: see waitForMachine
+			d.isLost, d.reason = true, "its machine is gone"
 		case d.isLost:
 			d.isForced = i.IsDraining || isGone
 		case isGone && isRemote(i) && !isManaged(i): // a node's replicas wait for another place: see removeNode
@@ -196,6 +198,17 @@ func (seen RunFacts) findDisplaced(now time.Time) (displaced map[dstack.ReplicaI
 		displaced[r.ID] = d
 	}
 	return displaced, next
+}
+
+// hasReplacement reports whether there are more replicas than desired: one of them was added in the place of another.
+func (seen RunFacts) hasReplacement() bool {
+	n := 0
+	for _, r := range seen.Replicas {
+		if seen.isCurrent(r) && !r.Status.IsFinished() && !isLeaving(r) {
+			n++
+		}
+	}
+	return n > seen.DesiredReplicas
 }
 
 // explainSpare says why replicas of a group leave, if the reason is that replicas which

@@ -23,6 +23,7 @@ type machine struct {
 	engine                map[dstack.AttemptID]*proc
 	listedAt, aliveAt     time.Time // when its backend lists it; when it is up
 	failed                bool      // it exists, but nothing runs on it
+	takenBackAt           time.Time // when its cloud takes it back; zero: it does not
 	silentAt, silentUntil time.Time // its engine does not answer in between; its attempts continue
 }
 
@@ -57,7 +58,21 @@ func (w *world) machines() (all []*machine) {
 			all = append(all, w.cloud.machines[id])
 		}
 	}
+	if w.account != nil {
+		for _, id := range sorted(w.account.machines) {
+			all = append(all, w.account.machines[id])
+		}
+	}
 	return all
+}
+
+// lose ends a rented machine.
+func (w *world) lose(id dstack.InstanceID) {
+	if w.account != nil {
+		w.account.end(id, false)
+		return
+	}
+	delete(w.cloud.machines, id)
 }
 
 func (w *world) machine(id dstack.InstanceID) *machine {
@@ -95,7 +110,7 @@ func (w *world) live(m *machine) {
 		}
 	}
 	if !w.isOwned(m.id) && w.chance(400, "the machine is lost") {
-		delete(w.cloud.machines, m.id)
+		w.lose(m.id)
 	}
 	if !w.isOwned(m.id) && w.chance(400, "the machine fails") {
 		m.failed = true
@@ -124,6 +139,11 @@ func (w *world) liveRemotely(m *machine) {
 }
 
 func (w *world) stepInstance(i *dstack.Instance) {
+	if late, ok := w.unsaved[i.ID]; ok {
+		delete(w.unsaved, i.ID)
+		w.saveInstance(i, late)
+		return
+	}
 	if i.Status == dstack.InstanceDeleted {
 		return
 	}
@@ -145,17 +165,46 @@ func (w *world) stepInstance(i *dstack.Instance) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	if w.account != nil && w.crashes("acting on an instance") {
+		return
+	}
 	reports, failure := w.act(seen, step)
-	if w.chance(20, "crash before saving an instance") {
+	if w.crashes("saving an instance") {
 		return
 	}
 	step = step.AfterFailure(seen, failure, w.now)
 	if reports != nil {
 		step = step.AfterAnswer(w.now)
 	}
+	if step.Failed != nil && w.account != nil {
+		w.exclusions.Exclude(i.Offer, *step.Failed, w.now)
+	}
+	late := lateInstance{seen, step, reports, errors.Join(listFailure, failure)}
+	if w.account != nil && w.chance(12, "an instance is saved late") {
+		w.unsaved[i.ID] = late
+		return
+	}
+	w.saveInstance(i, late)
+}
+
+// lateInstance is a step of an instance that was decided and done, and is not saved yet.
+type lateInstance struct {
+	seen    lifecycle.InstanceFacts
+	step    lifecycle.InstanceStep
+	reports []dstack.Report
+	failure error
+}
+
+// saveInstance writes a step, unless the instance has changed since seen was read.
+func (w *world) saveInstance(i *dstack.Instance, l lateInstance) {
+	seen, step, reports := l.seen, l.step, l.reports
+	if i.Version != seen.Instance.Version {
+		w.conflicts++
+		return
+	}
 	w.checkInstance(seen, step)
 	version, before, was := i.Version, i.Status, *i
-	*i = step.Apply(seen, reports != nil, errors.Join(listFailure, failure), w.now)
+	*i = step.Apply(seen, reports != nil, l.failure, w.now)
 	i.Version = version + 1
 	if i.Status != was.Status || i.IsDraining != was.IsDraining || i.UnlistedSince.IsZero() != was.UnlistedSince.IsZero() {
 		for _, p := range seen.Replicas {
@@ -187,6 +236,8 @@ func (w *world) list(id dstack.InstanceID) (listed bool, m *dstack.Machine) {
 			listed.SilentSince = m.silentAt
 		}
 		return true, listed
+	case w.account != nil:
+		return true, w.account.describe(id)
 	default:
 		return true, w.cloud.describe(id)
 	}
@@ -198,8 +249,14 @@ func (w *world) act(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) (
 	case lifecycle.NoAction:
 		return nil, nil
 	case lifecycle.CreateMachine:
+		if w.account != nil {
+			return nil, w.account.create(seen.Instance)
+		}
 		return nil, w.cloud.create(id)
 	case lifecycle.DeleteMachine:
+		if w.account != nil {
+			return nil, w.account.delete(id)
+		}
 		return nil, w.cloud.delete(id)
 	case lifecycle.SyncEngine:
 		m := w.machine(id)
@@ -236,7 +293,7 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 	case was == dstack.InstanceDeleting && to != dstack.InstanceDeleted:
 		w.t.Fatalf("instance %s moved from %s to %s", i.ID, was, to)
 	case was == dstack.InstanceUp && to == dstack.InstanceDeleting && len(seen.Replicas) > 0:
-		m := w.cloud.machines[i.ID]
+		m := w.machine(i.ID)
 		if m == nil || m.failed {
 			return
 		}

@@ -98,6 +98,13 @@ func deleteRented(seen InstanceFacts, now time.Time) (step InstanceStep, ok bool
 	return InstanceStep{}, false
 }
 
+// hasEnded reports whether nothing runs on a rented machine any more: it was up, and its backend has not listed it for
+// long while it was being deleted. Its row stays for longer.
+func hasEnded(i dstack.Instance, now time.Time) bool {
+	return isRented(i) && i.Status == dstack.InstanceDeleting && hasAnswered(i) && !i.UnlistedSince.IsZero() && isObserved(i, now) &&
+		now.Sub(i.UnlistedSince) >= maxUnlisted
+}
+
 // deleteFailed deletes a machine that failed, and leaves its offer out for a while.
 func deleteFailed(seen InstanceFacts, now time.Time) InstanceStep {
 	step := deleteInstance(whyFailed(seen), now)

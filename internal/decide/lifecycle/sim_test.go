@@ -21,7 +21,7 @@ func (w *world) drawSpec(broken bool) dstack.RunSpec {
 		command = fmt.Sprintf("broken %d", len(w.revisions)+1)
 	}
 	gpus := 0
-	if w.cloud != nil || len(w.offer.Hardware.GPUs) > 0 {
+	if w.cloud != nil || w.account != nil || len(w.offer.Hardware.GPUs) > 0 {
 		gpus = rapid.IntRange(0, 1).Draw(w.t, "GPUs each")
 	}
 	rs := w.specOf(command, rapid.IntRange(1, 2).Draw(w.t, "CPUs each"), gpus, spec.Replicas{})

@@ -63,7 +63,7 @@ func (w *world) routes() map[dstack.ReplicaID]bool {
 			continue
 		}
 		i := w.instances[r.Instance]
-		replica := route.ReplicaFacts{ID: r.ID, IsAway: i != nil && i.Status == dstack.InstanceAway, Num: r.Num, Status: r.Status, Reason: r.Reason}
+		replica := route.ReplicaFacts{ID: r.ID, IsAway: i != nil && (i.Status == dstack.InstanceAway || i.Status == dstack.InstanceDeleting), Num: r.Num, Status: r.Status, Reason: r.Reason}
 		if rep, ok := w.reports[r.Attempt]; ok {
 			replica.Report = &rep
 		}

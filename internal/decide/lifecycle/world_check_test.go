@@ -12,6 +12,7 @@ func (w *world) check() {
 	w.checkAttempts()
 	w.checkMachines()
 	w.checkRoutes()
+	w.checkRented()
 	w.each(w.checkTenant)
 }
 

@@ -57,6 +57,8 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 	need := job.BuildRequirements(seen.Run.Spec)
 	need.IsGlobalAdmin = true // the author of every run is one
 	offers, left := placement.LeaveOut(offers, w.away())
+	offers, failed := w.exclusions.SplitForRun(seen.Run.ID, offers, w.now)
+	left = append(left, failed...)
 	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision
 	found := placement.FindPlacements(need, offers, used, seen.Siblings)
 	seen.Placements, seen.Blocked = found.Placements, found.IsBlocked
@@ -72,6 +74,16 @@ func (w *world) away() map[dstack.InstanceID]dstack.Reason {
 		}
 	}
 	return all
+}
+
+// takeIdle reserves an idle machine, as the store does.
+func (w *world) takeIdle(id dstack.InstanceID) bool {
+	i := w.instances[id]
+	if i.Status != dstack.InstanceUp || i.IsDraining {
+		return false
+	}
+	i.Version++
+	return true
 }
 
 // canClaim reports whether the store would accept a placement: nothing exclusive
@@ -101,8 +113,11 @@ func (w *world) stepReplica(r *dstack.Replica) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.chance(20, "crash before saving a replica") {
+	if w.crashes("saving a replica") {
 		return
+	}
+	if step.LeftOut != nil && w.account != nil {
+		w.exclusions.ExcludeForRun(seen.Run.ID, *step.LeftOut, string(step.Reason), w.now)
 	}
 	next := step.Apply(*r, lifecycle.NewIDs{Instance: dstack.InstanceID(w.newID("i")), Attempt: dstack.AttemptID(w.newID("a"))}, w.now)
 	if p := step.Placement; p != nil {
@@ -110,10 +125,14 @@ func (w *world) stepReplica(r *dstack.Replica) {
 			w.conflicts++
 			return
 		}
+		if p.Offer.IsIdle && !w.takeIdle(next.Instance) {
+			w.conflicts++
+			return
+		}
 		placed := lifecycle.NewInstance(next.Instance, p.Offer, seen.Run, w.now)
 		if i := w.instances[next.Instance]; i == nil {
 			w.instances[next.Instance] = &placed
-		} else {
+		} else if !p.Offer.IsIdle {
 			i.Offer, i.IsDraining = placed.Offer, placed.IsDraining
 		}
 	}

@@ -55,7 +55,7 @@ func (w *world) stepRun() {
 		w.t.Fatal(err)
 	}
 	switch {
-	case w.chance(20, "crash before saving a run"):
+	case w.crashes("saving a run"):
 		return
 	case w.chance(8, "a run is saved late"):
 		w.late, w.touched = &lateStep{seen, step}, false
@@ -217,7 +217,7 @@ func cannotWork(rs dstack.RunSpec) bool {
 // capacity returns how many replicas of a configuration fit on the machines, at
 // most 4.
 func (w *world) capacity(rs dstack.RunSpec) (n int) {
-	if w.cloud != nil {
+	if w.cloud != nil || w.account != nil {
 		return 4
 	}
 	used := map[dstack.InstanceID]dstack.Allocation{}

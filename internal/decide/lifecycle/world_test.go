@@ -34,10 +34,16 @@ type world struct {
 	drainSequence int64                      // counts the replicas that began to drain
 	draining      map[dstack.ReplicaID]int64 // the drain sequence number of each replica that began to drain
 
-	owned *machine // nil: there is none
-	offer dstack.Offer
-	hosts []*machine // remote ones
-	cloud *cloud     // nil: nothing can be rented
+	owned   *machine // nil: there is none
+	offer   dstack.Offer
+	hosts   []*machine // remote ones
+	cloud   *cloud     // nil: it rents no machines
+	account *account   // another cloud, with zones and spot machines; nil: there is none
+
+	exclusions placement.Exclusions               // of the server's process
+	unsaved    map[dstack.InstanceID]lateInstance // steps of instances that are saved a tick late
+	points     int                                // how often something was about to be done or saved
+	crashAt    int                                // the server is killed at this one of the points; 0: at random
 
 	apiDownUntil time.Time // the API server of the nodes does not answer before
 	apiUpSince   time.Time
@@ -160,6 +166,7 @@ func emptyWorld(t *rapid.T) *world {
 		reports:    map[dstack.AttemptID]dstack.Report{},
 		attempts:   map[dstack.AttemptID]dstack.ReplicaID{},
 		draining:   map[dstack.ReplicaID]int64{},
+		unsaved:    map[dstack.InstanceID]lateInstance{},
 	}
 	w.addTenant("run")
 	return w
@@ -187,6 +194,21 @@ func (w *world) after(n int, what string) time.Time {
 	return w.now.Add(time.Duration(rapid.IntRange(0, n).Draw(w.t, what)) * tick)
 }
 
+// crashes reports whether the server is killed before it does what it is about to do. What it knew in memory is lost.
+func (w *world) crashes(what string) bool {
+	w.points++
+	if w.crashAt == 0 {
+		return w.chance(20, "crash before "+what)
+	}
+	if w.points != w.crashAt {
+		return false
+	}
+	w.upSince, w.exclusions = w.now, placement.Exclusions{}
+	w.each(func() { w.late, w.touched = nil, true })
+	clear(w.unsaved)
+	return true
+}
+
 func (w *world) newID(kind string) string {
 	w.lastID++
 	return fmt.Sprintf("%s%04d", kind, w.lastID)
@@ -194,6 +216,9 @@ func (w *world) newID(kind string) string {
 
 func (w *world) tick() {
 	w.now = w.now.Add(w.length)
+	if w.account != nil {
+		w.account.live()
+	}
 	for _, m := range w.machines() {
 		w.live(m)
 	}
@@ -213,7 +238,7 @@ func (w *world) tick() {
 // stopServer simulates an hour without a server. Machines and attempts continue.
 func (w *world) stopServer() {
 	w.now = w.now.Add(time.Hour)
-	w.upSince = w.now
+	w.upSince, w.exclusions = w.now, placement.Exclusions{}
 	w.each(func() { w.late, w.touched = nil, true })
 }
 
@@ -221,6 +246,9 @@ func (w *world) stopServer() {
 // that is silent stays silent.
 func (w *world) stopFaults() {
 	w.faults = false
+	if c := w.account; c != nil {
+		c.full, c.quotaUntil, c.throttledUntil, c.deafUntil = map[string]time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	}
 	for _, m := range w.machines() {
 		if m.isDraining = false; w.isOwned(m.id) {
 			m.silentUntil = time.Time{}

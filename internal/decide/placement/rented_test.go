@@ -46,7 +46,7 @@ func names(all []dstack.Placement) (names []string) {
 // and owned ones come before them.
 func TestRank_OrdersMachinesToRent(t *testing.T) {
 	owned := newRentedOffer("lab1", 0, func(o *dstack.Offer) { o.OwnedInstance = "i1" })
-	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 9)})
+	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 0)})
 	offers := []dstack.Offer{newRentedOffer("east1", 2), newRentedOffer("east2", 1), newRentedOffer("east2", 1, asSpot), newRentedOffer("north1", 0.5, withoutQuota),
 		newRentedOffer("south1", 1), idle, owned}
 	for _, c := range []struct {
@@ -58,7 +58,7 @@ func TestRank_OrdersMachinesToRent(t *testing.T) {
 		{"on demand", dstack.Requirements{Spot: new(false)}, "owned, west1 idle, east2, south1, east1"},
 		{"spot", dstack.Requirements{Spot: new(true)}, "east2 spot"},
 		{"creation_policy: reuse", dstack.Requirements{OwnedOnly: true}, "owned, west1 idle"},
-		{"max_price", dstack.Requirements{MaxPrice: new(1.0)}, "owned, east2 spot, east2, south1"},
+		{"max_price", dstack.Requirements{MaxPrice: new(1.0)}, "owned, west1 idle, east2 spot, east2, south1"},
 		{"a zone as a region", dstack.Requirements{Regions: []string{"east2", "south"}}, "east2 spot, east2, south1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

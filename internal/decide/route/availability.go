@@ -25,7 +25,7 @@ type ReplicaFacts struct {
 	Status dstack.ReplicaStatus
 	Reason dstack.Reason
 	Report *dstack.Report // of the present attempt; nil: none yet
-	IsAway bool           // its machine does not answer: see dstack.InstanceAway
+	IsAway bool           // its machine does not answer, or is being deleted: see dstack.InstanceAway
 }
 
 // Reasons for clients why a run without replicas has none.

@@ -64,7 +64,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	if err != nil {
 		return err
 	}
-	room, err := c.readFleetRoom(ctx, seen, need)
+	room, full, err := c.readFleetRoom(ctx, seen, need)
 	if err != nil {
 		return err
 	}
@@ -72,6 +72,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	if err != nil {
 		return err
 	}
+	excluded = append(full, excluded...)
 	excluded = append(excluded, c.listUnanswered(seen.Run.Project)...)
 	excluded = append(excluded, c.r.Backends.ListUnusable(ctx, dstack.Project{ID: seen.Run.ProjectID, Name: seen.Run.Project})...)
 	need.Run, need.Template = seen.Run.ID, seen.Replica.TemplateRevision

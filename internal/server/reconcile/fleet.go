@@ -91,14 +91,17 @@ func (r *Reconciler) logFleetStep(f dstack.Fleet, step fleet.RentedStep) {
 	}
 }
 
-// readFleetRoom returns the machines that could be rented for the fleets that a replica's run names.
-func (c *capacity) readFleetRoom(ctx context.Context, seen *lifecycle.ReplicaFacts, need dstack.Requirements) (all []dstack.Offer, err error) {
+// readFleetRoom returns the machines that could be rented for the fleets that a replica's run names, and which of these have
+// all of theirs.
+func (c *capacity) readFleetRoom(
+	ctx context.Context, seen *lifecycle.ReplicaFacts, need dstack.Requirements,
+) (all []dstack.Offer, full []dstack.Rejection, err error) {
 	if len(need.Fleets) == 0 || need.OwnedOnly {
-		return nil, nil
+		return nil, nil, nil
 	}
 	fleets, err := c.r.Store.ListFleets(ctx, []dstack.ProjectID{seen.Run.ProjectID})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, f := range fleet.ListWithRoom(need, fleets) {
 		key := offersKey{seen.Run.ID, seen.Replica.Revision, seen.Replica.Group + "/" + string(f.ID)}
@@ -107,5 +110,5 @@ func (c *capacity) readFleetRoom(ctx context.Context, seen *lifecycle.ReplicaFac
 		own.IsGlobalAdmin = true
 		all = append(all, fleet.ChooseForFleet(f, offers, placement.Suits(own))...)
 	}
-	return all, nil
+	return all, fleet.ListFull(need, fleets), nil
 }

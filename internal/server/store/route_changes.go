@@ -146,7 +146,7 @@ const (
 	routeRowsQuery = `SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
 		r.wanted, r.submitted_at, r.status, r.reason, r.stop, CASE WHEN r.rules LIKE '%"gateway":%' THEN '' ELSE r.spec END AS spec
 		FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live $OF ORDER BY r.submitted_at, r.id`
-	targetRowsQuery = `SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') = ? AS is_away, COALESCE(i.host, '') AS machine
+	targetRowsQuery = `SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report, COALESCE(i.status, '') IN (?, 'deleting') AS is_away, COALESCE(i.host, '') AS machine
 		FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id LEFT JOIN instances AS i ON i.id = r.instance_id
 		WHERE r.live $OF ORDER BY r.num, r.submitted_at, r.id`
 )

@@ -154,3 +154,12 @@ func (s *Server) testPermissions(r *request) any {
 	}
 	return map[string]any{"permissions": has}
 }
+
+// AddToken returns a token of an account, as its machine's metadata service may.
+func (s *Server) AddToken(email string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	token := "ya29." + s.newID()
+	s.tokens[token] = email
+	return token
+}

@@ -126,6 +126,18 @@ func (s *Server) Calls() []Call {
 	return slices.Clone(s.calls)
 }
 
+// Permissions returns those that the requests so far needed, each once, in their order.
+func (s *Server) Permissions() []string {
+	var used []string
+	for _, c := range s.Calls() {
+		resource, method, _ := strings.Cut(c.Method, ".")
+		if right := permissionFor(&request{resource: resource, method: method}); right != "" && method != "" && !slices.Contains(used, right) {
+			used = append(used, right)
+		}
+	}
+	return used
+}
+
 // CountCalls returns how many requests of a method there were so far; with an empty name, of all but those for tokens.
 func (s *Server) CountCalls(method string) int {
 	count := 0
