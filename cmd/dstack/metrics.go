@@ -24,7 +24,6 @@ func (d *daemon) listenForMetrics(ctx context.Context) error {
 func serveMetrics(ctx context.Context, listener net.Listener, g *gateway.Gateway, log *slog.Logger, more ...prometheus.Collector) error {
 	all := prometheus.NewRegistry()
 	all.MustRegister(g.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	all.MustRegister(more...)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
 	srv := frontend.NewServer(mux, frontend.ServerOptions{Log: log})

@@ -159,6 +159,10 @@ func (v *applyVolumeCommand) printVolumePlan(project string) {
 		v.printClaimPlan()
 		return
 	}
+	if conf.IsInCloud() {
+		v.printDiskPlan(conf)
+		return
+	}
 	v.printInfo("   host   %s", cleanLine(place))
 	if conf.VolumeID != "" {
 		v.printInfo("   folder %s, which must exist there and is left as it is", cleanLine(string(conf.VolumeID)))
@@ -223,6 +227,8 @@ func (v *applyVolumeCommand) waitUntilActive(ctx context.Context, client *api.Cl
 	where := "on " + latest.Host
 	if latest.Configuration.IsInCluster() {
 		where = "in the cluster " + volumePlace(latest)
+	} else if latest.Configuration.IsInCloud() {
+		where = "in " + volumePlace(latest)
 	}
 	v.printInfo(" volume %s is %s %s", v.err.paint(bold, cleanLine(latest.Name)), cleanLine(string(latest.State)), cleanLine(where))
 	if latest.Warning != "" {
@@ -234,4 +240,18 @@ func (v *applyVolumeCommand) waitUntilActive(ctx context.Context, client *api.Cl
 // describeVolume returns the state of a volume, with its reason.
 func describeVolume(v api.Volume) string {
 	return strings.TrimSuffix(fmt.Sprintf("%s, %s", v.State, v.Reason), ", ")
+}
+
+// printDiskPlan prints where the disk of a cloud is, and whether it is made.
+func (v *applyVolumeCommand) printDiskPlan(conf *spec.Volume) {
+	place := conf.Region
+	if conf.Zone != "" {
+		place = string(conf.Zone)
+	}
+	v.printInfo("   cloud  %s, %s", cleanLine(conf.Backend), cleanLine(place))
+	if conf.VolumeID != "" {
+		v.printInfo("   disk   %s, which must exist there and is left as it is", cleanLine(string(conf.VolumeID)))
+	} else if conf.Size != nil {
+		v.printInfo("   size   %gGB, which the cloud bills until the volume is deleted", float64(*conf.Size))
+	}
 }

@@ -154,7 +154,7 @@ func backendTitle(v api.Volume) string {
 func volumeSize(v api.Volume) string {
 	size := v.Configuration.Size
 	switch {
-	case v.Configuration.IsInCluster() && v.EnforcedMiB > 0:
+	case (v.Configuration.IsInCluster() || v.Configuration.IsInCloud()) && v.EnforcedMiB > 0:
 		return human.Gigabytes(v.EnforcedMiB)
 	case v.External || size == nil:
 		return "-"

@@ -24,7 +24,7 @@ func BuildVolume(v dstack.Volume) api.Volume {
 		ID: string(v.ID), Name: v.Name, ProjectName: v.ProjectName, Configuration: conf, External: v.IsExternal,
 		CreatedAt: api.NewTimestamp(v.CreatedAt), Status: v.Status,
 		State: v.Status, Reason: string(v.Reason), Warning: v.Warning, Host: v.Machine, Fleet: v.Fleet, User: v.User, Since: v.Since.UTC(),
-		UsedBy: append([]string{}, v.Runs...), EnforcedMiB: v.SizeMiB, Place: v.Reach.Place, AccessModes: v.Reach.AccessModes,
+		UsedBy: append([]string{}, v.Runs...), EnforcedMiB: v.SizeMiB, Place: cmp.Or(v.Reach.Place, v.Zone), AccessModes: v.Reach.AccessModes,
 	}
 	if v.Status == dstack.VolumeDeleting {
 		volume.Status = dstack.VolumeActive
