@@ -3,6 +3,7 @@ package cloud
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -173,11 +174,11 @@ func (b *Backend) stepAttachment(ctx context.Context, disks cloud.Disks, v dstac
 	if err := checkAttachable(v, d, m); err != nil {
 		return d, false, err
 	}
-	for _, at := range d.Attached {
-		if at.Ref == m.Ref {
-			return d, at.IsReady, nil
-		}
-		return d, false, b.takeFromEnded(ctx, disks, d, at.Ref)
+	if i := slices.IndexFunc(d.Attached, func(at cloud.DiskMachine) bool { return at.Ref == m.Ref }); i >= 0 {
+		return d, d.Attached[i].IsReady, nil
+	}
+	if len(d.Attached) > 0 {
+		return d, false, b.takeFromEnded(ctx, disks, d, d.Attached[0].Ref)
 	}
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
