@@ -204,6 +204,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	d.store.SetBudgets(config.Budgets())
 	if d.repos, err = gitrepo.New(gitrepo.Options{Dir: d.filePath("repos"), Log: d.log}); err != nil {
 		return none, err
 	}
@@ -234,7 +235,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	}
 	d.reconciler = reconcile.New(reconcile.Options{
 		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: d.changes, Log: d.log,
-		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.permit, IsShared: d.store.IsShared,
+		Owner: d.leaseOwner(), Host: d.hostID, Permit: d.permit, IsShared: d.store.IsShared, WhyNoRent: d.whyNoRent,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout}, Gateways: d.gatewayOptions(),
 	})
 	if d.hub, err = hub.New(hub.Options{

@@ -51,6 +51,7 @@ var packages = []entry{
 	{"internal/decide/placement", "gpu human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
 	{"internal/decide/volume", "human spec dstack"},
+	{"internal/decide/cost", "dstack"},
 	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/ratelimit", "dstack"},
@@ -108,7 +109,7 @@ var packages = []entry{
 	{"internal/gitrepo/gittest", ""},
 
 	// The server.
-	{"internal/server/store", "human loop spec dstack decide/autoscale decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume decide/ratelimit decide/gateway"},
+	{"internal/server/store", "human loop spec dstack decide/autoscale decide/cost decide/fleet decide/lifecycle decide/placement decide/route decide/status decide/volume decide/ratelimit decide/gateway"},
 	{"internal/server/store/storetest", "server/store"},
 	{"internal/server/logs", "human dstack"},
 	{"internal/server/peers", "human loop dstack server/logs server/store"},
@@ -116,7 +117,7 @@ var packages = []entry{
 	{"internal/server/wire", "human spec dstack decide/route api server/store"},
 	{"internal/server/wire/v018", "human spec dstack decide/job decide/status api server/store server/wire"},
 	{"internal/server/wire/v022", "spec dstack decide/job api server/store server/wire server/wire/v018"},
-	{"internal/server", "gpu human strictyaml spec dstack dial decide/job decide/placement decide/autoscale decide/fleet decide/gateway decide/route decide/access decide/status decide/volume origin page api catalogue backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate server/peers"},
+	{"internal/server", "gpu human strictyaml spec dstack dial decide/cost decide/job decide/placement decide/autoscale decide/fleet decide/gateway decide/route decide/access decide/status decide/volume origin page api catalogue backend engine hub gitrepo loop sshserver server/logs server/store server/wire server/wire/v018 server/wire/v022 jinja chattemplate server/peers"},
 
 	// Certificates of gateways.
 	{"internal/certificate", "spec dstack decide/renewal loop"},

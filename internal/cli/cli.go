@@ -86,7 +86,7 @@ func New(o Options) *cobra.Command {
 		newApplyCommand(a), newOfferCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
-		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newKeyCommand(a), newFleetCommand(a), newVolumeCommand(a), newGatewayCommand(a),
+		newUserCommand(a), newProjectCommand(a), newSecretCommand(a), newKeyCommand(a), newFleetCommand(a), newVolumeCommand(a), newGatewayCommand(a), newCostCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	addGatewayProcessCommands(a, root, o.Serve)

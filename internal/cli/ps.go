@@ -98,7 +98,34 @@ func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map
 			all[v.ID] = numberReasons(v, x)
 		}
 	}
+	l.addCosts(ctx, views, all)
 	return all
+}
+
+// addCosts adds what the rented machines of runs have cost so far. It adds nothing if that cannot be had.
+func (l *psCommand) addCosts(ctx context.Context, views []api.RunView, lines map[dstack.RunID][]string) {
+	if len(views) == 0 {
+		return
+	}
+	since := views[0].SubmittedAt
+	for _, v := range views {
+		if v.SubmittedAt.Before(since) {
+			since = v.SubmittedAt
+		}
+	}
+	costs, err := l.client.Costs(ctx, l.project, api.GetCosts{Since: &since})
+	if err != nil {
+		return
+	}
+	for _, line := range costs.Lines {
+		if id := dstack.RunID(line.Run); id != "" {
+			text := fmt.Sprintf("its rented machines cost %s so far", formatCost(line.Cost))
+			if line.Machines > 0 {
+				text += fmt.Sprintf(", and %s an hour now", formatPrice(line.PerHour))
+			}
+			lines[id] = append(lines[id], text)
+		}
+	}
 }
 
 // numberReasons returns why a run has its number of replicas; with groups, one line for each.

@@ -41,6 +41,7 @@ type Config struct {
 type ProjectConfig struct {
 	Name     string
 	Backends []BackendConfig
+	PerDay   *float64 // dollars that rented machines may cost on a day; nil: no limit
 }
 
 // BackendConfig is one backend of a project.
@@ -209,6 +210,7 @@ func (r *configReader) readProject(n *strictyaml.Node, previous []ProjectConfig)
 				p.Backends = append(p.Backends, r.readBackend(item, p.Backends))
 			}
 		}},
+		{Name: "budget", Read: func(n *strictyaml.Node) { p.PerDay = r.readBudget(n) }},
 	})
 	return p
 }

@@ -115,6 +115,8 @@ var apiOperations = []apiOperation{
 	newOperation(api.PathVolumes+"/delete", access.LevelMember, (*Server).deleteVolumes,
 		"Delete volumes with their data, which no unfinished run may name. Waits some seconds until they are gone."),
 
+	newOperation(api.PathCosts, access.LevelMember, (*Server).getCosts, "Get what the rented machines of a project cost, and its budget."),
+
 	newOperation(api.PathGateways+"/list", access.LevelMember, answerIn((*Server).listGateways, v018.BuildGateways), "List the gateways of a project, the oldest first."),
 	newOperation(api.PathGateways+"/get", access.LevelMember, answerIn((*Server).getGateway, v018.BuildGateway), "Get a gateway."),
 	newOperation(api.PathGateways+"/create", access.LevelProjectAdmin,

@@ -88,14 +88,19 @@ func NewIdleOffer(i dstack.Instance) dstack.Offer {
 	return o
 }
 
-// RefuseNew returns the offers of machines that exist, and why the others are left out.
-func RefuseNew(offers []dstack.Offer, why string) (allowed []dstack.Offer, rejected []dstack.Rejection) {
+// RefuseNew returns the offers of machines that exist or may be rented, and why the others are left out. refuse says why a
+// machine with a price per hour may not be rented, and what helps; empty: it may.
+func RefuseNew(offers []dstack.Offer, refuse func(price float64) (why, help string)) (allowed []dstack.Offer, rejected []dstack.Rejection) {
 	for i := range offers {
-		if offers[i].OwnedInstance != "" {
+		why, help := "", ""
+		if offers[i].OwnedInstance == "" {
+			why, help = refuse(offers[i].Price)
+		}
+		if why == "" {
 			allowed = append(allowed, offers[i])
 			continue
 		}
-		rejected = append(rejected, dstack.Rejection{Offer: offers[i], Constraint: dstack.ConstraintBudget, Has: why, Reason: why})
+		rejected = append(rejected, dstack.Rejection{Offer: offers[i], Constraint: dstack.ConstraintBudget, Has: why, Reason: why, Help: help})
 	}
 	return allowed, rejected
 }

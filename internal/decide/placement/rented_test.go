@@ -59,6 +59,7 @@ func TestRank_OrdersMachinesToRent(t *testing.T) {
 		{"spot", dstack.Requirements{Spot: new(true)}, "east2 spot"},
 		{"creation_policy: reuse", dstack.Requirements{OwnedOnly: true}, "owned, west1 idle"},
 		{"max_price", dstack.Requirements{MaxPrice: new(1.0)}, "owned, west1 idle, east2 spot, east2, south1"},
+		{"zones", dstack.Requirements{Zones: []string{"EAST2", "east1"}}, "east2 spot, east2, east1"},
 		{"a zone as a region", dstack.Requirements{Regions: []string{"east2", "south"}}, "east2 spot, east2, south1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -130,7 +131,8 @@ func TestRanking_MergeZones(t *testing.T) {
 
 func TestRefuseNew(t *testing.T) {
 	idle := placement.NewIdleOffer(dstack.Instance{ID: "i2", Backend: "aws", Offer: newRentedOffer("west1", 9)})
-	allowed, rejected := placement.RefuseNew([]dstack.Offer{newRentedOffer("east1", 1), idle}, "the budget of 50 $ a day is spent")
+	allowed, rejected := placement.RefuseNew([]dstack.Offer{newRentedOffer("east1", 1), idle},
+		func(float64) (why, help string) { return "the budget of 50 $ a day is spent", "" })
 	if len(allowed) != 1 || !allowed[0].IsIdle || len(rejected) != 1 || rejected[0].Reason != "the budget of 50 $ a day is spent" {
 		t.Errorf("allowed %+v, rejected %+v", allowed, rejected)
 	}

@@ -144,11 +144,11 @@ func (r *Reconciler) refuseNew(ctx context.Context, project dstack.ProjectID, of
 	if r.WhyNoRent == nil || !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.OwnedInstance == "" }) {
 		return offers, nil, nil
 	}
-	why, err := r.WhyNoRent(ctx, project)
-	if err != nil || why == "" {
+	refuse, err := r.WhyNoRent(ctx, project)
+	if err != nil || refuse == nil {
 		return offers, nil, err
 	}
-	allowed, rejected := placement.RefuseNew(offers, why)
+	allowed, rejected := placement.RefuseNew(offers, refuse)
 	return allowed, rejected, nil
 }
 

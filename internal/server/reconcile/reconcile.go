@@ -49,9 +49,9 @@ type Options struct {
 	Gateways     GatewayOptions
 	Log          *slog.Logger
 
-	// WhyNoRent says, for the user, why a project may rent no machine now: its budget is spent. Empty: it may. nil: every
-	// project always may. Machines that exist go on.
-	WhyNoRent func(ctx context.Context, project dstack.ProjectID) (why string, err error)
+	// WhyNoRent returns what says, for the user, why a project may not rent a machine with a price per hour now, and what
+	// helps: its budget does not allow it. An empty reason: it may. nil, or a result that is nil: every machine may be rented.
+	WhyNoRent func(ctx context.Context, project dstack.ProjectID) (refuse func(price float64) (why, help string), err error)
 
 	// Permit returns a function that fails once other servers may have taken over what this one has read since the call of
 	// Permit. The passes ask it before each action outside of the database. nil: this server is alone.

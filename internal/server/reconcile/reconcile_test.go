@@ -95,7 +95,9 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	r.passes = reconcile.New(reconcile.Options{
 		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.broadcast, Owner: "here/" + uuid.NewString(), Host: "here",
 		Limits: limits, ActTimeout: r.actTimeout, Gateways: r.gateways, Log: r.log,
-		Permit: r.permit, WhyNoRent: func(context.Context, dstack.ProjectID) (string, error) { return r.whyNoRent, nil },
+		Permit: r.permit, WhyNoRent: func(context.Context, dstack.ProjectID) (func(float64) (string, string), error) {
+			return func(float64) (string, string) { return r.whyNoRent, "" }, nil
+		},
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)

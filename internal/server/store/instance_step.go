@@ -58,6 +58,9 @@ func (s *Store) SaveInstanceStep(
 			empty_since = ?, unlisted_since = ?, silent_since = ?, checked_at = ?, draining = ?, live = ?`,
 			string(next.Status), cleanText(next.Reason), toMicros(next.Since), toMicros(next.LastResponseAt), cleanText(next.LastError), next.ConsecutiveFailures,
 			toMicros(next.EmptySince), toMicros(next.UnlistedSince), toMicros(next.SilentSince), toMicros(next.CheckedAt), next.IsDraining, !deleted)
+		if err == nil {
+			err = saveRental(ctx, tx, seen, next, now)
+		}
 		if err == nil && deleted {
 			err = endAttachments(ctx, tx, next.ID)
 		}

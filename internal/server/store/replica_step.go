@@ -50,7 +50,10 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 	}
 	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err == nil && n == 1 && i.Offer.OwnedInstance == "" {
-		return putRented(ctx, tx, i)
+		if err := putRented(ctx, tx, i); err != nil {
+			return err
+		}
+		return s.startRental(ctx, tx, i, now)
 	}
 	if err != nil || n == 1 {
 		return err

@@ -37,6 +37,8 @@ type Store struct {
 
 	server atomic.Pointer[dstack.ServerID] // this server, once it has joined those that share the database
 
+	budgets atomic.Pointer[map[string]float64] // see SetBudgets
+
 	patience time.Duration    // limit for one query or transaction
 	clock    func() time.Time // decides which gateway reports are recent, and nothing else
 }
