@@ -20,9 +20,7 @@ func newOfferCommand(a *app) *cobra.Command {
 		Use:     "offer [flags]",
 		Aliases: []string{"offers"},
 		Short:   "List the machines that suit, cheapest first, and why others do not.",
-		Example: "dstack offer --gpu 24GB.. --max-price 1.5\n" +
-			"dstack offer --gpu H100:8 --spot -b aws -r us-east-1 --limit 5\n" +
-			"dstack offer --group-by gpu,backend   # which GPUs there are, and what they cost\n" +
+		Example: "dstack offer --gpu H100:8 --spot -b aws --group-by gpu,region,backend   # what GPUs cost, and where\n" +
 			"dstack offer -f service.dstack.yml --why -o json   # all machines, in a script",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
