@@ -173,7 +173,8 @@ func (b *Backend) stepAttachment(ctx context.Context, disks cloud.Disks, v dstac
 	if err := checkAttachable(v, d, m); err != nil {
 		return d, false, err
 	}
-	for _, at := range d.Attached {
+	if len(d.Attached) > 0 {
+		at := d.Attached[0]
 		if at.Ref == m.Ref {
 			return d, at.IsReady, nil
 		}
