@@ -107,4 +107,3 @@ func costsTable(costs api.Costs) *table {
 
 // formatCost returns an amount of dollars: $0.00, $12.34.
 func formatCost(dollars float64) string { return fmt.Sprintf("$%.2f", dollars) }
-
