@@ -31,12 +31,13 @@ unit: ## run the quick tests of the packages; installs and starts nothing
 lint: ## run gofmt, go vet, golangci-lint; build every platform; print figures about names and sizes
 	@scripts/lint.sh
 
-sim: ## run many random histories of the simulated world, compare 10 000 trees with git, run all clients of the model endpoint, test the API with many requests made from its description, take hosts and nodes away from services in every way, kill and freeze servers that share a database, replace running processes under many streams, and check that the tests find deliberate faults
+sim: ## run many random histories of the simulated world, compare 10 000 trees with git, run all clients of the model endpoint, test the API with many requests made from its description, take hosts and nodes away from services in every way, kill the server while it rents machines, kill and freeze servers that share a database, replace running processes under many streams, and check that the tests find deliberate faults
 	$(GO) test ./internal/decide/lifecycle -run Sim -count=1 -timeout 60m -rapid.checks=20000
 	$(GO) test ./internal/gitignore -run AgreesWithGit -count=1 -timeout 60m -oracle.cases=10000
 	@scripts/test.sh clients
 	@scripts/test.sh properties
 	@scripts/test.sh fleet
+	@scripts/test.sh clouds
 	@scripts/test.sh cluster
 	@scripts/test.sh servers
 	@scripts/test.sh takeover

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 // service, and ends it when nothing uses it.
 func TestCloud_Service(t *testing.T) {
 	s := newAWSSet(t)
-	v := s.applyAndWait(s.newFolder(s.serviceConfig("first", "spot_policy: on-demand", "idle_duration: 30s")))
+	v := s.applyAndWait(s.newFolder(s.serviceConfig("first", "spot_policy: on-demand", "idle_duration: 15s")))
 	if r := v.Replicas[0]; r.Backend != "aws" || r.Region != "us-east-1" || r.Instance != "t3.micro" || r.Spot || r.Price != 0.0104 {
 		t.Errorf("the replica is %+v", r)
 	}
@@ -77,7 +78,7 @@ func TestCloud_Shortage(t *testing.T) {
 	s.stopServer()
 	s.startServer()
 	s.waitForText("RequestExpired")
-	s.runCLIIn(s.newFolder(s.serviceConfig("none", lines)), "apply", "-f", "service.dstack.yml", "-n").expectText("aws", "credentials")
+	s.runCLIIn(s.newFolder(s.serviceConfig("none", lines)), "apply", "-f", "service.dstack.yml", "-d").expectText("aws", "credentials")
 	s.applyAndWait(s.newFolder(portConfig("here", "auto", "backends: [local]"))) // other backends go on
 	s.stopRun("here")
 	s.expectStatus(s.serviceURL("zone", "/who"), 200) // and what runs goes on
@@ -125,4 +126,36 @@ func TestCloud_SpotLost(t *testing.T) {
 	s.stopRun("spot")
 	s.waitForMachines(60*time.Second, 0)
 	s.expectOneLaunchEach()
+}
+
+// TestCloud_Volume writes to a volume on one machine and reads it on the next, which is rented in the volume's zone.
+func TestCloud_Volume(t *testing.T) {
+	s := newAWSSet(t)
+	file := filepath.Join(s.home, "volume.dstack.yml")
+	s.writeFile(file, "type: volume\nname: data\nbackend: aws\nregion: us-east-1\navailability_zone: us-east-1b\nsize: 1GB\n")
+	s.runCLI("apply", "-f", file, "-y").expectExit(0)
+	config := func(name string) string {
+		text := s.serviceConfig(name, "spot_policy: on-demand\nidle_duration: 0s\nvolumes: ['data:/data']\n")
+		return strings.Replace(text, "- exec ./workload", "- echo "+name+" >>/data/names\n- exec ./workload", 1)
+	}
+	for i, name := range []string{"first", "second"} {
+		s.applyAndWait(s.newFolder(config(name)))
+		if m := s.waitForMachines(time.Second, 1)[0]; m.Zone != "us-east-1b" {
+			t.Errorf("the machine is %s, want one in the volume's zone", m)
+		}
+		r := s.runCLI("exec", name, "--", "cat", "/data/names").expectExit(0).expectText("first")
+		if i == 1 {
+			r.expectText("second")
+		}
+		s.runCLI("volume", "delete", "data", "-y").expectExit(1).expectText(name) // it is used
+		s.stopRun(name)
+		s.waitForMachines(60*time.Second, 0)
+	}
+	s.runCLI("volume", "delete", "data", "-y").expectExit(0)
+	s.waitUntil(30*time.Second, "the disk is deleted", func() error {
+		if left := s.ec2.Volumes(); len(left) > 0 {
+			return fmt.Errorf("%v", left)
+		}
+		return nil
+	})
 }

@@ -3,15 +3,18 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +45,7 @@ type cloudMachines struct {
 type cloudMachine struct {
 	number   int
 	metadata *http.Server
+	disks    map[string]string // block devices by the disk's identifier
 }
 
 // cloudLock is held by the test that boots machines.
@@ -50,20 +54,14 @@ var cloudLock sync.Mutex
 // newCloudMachines makes the network of the machines. It skips the test where hosts cannot be made.
 func newCloudMachines(t *testing.T) *cloudMachines {
 	t.Helper()
-	needPiece(t, "fleet", "DSTACK_TEST_FLEET")
+	pieces := filepath.Dir(needPiece(t, "fleet", "DSTACK_TEST_FLEET"))
 	runParallelWith(t, &cloudLock)
-	folder, err := os.MkdirTemp("", "dstack-cloud.") // not below the test's folder: unprivileged users enter it
+	folder, err := os.MkdirTemp(pieces, "clouds.") // scripts/pieces.sh removes what is left after a test that was killed
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &cloudMachines{t: t, folder: folder, rootfs: buildRootfs(t), hosts: map[string]*cloudMachine{}}
-	t.Cleanup(func() {
-		c.work.Wait()
-		if out, err := c.control(context.Background(), nil, "down"); err != nil {
-			t.Errorf("fleet.sh down: %v: %s", err, out)
-		}
-		_ = os.RemoveAll(folder)
-	})
+	t.Cleanup(c.removeAll)
 	c.mustControl("up")
 	network, err := os.ReadFile(filepath.Join(folder, "network"))
 	if err != nil {
@@ -100,7 +98,7 @@ func (c *cloudMachines) mustControl(args ...string) string {
 func (c *cloudMachines) boot(ref string, userData []byte, metadata http.Handler) (string, error) {
 	c.mu.Lock()
 	c.last++
-	m := &cloudMachine{number: c.last}
+	m := &cloudMachine{number: c.last, disks: map[string]string{}}
 	c.hosts[ref] = m
 	c.mu.Unlock()
 	number := strconv.Itoa(m.number)
@@ -138,6 +136,65 @@ func (c *cloudMachines) remove(ref string) {
 	if out, err := c.control(context.Background(), nil, "remove", strconv.Itoa(m.number)); err != nil {
 		c.t.Errorf("fleet.sh remove: %v: %s", err, out)
 	}
+	for _, device := range m.disks {
+		c.releaseDevice(device)
+	}
+}
+
+// removeAll removes the machines that a test has left, and their network.
+func (c *cloudMachines) removeAll() {
+	c.mu.Lock()
+	left := slices.Collect(maps.Keys(c.hosts))
+	c.mu.Unlock()
+	for _, ref := range left {
+		c.remove(ref)
+	}
+	c.work.Wait()
+	if out, err := c.control(context.Background(), nil, "down"); err != nil {
+		c.t.Errorf("fleet.sh down: %v: %s", err, out)
+	}
+	_ = os.RemoveAll(c.folder)
+}
+
+// attach shows a disk, which is a file, as a block device of a machine. link is its name below /dev/disk/by-id.
+func (c *cloudMachines) attach(disk string, sizeGB int, ref, link string) error {
+	file := filepath.Join(c.folder, disk)
+	image, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(image.Truncate(int64(sizeGB)<<30), image.Close())
+	if err != nil {
+		return err
+	}
+	out, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("losetup: %w: %s", err, out)
+	}
+	device := strings.TrimSpace(string(out))
+	number := c.numberOf(ref)
+	c.mu.Lock()
+	c.hosts[ref].disks[disk] = device
+	c.mu.Unlock()
+	_, err = c.control(context.Background(), nil, "run", number, "sh", "-c", "mkdir -p /dev/disk/by-id && ln -sf "+device+" /dev/disk/by-id/"+link)
+	return err
+}
+
+// detach takes a disk off a machine.
+func (c *cloudMachines) detach(disk, ref, link string) {
+	number := c.numberOf(ref)
+	_, _ = c.control(context.Background(), nil, "run", number, "rm", "-f", "/dev/disk/by-id/"+link)
+	c.mu.Lock()
+	device := c.hosts[ref].disks[disk]
+	delete(c.hosts[ref].disks, disk)
+	c.mu.Unlock()
+	c.releaseDevice(device)
+}
+
+func (c *cloudMachines) releaseDevice(device string) {
+	if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+		c.t.Errorf("losetup --detach %s: %v: %s", device, err, out)
+	}
 }
 
 // crash cuts the power of a machine. Its cloud does not notice.
@@ -165,7 +222,7 @@ func (c *cloudMachines) listenInside(number int, address string) (net.Listener, 
 	if err != nil {
 		return nil, err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	type result struct {
 		listener net.Listener
 		err      error
@@ -209,6 +266,10 @@ func newStoppedAWSSet(t *testing.T, lines ...string) *awsSet {
 			return s.machines.boot(i.ID, i.UserData, s.ec2.Metadata(i.ID))
 		},
 		OnTerminate: func(i ec2test.Instance) { s.machines.remove(i.ID) },
+		OnAttach: func(v ec2test.Volume, i ec2test.Instance) error {
+			return s.machines.attach(v.ID, v.SizeGB, i.ID, linkOfVolume(v.ID))
+		},
+		OnDetach: func(v ec2test.Volume, i ec2test.Instance) { s.machines.detach(v.ID, i.ID, linkOfVolume(v.ID)) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -218,6 +279,11 @@ func newStoppedAWSSet(t *testing.T, lines ...string) *awsSet {
 	s.harness = newStoppedHarness(t, "process", "AWS_EC2_METADATA_DISABLED=true")
 	s.configure(lines...)
 	return s
+}
+
+// linkOfVolume is the name that Linux has for a volume of EC2.
+func linkOfVolume(id string) string {
+	return "nvme-Amazon_Elastic_Block_Store_" + strings.ReplaceAll(id, "-", "")
 }
 
 // configure writes the server's configuration.

@@ -109,9 +109,10 @@ func TestNewestClient_Lists(t *testing.T) {
 		h.writeFile(filepath.Join(dir, name+".dstack.yml"), c.text)
 		p.run(dir, "apply", "-f", name+".dstack.yml", "-y", "-d").expectExit(1).expectText("not supported yet", c.says).expectNoText("Traceback", "'detail'")
 	}
+	p.run(dir, "offer", "--group-by", "gpu,backend").expectExit(0).expectText("$/GPU").expectNoText("Traceback")
 	p.run(dir, "apply", "-f", "service.dstack.yml", "--gpu", "1", "-y", "-d").expectExit(1).expectText("no machine suits", "has no GPU").expectNoText("no fleets")
 	for _, args := range [][]string{{"metrics", "refused"}, {"login", "--url", h.serverURL()}, {"fleet", "delete", "default", "-y"},
-		{"offer", "--group-by", "gpu"}, {"export", "create", "e", "--fleet", "default"}, {"init"}} {
+		{"export", "create", "e", "--fleet", "default"}, {"init"}} {
 		p.run(dir, args...).expectExit(1).expectNoText("Traceback", "404")
 	}
 }

@@ -85,7 +85,7 @@ hash_of() { cat "$@" | sha256sum | cut -c1-16; }
 # stop_pieces stops everything that was started, the newest first, and waits.
 stop_pieces() {
 	local i
-	FLEET_DIR=$root/fleet e2e/fleet/fleet.sh down
+	for i in "$root"/fleet "$root"/clouds.*; do [ ! -d "$i" ] || FLEET_DIR=$i e2e/fleet/fleet.sh down; done
 	for i in "$root"/clusters/*/network; do [ ! -e "$i" ] || CLUSTER_DIR=$(dirname "$i") e2e/cluster/cluster.sh down; done
 	for ((i = ${#started[@]} - 1; i >= 0; i--)); do
 		kill "${started[i]}" 2>/dev/null

@@ -9,6 +9,7 @@
 #   scripts/test.sh clients [FLAGS] only the clients of the model endpoint, with those in Java and Rust
 #                                   and the load generators
 #   scripts/test.sh fleet [FLAGS]   only hosts over SSH, with all that can happen to them
+#   scripts/test.sh clouds [FLAGS]  only rented machines, with many deaths of the server
 #   scripts/test.sh cluster [FLAGS] only Kubernetes clusters, with all that can happen to them
 #   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
 #   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
@@ -122,6 +123,7 @@ e2e) start_pieces kubebox postgres docker registry images cluster python publish
 clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
+clouds) start_pieces docker registry images ssh fleet compute && DSTACK_TEST_LONG=1 run_e2e -run '^TestCloud_' "$@" ;;
 cluster)
 	start_pieces kubebox postgres docker registry images cluster
 	await_cluster built

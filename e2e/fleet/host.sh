@@ -50,6 +50,7 @@ boot() {
 		mkdir -p /run/state/upper /run/state/work
 		mount -t overlay -o lowerdir=/var/lib,upperdir=/run/state/upper,workdir=/run/state/work overlay /var/lib
 		mount --bind "$folder/docker" /var/lib/docker
+		mkdir -p /dev/disk && mount -t tmpfs -o mode=755 tmpfs /dev/disk # names of the disks that the cloud attaches
 	fi
 	cat >/run/sshd_config <<-CONFIG
 		ListenAddress 0.0.0.0:22

@@ -19,15 +19,13 @@ const (
 	maxRecordBytes = 1 << 20
 )
 
-// The columns of a catalogue, as gpuhunt publishes them. The cloud is the name of the file.
-var (
-	requiredColumns = []string{"instance_name", "location", "price", "cpu", "memory", "gpu_count", "spot"}
-	optionalColumns = []string{"gpu_name", "gpu_memory", "disk_size", "gpu_vendor", "flags", "cpu_arch"}
-)
+// requiredColumns are the columns without which a file is no catalogue as gpuhunt publishes it, whose name is that of the
+// cloud. There may also be gpu_name, gpu_memory, disk_size, gpu_vendor, flags and cpu_arch; others are ignored.
+var requiredColumns = []string{"instance_name", "location", "price", "cpu", "memory", "gpu_count", "spot"}
 
-// readCSV adds the rows of a catalogue of a cloud. Rows that cannot be used are counted and left out; an error says that
+// readCSV adds the rows of a catalogue of a cloud, at most limit. Rows that cannot be used are counted and left out; an error says that
 // the file as a whole is no catalogue.
-func readCSV(b *Builder, cloud string, from io.Reader) error {
+func readCSV(b *Builder, cloud string, from io.Reader, limit int) error {
 	limited := &recordLimiter{from: from, allowed: maxRecordBytes}
 	reader := csv.NewReader(limited)
 	reader.ReuseRecord, reader.FieldsPerRecord = true, -1
@@ -50,8 +48,8 @@ func readCSV(b *Builder, cloud string, from io.Reader) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
-		case n >= maxRows:
-			return fmt.Errorf("it has more than %d rows", maxRows)
+		case n >= limit:
+			return fmt.Errorf("it has more than %d rows", limit)
 		}
 		if broken, ok := errors.AsType[*csv.ParseError](err); ok {
 			b.Skip(broken)

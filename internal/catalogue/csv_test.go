@@ -107,11 +107,14 @@ func TestReadCSV_RefusesWhatIsNoCatalogue(t *testing.T) {
 		"mostly broken":       {strings.NewReader(csvHead + "a,r,1,1,1,0,,,False,,,,,\nb\nc\n"), "2 of 3 rows cannot be used"},
 		"a row without end":   {io.MultiReader(strings.NewReader(csvHead+`"`), &endless{text: "a"}), "a row of more than 1048576 bytes"},
 		"a column name alike": {io.MultiReader(strings.NewReader(`"`), &endless{text: "a"}), "a row of more than 1048576 bytes"},
-		"rows without end":    {io.MultiReader(strings.NewReader(csvHead), &endless{text: "a,r,1,1,1,0,,,False,,,,,\n"}), "more than 1000000 rows"},
 	} {
 		if _, _, err := readTable(c.content, "aws", "test"); err == nil || !strings.Contains(err.Error(), c.problem) {
 			t.Errorf("%s: error %v, want %q", name, err, c.problem)
 		}
+	}
+	rows := io.MultiReader(strings.NewReader(csvHead), &endless{text: "a,r,1,1,1,0,,,False,,,,,\n"})
+	if err := readCSV(NewBuilder("test"), "aws", rows, 1000); err == nil || err.Error() != "it has more than 1000 rows" {
+		t.Errorf("rows without end: error %v", err)
 	}
 }
 

@@ -144,7 +144,7 @@ func readZip(packed []byte, cloud, source string) (t *Table, skipped error, err 
 func readTable(content io.Reader, cloud, source string) (t *Table, skipped error, err error) {
 	limited := &io.LimitedReader{R: content, N: maxCSVBytes}
 	b := NewBuilder(source)
-	if err := readCSV(b, cloud, limited); err != nil {
+	if err := readCSV(b, cloud, limited, maxRows); err != nil {
 		return nil, nil, err
 	}
 	if limited.N <= 0 {

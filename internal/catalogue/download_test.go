@@ -3,6 +3,7 @@ package catalogue
 import (
 	"archive/zip"
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -173,7 +174,7 @@ func TestDownload_Failures(t *testing.T) {
 		if table != nil || err == nil || !strings.Contains(err.Error(), c.problem) {
 			t.Errorf("%s: table %v, error %v, want %q", name, table, err, c.problem)
 		}
-		if answer, ok := err.(*statusError); ok && c.status == 429 && answer.retryAfter != 20*time.Minute {
+		if answer, ok := errors.AsType[*statusError](err); ok && c.status == 429 && answer.retryAfter != 20*time.Minute {
 			t.Errorf("%s: retry after %s", name, answer.retryAfter)
 		}
 	}

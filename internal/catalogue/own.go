@@ -23,7 +23,7 @@ var ownTables = sync.OnceValue(func() map[string]*Table {
 	tables := map[string]*Table{}
 	for cloud, text := range splitOwn(ownText) {
 		b := NewBuilder("dstack's own table of " + ownDate)
-		if err := readCSV(b, cloud, bytes.NewReader(text)); err != nil {
+		if err := readCSV(b, cloud, bytes.NewReader(text), maxRows); err != nil {
 			panic(fmt.Sprintf("own.csv: %v", err)) // a test reads it, too
 		}
 		tables[cloud], _, _ = b.Build()

@@ -158,6 +158,7 @@ type Requirements struct {
 	OuterPath     string // a path outside of the attempt's own folder, which only containers have; empty: none
 	Backends      []string
 	Regions       []string
+	Zones         []string
 	InstanceTypes []string
 	Fleets        []string // only machines of these fleets
 	InstanceName  string   // only the owned machine with this name; empty: any
@@ -245,6 +246,7 @@ const (
 	ConstraintBackend        Constraint = "backends"
 	ConstraintFleet          Constraint = "fleets"
 	ConstraintRegion         Constraint = "regions"
+	ConstraintZone           Constraint = "availability_zones"
 	ConstraintInstanceType   Constraint = "instance_types"
 	ConstraintInstanceName   Constraint = "instance_name"
 	ConstraintCreationPolicy Constraint = "creation_policy"

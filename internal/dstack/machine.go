@@ -8,6 +8,7 @@ type Machine struct {
 	State    MachineState
 	Endpoint Endpoint        // where the machine is reached; empty: not known yet, or the backend alone reaches it
 	Hardware Hardware        // what the machine has; zero: what its offer says
+	Progress string          // with MachinePending: what it does, for the user: installs Docker; empty: not known
 	Failure  *MachineFailure // set with MachineFailed
 	Price    float64         // dollars per hour; 0: nothing, or not known yet
 	// SilentSince is when a remote machine last answered, if its connection is broken or it

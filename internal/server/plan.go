@@ -206,13 +206,13 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	return err
 }
 
-// collectOffers returns the offers of all backends of a project, how many more there are, and a note for each backend
-// that did not answer.
+// collectOffers returns the offers of all backends of a project, of those of a cloud at most limit, how many more there are,
+// and a note for each backend that did not answer.
 func (s *Server) collectOffers(
-	ctx context.Context, project dstack.Project, need dstack.Requirements,
+	ctx context.Context, project dstack.Project, need dstack.Requirements, limit int,
 ) (all []dstack.Offer, more backend.MoreOffers, notes []string) {
 	need.Project = project.ID
-	found := s.backends.Offers(ctx, project.Name, need, maxPlanPlacements)
+	found := s.backends.Offers(ctx, project.Name, need, limit)
 	for _, b := range found.Unanswered {
 		if skipped, ok := s.unanswered.Admit(b.Key, b.Err.Error(), time.Now()); ok {
 			s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err, "not_logged", skipped)
@@ -321,7 +321,7 @@ func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
 	for _, name := range rs.Configuration.GroupNames() {
 		group, _ := rs.ForGroup(name)
 		need := job.BuildRequirements(group)
-		offers, _, _ := s.collectOffers(c.ctx, c.project, need)
+		offers, _, _ := s.collectOffers(c.ctx, c.project, need, maxPreviewPlacements)
 		ranking := placement.Rank(need, offers, nil)
 		if ranking.Suitable() == 0 && slices.ContainsFunc(ranking.Rejections(maxPlanRejections), placement.IsForGlobalAdmins) {
 			return newProcessForbiddenError()

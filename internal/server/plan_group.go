@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -19,6 +20,7 @@ import (
 type groupPlan struct {
 	name         string
 	spec         dstack.RunSpec     // as the replicas run it
+	limit        int                // how many offers of each cloud are looked for; 0: maxPreviewPlacements
 	placements   []dstack.Placement // the first ones, best first
 	unavailable  []dstack.Placement // machines to rent that would suit if they could be had
 	rejections   []dstack.Rejection // some, the nearest to suit first
@@ -43,7 +45,7 @@ const (
 func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails, used map[dstack.InstanceID]dstack.Allocation) error {
 	need := job.BuildRequirements(g.spec)
 	need.IsGlobalAdmin, need.Pin = c.isGlobalAdmin(), g.pin
-	offers, more, failed := s.collectOffers(c.ctx, c.project, need)
+	offers, more, failed := s.collectOffers(c.ctx, c.project, need, cmp.Or(g.limit, maxPreviewPlacements))
 	room, full, err := s.collectFleetRoom(c, need, &more)
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ func (s *Server) listOwnMachines(c *apiCall) ([]api.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	offers, _, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
+	offers, _, _ := s.collectOffers(c.ctx, c.project, dstack.Requirements{}, maxPreviewPlacements)
 	machines := []api.Instance{}
 	for _, o := range offers {
 		if o.OwnedInstance != "" && o.Fleet == "" && !o.AnyNode {
@@ -126,7 +126,7 @@ func (s *Server) planOffers(c *apiCall, in api.GetOffers) (wire.PlanAnswer, erro
 	if err != nil {
 		return wire.PlanAnswer{}, err
 	}
-	offers, more, _ := s.collectOffers(c.ctx, c.project, need)
+	offers, more, _ := s.collectOffers(c.ctx, c.project, need, maxPlanPlacements)
 	ranking := placement.Rank(need, offers, used)
 	ranking.MergeZones()
 	missing := ranking.Unavailable(maxPlanRejections)
@@ -153,7 +153,7 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 	list := api.OfferList{User: c.user.Name, Groups: []api.GroupPreview{}, Notes: []string{}}
 	var groups []groupPlan
 	for _, name := range rs.Configuration.GroupNames() {
-		group := groupPlan{name: name}
+		group := groupPlan{name: name, limit: in.Limit}
 		group.spec, _ = rs.ForGroup(name)
 		if err := s.placeGroup(c, &group, nil, used); err != nil {
 			return api.OfferList{}, err

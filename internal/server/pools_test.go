@@ -209,6 +209,11 @@ func TestListGPUs(t *testing.T) {
 	}
 	h.expectError(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "group_by": ["gpu", "price"]}`, 400, dstack.Invalid, "price")
 	h.expectError(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "group_by": ["region"]}`, 400, dstack.Invalid, "backend")
+	h.expectError(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "limit": -1}`, 422, dstack.Invalid, "limit")
+	h.mustCall(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "limit": 2}`, &list)
+	if g := list.Groups[0]; len(g.Placements) != 2 || g.Totals.Placements != 5 {
+		t.Errorf("%d listed of %d", len(g.Placements), g.Totals.Placements)
+	}
 
 	var gpus struct {
 		GPUs []map[string]any `json:"gpus"`

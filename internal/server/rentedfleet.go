@@ -30,7 +30,7 @@ type rental struct {
 func (s *Server) findRental(c *apiCall, f dstack.Fleet) rental {
 	need := fleet.BuildRequirements(f)
 	need.IsGlobalAdmin = true
-	offers, more, notes := s.collectOffers(c.ctx, c.project, need)
+	offers, more, notes := s.collectOffers(c.ctx, c.project, need, maxPreviewPlacements)
 	rented := []dstack.Offer{}
 	for _, o := range offers {
 		if o.OwnedInstance == "" && !o.AnyNode {
@@ -127,7 +127,7 @@ func (s *Server) collectFleetRoom(
 		return nil, nil, err
 	}
 	for _, f := range fleet.ListWithRoom(need, fleets) {
-		offers, left, _ := s.collectOffers(c.ctx, c.project, fleet.NarrowRequirements(need, f))
+		offers, left, _ := s.collectOffers(c.ctx, c.project, fleet.NarrowRequirements(need, f), maxPreviewPlacements)
 		own := fleet.BuildRequirements(f)
 		own.IsGlobalAdmin = true
 		chosen := fleet.ChooseForFleet(f, offers, placement.Suits(own))

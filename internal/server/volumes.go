@@ -162,7 +162,7 @@ func (s *Server) chooseMachine(c *apiCall, conf spec.Volume) (dstack.Offer, erro
 		cluster, err := volume.ChooseCluster(conf, s.listVolumeClusters(c.project.Name))
 		return dstack.Offer{Key: cluster.Key, Type: cluster.Key, Region: cluster.Key}, err
 	}
-	offers, _, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{})
+	offers, _, notes := s.collectOffers(c.ctx, c.project, dstack.Requirements{}, maxPreviewPlacements)
 	machine, err := volume.ChooseMachine(conf, offers)
 	if err != nil && len(notes) > 0 && dstack.KindOf(err) == dstack.NotFound {
 		return machine, &dstack.Error{Kind: dstack.Unavailable, Message: err.Error() + ": " + strings.Join(notes, "; "), Hint: "try again later"}

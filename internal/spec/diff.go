@@ -104,7 +104,7 @@ func mergePaths(from, to []configValue) []string {
 var fieldOrder = []string{
 	"port", "model", "https", "auth", "replicas", "scaling", "groups", "type", "name", "image", "entrypoint",
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
-	"commands", "backends", "regions", "instance_types", "fleets", "spot_policy", "retry", "retry_policy",
+	"commands", "backends", "regions", "availability_zones", "instance_types", "fleets", "spot_policy", "retry", "retry_policy",
 	"max_duration", "max_price", "pool_name", "instance_name", "creation_policy", "termination_policy",
 	"termination_idle_time", "gateway", "probes", "rate_limits", "files", "repos", "drain_timeout", "hold",
 }
@@ -256,6 +256,7 @@ func (l *configValues) addResources(prefix string, r Resources) {
 func (l *configValues) addParams(p Params) {
 	l.add("backends", strings.Join(TitleBackends(p.Backends), ", "))
 	l.add("regions", strings.Join(p.Regions, ", "))
+	l.add("availability_zones", strings.Join(p.AvailabilityZones, ", "))
 	l.add("instance_types", strings.Join(p.InstanceTypes, ", "))
 	l.add("fleets", strings.Join(p.Fleets, ", "))
 	if p.Retry != nil || p.RetryPolicy != nil {

@@ -29,6 +29,7 @@ func (p *Params) overrideWith(override Params) {
 	overrideList(&p.Regions, override.Regions)
 	overrideList(&p.InstanceTypes, override.InstanceTypes)
 	overrideList(&p.Fleets, override.Fleets)
+	overrideList(&p.AvailabilityZones, override.AvailabilityZones)
 	if override.Retry != nil || override.RetryPolicy != nil {
 		p.Retry, p.RetryPolicy = override.Retry, override.RetryPolicy
 	}

@@ -74,8 +74,11 @@ var newerParams = []field[Params]{
 	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`",
 		alwaysUsed),
 	unsupportedField[Params]("reservation", "The cloud reservation to use.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape,
-		"remove it; use `regions`", usesList),
+	{Key: nullableKey("availability_zones"), description: "Only machines in these zones.", defaultText: "(all)", shape: textsShape,
+		examples: []string{"[us-east-1a, us-east-1b]"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) {
+			p.AvailabilityZones = r.readTexts(n, "`availability_zones`")
+		}},
 	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.",
 		oneOfShape(startupOrders...), "remove it; a replica has only one job", usesWord(startupOrders)),
 	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.",
@@ -179,10 +182,6 @@ func usesWord(words []string) func(*reader, *strictyaml.Node) bool {
 		_, ok := r.ReadOneOf(n, words...)
 		return ok
 	}
-}
-
-func usesList(r *reader, n *strictyaml.Node) bool {
-	return len(r.readTexts(n, "`"+n.Path+"`")) > 0
 }
 
 func usesAnyMapping(name string) func(*reader, *strictyaml.Node) bool {

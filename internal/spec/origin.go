@@ -47,6 +47,7 @@ func (p Params) setFields() map[string]bool {
 		"termination_policy":    p.TerminationPolicy != "",
 		"termination_idle_time": p.TerminationIdleTime != nil,
 		"fleets":                p.Fleets != nil,
+		"availability_zones":    p.AvailabilityZones != nil,
 	}
 }
 

@@ -27,6 +27,7 @@ var paramValues = map[string][2]string{
 	"termination_policy":    {"dont-destroy", "destroy-after-idle"},
 	"termination_idle_time": {"0", "1h"},
 	"fleets":                {"[a]", "[b]"},
+	"availability_zones":    {"[a1]", "[b1, b2]"},
 }
 
 func parseServiceWith(t *testing.T, lines ...string) spec.Service {

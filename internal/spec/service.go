@@ -70,7 +70,8 @@ type Params struct {
 	CreationPolicy      Text         `json:"creation_policy"`
 	TerminationPolicy   Text         `json:"termination_policy"`
 	TerminationIdleTime *Seconds     `json:"termination_idle_time"`
-	Fleets              []string     `json:"fleets,omitempty"` // names; since versions after 0.18.10
+	Fleets              []string     `json:"fleets,omitempty"`             // names; since versions after 0.18.10
+	AvailabilityZones   []string     `json:"availability_zones,omitempty"` // since versions after 0.18.10
 }
 
 // Values of Params.TerminationPolicy: what becomes of an idle machine.

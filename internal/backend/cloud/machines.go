@@ -242,6 +242,7 @@ func (b *Backend) describe(m cloud.Machine, host dstack.RentedHost, reached dsta
 	case m.State == cloud.MachineEnded, m.State == cloud.MachineEnding:
 		d.State, d.Failure = dstack.MachineFailed, m.Failure
 	case host.ReadyAt.IsZero():
+		d.Progress = s.setup.text
 		if d.Failure = explainUnready(host, s, now); d.Failure != nil {
 			d.State = dstack.MachineFailed
 		}

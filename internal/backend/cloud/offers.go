@@ -44,7 +44,7 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 	}
 	filter := placement.NewTypeFilter(need)
 	found := b.Prices.Table().Find(catalogue.Query{
-		Offered: b.Regions, Regions: need.Regions, Types: need.InstanceTypes, Spot: need.Spot, MaxPrice: need.MaxPrice,
+		Offered: b.Regions, Regions: addRegionsOfZones(need.Regions, b.Prices.Table().Regions()), Types: need.InstanceTypes, Spot: need.Spot, MaxPrice: need.MaxPrice,
 		IsPlace:  b.newPlaceCheck(need),
 		Template: dstack.Offer{Backend: b.Type, Key: b.Key, IsRemote: true, Engine: docker.Capabilities()},
 		Check: func(o *dstack.Offer) int {
@@ -65,13 +65,36 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 	return search, nil
 }
 
-// newPlaceCheck returns whether a place suits the volumes of a replica; nil: every place does.
+// addRegionsOfZones adds to names of regions and zones the regions of those zones: most prices are those of whole regions.
+func addRegionsOfZones(names, regions []string) []string {
+	for _, region := range regions {
+		if slices.ContainsFunc(names, func(name string) bool { return isZoneOf(name, region) }) {
+			names = append(slices.Clone(names), region)
+		}
+	}
+	return names
+}
+
+// isZoneOf reports whether a name is that of a zone of a region: us-east-1a of us-east-1, europe-west4-b of europe-west4.
+func isZoneOf(name, region string) bool {
+	rest, ok := strings.CutPrefix(strings.ToLower(name), strings.ToLower(region))
+	return ok && (len(rest) == 1 && rest[0] >= 'a' || len(rest) == 2 && rest[0] == '-')
+}
+
+// newPlaceCheck returns whether a place suits the volumes of a replica, and is in the zones that it asks for; nil: every place
+// does.
 func (b *Backend) newPlaceCheck(need dstack.Requirements) func(region, zone string) bool {
-	if need.Pin == nil || len(need.Pin.Zones) == 0 {
+	hasPin := need.Pin != nil && len(need.Pin.Zones) > 0
+	if !hasPin && len(need.Zones) == 0 {
 		return nil
 	}
 	return func(region, zone string) bool {
-		return slices.ContainsFunc(need.Pin.Zones, func(z dstack.Zone) bool {
+		if len(need.Zones) > 0 && !slices.ContainsFunc(need.Zones, func(name string) bool {
+			return strings.EqualFold(name, zone) || zone == "" && isZoneOf(name, region)
+		}) {
+			return false
+		}
+		return !hasPin || slices.ContainsFunc(need.Pin.Zones, func(z dstack.Zone) bool {
 			return z.Backend == b.Key && z.Region == region && (z.Name == "" || zone == "" || z.Name == zone)
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dstack/internal/cloud"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -34,6 +35,26 @@ func TestOffers_ZonesDisksAndGPUs(t *testing.T) {
 		}
 		if !slices.Equal(zones, []string{"north-a", "north-b"}) {
 			t.Errorf("zones %v", zones)
+		}
+	})
+}
+
+// A zone is found by its name in availability_zones and in regions, though prices are those of whole regions.
+func TestOffers_OfNamedZones(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		time.Sleep(2 * availabilityPause)
+		for name, need := range map[string]dstack.Requirements{
+			"availability_zones": {InstanceTypes: []string{"gpu"}, Spot: new(false), Zones: []string{"north-B"}},
+			"regions":            {InstanceTypes: []string{"gpu"}, Spot: new(false), Regions: []string{"north-b"}},
+		} {
+			found, err := r.SearchOffers(t.Context(), need, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			placements, _ := placement.RankOffers(need, found.Offers, nil)
+			if len(placements) != 1 || placements[0].Offer.Zone != "north-b" {
+				t.Errorf("%s: %+v", name, placements)
+			}
 		}
 	})
 }

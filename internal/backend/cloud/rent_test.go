@@ -202,8 +202,8 @@ func TestMachines_SetupDecidesWhenTheyRun(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		if what := r.DescribeSetup("one"); what != "installs Docker" {
-			t.Errorf("it %q", what)
+		if m, _ := r.machine("one"); m.Progress != "installs Docker" {
+			t.Errorf("it is %+v", m)
 		}
 		r.remote.change(func() { r.remote.setup["one"] = "" })
 		r.waitFor("one", 5*time.Second, isRunning)

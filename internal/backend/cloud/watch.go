@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -30,7 +29,7 @@ type watches struct {
 
 // setupState is how far the setup of a machine is.
 type setupState struct {
-	text    string // what it does, for the user
+	text    string // what it does, for the user: installs Docker
 	failure string // why it failed; empty: it did not
 	isDone  bool
 	doneAt  time.Time // when this process learned that
@@ -139,12 +138,13 @@ func (b *Backend) noteSetup(id dstack.InstanceID, text string, now time.Time) bo
 	defer b.mu.Unlock()
 	s := b.state(id)
 	before := s.setup
-	next := setupState{text: text}
-	switch {
-	case text == "done":
+	next := setupState{}
+	if why, isFailed := strings.CutPrefix(text, "failed:"); isFailed {
+		next.failure = strings.TrimSpace(why)
+	} else if text == "done" {
 		next.isDone, next.doneAt = true, now
-	case strings.HasPrefix(text, "failed:"):
-		next.failure = strings.TrimSpace(strings.TrimPrefix(text, "failed:"))
+	} else {
+		next.text = strings.TrimPrefix(text, "running: ")
 	}
 	if before.isDone && next.isDone {
 		next.doneAt = before.doneAt
@@ -200,14 +200,4 @@ func readNotice(text string, now time.Time, usual time.Duration) time.Time {
 		return now
 	}
 	return notice.Time
-}
-
-// DescribeSetup returns what the setup of a machine does now, for the user; empty: nothing is known.
-func (b *Backend) DescribeSetup(id dstack.InstanceID) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if s := b.states[id]; s != nil && !s.setup.isDone {
-		return fmt.Sprint(strings.TrimPrefix(s.setup.text, "running: "))
-	}
-	return ""
 }

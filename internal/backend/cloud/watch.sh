@@ -37,7 +37,7 @@ find_notice() {
 }
 
 while :; do
-	setup=$(cat /var/lib/dstack/setup 2>/dev/null || echo running)
+	setup=$(cat /var/lib/dstack/setup 2>/dev/null || echo "running: boots")
 	[ "$setup" = "$last" ] || printf 'setup %s\n' "$setup"
 	last=$setup
 	if [ -n "$notices" ]; then

@@ -40,7 +40,9 @@ func (p *Provider) CheckAccess(ctx context.Context) error {
 // checkCredentials asks whose credentials they are, which needs no right.
 func (p *Provider) checkCredentials(ctx context.Context) error {
 	region := p.home()
-	client := sts.New(sts.Options{Region: region, Credentials: p.credentials, HTTPClient: p.http, BaseEndpoint: p.endpoint(), Retryer: newRetryer()})
+	client := sts.New(sts.Options{
+		Region: region, Credentials: p.credentials, HTTPClient: p.http, BaseEndpoint: p.endpoint(), Retryer: newRetryer(),
+	})
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
 	if _, err := client.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{}); err != nil {

@@ -48,13 +48,9 @@ func (p *Provider) ListZones(ctx context.Context, region string) (map[string][]s
 func (p *Provider) listOfferings(ctx context.Context, region string) (zonesByType, error) {
 	return p.offered.get(ctx, region, offeredTime, func(ctx context.Context) (zonesByType, error) {
 		offered := zonesByType{}
-		in := &ec2.DescribeInstanceTypeOfferingsInput{LocationType: types.LocationTypeAvailabilityZone, MaxResults: sdk.Int32(machinesPerPage)}
-		for range maxPages {
-			var page *ec2.DescribeInstanceTypeOfferingsOutput
-			err := p.read(ctx, region, "DescribeInstanceTypeOfferings", func(ctx context.Context, client *ec2.Client) (err error) {
-				page, err = client.DescribeInstanceTypeOfferings(ctx, in)
-				return err
-			})
+		err := p.readPages(ctx, region, "DescribeInstanceTypeOfferings", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+			page, err := client.DescribeInstanceTypeOfferings(ctx, &ec2.DescribeInstanceTypeOfferingsInput{
+				LocationType: types.LocationTypeAvailabilityZone, MaxResults: sdk.Int32(machinesPerPage), NextToken: token})
 			if err != nil {
 				return nil, err
 			}
@@ -62,15 +58,12 @@ func (p *Provider) listOfferings(ctx context.Context, region string) (zonesByTyp
 				name := string(one.InstanceType)
 				offered[name] = append(offered[name], sdk.ToString(one.Location))
 			}
-			if sdk.ToString(page.NextToken) == "" {
-				for _, zones := range offered {
-					slices.Sort(zones)
-				}
-				return offered, nil
-			}
-			in.NextToken = page.NextToken
+			return page.NextToken, nil
+		})
+		for _, zones := range offered {
+			slices.Sort(zones)
 		}
-		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "aws: the offerings of " + region + " do not end"}
+		return offered, err
 	})
 }
 

@@ -3,7 +3,6 @@ package aws
 
 import (
 	"net/http"
-	"sync"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -30,9 +29,6 @@ type Provider struct {
 	pauses       pauses
 	quiet        quietRegions // for machines
 	quietDisks   quietRegions
-
-	mu      sync.Mutex
-	clients map[string]*ec2.Client // by region
 
 	regions  memo[[]string]      // what DescribeRegions says; one key
 	networks memo[network]       // by region
@@ -67,29 +63,22 @@ func Open(s Settings, installation dstack.Installation) *Provider {
 		installation: installation,
 		credentials:  newCredentials(s.Credentials),
 		http:         client,
-		clients:      map[string]*ec2.Client{},
 	}
 }
 
 // Close closes the connections that are not in use.
 func (p *Provider) Close() { p.http.GetTransport().CloseIdleConnections() }
 
-// client returns the client of a region.
+// client returns a client for a region. It is made for each call: as part of Provider, which is used as an interface, its
+// type would keep all 830 actions of EC2 in the program, 30 MB. Connections are those of p.http.
 func (p *Provider) client(region string) *ec2.Client {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if client := p.clients[region]; client != nil {
-		return client
-	}
-	client := ec2.New(ec2.Options{
+	return ec2.New(ec2.Options{
 		Region:       region,
 		Credentials:  p.credentials,
 		HTTPClient:   p.http,
 		BaseEndpoint: p.endpoint(),
 		Retryer:      newRetryer(),
 	})
-	p.clients[region] = client
-	return client
 }
 
 // endpoint returns the endpoint that replaces those of Amazon, or nil.

@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
+
+	"dstack/internal/dstack"
 )
 
 // The limits of one call, with its repetitions.
@@ -67,6 +70,29 @@ type call struct {
 // read calls an action that changes nothing.
 func (p *Provider) read(ctx context.Context, region, action string, do func(context.Context, *ec2.Client) error) error {
 	return p.call(ctx, call{action, region, readLimit, do})
+}
+
+const (
+	maxPages     = 500 // of one listing
+	itemsPerPage = 100
+)
+
+// readPages calls an action that lists something, page by page. The paginators of the SDK take the client as an interface:
+// see Provider.client.
+func (p *Provider) readPages(ctx context.Context, region, action string,
+	read func(ctx context.Context, client *ec2.Client, token *string) (next *string, err error),
+) error {
+	var token *string
+	for range maxPages {
+		err := p.read(ctx, region, action, func(ctx context.Context, client *ec2.Client) (err error) {
+			token, err = read(ctx, client, token)
+			return err
+		})
+		if err != nil || sdk.ToString(token) == "" {
+			return err
+		}
+	}
+	return &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("aws: the answers to %s in %s do not end", action, region)}
 }
 
 // change calls an action that changes something.

@@ -36,7 +36,8 @@ func (p *Provider) CreateDisk(ctx context.Context, d cloud.Disk) (cloud.Disk, er
 	if d.IsExternal {
 		return p.findExternal(ctx, d)
 	}
-	found, err := p.describeVolumes(ctx, d.Region, &ec2.DescribeVolumesInput{Filters: []filter{p.ownFilter(), textFilter("tag:"+tagVolume, string(d.Volume))}})
+	found, err := p.describeVolumes(ctx, d.Region, &ec2.DescribeVolumesInput{
+		Filters: []filter{p.ownFilter(), textFilter("tag:"+tagVolume, string(d.Volume))}})
 	if err != nil {
 		return cloud.Disk{}, err
 	}
@@ -174,17 +175,15 @@ func (p *Provider) listExternalDisks(ctx context.Context, region string, ids []s
 
 func (p *Provider) describeVolumes(ctx context.Context, region string, in *ec2.DescribeVolumesInput) ([]types.Volume, error) {
 	var found []types.Volume
-	err := p.read(ctx, region, "DescribeVolumes", func(ctx context.Context, client *ec2.Client) error {
-		found = nil
-		pages := ec2.NewDescribeVolumesPaginator(client, in)
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return err
-			}
-			found = append(found, page.Volumes...)
+	err := p.readPages(ctx, region, "DescribeVolumes", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		asked := *in
+		asked.NextToken = token
+		page, err := client.DescribeVolumes(ctx, &asked)
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		found = append(found, page.Volumes...)
+		return page.NextToken, nil
 	})
 	return found, err
 }
@@ -225,8 +224,8 @@ func readDisk(region string, v types.Volume) cloud.Disk {
 // AttachDisk implements cloud.Disks.
 func (p *Provider) AttachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine) error {
 	if !isNitro(m.Type) {
-		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("aws: volumes cannot be used on %s: its machines do not show which disk is which", m.Type),
-			Hint: "use a newer type"}
+		return &dstack.Error{Kind: dstack.Invalid, Hint: "use a newer type",
+			Message: fmt.Sprintf("aws: volumes cannot be used on %s: its machines do not show which disk is which", m.Type)}
 	}
 	attached, err := p.findAttached(ctx, d, m)
 	if err != nil || attached.isDone {
@@ -238,7 +237,8 @@ func (p *Provider) AttachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine
 			continue
 		}
 		err := p.change(ctx, d.Region, "AttachVolume", func(ctx context.Context, client *ec2.Client) error {
-			_, err := client.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: sdk.String(d.Ref), InstanceId: sdk.String(m.Ref), Device: sdk.String(device)})
+			_, err := client.AttachVolume(ctx, &ec2.AttachVolumeInput{
+				VolumeId: sdk.String(d.Ref), InstanceId: sdk.String(m.Ref), Device: sdk.String(device)})
 			return err
 		})
 		if codeOf(err) == "InvalidParameterValue" && strings.Contains(err.Error(), device) { // taken by a disk that is not listed yet
@@ -264,13 +264,15 @@ func (p *Provider) findAttached(ctx context.Context, d cloud.Disk, m cloud.Machi
 	}
 	for _, volume := range found {
 		if zone := sdk.ToString(volume.AvailabilityZone); m.Zone != "" && zone != m.Zone {
-			return a, &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("aws: the disk %s is in %s, and the machine %s in %s", d.Ref, zone, m.Ref, m.Zone)}
+			return a, &dstack.Error{Kind: dstack.Invalid,
+				Message: fmt.Sprintf("aws: the disk %s is in %s, and the machine %s in %s", d.Ref, zone, m.Ref, m.Zone)}
 		}
 		for _, one := range volume.Attachments {
 			switch other := sdk.ToString(one.InstanceId); {
 			case one.State == types.VolumeAttachmentStateDetached:
 			case other != m.Ref || one.State == types.VolumeAttachmentStateDetaching:
-				return a, &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("aws: the disk %s is attached to the machine %s (%s)", d.Ref, other, one.State)}
+				return a, &dstack.Error{Kind: dstack.Conflict,
+					Message: fmt.Sprintf("aws: the disk %s is attached to the machine %s (%s)", d.Ref, other, one.State)}
 			default:
 				a.isDone = true
 				return a, nil

@@ -98,6 +98,14 @@ func meaningOf(code string) meaning {
 	return cmp.Or(meaningByCode[code], meansOther)
 }
 
+// meaningOfAnswer returns the meaning of a code with its message: some codes have several.
+func meaningOfAnswer(code, said string) meaning {
+	if code == "AuthFailure" && strings.Contains(said, "Not authorized for images") {
+		return meansPlace
+	}
+	return meaningOf(code)
+}
+
 // codeOf returns the code of an error, or nothing.
 func codeOf(err error) string {
 	if failure, ok := errors.AsType[smithy.APIError](err); ok {
@@ -125,7 +133,7 @@ func explain(c call, err error) error {
 		return unreachable(c, err)
 	}
 	code, said := failure.ErrorCode(), trimMessage(failure.ErrorMessage())
-	switch m := meaningOf(code); m {
+	switch meaningOfAnswer(code, said) {
 	case meansCredentials:
 		return newFailure(dstack.Unauthorized, err, dstack.MachineFailure{
 			Cause: dstack.FailureMisconfigured, Scope: dstack.ScopeBackend,
@@ -298,7 +306,7 @@ func launchFailure(offer dstack.Offer, code, said string) *dstack.MachineFailure
 		kind = "spot"
 	}
 	where := cmp.Or(offer.Zone, offer.Region)
-	switch meaningOf(code) {
+	switch meaningOfAnswer(code, said) {
 	case meansCapacity:
 		if code == "InsufficientFreeAddressesInSubnet" {
 			return &dstack.MachineFailure{Cause: dstack.FailureNoCapacity, Message: "aws: the subnets of " + where + " have no free address"}

@@ -61,7 +61,10 @@ func (f family) quotaName(spot bool) string {
 }
 
 // xenFamilies are the families of types older than Nitro, whose machines do not show the serial numbers of disks.
-var xenFamilies = []string{"c1", "c3", "c4", "d2", "f1", "g2", "g3", "g3s", "h1", "i2", "i3", "m1", "m2", "m3", "m4", "p2", "p3", "r3", "r4", "t1", "t2", "x1", "x1e"}
+var xenFamilies = []string{
+	"c1", "c3", "c4", "d2", "f1", "g2", "g3", "g3s", "h1", "i2", "i3",
+	"m1", "m2", "m3", "m4", "p2", "p3", "r3", "r4", "t1", "t2", "x1", "x1e",
+}
 
 // isNitro reports whether the machines of a type show the serial numbers of disks.
 func isNitro(instanceType string) bool {

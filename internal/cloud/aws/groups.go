@@ -62,17 +62,13 @@ func (p *Provider) findSecurityGroup(ctx context.Context, region, vpc, name stri
 func (p *Provider) listSecurityGroups(ctx context.Context, region string, filters ...filter) ([]types.SecurityGroup, error) {
 	filters = append(filters, p.ownFilter())
 	var found []types.SecurityGroup
-	err := p.read(ctx, region, "DescribeSecurityGroups", func(ctx context.Context, client *ec2.Client) error {
-		found = nil
-		pages := ec2.NewDescribeSecurityGroupsPaginator(client, &ec2.DescribeSecurityGroupsInput{Filters: filters})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return err
-			}
-			found = append(found, page.SecurityGroups...)
+	err := p.readPages(ctx, region, "DescribeSecurityGroups", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		page, err := client.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: filters, NextToken: token})
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		found = append(found, page.SecurityGroups...)
+		return page.NextToken, nil
 	})
 	return found, err
 }
@@ -95,7 +91,8 @@ func (p *Provider) createSecurityGroup(ctx context.Context, region, vpc, name st
 		if lookErr != nil || group != nil {
 			return group, lookErr
 		}
-		return nil, placeError(region, "the security group "+name+" of "+vpc+" is not one of this installation", "delete it, or give it the tag "+tagInstallation)
+		return nil, placeError(region, "the security group "+name+" of "+vpc+" is not one of this installation",
+			"delete it, or give it the tag "+tagInstallation)
 	}
 	return &types.SecurityGroup{GroupId: id}, err
 }

@@ -85,7 +85,8 @@ func (p *Provider) findImage(ctx context.Context, region string, kind imageKind)
 			return image{}, missingImage(region, kind, wanted, isConfigured)
 		}
 		newest := slices.MaxFunc(found, func(a, b types.Image) int {
-			return cmp.Or(cmp.Compare(sdk.ToString(a.CreationDate), sdk.ToString(b.CreationDate)), cmp.Compare(sdk.ToString(a.ImageId), sdk.ToString(b.ImageId)))
+			return cmp.Or(cmp.Compare(sdk.ToString(a.CreationDate), sdk.ToString(b.CreationDate)),
+				cmp.Compare(sdk.ToString(a.ImageId), sdk.ToString(b.ImageId)))
 		})
 		return readImage(newest), nil
 	})

@@ -25,7 +25,7 @@ const (
 func (p *Provider) Launch(ctx context.Context, l cloud.Launch) (cloud.Machine, error) {
 	in, err := p.describeLaunch(ctx, l)
 	if err != nil {
-		return cloud.Machine{}, err
+		return cloud.Machine{}, explainLaunch(l.Offer, err)
 	}
 	machine, err := p.runInstance(ctx, l, in)
 	if code := codeOf(err); code == "InvalidGroup.NotFound" || code == "InvalidPlacementGroup.Unknown" {

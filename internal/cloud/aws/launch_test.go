@@ -183,6 +183,22 @@ func TestLaunch_RefusedOffers(t *testing.T) {
 			message: "aws ap-east-1: the region is not enabled for the account",
 			want:    dstack.MachineFailure{Cause: dstack.FailureBroken, Scope: dstack.ScopePlace},
 		},
+		"the image is not shared with the account": {
+			offer: gpu(nil),
+			prepare: func(r *rig) {
+				r.ec2.Inject(ec2test.Fault{Action: "RunInstances", Status: 401, Code: "AuthFailure", Message: "Not authorized for images: [ami-1]"})
+			},
+			message: "aws: no machine can be rented in us-east-1: Not authorized for images: [ami-1] (AuthFailure)",
+			want:    dstack.MachineFailure{Cause: dstack.FailureBroken, Scope: dstack.ScopePlace},
+		},
+		"the account has too many security groups": {
+			offer: gpu(nil),
+			prepare: func(r *rig) {
+				r.ec2.Inject(ec2test.Fault{Action: "CreateSecurityGroup", Code: "SecurityGroupLimitExceeded", Message: "The maximum number of security groups for VPC 'vpc-1' has been reached."})
+			},
+			message: "aws: a quota of the account is used up in us-east-1: The maximum number of security groups",
+			want:    dstack.MachineFailure{Cause: dstack.FailureQuota, Scope: dstack.ScopePlace},
+		},
 		"the instance profile does not exist": {
 			offer:   gpu(nil),
 			prepare: func(r *rig) { r.settings.IAMInstanceProfile = "missing" },

@@ -46,7 +46,8 @@ func (p *Provider) listLeftoversInRegion(ctx context.Context, region string) ([]
 	var found []cloud.Leftover
 	for _, group := range security {
 		if id := sdk.ToString(group.GroupId); !used[id] {
-			found = append(found, cloud.Leftover{Kind: kindSecurityGroup, Ref: id, Region: region, IsShared: sdk.ToString(group.GroupName) == p.groupName("")})
+			found = append(found, cloud.Leftover{Kind: kindSecurityGroup, Ref: id, Region: region,
+				IsShared: sdk.ToString(group.GroupName) == p.groupName("")})
 		}
 	}
 	for _, group := range placement {

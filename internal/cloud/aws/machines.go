@@ -37,20 +37,16 @@ func (p *Provider) listInRegion(ctx context.Context, region string) ([]cloud.Mac
 
 func (p *Provider) describeInstances(ctx context.Context, region string) ([]types.Instance, error) {
 	var found []types.Instance
-	err := p.read(ctx, region, "DescribeInstances", func(ctx context.Context, client *ec2.Client) error {
-		found = nil
-		pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{
-			Filters: []filter{p.ownFilter()}, MaxResults: sdk.Int32(machinesPerPage)})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return err
-			}
-			for _, reservation := range page.Reservations {
-				found = append(found, reservation.Instances...)
-			}
+	err := p.readPages(ctx, region, "DescribeInstances", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		page, err := client.DescribeInstances(ctx, &ec2.DescribeInstancesInput{
+			Filters: []filter{p.ownFilter()}, MaxResults: sdk.Int32(machinesPerPage), NextToken: token})
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		for _, reservation := range page.Reservations {
+			found = append(found, reservation.Instances...)
+		}
+		return page.NextToken, nil
 	})
 	return found, err
 }
@@ -122,7 +118,8 @@ func endOf(m cloud.Machine, i types.Instance) *dstack.MachineFailure {
 	case "":
 		return nil
 	}
-	return &dstack.MachineFailure{Cause: dstack.FailureBroken, Message: fmt.Sprintf("aws ended the machine: %s (%s)", strings.TrimSuffix(said, "."), code)}
+	return &dstack.MachineFailure{Cause: dstack.FailureBroken,
+		Message: fmt.Sprintf("aws ended the machine: %s (%s)", strings.TrimSuffix(said, "."), code)}
 }
 
 // Terminate implements cloud.Provider.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"dstack/internal/dstack"
 )
 
 // memo keeps answers of an account for a while, so that many launches ask once. The zero value is ready.
@@ -20,8 +22,11 @@ type memoAnswer[T any] struct {
 	until time.Time
 }
 
-// failureTime is how long a failed look is not repeated, other than one that was cut short.
-const failureTime = 20 * time.Second
+// How long a failed look is not repeated, other than one that was cut short.
+const (
+	failureTime   = 20 * time.Second
+	temporaryTime = time.Second // of a failure that may pass by itself
+)
 
 // get returns the kept answer for a key, or calls look and keeps its answer for a time.
 func (m *memo[T]) get(ctx context.Context, key string, keep time.Duration, look func(context.Context) (T, error)) (T, error) {
@@ -42,6 +47,8 @@ func (m *memo[T]) get(ctx context.Context, key string, keep time.Duration, look 
 		answer.until = time.Now().Add(keep)
 	case ctx.Err() != nil:
 		answer.until = time.Time{}
+	case dstack.KindOf(answer.err) == dstack.Unavailable:
+		answer.until = time.Now().Add(temporaryTime)
 	default:
 		answer.until = time.Now().Add(failureTime)
 	}

@@ -159,21 +159,17 @@ func (p *Provider) findVPC(ctx context.Context, region string) (id string, isDef
 
 func (p *Provider) listSubnets(ctx context.Context, region, vpc string) ([]types.Subnet, error) {
 	var found []types.Subnet
-	err := p.read(ctx, region, "DescribeSubnets", func(ctx context.Context, client *ec2.Client) error {
-		found = nil
-		pages := ec2.NewDescribeSubnetsPaginator(client, &ec2.DescribeSubnetsInput{Filters: []filter{textFilter("vpc-id", vpc)}})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return err
-			}
-			for _, s := range page.Subnets {
-				if s.State == "" || s.State == types.SubnetStateAvailable {
-					found = append(found, s)
-				}
+	err := p.readPages(ctx, region, "DescribeSubnets", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		page, err := client.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{Filters: []filter{textFilter("vpc-id", vpc)}, NextToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range page.Subnets {
+			if s.State == "" || s.State == types.SubnetStateAvailable {
+				found = append(found, s)
 			}
 		}
-		return nil
+		return page.NextToken, nil
 	})
 	return found, err
 }
@@ -207,20 +203,16 @@ func (r routes) reaches(subnet string, havePublicIPs bool) bool {
 }
 
 func (p *Provider) listRoutes(ctx context.Context, region, vpc string) (routes, error) {
-	var r routes
-	err := p.read(ctx, region, "DescribeRouteTables", func(ctx context.Context, client *ec2.Client) error {
-		r = routes{bySubnet: map[string]wayOut{}}
-		pages := ec2.NewDescribeRouteTablesPaginator(client, &ec2.DescribeRouteTablesInput{Filters: []filter{textFilter("vpc-id", vpc)}})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				return err
-			}
-			for _, table := range page.RouteTables {
-				r.add(table)
-			}
+	r := routes{bySubnet: map[string]wayOut{}}
+	err := p.readPages(ctx, region, "DescribeRouteTables", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		page, err := client.DescribeRouteTables(ctx, &ec2.DescribeRouteTablesInput{Filters: []filter{textFilter("vpc-id", vpc)}, NextToken: token})
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		for _, table := range page.RouteTables {
+			r.add(table)
+		}
+		return page.NextToken, nil
 	})
 	return r, err
 }

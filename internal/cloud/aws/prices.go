@@ -17,10 +17,8 @@ import (
 )
 
 const (
-	pricesTime   = 6 * time.Hour
-	pricesHome   = "us-east-1" // has the price lists of all regions
-	maxPages     = 500         // of one listing
-	itemsPerPage = 100
+	pricesTime = 6 * time.Hour
+	pricesHome = "us-east-1" // has the price lists of all regions
 )
 
 // regionPrice is what a type costs on demand in a region, in dollars per hour.
@@ -130,13 +128,9 @@ func (p *Provider) listSpotPrices(ctx context.Context, region string) ([]zonePri
 	}
 	latest := map[place]quote{}
 	now := time.Now()
-	in := &ec2.DescribeSpotPriceHistoryInput{StartTime: &now, EndTime: &now, ProductDescriptions: []string{"Linux/UNIX"}, MaxResults: sdk.Int32(machinesPerPage)}
-	for range maxPages {
-		var page *ec2.DescribeSpotPriceHistoryOutput
-		err := p.read(ctx, region, "DescribeSpotPriceHistory", func(ctx context.Context, client *ec2.Client) (err error) {
-			page, err = client.DescribeSpotPriceHistory(ctx, in)
-			return err
-		})
+	err := p.readPages(ctx, region, "DescribeSpotPriceHistory", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		page, err := client.DescribeSpotPriceHistory(ctx, &ec2.DescribeSpotPriceHistoryInput{
+			StartTime: &now, EndTime: &now, ProductDescriptions: []string{"Linux/UNIX"}, MaxResults: sdk.Int32(machinesPerPage), NextToken: token})
 		if err != nil {
 			return nil, err
 		}
@@ -148,39 +142,28 @@ func (p *Provider) listSpotPrices(ctx context.Context, region string) ([]zonePri
 				latest[where] = quote{price, sdk.ToTime(one.Timestamp)}
 			}
 		}
-		if sdk.ToString(page.NextToken) == "" {
-			prices := make([]zonePrice, 0, len(latest))
-			for where, q := range latest {
-				prices = append(prices, zonePrice{where.instanceType, where.zone, q.price})
-			}
-			slices.SortFunc(prices, func(a, b zonePrice) int {
-				return cmp.Or(cmp.Compare(a.instanceType, b.instanceType), cmp.Compare(a.zone, b.zone))
-			})
-			return prices, nil
-		}
-		in.NextToken = page.NextToken
+		return page.NextToken, nil
+	})
+	prices := make([]zonePrice, 0, len(latest))
+	for where, q := range latest {
+		prices = append(prices, zonePrice{where.instanceType, where.zone, q.price})
 	}
-	return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "aws: the spot prices of " + region + " do not end"}
+	slices.SortFunc(prices, func(a, b zonePrice) int {
+		return cmp.Or(cmp.Compare(a.instanceType, b.instanceType), cmp.Compare(a.zone, b.zone))
+	})
+	return prices, err
 }
 
 // listTypes returns what the cloud knows of the types of a region.
 func (p *Provider) listTypes(ctx context.Context, region string) ([]types.InstanceTypeInfo, error) {
 	var found []types.InstanceTypeInfo
-	in := &ec2.DescribeInstanceTypesInput{MaxResults: sdk.Int32(itemsPerPage)}
-	for range maxPages {
-		var page *ec2.DescribeInstanceTypesOutput
-		err := p.read(ctx, region, "DescribeInstanceTypes", func(ctx context.Context, client *ec2.Client) (err error) {
-			page, err = client.DescribeInstanceTypes(ctx, in)
-			return err
-		})
+	err := p.readPages(ctx, region, "DescribeInstanceTypes", func(ctx context.Context, client *ec2.Client, token *string) (*string, error) {
+		page, err := client.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{MaxResults: sdk.Int32(itemsPerPage), NextToken: token})
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, page.InstanceTypes...)
-		if sdk.ToString(page.NextToken) == "" {
-			return found, nil
-		}
-		in.NextToken = page.NextToken
-	}
-	return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "aws: the types of " + region + " do not end"}
+		return page.NextToken, nil
+	})
+	return found, err
 }

@@ -15,7 +15,7 @@ func TestRights_AreThoseOfTheCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls := regexp.MustCompile(`p\.(?:read|change)\(ctx, [\w.()]+, "(\w+)"`)
+	calls := regexp.MustCompile(`p\.(?:read|readPages|change)\(ctx, [\w.()]+, "(\w+)"`)
 	found := map[string]bool{"sts:GetCallerIdentity": true, "pricing:GetProducts": true, "servicequotas:ListServiceQuotas": true,
 		"ec2:CreateTags": true, "iam:PassRole": true, "iam:CreateServiceLinkedRole": true}
 	for _, name := range files {

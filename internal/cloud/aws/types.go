@@ -95,7 +95,8 @@ func readDevices(row *catalogue.Row, info types.InstanceTypeInfo) {
 		row.GPUs, row.GPUMaker, row.GPUName = int(sdk.ToInt32(device.Count)), "aws", joinName(sdk.ToString(device.Name))
 	case info.InferenceAcceleratorInfo != nil && len(info.InferenceAcceleratorInfo.Accelerators) > 0:
 		device := info.InferenceAcceleratorInfo.Accelerators[0]
-		row.GPUs, row.GPUMaker, row.GPUName = int(sdk.ToInt32(device.Count)), makerOf(sdk.ToString(device.Manufacturer)), joinName(sdk.ToString(device.Name))
+		row.GPUs, row.GPUName = int(sdk.ToInt32(device.Count)), joinName(sdk.ToString(device.Name))
+		row.GPUMaker = makerOf(sdk.ToString(device.Manufacturer))
 	}
 }
 

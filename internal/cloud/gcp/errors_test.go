@@ -49,6 +49,8 @@ func TestErrors_Launch(t *testing.T) {
 		{"zone full, with details", 503, "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", "does not have enough resources available to fulfill the request.  '(resource type:compute)'.",
 			`[{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "resource_availability", "metadatas": {"zonesAvailable": "us-central1-b,us-central1-f"}}]`,
 			dstack.NoCapacity, dstack.MachineFailure{Cause: dstack.FailureNoCapacity, Zones: []string{"us-central1-b", "us-central1-f"}}, "no spot machines", ""},
+		{"zone full, with details that are missing", 503, "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", "does not have enough resources available to fulfill the request.", "",
+			dstack.NoCapacity, dstack.MachineFailure{Cause: dstack.FailureNoCapacity}, "no spot machines", ""},
 		{"stockout in the text", 503, "backendError", "code: UNAVAILABLE 'NULL:0/NULL:0 (state:STOCKOUT, sub-state:STOCKOUT)'", "",
 			dstack.NoCapacity, dstack.MachineFailure{Cause: dstack.FailureNoCapacity}, "no spot machines", ""},
 		{"subnet full", 400, "IP_SPACE_EXHAUSTED_WITH_DETAILS", "Instance 'x' creation failed: IP space of 'projects/p/regions/us-central1/subnetworks/default' is exhausted.", "",

@@ -337,3 +337,15 @@ func hintOf(err error) string {
 	}
 	return ""
 }
+
+// TestLaunch_TokenOfAnother: the operation of a token that was used for another machine goes on.
+func TestLaunch_TokenOfAnother(t *testing.T) {
+	s := startServer(t, computetest.Options{Steps: computetest.Steps{Running: time.Minute}})
+	p := openProvider(t, newSettings(s), "i")
+	one, two := newLaunch("one", "e2-standard-2", "us-central1-a"), newLaunch("two", "e2-standard-2", "us-central1-a")
+	two.Token = one.Token
+	mustLaunch(t, p, one)
+	if m, err := p.Launch(t.Context(), two); dstack.KindOf(err) != dstack.Conflict || len(s.Instances()) != 1 {
+		t.Errorf("%+v, %v, machines %+v", m, err, s.Instances())
+	}
+}

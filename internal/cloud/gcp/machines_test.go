@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,6 +88,53 @@ func TestMachines_Reasons(t *testing.T) {
 	if other := listMachines(t, openProvider(t, newSettings(s), "other")); len(other) > 0 {
 		t.Errorf("another installation sees %+v", other)
 	}
+}
+
+// TestMachines_TwoServers: a machine that another server of the installation ended has no failure, and asking why costs
+// nothing where this server ended it.
+func TestMachines_TwoServers(t *testing.T) {
+	s := startServer(t, computetest.Options{Steps: computetest.Steps{Terminated: time.Minute}})
+	one, two := openProvider(t, newSettings(s), "i"), openProvider(t, newSettings(s), "i")
+	l := newLaunch(newID(), "e2-standard-2", "us-central1-a")
+	m := mustLaunch(t, one, l)
+	listMachines(t, one)
+	listMachines(t, two)
+	if err := two.Terminate(t.Context(), []cloud.Machine{m}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		before := s.CountCalls("zoneOperations.list")
+		if got := listMachines(t, two)[l.Instance]; got.Failure != nil || s.CountCalls("zoneOperations.list") > before {
+			t.Errorf("%+v, failure %+v, or it asked why", got, got.Failure)
+		}
+		if got := listMachines(t, one)[l.Instance]; got.Failure != nil {
+			t.Errorf("%+v, failure %+v", got, got.Failure)
+		}
+		s.Advance(time.Minute)
+	}
+}
+
+// TestMachines_ManyAtOnce: two hundred machines are asked for with about as many requests, many at a time: in half a second
+// on a machine that does nothing else, where each answer takes 50 ms. One after another they would take ten.
+func TestMachines_ManyAtOnce(t *testing.T) {
+	s := startServer(t, computetest.Options{Latency: 50 * time.Millisecond, Steps: computetest.Steps{Running: time.Minute}})
+	s.SetQuota("us-central1", "CPUS", 1000)
+	p := openProvider(t, newSettings(s), "i")
+	began := time.Now()
+	var calls sync.WaitGroup
+	for range 200 {
+		calls.Go(func() {
+			if _, err := p.Launch(t.Context(), newLaunch(newID(), "e2-standard-2", "us-central1-a")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	took, asked := time.Since(began), s.CountCalls("")
+	if s.Advance(time.Hour); took > 9*time.Second || asked > 210 || len(listMachines(t, p)) != 200 {
+		t.Errorf("it took %s and %d requests", took, asked)
+	}
+	t.Logf("it took %s and %d requests", took, asked)
 }
 
 // TestMachines_FailedLaunch: the operation of a launch fails after the answer, also for a server that has restarted. Until

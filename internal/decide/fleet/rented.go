@@ -50,7 +50,7 @@ func BuildRequirements(f dstack.Fleet) dstack.Requirements {
 	p := mergeParams(f)
 	need := dstack.Requirements{
 		Project: f.Project, Resources: f.Configuration.Resources, AnyPort: true, NeedsImage: true,
-		Backends: spec.TitleBackends(p.Backends), Regions: p.Regions, InstanceTypes: p.InstanceTypes, MaxPrice: p.MaxPrice,
+		Backends: spec.TitleBackends(p.Backends), Regions: p.Regions, Zones: p.AvailabilityZones, InstanceTypes: p.InstanceTypes, MaxPrice: p.MaxPrice,
 	}
 	if spot := p.SpotPolicy == "spot"; spot || p.SpotPolicy == "on-demand" {
 		need.Spot = &spot

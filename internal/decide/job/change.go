@@ -37,7 +37,8 @@ var strategies = map[string]UpdateStrategy{
 	"port": Rolling, "image": Rolling, "entrypoint": Rolling, "commands": Rolling, "env": Rolling,
 	"working_dir": Rolling, "home_dir": Rolling, "registry_auth": Rolling, "python": Rolling, "nvcc": Rolling,
 	"resources": Rolling, "volumes": Rolling, "setup": Rolling, "backends": Rolling, "regions": Rolling, "fleets": Rolling,
-	"instance_types": Rolling, "spot_policy": Rolling, "max_price": Rolling, "instance_name": Rolling,
+	"availability_zones": Rolling,
+	"instance_types":     Rolling, "spot_policy": Rolling, "max_price": Rolling, "instance_name": Rolling,
 	"creation_policy": Rolling, "probes": Rolling, "type": Rolling, Code: Rolling,
 	"files": Rolling, "repos": Rolling,
 }

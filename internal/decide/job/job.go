@@ -71,6 +71,7 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		HostPath:      findHostPath(s),
 		Backends:      spec.TitleBackends(p.Backends),
 		Regions:       p.Regions,
+		Zones:         p.AvailabilityZones,
 		InstanceTypes: p.InstanceTypes,
 		Fleets:        p.Fleets,
 		InstanceName:  string(p.InstanceName),

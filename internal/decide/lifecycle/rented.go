@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -48,7 +49,7 @@ func explainCreating(seen InstanceFacts) dstack.Reason {
 	case !isRented(i):
 		return ""
 	case seen.Machine != nil:
-		return dstack.Reason(describeRented(i.Offer) + " boots")
+		return dstack.Reason(describeRented(i.Offer) + " " + cmp.Or(seen.Machine.Progress, "boots"))
 	case i.LastError != "":
 		return dstack.Reason(fmt.Sprintf("%s is requested again: %s", describeRented(i.Offer), i.LastError))
 	}

@@ -272,3 +272,15 @@ func TestReplica_WaitsForCapacityAsItsRunSays(t *testing.T) {
 		}
 	}
 }
+
+// The reason of a machine that boots says what it does, if its backend knows.
+func TestInstanceCreating_SaysWhatTheMachineDoes(t *testing.T) {
+	for progress, want := range map[string]string{"": " boots", "installs Docker": " installs Docker"} {
+		seen := lifecycle.InstanceFacts{Instance: rentedInstance(dstack.InstanceCreating), Listed: true, Replicas: []lifecycle.PlacedReplica{{}},
+			Machine: &dstack.Machine{State: dstack.MachinePending, Progress: progress}}
+		step, err := lifecycle.DecideInstance(seen, now)
+		if err != nil || !strings.HasSuffix(string(step.Reason), want) {
+			t.Errorf("%q: %q, %v", progress, step.Reason, err)
+		}
+	}
+}

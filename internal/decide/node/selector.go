@@ -30,7 +30,7 @@ const (
 func NewSelector(need dstack.Requirements, o dstack.Offer, models []dstack.GPU) dstack.NodeSelector {
 	all := []alternative{{}}
 	for _, choices := range [][]alternative{
-		selectArch(need.Resources.CPUArch), selectTypes(need.InstanceTypes), selectRegions(need.Regions, o.Region), selectSpot(need.Spot),
+		selectArch(need.Resources.CPUArch), selectTypes(need.InstanceTypes), selectRegions(need.Regions, o.Region), selectRegions(need.Zones, ""), selectSpot(need.Spot),
 		selectGPUs(need.Resources.GPU, models),
 	} {
 		if len(choices) > 0 {

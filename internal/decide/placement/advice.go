@@ -96,6 +96,7 @@ func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []str
 		{"backends", need.Backends, func(o *dstack.Offer) (has, alias string) { return o.Backend, "" }},
 		{"fleets", need.Fleets, func(o *dstack.Offer) (has, alias string) { return o.Fleet, "" }},
 		{"regions", need.Regions, regionOf},
+		{"zones", need.Zones, func(o *dstack.Offer) (has, alias string) { return o.Zone, "" }},
 		{"instance types", need.InstanceTypes, typeOf},
 		{"machines", nonEmpty(need.InstanceName), func(o *dstack.Offer) (has, alias string) { return o.Type, "" }},
 	} {

@@ -73,6 +73,8 @@ func filterConstraints() []constraint {
 			func(o *dstack.Offer) (has, alias string) { return o.Fleet, "" }, func(a, b string) bool { return a == b }),
 		forScheduler(listFilter(dstack.ConstraintRegion, "region", func(need *dstack.Requirements) *[]string { return &need.Regions },
 			regionOf, strings.EqualFold)),
+		forScheduler(listFilter(dstack.ConstraintZone, "zone", func(need *dstack.Requirements) *[]string { return &need.Zones },
+			func(o *dstack.Offer) (has, alias string) { return o.Zone, "" }, strings.EqualFold)),
 		forScheduler(listFilter(dstack.ConstraintInstanceType, "instance type", func(need *dstack.Requirements) *[]string { return &need.InstanceTypes },
 			typeOf, strings.EqualFold)),
 		{name: dstack.ConstraintInstanceName,

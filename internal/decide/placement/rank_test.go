@@ -261,6 +261,8 @@ func applyEdit(t *testing.T, need *dstack.Requirements, e dstack.Edit) {
 		need.Regions = s.Regions
 	case "fleets":
 		need.Fleets = s.Fleets
+	case "availability_zones":
+		need.Zones = s.AvailabilityZones
 	case "max_price":
 		need.MaxPrice = s.MaxPrice
 	case "spot_policy":

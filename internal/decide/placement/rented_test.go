@@ -59,6 +59,7 @@ func TestRank_OrdersMachinesToRent(t *testing.T) {
 		{"spot", dstack.Requirements{Spot: new(true)}, "east2 spot"},
 		{"creation_policy: reuse", dstack.Requirements{OwnedOnly: true}, "owned, west1 idle"},
 		{"max_price", dstack.Requirements{MaxPrice: new(1.0)}, "owned, west1 idle, east2 spot, east2, south1"},
+		{"zones", dstack.Requirements{Zones: []string{"EAST2", "east1"}}, "east2 spot, east2, east1"},
 		{"a zone as a region", dstack.Requirements{Regions: []string{"east2", "south"}}, "east2 spot, east2, south1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 
 // constraintsOfPlaces are the constraints that depend on where a machine is rented, in which market, and at which price;
 // all others depend on its type alone. A catalogue checks them itself.
-var constraintsOfPlaces = []dstack.Constraint{dstack.ConstraintRegion, dstack.ConstraintInstanceType, dstack.ConstraintSpotPolicy,
+var constraintsOfPlaces = []dstack.Constraint{dstack.ConstraintRegion, dstack.ConstraintZone, dstack.ConstraintInstanceType, dstack.ConstraintSpotPolicy,
 	dstack.ConstraintMaxPrice, dstack.ConstraintVolumes, dstack.ConstraintFreeVolumes}
 
 // TypeFilter checks types of machines to rent, so that a backend with a hundred thousand prices need not make an offer of

@@ -71,6 +71,11 @@ func (c *capacity) findFleetMachines(ctx context.Context, seen *fleet.RentedFact
 	}
 	found := placement.FindPlacements(need, offers, nil, nil)
 	seen.Placements = found.Placements
+	for _, r := range excluded {
+		if r.Constraint == dstack.ConstraintBudget {
+			seen.Refusal = r.Reason
+		}
+	}
 	seen.Rejections = append(excluded, found.Rejections...)
 	seen.Rejections = append(seen.Rejections, c.listUnanswered(f.ProjectName)...)
 	return nil

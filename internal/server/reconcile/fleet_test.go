@@ -65,6 +65,9 @@ func TestFleetPass_KeepsMachinesReadyAndGivesThemBack(t *testing.T) {
 	}
 	r.waitFor("one machine left, the minimum, after the idle time", func() bool { return len(c.Existing()) == 1 && r.countUp() == 1 })
 
+	if c.Created() != 2 {
+		t.Errorf("%d machines were created for two: one did not stay", c.Created())
+	}
 	left := slices.Collect(maps.Keys(c.Existing()))[0]
 	c.Fail(left, dstack.MachineFailure{Cause: dstack.FailureBroken, Message: "it burns"})
 	if err := r.store.MarkDue(t.Context(), store.Instances, string(left), time.Now()); err != nil { // without replicas, it is looked at rarely

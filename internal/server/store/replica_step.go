@@ -46,7 +46,7 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 	}
 	row := instanceRow{
 		ID: string(i.ID), Backend: i.Backend, Offer: string(offer), Status: string(i.Status), Since: toMicros(i.Since), Host: i.Host,
-		IsDraining: i.IsDraining, IdleTime: i.IdleTime.Microseconds(), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
+		IsDraining: i.IsDraining, IdleTime: idleMicros(i.IdleTime), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
 	}
 	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err == nil && n == 1 && i.Offer.OwnedInstance == "" {
@@ -69,6 +69,14 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 		return conflict(retryHint, "cannot place anything on instance %s: it is deleted", i.ID)
 	}
 	return err
+}
+
+// idleMicros returns an idle time in microseconds; -1: no limit.
+func idleMicros(idle time.Duration) int64 {
+	if idle < 0 {
+		return -1 // less than a microsecond below 0 would be 0, and the machine deleted at once
+	}
+	return idle.Microseconds()
 }
 
 // checkFits refuses placements that together exceed a machine: they may have

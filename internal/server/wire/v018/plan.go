@@ -26,6 +26,7 @@ func BuildPlan(answer wire.PlanAnswer) api.RunPlan {
 // buildRunSpec returns a run's specification without what 0.18.10 does not know.
 func buildRunSpec(rs dstack.RunSpec) dstack.RunSpec {
 	rs.FileArchives, rs.Configuration.Fleets, rs.Profile.Fleets = nil, nil, nil
+	rs.Configuration.AvailabilityZones, rs.Profile.AvailabilityZones = nil, nil
 	return rs
 }
 

@@ -293,10 +293,11 @@ func jobTerminationReason(details store.RunDetails, r dstack.Replica) string {
 		if n := len(r.PastAttempts); n > 0 && r.PastAttempts[n-1].ID == r.Attempt {
 			return attemptTerminationReasons[r.PastAttempts[n-1].EndState]
 		}
-		if r.Status == dstack.ReplicaFailed && r.Instance == "" { // it waited for another machine than the last, which did not come up
+		reason := attemptTerminationReasons[details.Reports[r.Attempt].State]
+		if reason == "" && r.Status == dstack.ReplicaFailed { // its last machine did not come up, and there is no other
 			return "failed_to_start_due_to_no_capacity"
 		}
-		return attemptTerminationReasons[details.Reports[r.Attempt].State]
+		return reason
 	}
 	switch details.Run.Ending {
 	case dstack.EndStopped:

@@ -63,6 +63,7 @@ type Params struct {
 	CreationPolicy spec.Text     `json:"creation_policy,omitempty"`
 	IdleDuration   *spec.Seconds `json:"idle_duration,omitempty"` // -1: off
 	Fleets         []string      `json:"fleets,omitempty"`
+	Zones          []string      `json:"availability_zones,omitempty"`
 }
 
 // Profile is a profile in an answer.
@@ -180,7 +181,7 @@ func buildProfile(p spec.Profile) Profile {
 
 func buildParams(p spec.Params) Params {
 	out := Params{Regions: p.Regions, InstanceTypes: p.InstanceTypes, SpotPolicy: p.SpotPolicy, MaxPrice: p.MaxPrice,
-		CreationPolicy: p.CreationPolicy, IdleDuration: p.TerminationIdleTime, Fleets: p.Fleets}
+		CreationPolicy: p.CreationPolicy, IdleDuration: p.TerminationIdleTime, Fleets: p.Fleets, Zones: p.AvailabilityZones}
 	for _, name := range p.Backends {
 		out.Backends = append(out.Backends, encodeBackend(name))
 	}
