@@ -44,7 +44,11 @@ func (p *Provider) describeInstances(ctx context.Context, region string) ([]type
 			return nil, err
 		}
 		for _, reservation := range page.Reservations {
-			found = append(found, reservation.Instances...)
+			for _, instance := range reservation.Instances {
+				if p.isOwn(instance.Tags) {
+					found = append(found, instance)
+				}
+			}
 		}
 		return page.NextToken, nil
 	})
