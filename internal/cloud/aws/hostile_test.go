@@ -70,6 +70,19 @@ func TestListings_DoNotTrustFilters(t *testing.T) {
 	}
 }
 
+// What a cloud says about a machine is stored and shown: it has no end otherwise.
+func TestListMachines_ShortensReasons(t *testing.T) {
+	p := openAt(t, func(w http.ResponseWriter, r *http.Request) {
+		writeXML(w, "DescribeInstances", `<reservationSet><item><instancesSet><item><instanceId>i-01</instanceId><instanceState><name>terminated</name></instanceState>`+
+			`<stateReason><code>Server.InternalError</code><message>`+strings.Repeat("x", 1<<20)+`</message></stateReason>`+
+			`<tagSet><item><key>dstack-installation</key><value>`+thisInstallation+`</value></item></tagSet></item></instancesSet></item></reservationSet>`)
+	})
+	machines, err := p.listInRegion(t.Context(), "us-east-1")
+	if err != nil || len(machines) != 1 || machines[0].Failure == nil || len(machines[0].Failure.Message) > 1000 {
+		t.Errorf("%d machines, %v", len(machines), err)
+	}
+}
+
 // A disk that an installation made is not a disk of the user: the sweep of that installation deletes it once its volume is gone.
 func TestCreateDisk_RefusesToRegisterAMarkedDisk(t *testing.T) {
 	r := open(t, ec2test.Options{}, nil)

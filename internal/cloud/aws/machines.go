@@ -103,7 +103,7 @@ func endOf(m cloud.Machine, i types.Instance) *dstack.MachineFailure {
 	if i.StateReason != nil {
 		code, said = sdk.ToString(i.StateReason.Code), sdk.ToString(i.StateReason.Message)
 	}
-	said = strings.TrimPrefix(said, code+": ")
+	said = trimMessage(strings.TrimPrefix(said, code+": "))
 	offer := dstack.Offer{Type: m.Type, Region: m.Region, Zone: m.Zone, Spot: m.Spot}
 	switch code {
 	case "Client.UserInitiatedShutdown":
