@@ -198,13 +198,16 @@ func pause(ctx context.Context, wait time.Duration) error {
 	}
 }
 
+// maxRetryAfter is the longest wait that an answer can ask for: meanwhile, machines cannot be given back.
+const maxRetryAfter = time.Hour
+
 // parseRetryAfter reads a header Retry-After: seconds, or a time.
 func parseRetryAfter(text string) time.Duration {
 	if seconds, err := strconv.Atoi(text); err == nil && seconds > 0 {
-		return time.Duration(seconds) * time.Second
+		return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(text); err == nil {
-		return max(0, time.Until(at))
+		return min(max(0, time.Until(at)), maxRetryAfter)
 	}
 	return 0
 }

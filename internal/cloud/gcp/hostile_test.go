@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"dstack/internal/cloud"
 	"dstack/internal/cloud/gcp/computetest"
@@ -93,5 +94,23 @@ func TestClient_EvilAnswers(t *testing.T) {
 	defer cancel()
 	if _, err := p.ListMachines(ctx); dstack.KindOf(err) != dstack.Unavailable || !strings.Contains(err.Error(), "does not end") {
 		t.Errorf("after %d pages: %v", pages, err)
+	}
+}
+
+// No answer keeps the server from giving machines back for longer than an hour.
+func TestClient_WaitsAnHourAtMost(t *testing.T) {
+	s := startServer(t, computetest.Options{})
+	for _, wanted := range []string{"999999999", "9223372036854775807", "Fri, 31 Dec 9999 23:59:59 GMT"} {
+		evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", wanted)
+			http.Error(w, `{"error": {"code": 429, "message": "later", "errors": [{"reason": "rateLimitExceeded"}]}}`, http.StatusTooManyRequests)
+		}))
+		t.Cleanup(evil.Close)
+		settings := newSettings(s)
+		settings.Endpoint = evil.URL
+		_, err := openProvider(t, settings, "i").ListMachines(t.Context())
+		if wait := failureOf(err).RetryAfter; wait <= 0 || wait > time.Hour {
+			t.Errorf("%s: waits %v after %v", wanted, wait, err)
+		}
 	}
 }
