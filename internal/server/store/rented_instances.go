@@ -51,3 +51,18 @@ func (s *Store) IdleInstances(ctx context.Context, project dstack.ProjectID) ([]
 	}
 	return all, nil
 }
+
+// releaseRentedOf gives the idle machines of projects back, whatever their idle time was: nothing can use them any more when
+// the projects are deleted, and nobody would see what they cost.
+func releaseRentedOf(ctx context.Context, tx bun.Tx, projects []string, now time.Time) error {
+	var ids []string
+	err := tx.NewRaw(`SELECT i.id FROM instances AS i JOIN rented_instances AS ri ON ri.instance_id = i.id JOIN projects AS p ON p.id = ri.project_id
+		WHERE i.live AND p.name_lower IN (?)`, bun.List(projects)).Scan(ctx, &ids)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	if _, err := tx.NewRaw("UPDATE instances SET idle_time = 0 WHERE id IN (?)", bun.List(ids)).Exec(ctx); err != nil {
+		return err
+	}
+	return markDue(ctx, tx, Instances, now, "id IN (?)", bun.List(ids))
+}
