@@ -280,12 +280,13 @@ func TestReadNotice(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]time.Time{
 		`{"action": "terminate", "time": "2026-11-29T12:02:00Z"}`: now.Add(2 * time.Minute),
-		`{"action": "terminate", "time": "2026-11-29T11:00:00Z"}`: now, // the clock of the machine is off
-		`TRUE`:                    now.Add(30 * time.Second),
-		`{"action": "hibernate"}`: now.Add(30 * time.Second),
-		``:                        now.Add(30 * time.Second),
+		`{"action": "terminate", "time": "2026-11-29T11:00:00Z"}`: now,                      // the clocks differ
+		`{"action": "terminate", "time": "2026-11-29T19:00:00Z"}`: now.Add(2 * time.Minute), // they do
+		`TRUE`:                    now.Add(2 * time.Minute),
+		`{"action": "hibernate"}`: now.Add(2 * time.Minute),
+		``:                        now.Add(2 * time.Minute),
 	} {
-		if got := readNotice(text, now, 30*time.Second); !got.Equal(want) {
+		if got := readNotice(text, now, 2*time.Minute); !got.Equal(want) {
 			t.Errorf("%q: %s, want %s", text, got, want)
 		}
 	}
