@@ -58,7 +58,10 @@ explain_output() {
 		/^W: Failed to fetch/ && warning == "" { warning = " (" $0 ")" }
 		/^then:$/ { if (error != "") warning = " (" error ")"; error = ""; next }
 		/^(E: |dpkg: error|Error: |No match|curl: )/ && !/Sub-process|Some index files/ && error == "" { error = $0; unfinished = /:$/ }
-		END { print (error == "" ? last : error) warning }' "$output" | tr -s '[:blank:]' ' ' | cut -c 1-400
+		END {
+			if (warning == " (" error ")") warning = ""
+			print (error == "" ? last : error) warning
+		}' "$output" | tr -s '[:blank:]' ' ' | cut -c 1-400
 }
 
 # repeat_after_boot makes the setup begin again if the machine boots before it has ended: cloud-init runs it only once.

@@ -167,6 +167,8 @@ func TestSetup_ExplainsFailures(t *testing.T) {
 			E: Sub-process /usr/bin/dpkg returned an error code (1)
 			E
 			exit 100 ;; esac`, "failed: Docker cannot be installed: dpkg: error processing archive /var/cache/docker.io.deb (--unpack): cannot copy extracted data: No space left on device"},
+		"disk full at once": {"apt-get", "echo 'E: Write error - write (28: No space left on device)'; exit 100",
+			"failed: Docker cannot be installed: E: Write error - write (28: No space left on device)"},
 		"mirror": {"apt-get", `case "$*" in *" update") echo 'E: Failed to fetch http://mirror/x 503 Service Unavailable' ;; *) echo 'E: Unable to locate package docker.io' ;; esac; exit 100`,
 			"failed: Docker cannot be installed: E: Unable to locate package docker.io (E: Failed to fetch http://mirror/x 503 Service Unavailable)"},
 		"clock": {"apt-get", `case "$*" in *" update") echo 'E: Release file for http://mirror/x is not valid yet (invalid for another 3h)' ;; *) echo 'E: Unable to locate package docker.io' ;; esac; exit 100`,
