@@ -77,7 +77,7 @@ func (s *Store) startRental(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 		if err := s.lockProject(ctx, tx, i.Project); err != nil {
 			return err
 		}
-		rentals, err := findRentals(ctx, tx, []dstack.ProjectID{i.Project}, cost.Midnight(now))
+		rentals, err := findBudgeted(ctx, tx, i.Project, project, cost.Midnight(now))
 		if err != nil {
 			return err
 		}
@@ -109,15 +109,30 @@ func saveRental(ctx context.Context, tx bun.Tx, seen lifecycle.InstanceFacts, ne
 			return err
 		}
 	}
-	if err := saveRentalUse(ctx, tx, row, seen, next, now); err != nil || next.Status != dstack.InstanceDeleted {
+	if err := saveRentalUse(ctx, tx, row, seen, next, now); err != nil {
 		return err
 	}
-	ended := next.UnlistedSince // since when it is not listed: its deletion is only confirmed later
-	if ended.IsZero() || ended.After(now) {
-		ended = now
+	ended := toMicros(rentalEnd(next, now))
+	if ended == row.EndedAt {
+		return nil
 	}
-	_, err := tx.NewRaw("UPDATE rentals SET ended_at = ? WHERE instance_id = ? AND ended_at = 0", toMicros(ended), row.InstanceID).Exec(ctx)
+	_, err := tx.NewRaw("UPDATE rentals SET ended_at = ? WHERE instance_id = ?", ended, row.InstanceID).Exec(ctx)
 	return err
+}
+
+// rentalEnd returns since when a rented machine has cost nothing; zero: it may cost something. A machine that is being deleted
+// has ended when its backend does not list it any more; if it is listed again, it has not.
+func rentalEnd(i dstack.Instance, now time.Time) time.Time {
+	switch {
+	case i.Status != dstack.InstanceDeleting && i.Status != dstack.InstanceDeleted:
+		return time.Time{}
+	case !i.UnlistedSince.IsZero() && !i.UnlistedSince.After(now):
+		return i.UnlistedSince
+	case i.Status == dstack.InstanceDeleted:
+		return now
+	default:
+		return time.Time{}
+	}
 }
 
 // saveRentalUse records which run has a rented machine now. The run that it was rented for has had it since it was requested.
@@ -203,6 +218,26 @@ func (s *Store) Budget(ctx context.Context, id dstack.ProjectID, now time.Time) 
 	if !has {
 		return b, false, nil
 	}
-	rentals, err := s.Rentals(ctx, cost.Midnight(now), id)
+	var rentals []dstack.Rental
+	err = s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		rentals, err = findBudgeted(ctx, tx, id, project, cost.Midnight(now))
+		return err
+	})
 	return cost.NewBudget(project, perDay, rentals, now), true, err
+}
+
+// findBudgeted returns the rentals that the budget of a project has to pay: also those of deleted projects that had its name,
+// or whoever may make projects could begin every day several times.
+func findBudgeted(ctx context.Context, tx bun.Tx, id dstack.ProjectID, name string, since time.Time) ([]dstack.Rental, error) {
+	var ids []string
+	err := tx.NewRaw("SELECT DISTINCT project_id FROM rentals WHERE LOWER(project) = ? AND (ended_at = 0 OR ended_at > ?)",
+		strings.ToLower(name), toMicros(since)).Scan(ctx, &ids)
+	if err != nil {
+		return nil, err
+	}
+	projects := []dstack.ProjectID{id}
+	for _, other := range ids {
+		projects = append(projects, dstack.ProjectID(other))
+	}
+	return findRentals(ctx, tx, projects, since)
 }
