@@ -270,6 +270,8 @@ func explainUnready(host dstack.RentedHost, s machineState, now time.Time) *dsta
 			human.Count(len(host.Offer.Hardware.GPUs), "GPU"))
 	case now.Sub(since) >= maxUnreachable && host.Login.Address != "" && check.Status != dstack.HostReady && isUnreached:
 		return broken("SSH did not answer within %s: %s", waited, check.Message)
+	case now.Sub(since) >= maxUnprepared && s.setup.text != "" && !isUnreached:
+		return broken("it was not ready within %s: its setup still %s", waited, s.setup.text)
 	case now.Sub(since) >= maxUnprepared && check.Message != "":
 		return broken("it was not ready within %s: %s", waited, check.Message)
 	case now.Sub(since) >= maxUnprepared:
