@@ -155,7 +155,7 @@ func countTypes(offers []dstack.Offer) int {
 func TestFind_PutsWhatCannotBeHadLast(t *testing.T) {
 	var rows []catalogue.Row
 	for i := range 50 {
-		rows = append(rows, plain(fmt.Sprintf("t%d", i), "us-east-1", 2, float64(i)))
+		rows = append(rows, plain(fmt.Sprintf("t%d", i), "us-east-1", 2, max(float64(i), 0.5)))
 	}
 	asked := 0
 	found := newTable(t, rows...).Find(catalogue.Query{Limit: 3, Availability: func(o *dstack.Offer) dstack.Availability {

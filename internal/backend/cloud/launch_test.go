@@ -94,6 +94,28 @@ func TestScripts_Syntax(t *testing.T) {
 	}
 }
 
+// Containers reach nothing at the address of the metadata service but the name server, which Google Cloud has there.
+func TestSetupScript_HidesMetadata(t *testing.T) {
+	dir := t.TempDir()
+	stub := "#!/bin/sh\n[ \"$1\" = -C ] && exit 1\necho \"$*\" >>'" + dir + "/rules'\n"
+	if err := os.WriteFile(filepath.Join(dir, "iptables"), []byte(stub), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, function, _ := strings.Cut(setupScript, "\nhide_metadata() {")
+	function, _, _ = strings.Cut(function, "\n}\n")
+	script := exec.Command("sh", "-euc", "state="+quote(dir)+" metadata=169.254.169.254\nhas() { false; }\ntry() { shift; \"$@\"; }\n"+function)
+	script.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	if out, err := script.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	rules, err := os.ReadFile(filepath.Join(dir, "rules"))
+	want := "-I DOCKER-USER -d 169.254.169.254 -p tcp ! --dport 53 -j REJECT\n-I DOCKER-USER -d 169.254.169.254 -p udp ! --dport 53 -j REJECT\n" +
+		"-I INPUT ! -i lo -d 169.254.169.254 -j REJECT\n"
+	if err != nil || string(rules) != want {
+		t.Errorf("%v: the rules are\n%s", err, rules)
+	}
+}
+
 // The watch reads the setup and the notices of both clouds, with the headers that their metadata services want.
 func TestWatchScript_ReadsNotices(t *testing.T) {
 	dir := t.TempDir()

@@ -95,12 +95,16 @@ add_docker() {
 	usermod -aG docker "$user" || fail "the user $user cannot be added to the group docker"
 }
 
-# hide_metadata keeps containers from the cloud's metadata service, which gives out credentials and these keys.
+# hide_metadata keeps containers from the cloud's metadata service, which gives out credentials and these keys. On Google Cloud
+# its address is also that of the name server, so port 53 stays open.
 hide_metadata() {
 	cat >"$state/hide-metadata" <<-SCRIPT
 		#!/bin/sh
 		PATH=$PATH
-		iptables -C DOCKER-USER -d $metadata -j REJECT 2>/dev/null || iptables -I DOCKER-USER -d $metadata -j REJECT || exit 1
+		for protocol in tcp udp; do
+			set -- DOCKER-USER -d $metadata -p \$protocol ! --dport 53 -j REJECT
+			iptables -C "\$@" 2>/dev/null || iptables -I "\$@" || exit 1
+		done
 		iptables -C INPUT ! -i lo -d $metadata -j REJECT 2>/dev/null || iptables -I INPUT ! -i lo -d $metadata -j REJECT
 	SCRIPT
 	chmod 755 "$state/hide-metadata"

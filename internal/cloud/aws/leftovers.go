@@ -21,7 +21,7 @@ const (
 // ListLeftovers implements cloud.Leftovers. The security group of all machines is kept for the next one; the groups of a
 // cluster are not needed any more once it has no machine.
 func (p *Provider) ListLeftovers(ctx context.Context) ([]cloud.Leftover, error) {
-	regions, err := p.ListRegions(ctx)
+	regions, _, err := p.splitRegions(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (p *Provider) listPlacementGroups(ctx context.Context, region string) ([]ty
 	err := p.read(ctx, region, "DescribePlacementGroups", func(ctx context.Context, client *ec2.Client) error {
 		out, err := client.DescribePlacementGroups(ctx, &ec2.DescribePlacementGroupsInput{Filters: []filter{p.ownFilter()}})
 		if err == nil {
-			found = out.PlacementGroups
+			found = slices.DeleteFunc(out.PlacementGroups, func(group types.PlacementGroup) bool { return !p.isOwn(group.Tags) })
 		}
 		return err
 	})
