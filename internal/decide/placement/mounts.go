@@ -121,8 +121,12 @@ func adviseOtherZone(need dstack.Requirements, offers []dstack.Offer) string {
 		return ""
 	}
 	o := suitable[0].Offer
-	return fmt.Sprintf("%s suits and is in %s of %s, but %s: use a volume there (availability_zone: %s), or resources that a machine in %s has",
-		o.Type, cmp.Or(o.Zone, o.Region), o.Key, pin.Reason, cmp.Or(o.Zone, o.Region), cmp.Or(pin.Zones[0].Name, pin.Zones[0].Region))
+	there := "availability_zone: " + o.Zone
+	if o.Zone == "" { // the cloud has not told the zones of its types yet
+		there = "region: " + o.Region
+	}
+	return fmt.Sprintf("%s suits and is in %s of %s, but %s: use a volume there (%s), or resources that a machine in %s has",
+		o.Type, cmp.Or(o.Zone, o.Region), o.Key, pin.Reason, there, cmp.Or(pin.Zones[0].Name, pin.Zones[0].Region))
 }
 
 // selectPinned returns the machines that have the volumes; all, if a replica mounts none.
