@@ -99,6 +99,7 @@ type FoundOffers struct {
 	Offers     []dstack.Offer
 	More       MoreOffers // that backends left out
 	Unanswered []UnansweredBackend
+	Notes      []string // see OfferSearch
 }
 
 // Offers asks all backends of a project at once, each with a time limit, and
@@ -127,6 +128,7 @@ func (s *Set) Offers(ctx context.Context, project string, need dstack.Requiremen
 			all.Offers = append(all.Offers, o)
 		}
 		all.More.add(found[i].More)
+		all.Notes = append(all.Notes, found[i].Notes...)
 	}
 	return all
 }

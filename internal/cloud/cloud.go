@@ -23,7 +23,8 @@ import (
 // other parameters, or its machine has ended: look for the machine, and give the launch up if there is none).
 type Provider interface {
 	// CheckAccess reports what is wrong with the credentials, the rights and the network that the configuration
-	// names; nil: nothing. It changes nothing in the account.
+	// names; nil: nothing. It changes nothing in the account. An error whose MachineFailure has ScopePlace concerns some
+	// regions; machines can be rented in the others.
 	CheckAccess(ctx context.Context) error
 
 	// Launch requests one machine in one zone. Repeated with the same Token, it makes one machine, even if an
@@ -95,6 +96,12 @@ type Disks interface {
 	// attached to another machine.
 	AttachDisk(ctx context.Context, d Disk, m Machine) error
 	DetachDisk(ctx context.Context, d Disk, m Machine) error
+}
+
+// DiskTypes is implemented by providers of which some types of machines cannot use disks.
+type DiskTypes interface {
+	// ExplainNoDisks returns why the machines of a type cannot use disks, for the user; empty: they can.
+	ExplainNoDisks(instanceType string) string
 }
 
 // Disk is a network disk of a cloud.

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -17,14 +18,22 @@ const (
 // accessCheck is the latest check of an account.
 type accessCheck struct {
 	mu      sync.Mutex
-	err     error // nil: nothing is wrong
+	err     error // why the account cannot be used; nil: it can
+	note    error // what is wrong with some of its regions
 	wasMade bool
 }
 
-func (c *accessCheck) set(err error) {
+func (c *accessCheck) set(err, note error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.err, c.wasMade = err, true
+	c.err, c.note, c.wasMade = err, note, true
+}
+
+// getNote returns what is wrong with some regions of an account that can be used; nil: nothing.
+func (c *accessCheck) getNote() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.note
 }
 
 // get returns what is wrong with the account; nil: nothing, or it was not checked yet.
@@ -34,14 +43,25 @@ func (c *accessCheck) get() (err error, wasMade bool) {
 	return c.err, c.wasMade
 }
 
-// CheckAccess checks the account once, so that Describe knows the result.
+// CheckAccess checks the account once, so that Describe knows the result. It returns why the account cannot be used: what is
+// wrong with some of its regions is a note.
 func (b *Backend) CheckAccess(ctx context.Context) error {
 	err := b.Provider.CheckAccess(ctx)
 	if ctx.Err() != nil {
 		err = &dstack.Error{Kind: dstack.Unavailable, Message: "it did not answer in time", Hint: "see that this machine reaches the API of the cloud", Cause: err}
 	}
-	b.access.set(err)
+	var note error
+	if isOfRegions(err) {
+		err, note = nil, err
+	}
+	b.access.set(err, note)
 	return err
+}
+
+// isOfRegions reports whether an error concerns regions, and not the whole account.
+func isOfRegions(err error) bool {
+	failure, ok := errors.AsType[*dstack.MachineFailure](err)
+	return ok && failure.Scope == dstack.ScopePlace
 }
 
 // repeatAccessCheck checks the account again and again.
@@ -58,6 +78,11 @@ func (b *Backend) repeatAccessCheck(ctx context.Context) (time.Duration, error) 
 			b.Log.Warn("a cloud cannot be used", "backend", b.Key, "err", err)
 		}
 		return accessRetry, nil
+	}
+	if note := b.access.getNote(); note == nil {
+		b.failures.Forget("regions")
+	} else if _, ok := b.failures.Admit("regions", note.Error(), time.Now()); ok {
+		b.Log.Warn("a region of a cloud cannot be used", "backend", b.Key, "err", note)
 	}
 	if wasMade && before != nil {
 		b.failures.Forget("access")
@@ -79,7 +104,10 @@ func (b *Backend) explainNoAccess() error {
 	switch dstack.KindOf(err) {
 	case dstack.Unauthorized, dstack.Forbidden, dstack.Invalid:
 		return err
-	default:
-		return nil
+	case dstack.NoCapacity: // no region has a network, or an image
+		if failure, ok := errors.AsType[*dstack.MachineFailure](err); ok && failure.Scope == dstack.ScopeBackend {
+			return err
+		}
 	}
+	return nil
 }

@@ -28,9 +28,11 @@ func (b *Backend) Describe() string {
 		return where + ": cannot be used: " + describeError(err)
 	case !wasMade:
 		return where + ", not checked yet"
-	default:
-		return where
 	}
+	if note := b.access.getNote(); note != nil {
+		where += ". Note: " + describeError(note)
+	}
+	return where
 }
 
 // describeError returns an error and what to do in one line.

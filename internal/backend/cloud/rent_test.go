@@ -318,6 +318,24 @@ func TestMachines_AskTheCloudRarely(t *testing.T) {
 	})
 }
 
+// A region that cannot be used is a note: the others are used, and swept.
+func TestAccess_OfARegion(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		message := "south: the region is not enabled"
+		r.account.SetFaults(cloudtest.Faults{All: &dstack.Error{Kind: dstack.NoCapacity, Message: message, Hint: "enable it",
+			Cause: &dstack.MachineFailure{Cause: dstack.FailureBroken, Scope: dstack.ScopePlace, Message: message}}})
+		time.Sleep(accessInterval)
+		if text := r.Describe(); text != "aws: all regions. Note: south: the region is not enabled (enable it)" || !r.IsUsable() {
+			t.Errorf("it says %q, usable %t", text, r.IsUsable())
+		}
+		r.account.SetFaults(cloudtest.Faults{})
+		time.Sleep(accessInterval + time.Second)
+		if text := r.Describe(); text != "aws: all regions" {
+			t.Errorf("it says %q", text)
+		}
+	})
+}
+
 // Wrong credentials are said in plans, and no longer once they are mended.
 func TestOffers_NeedAccess(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

@@ -29,12 +29,14 @@ func (p *Provider) CheckAccess(ctx context.Context) error {
 	if i := slices.IndexFunc(failures, isOfBackend); i >= 0 {
 		return failures[i]
 	}
-	if i := slices.Index(failures, nil); i >= 0 {
-		if err := p.checkRights(ctx, regions[i], networks[i]); err != nil {
-			return err
-		}
+	i := slices.Index(failures, nil)
+	if i < 0 {
+		return joinPlaces(failures, dstack.ScopeBackend)
 	}
-	return joinPlaces(failures)
+	if err := p.checkRights(ctx, regions[i], networks[i]); err != nil {
+		return err
+	}
+	return joinPlaces(failures, dstack.ScopePlace)
 }
 
 // checkCredentials asks whose credentials they are, which needs no right.
@@ -75,8 +77,8 @@ func (p *Provider) checkPlace(ctx context.Context, region string) (network, erro
 	return n, nil
 }
 
-// joinPlaces returns one error for all regions that cannot be used.
-func joinPlaces(failures []error) error {
+// joinPlaces returns one error for all regions that cannot be used. The scope says whether all are such.
+func joinPlaces(failures []error, scope dstack.FailureScope) error {
 	var messages []string
 	var first *dstack.Error
 	for _, err := range failures {
@@ -92,7 +94,12 @@ func joinPlaces(failures []error) error {
 	if first == nil {
 		return nil
 	}
-	return &dstack.Error{Kind: first.Kind, Message: strings.Join(messages, "; "), Hint: first.Hint, Cause: first.Cause}
+	joined := dstack.MachineFailure{Cause: dstack.FailureBroken}
+	if failure, ok := errors.AsType[*dstack.MachineFailure](first); ok {
+		joined = *failure
+	}
+	joined.Scope, joined.Message = scope, strings.Join(messages, "; ")
+	return newFailure(first.Kind, first.Cause, joined, first.Hint)
 }
 
 // checkRights asks for what renting needs without doing it, in one region.

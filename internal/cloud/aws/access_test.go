@@ -39,7 +39,7 @@ func TestCheckAccess(t *testing.T) {
 			},
 			kind: dstack.NoCapacity, message: "aws us-west-2: there is no VPC vpc-0123456789abcdef9; aws ap-east-1: the region is not enabled for the account", scope: dstack.ScopePlace,
 		},
-		"an image that is missing": {change: func(s *Settings) { s.Images.CPU = &Image{Name: "mine", Owner: "self"} }, kind: dstack.NoCapacity, message: `aws us-east-1: there is no image for x86 with the name "mine" of self`, scope: dstack.ScopePlace},
+		"an image that is missing": {change: func(s *Settings) { s.Images.CPU = &Image{Name: "mine", Owner: "self"} }, kind: dstack.NoCapacity, message: `aws us-east-1: there is no image for x86 with the name "mine" of self`, scope: dstack.ScopeBackend},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := open(t, c.options, c.change)
