@@ -109,15 +109,30 @@ func saveRental(ctx context.Context, tx bun.Tx, seen lifecycle.InstanceFacts, ne
 			return err
 		}
 	}
-	if err := saveRentalUse(ctx, tx, row, seen, next, now); err != nil || next.Status != dstack.InstanceDeleted {
+	if err := saveRentalUse(ctx, tx, row, seen, next, now); err != nil {
 		return err
 	}
-	ended := next.UnlistedSince // since when it is not listed: its deletion is only confirmed later
-	if ended.IsZero() || ended.After(now) {
-		ended = now
+	ended := toMicros(rentalEnd(next, now))
+	if ended == row.EndedAt {
+		return nil
 	}
-	_, err := tx.NewRaw("UPDATE rentals SET ended_at = ? WHERE instance_id = ? AND ended_at = 0", toMicros(ended), row.InstanceID).Exec(ctx)
+	_, err := tx.NewRaw("UPDATE rentals SET ended_at = ? WHERE instance_id = ?", ended, row.InstanceID).Exec(ctx)
 	return err
+}
+
+// rentalEnd returns since when a rented machine has cost nothing; zero: it may cost something. A machine that is being deleted
+// has ended when its backend does not list it any more; if it is listed again, it has not.
+func rentalEnd(i dstack.Instance, now time.Time) time.Time {
+	switch {
+	case i.Status != dstack.InstanceDeleting && i.Status != dstack.InstanceDeleted:
+		return time.Time{}
+	case !i.UnlistedSince.IsZero() && !i.UnlistedSince.After(now):
+		return i.UnlistedSince
+	case i.Status == dstack.InstanceDeleted:
+		return now
+	default:
+		return time.Time{}
+	}
 }
 
 // saveRentalUse records which run has a rented machine now. The run that it was rented for has had it since it was requested.

@@ -55,6 +55,14 @@ func TestRentals_FollowAMachine(t *testing.T) {
 		h.restart()
 		h.replicaStep(second.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(3*time.Hour))
 		h.machineStep(id, dstack.InstanceDeleting, true, t0.Add(3*time.Hour))
+		h.machineStep(id, dstack.InstanceDeleting, false, t0.Add(3*time.Hour+30*time.Second))
+		if got := read(t0.Add(3*time.Hour + 31*time.Second)); !got.EndedAt.Equal(t0.Add(3*time.Hour + 30*time.Second)) {
+			t.Errorf("not listed any more, but not confirmed yet: %+v", got)
+		}
+		h.machineStep(id, dstack.InstanceDeleting, true, t0.Add(3*time.Hour+40*time.Second))
+		if got := read(t0.Add(3*time.Hour + 41*time.Second)); !got.EndedAt.IsZero() {
+			t.Errorf("listed again: %+v", got)
+		}
 		h.machineStep(id, dstack.InstanceDeleting, false, t0.Add(3*time.Hour+time.Minute))
 		h.machineStep(id, dstack.InstanceDeleted, false, t0.Add(3*time.Hour+2*time.Minute))
 
