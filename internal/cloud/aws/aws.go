@@ -42,6 +42,7 @@ type Provider struct {
 var (
 	_ cloud.Provider     = (*Provider)(nil)
 	_ cloud.Disks        = (*Provider)(nil)
+	_ cloud.DiskTypes    = (*Provider)(nil)
 	_ cloud.PriceList    = (*Provider)(nil)
 	_ cloud.Availability = (*Provider)(nil)
 	_ cloud.Leftovers    = (*Provider)(nil)

@@ -233,11 +233,18 @@ func readDisk(region string, v types.Volume) cloud.Disk {
 	return d
 }
 
+// ExplainNoDisks implements cloud.DiskTypes.
+func (p *Provider) ExplainNoDisks(instanceType string) string {
+	if isNitro(instanceType) {
+		return ""
+	}
+	return fmt.Sprintf("volumes cannot be used on %s: its machines do not show which disk is which", instanceType)
+}
+
 // AttachDisk implements cloud.Disks.
 func (p *Provider) AttachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine) error {
-	if !isNitro(m.Type) {
-		return &dstack.Error{Kind: dstack.Invalid, Hint: "use a newer type",
-			Message: fmt.Sprintf("aws: volumes cannot be used on %s: its machines do not show which disk is which", m.Type)}
+	if reason := p.ExplainNoDisks(m.Type); reason != "" {
+		return &dstack.Error{Kind: dstack.Invalid, Hint: "use a newer type", Message: "aws: " + reason}
 	}
 	attached, err := p.findAttached(ctx, d, m)
 	if err != nil || attached.isDone {
