@@ -16,8 +16,9 @@ type Searcher interface {
 
 // OfferSearch is the answer of a Searcher.
 type OfferSearch struct {
-	Offers []dstack.Offer
-	More   MoreOffers
+	Offers  []dstack.Offer
+	More    MoreOffers
+	Missing []error // why regions have no offers; the others have some
 }
 
 // MoreOffers counts the offers that a search left out. A type in a region and a market counts once, in however many

@@ -88,7 +88,7 @@ func (s *Set) All() []string {
 // offersTimeout limits how long each backend may take to list its offers.
 const offersTimeout = 8 * time.Second
 
-// UnansweredBackend is a backend that did not list its offers.
+// UnansweredBackend is a backend that did not list its offers, or those of a region.
 type UnansweredBackend struct {
 	Key string
 	Err error
@@ -99,6 +99,7 @@ type FoundOffers struct {
 	Offers     []dstack.Offer
 	More       MoreOffers // that backends left out
 	Unanswered []UnansweredBackend
+	Missing    []UnansweredBackend // regions without offers of backends that did answer
 }
 
 // Offers asks all backends of a project at once, each with a time limit, and
@@ -127,6 +128,9 @@ func (s *Set) Offers(ctx context.Context, project string, need dstack.Requiremen
 			all.Offers = append(all.Offers, o)
 		}
 		all.More.add(found[i].More)
+		for _, err := range found[i].Missing {
+			all.Missing = append(all.Missing, UnansweredBackend{key, err})
+		}
 	}
 	return all
 }

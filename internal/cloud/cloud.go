@@ -23,7 +23,8 @@ import (
 // other parameters, or its machine has ended: look for the machine, and give the launch up if there is none).
 type Provider interface {
 	// CheckAccess reports what is wrong with the credentials, the rights and the network that the configuration
-	// names; nil: nothing. It changes nothing in the account.
+	// names; nil: nothing. If some regions can be used, RegionErrors is a cause of the error. It changes nothing in the
+	// account.
 	CheckAccess(ctx context.Context) error
 
 	// Launch requests one machine in one zone. Repeated with the same Token, it makes one machine, even if an

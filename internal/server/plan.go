@@ -219,6 +219,9 @@ func (s *Server) collectOffers(
 		}
 		notes = append(notes, describeUnanswered(b))
 	}
+	for _, b := range found.Missing {
+		notes = append(notes, describeMissing(b))
+	}
 	return found.Offers, found.More, notes
 }
 
@@ -229,6 +232,14 @@ func describeUnanswered(b backend.UnansweredBackend) string {
 		return fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err)
 	}
 	return fmt.Sprintf("the backend %s cannot be used: %s (%s)", b.Key, known.Message, known.Hint)
+}
+
+// describeMissing says why a region of a backend has no offers, and what to do about it.
+func describeMissing(b backend.UnansweredBackend) string {
+	if known, ok := errors.AsType[*dstack.Error](b.Err); ok && known.Hint != "" {
+		return fmt.Sprintf("a region of the backend %s cannot be used: %s (%s)", b.Key, known.Message, known.Hint)
+	}
+	return fmt.Sprintf("a region of the backend %s cannot be used: %s", b.Key, b.Err)
 }
 
 // getPlan returns the plan of a run.

@@ -2,9 +2,12 @@ package cloud
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
+	"dstack/internal/cloud"
 	"dstack/internal/dstack"
 )
 
@@ -55,7 +58,11 @@ func (b *Backend) repeatAccessCheck(ctx context.Context) (time.Duration, error) 
 	}
 	if err != nil {
 		if _, ok := b.failures.Admit("access", err.Error(), time.Now()); ok {
-			b.Log.Warn("a cloud cannot be used", "backend", b.Key, "err", err)
+			what := "a cloud cannot be used"
+			if len(b.unusableRegions()) > 0 {
+				what = "regions of a cloud cannot be used"
+			}
+			b.Log.Warn(what, "backend", b.Key, "err", err)
 		}
 		return accessRetry, nil
 	}
@@ -72,12 +79,35 @@ func (b *Backend) IsUsable() bool {
 	return wasMade && err == nil
 }
 
+// unusableRegions returns the regions that cannot be used, and why; none: no region, or all.
+func (b *Backend) unusableRegions() cloud.RegionErrors {
+	err, _ := b.access.get()
+	regions, _ := errors.AsType[cloud.RegionErrors](err)
+	return regions
+}
+
+// usableRegions returns the regions that machines are rented in; empty: all.
+func (b *Backend) usableRegions() []string {
+	unusable := b.unusableRegions()
+	regions := b.Regions
+	if len(unusable) == 0 {
+		return regions
+	}
+	if len(regions) == 0 {
+		regions = b.Prices.Table().Regions()
+	}
+	return slices.DeleteFunc(slices.Clone(regions), func(region string) bool { return unusable[region] != nil })
+}
+
 // explainNoAccess returns why nothing can be rented in the account; nil: something can, as far as is known. A cloud that does
-// not answer now, or a problem of one region, is no reason.
+// not answer now, or problems of some regions, are no reason.
 func (b *Backend) explainNoAccess() error {
 	err, _ := b.access.get()
+	if len(b.unusableRegions()) > 0 {
+		return nil
+	}
 	switch dstack.KindOf(err) {
-	case dstack.Unauthorized, dstack.Forbidden, dstack.Invalid:
+	case dstack.Unauthorized, dstack.Forbidden, dstack.Invalid, dstack.NoCapacity:
 		return err
 	default:
 		return nil

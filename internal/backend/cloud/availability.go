@@ -105,11 +105,11 @@ func (b *Backend) readAvailability(ctx context.Context) (time.Duration, error) {
 	if !ok || b.Prices == nil {
 		return availabilityInterval, nil
 	}
-	if err, wasMade := b.access.get(); err != nil || !wasMade {
+	if err, wasMade := b.access.get(); err != nil && len(b.unusableRegions()) == 0 || !wasMade {
 		return availabilityPause, nil
 	}
 	now := time.Now()
-	regions := b.Regions
+	regions := b.usableRegions()
 	if len(regions) == 0 {
 		regions = b.Prices.Table().Regions()
 	}

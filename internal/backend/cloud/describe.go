@@ -3,6 +3,8 @@ package cloud
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"dstack/internal/dstack"
@@ -24,6 +26,12 @@ func (b *Backend) Describe() string {
 		where += ": " + human.Count(n, "region")
 	}
 	switch err, wasMade := b.access.get(); {
+	case len(b.unusableRegions()) > 0:
+		unusable := b.unusableRegions()
+		for _, region := range slices.Sorted(maps.Keys(unusable)) {
+			where += "; " + region + " cannot be used: " + describeError(unusable[region])
+		}
+		return where
 	case err != nil:
 		return where + ": cannot be used: " + describeError(err)
 	case !wasMade:

@@ -146,7 +146,7 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 	if err != nil {
 		return nil, err
 	}
-	got, err := b.listings.get(ctx, b.maxListingAge(reached), time.Time{})
+	got, err := b.listings.getSoon(ctx, b.maxListingAge(reached))
 	if err != nil {
 		return nil, err
 	}

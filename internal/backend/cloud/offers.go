@@ -3,6 +3,7 @@ package cloud
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -44,7 +45,7 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 	}
 	filter := placement.NewTypeFilter(need)
 	found := b.Prices.Table().Find(catalogue.Query{
-		Offered: b.Regions, Regions: addRegionsOfZones(need.Regions, b.Prices.Table().Regions()), Types: need.InstanceTypes, Spot: need.Spot, MaxPrice: need.MaxPrice,
+		Offered: b.usableRegions(), Regions: addRegionsOfZones(need.Regions, b.Prices.Table().Regions()), Types: need.InstanceTypes, Spot: need.Spot, MaxPrice: need.MaxPrice,
 		IsPlace:  b.newPlaceCheck(need),
 		Template: dstack.Offer{Backend: b.Type, Key: b.Key, IsRemote: true, Engine: docker.Capabilities()},
 		Check: func(o *dstack.Offer) int {
@@ -59,6 +60,10 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 		OnePerGPU:    need.OnePerGPU,
 	})
 	search := backend.OfferSearch{More: backend.MoreOffers{Suitable: found.MoreSuitable, Unsuited: found.MoreUnsuited, HighestPrice: found.HighestPrice}}
+	unusable := b.unusableRegions()
+	for _, region := range slices.Sorted(maps.Keys(unusable)) {
+		search.Missing = append(search.Missing, unusable[region])
+	}
 	for _, o := range slices.Concat(found.Offers, found.Nearest) {
 		search.Offers = append(search.Offers, b.splitByZone(o, need)...)
 	}

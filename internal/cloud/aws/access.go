@@ -34,12 +34,15 @@ func (p *Provider) CheckAccess(ctx context.Context) error {
 			return err
 		}
 	}
-	return joinPlaces(failures)
+	return joinPlaces(regions, failures)
 }
 
 // checkCredentials asks whose credentials they are, which needs no right.
 func (p *Provider) checkCredentials(ctx context.Context) error {
-	region := p.home()
+	return p.askHome(func(region string) error { return p.checkCredentialsIn(ctx, region) })
+}
+
+func (p *Provider) checkCredentialsIn(ctx context.Context, region string) error {
 	client := sts.New(sts.Options{
 		Region: region, Credentials: p.credentials, HTTPClient: p.http, BaseEndpoint: p.endpoint(), Retryer: newRetryer(),
 	})
@@ -76,14 +79,18 @@ func (p *Provider) checkPlace(ctx context.Context, region string) (network, erro
 }
 
 // joinPlaces returns one error for all regions that cannot be used.
-func joinPlaces(failures []error) error {
+func joinPlaces(regions []string, failures []error) error {
 	var messages []string
 	var first *dstack.Error
-	for _, err := range failures {
+	byRegion := cloud.RegionErrors{}
+	for i, err := range failures {
 		if known, ok := errors.AsType[*dstack.Error](err); ok {
 			messages = append(messages, known.Message)
 			if first == nil {
 				first = known
+			}
+			if known.Kind == dstack.NoCapacity { // others may be usable: they did not answer
+				byRegion[regions[i]] = known
 			}
 		} else if err != nil {
 			return err
@@ -92,7 +99,11 @@ func joinPlaces(failures []error) error {
 	if first == nil {
 		return nil
 	}
-	return &dstack.Error{Kind: first.Kind, Message: strings.Join(messages, "; "), Hint: first.Hint, Cause: first.Cause}
+	joined := &dstack.Error{Kind: first.Kind, Message: strings.Join(messages, "; "), Hint: first.Hint, Cause: first.Cause}
+	if len(byRegion) > 0 && len(byRegion) < len(regions) {
+		joined.Cause = errors.Join(first.Cause, byRegion)
+	}
+	return joined
 }
 
 // checkRights asks for what renting needs without doing it, in one region.

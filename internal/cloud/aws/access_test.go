@@ -3,12 +3,15 @@ package aws
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 
+	"dstack/internal/cloud"
 	"dstack/internal/cloud/aws/ec2test"
 	"dstack/internal/dstack"
 )
@@ -23,6 +26,7 @@ func TestCheckAccess(t *testing.T) {
 		kind    dstack.Kind
 		message string // empty: nothing is wrong
 		scope   dstack.FailureScope
+		regions []string // that cannot be used, while others can
 	}{
 		"nothing is wrong":               {},
 		"all regions of the account":     {change: func(s *Settings) { s.Regions = nil }},
@@ -38,7 +42,9 @@ func TestCheckAccess(t *testing.T) {
 				s.Regions, s.VPCIDs = []string{"us-east-1", "us-west-2", "ap-east-1"}, map[string]string{"us-west-2": "vpc-0123456789abcdef9"}
 			},
 			kind: dstack.NoCapacity, message: "aws us-west-2: there is no VPC vpc-0123456789abcdef9; aws ap-east-1: the region is not enabled for the account", scope: dstack.ScopePlace,
+			regions: []string{"ap-east-1", "us-west-2"},
 		},
+		"no region can be used":    {change: func(s *Settings) { s.Regions = []string{"ap-east-1"} }, kind: dstack.NoCapacity, message: "aws ap-east-1: the region is not enabled for the account", scope: dstack.ScopePlace},
 		"an image that is missing": {change: func(s *Settings) { s.Images.CPU = &Image{Name: "mine", Owner: "self"} }, kind: dstack.NoCapacity, message: `aws us-east-1: there is no image for x86 with the name "mine" of self`, scope: dstack.ScopePlace},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -50,6 +56,10 @@ func TestCheckAccess(t *testing.T) {
 				}
 			} else if failure := expectError(t, err, c.kind, c.message); failure.Scope != c.scope {
 				t.Errorf("the failure is %+v, want the scope %q", failure, c.scope)
+			}
+			regions, _ := errors.AsType[cloud.RegionErrors](err)
+			if got := slices.Sorted(maps.Keys(regions)); !slices.Equal(got, c.regions) {
+				t.Errorf("the regions that cannot be used are %v, want %v", got, c.regions)
 			}
 			if len(r.ec2.Instances()) > 0 || len(r.ec2.SecurityGroups("us-east-1")) > 0 {
 				t.Error("the check changed something")

@@ -303,7 +303,10 @@ func (p *Provider) findAttached(ctx context.Context, d cloud.Disk, m cloud.Machi
 // DetachDisk implements cloud.Disks.
 func (p *Provider) DetachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine) error {
 	err := p.change(ctx, d.Region, "DetachVolume", func(ctx context.Context, client *ec2.Client) error {
-		_, err := client.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: sdk.String(d.Ref), InstanceId: sdk.String(m.Ref)})
+		_, err := client.DetachVolume(ctx, &ec2.DetachVolumeInput{
+			VolumeId: sdk.String(d.Ref), InstanceId: sdk.String(m.Ref),
+			Force: sdk.Bool(m.State == cloud.MachineEnded), // nothing on it can write any more
+		})
 		return err
 	})
 	switch {

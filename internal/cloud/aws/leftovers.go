@@ -21,7 +21,7 @@ const (
 // ListLeftovers implements cloud.Leftovers. The security group of all machines is kept for the next one; the groups of a
 // cluster are not needed any more once it has no machine.
 func (p *Provider) ListLeftovers(ctx context.Context) ([]cloud.Leftover, error) {
-	regions, err := p.ListRegions(ctx)
+	regions, _, err := p.splitRegions(ctx)
 	if err != nil {
 		return nil, err
 	}

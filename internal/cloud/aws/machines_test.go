@@ -40,6 +40,23 @@ func TestListMachines_FollowsTheirLives(t *testing.T) {
 	}
 }
 
+// A region that the account has not enabled, or that is misspelled, does not stop what is rented in the others.
+func TestListings_OfRegionsThatAreNotEnabled(t *testing.T) {
+	for _, regions := range [][]string{{"us-east-1", "us-esat-1"}, {"us-esat-1", "us-east-1"}} {
+		r := open(t, ec2test.Options{}, func(s *Settings) { s.Regions = regions })
+		r.mustLaunch("i1", offer("t3.micro", "us-east-1a"))
+		if found := r.list(); len(found) != 1 {
+			t.Errorf("%v: the listing is %+v", regions, found)
+		}
+		if _, err := r.ListDisks(t.Context(), nil); err != nil {
+			t.Errorf("%v: disks: %v", regions, err)
+		}
+		if _, err := r.ListLeftovers(t.Context()); err != nil {
+			t.Errorf("%v: leftovers: %v", regions, err)
+		}
+	}
+}
+
 func TestListMachines_ReadsManyPages(t *testing.T) {
 	r := open(t, ec2test.Options{PageSize: 2}, nil)
 	for _, id := range []dstack.InstanceID{"i1", "i2", "i3", "i4", "i5"} {

@@ -47,18 +47,38 @@ func (q *quietRegions) set(region string, until time.Time) {
 func listEverywhere[T any](ctx context.Context, p *Provider, quiet *quietRegions,
 	list func(context.Context, string) ([]T, error), costs func(T) bool,
 ) ([]T, error) {
-	configured, err := p.ListRegions(ctx)
+	configured, disabled, err := p.splitRegions(ctx)
 	if err != nil {
 		return nil, err
 	}
 	answers, failures := inRegions(ctx, configured, list)
-	others, err := listElsewhere(ctx, p, quiet, configured, list, costs)
+	others, err := listElsewhere(ctx, p, quiet, configured, disabled, list, costs)
 	return slices.Concat(append(answers, others)...), errors.Join(firstFailure(failures), err)
 }
 
-// listElsewhere lists objects in the regions that the configuration does not name. A region that fails there and is not
+// splitRegions returns the configured regions that the account can use, and those that it has not enabled or that do not
+// exist. The latter would fail each listing, and so stop what is rented in the others.
+func (p *Provider) splitRegions(ctx context.Context) (configured, disabled []string, err error) {
+	configured, err = p.ListRegions(ctx)
+	if err != nil || len(p.settings.Regions) == 0 {
+		return configured, nil, err
+	}
+	enabled, err := p.listEnabled(ctx)
+	if err != nil {
+		return configured, nil, nil // each region says what is wrong, or nothing is: the right is not needed otherwise
+	}
+	for _, region := range configured {
+		if !slices.Contains(enabled, region) {
+			disabled = append(disabled, region)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(configured), func(region string) bool { return slices.Contains(disabled, region) }), disabled, nil
+}
+
+// listElsewhere lists objects in the regions that the configuration does not name, and in those that it names and that are
+// not enabled. A region that fails there and is not
 // known to have any does not make the listing incomplete: the account may not use it at all.
-func listElsewhere[T any](ctx context.Context, p *Provider, quiet *quietRegions, configured []string,
+func listElsewhere[T any](ctx context.Context, p *Provider, quiet *quietRegions, configured, disabled []string,
 	list func(context.Context, string) ([]T, error), costs func(T) bool,
 ) ([]T, error) {
 	if len(p.settings.Regions) == 0 {
@@ -69,7 +89,7 @@ func listElsewhere[T any](ctx context.Context, p *Provider, quiet *quietRegions,
 		return nil, ignoreMissingRight(err)
 	}
 	var regions []string
-	for _, region := range enabled {
+	for _, region := range slices.Concat(enabled, disabled) {
 		if !slices.Contains(configured, region) && !quiet.isQuiet(region) {
 			regions = append(regions, region)
 		}

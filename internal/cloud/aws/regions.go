@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -28,19 +29,51 @@ func (p *Provider) home() string {
 	return homeRegion
 }
 
+// askHome asks what all regions know. The first region may be one that the account has not enabled, which answers as if the
+// credentials were wrong: then another one is asked.
+func (p *Provider) askHome(do func(region string) error) error {
+	region := p.home()
+	err := do(region)
+	if err == nil || dstack.KindOf(err) != dstack.Unauthorized {
+		return err
+	}
+	for _, other := range append([]string{homeRegion}, p.settings.Regions...) {
+		if other != region && partitionOf(other) == partitionOf(region) {
+			if do(other) == nil {
+				return nil
+			}
+			break
+		}
+	}
+	return err
+}
+
+// partitionOf returns which of the separate AWS a region belongs to: credentials of one are not known to the others.
+func partitionOf(region string) string {
+	for _, prefix := range []string{"us-gov-", "cn-"} {
+		if strings.HasPrefix(region, prefix) {
+			return prefix
+		}
+	}
+	return ""
+}
+
 // listEnabled returns the regions that are enabled for the account.
 func (p *Provider) listEnabled(ctx context.Context) ([]string, error) {
 	return p.regions.get(ctx, "", regionsTime, func(ctx context.Context) ([]string, error) {
 		var names []string
-		err := p.read(ctx, p.home(), "DescribeRegions", func(ctx context.Context, client *ec2.Client) error {
-			out, err := client.DescribeRegions(ctx, &ec2.DescribeRegionsInput{})
-			if err != nil {
-				return err
-			}
-			for _, region := range out.Regions {
-				names = append(names, sdk.ToString(region.RegionName))
-			}
-			return nil
+		err := p.askHome(func(home string) error {
+			return p.read(ctx, home, "DescribeRegions", func(ctx context.Context, client *ec2.Client) error {
+				out, err := client.DescribeRegions(ctx, &ec2.DescribeRegionsInput{})
+				if err != nil {
+					return err
+				}
+				names = nil
+				for _, region := range out.Regions {
+					names = append(names, sdk.ToString(region.RegionName))
+				}
+				return nil
+			})
 		})
 		slices.Sort(names)
 		return names, err

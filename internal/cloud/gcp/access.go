@@ -1,12 +1,15 @@
 package gcp
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 
+	"dstack/internal/cloud"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
 )
@@ -36,7 +39,7 @@ func (p *Provider) CheckAccess(ctx context.Context) error {
 }
 
 // newSettingsError returns an error that says that the settings are wrong for every offer of the backend.
-func newSettingsError(message, hint string, cause error) error {
+func newSettingsError(message, hint string, cause error) *dstack.Error {
 	refusal := newCredentialsError(message, hint, cause)
 	refusal.Kind = dstack.Forbidden
 	return refusal
@@ -107,6 +110,12 @@ func (p *Provider) checkRegions(ctx context.Context) error {
 	if err != nil {
 		return p.describeError(err, nil)
 	}
+	byRegion := cloud.RegionErrors{}
+	var first *dstack.Error
+	fail := func(region string, problem *dstack.Error) {
+		byRegion[region] = problem
+		first = cmp.Or(first, problem)
+	}
 	regions := p.settings.Regions
 	if len(regions) == 0 && len(n.subnets) == 0 { // the message is the same for each region
 		regions = slices.Sorted(maps.Keys(zones))[:min(1, len(zones))]
@@ -118,15 +127,22 @@ func (p *Provider) checkRegions(ctx context.Context) error {
 			if near := human.Nearest(region, known); near != "" {
 				hint = "did you mean " + near + "?"
 			}
-			return newSettingsError("GCP has no region "+region, hint, nil)
-		}
-		if problem := p.checkNetwork(n, region); problem != nil {
+			fail(region, newSettingsError("GCP has no region "+region, hint, nil))
+		} else if problem := p.checkNetwork(n, region); problem != nil {
 			p.network.forget()
 			if len(n.subnets) == 0 { // of all regions
 				problem.Kind = dstack.Forbidden
+				return problem
 			}
-			return problem
+			fail(region, problem)
 		}
 	}
-	return nil
+	if first == nil {
+		return nil
+	}
+	joined := *first
+	if len(byRegion) < len(regions) {
+		joined.Cause = errors.Join(first.Cause, byRegion)
+	}
+	return &joined
 }

@@ -1,6 +1,7 @@
 package gcp_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -295,6 +296,18 @@ func TestMachines_Terminate(t *testing.T) {
 	restore()
 	if err := p.Terminate(t.Context(), []cloud.Machine{one, two}); err != nil || len(s.Instances()) > 0 {
 		t.Errorf("%v, machines %+v", err, s.Instances())
+	}
+}
+
+// A region with a typo does not disturb the others.
+func TestCheckAccess_OneOfTheRegions(t *testing.T) {
+	s := startServer(t, computetest.Options{})
+	settings := newSettings(s)
+	settings.Regions = []string{"us-centrall", "us-east1"}
+	err := openProvider(t, settings, "i").CheckAccess(t.Context())
+	regions, _ := errors.AsType[cloud.RegionErrors](err)
+	if len(regions) != 1 || regions["us-centrall"] == nil || !strings.Contains(err.Error(), "GCP has no region us-centrall") {
+		t.Errorf("%v, by region %v", err, regions)
 	}
 }
 
