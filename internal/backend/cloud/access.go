@@ -108,6 +108,7 @@ func (b *Backend) explainNoAccess() error {
 		if failure, ok := errors.AsType[*dstack.MachineFailure](err); ok && failure.Scope == dstack.ScopeBackend {
 			return err
 		}
+	default:
 	}
 	return nil
 }
