@@ -107,3 +107,21 @@ func TestRankOffers_SharedClaims(t *testing.T) {
 		t.Errorf("an update does not stop the replica that has the claim: %+v", found)
 	}
 }
+
+// The machine named to a user whose volume is in another zone is one of the volume's backend, if any suits.
+func TestAdviseOtherZone(t *testing.T) {
+	engine := dstack.EngineCapabilities{Name: "docker", Containers: true, Mounts: true}
+	offers := []dstack.Offer{
+		{Backend: "gcp", Key: "gcp", Region: "us-central1", Zone: "us-central1-a", Type: "g2", Price: 1, IsRemote: true, Engine: engine},
+		{Backend: "aws", Key: "aws", Region: "us-east-1", Zone: "us-east-1a", Type: "g6", Price: 2, IsRemote: true, Engine: engine},
+	}
+	need := dstack.Requirements{Pin: &dstack.Pin{Reason: "the volume data is in us-east-1c of aws", Zones: []dstack.Zone{{Backend: "aws", Region: "us-east-1", Name: "us-east-1c"}}}}
+	for want, some := range map[string][]dstack.Offer{
+		"g6 suits and is in us-east-1a of aws, but the volume data is in us-east-1c of aws: use a volume there (availability_zone: us-east-1a), or resources that a machine in us-east-1c has":                                          offers,
+		"g2 suits and is in us-central1-a of gcp, but the volume data is in us-east-1c of aws: use a volume there (backend: gcp, region: us-central1, availability_zone: us-central1-a), or resources that a machine in us-east-1c has": offers[:1],
+	} {
+		if got := Advise(need, some, nil); got != want {
+			t.Errorf("the advice is %q, want %q", got, want)
+		}
+	}
+}
