@@ -28,7 +28,7 @@ test: ## run all tests: lint, packages with -race, both databases, real engines,
 unit: ## run the quick tests of the packages; installs and starts nothing
 	$(GO) test -short ./...
 
-lint: ## run gofmt, go vet, golangci-lint; build every platform; print figures about names and sizes
+lint: ## run gofmt, shellcheck, go vet, golangci-lint; build every platform; print figures about names and sizes
 	@scripts/lint.sh
 
 sim: ## run many random histories of the simulated world, compare 10 000 trees with git, run all clients of the model endpoint, test the API with many requests made from its description, take hosts and nodes away from services in every way, kill the server while it rents machines, kill and freeze servers that share a database, replace running processes under many streams, and check that the tests find deliberate faults

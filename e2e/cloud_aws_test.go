@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +26,7 @@ func TestCloud_Service(t *testing.T) {
 		t.Errorf("the machine has the containers %q", names)
 	}
 	s.runCLI("ps", "-v").expectExit(0).expectText("first", "aws", "0.0104")
+	s.runCLI("cost", "--by", "run").expectExit(0).expectText("first")
 	s.expectNoMetadata(machine.ID)
 
 	s.stopRun("first")
@@ -131,9 +131,7 @@ func TestCloud_SpotLost(t *testing.T) {
 // TestCloud_Volume writes to a volume on one machine and reads it on the next, which is rented in the volume's zone.
 func TestCloud_Volume(t *testing.T) {
 	s := newAWSSet(t)
-	file := filepath.Join(s.home, "volume.dstack.yml")
-	s.writeFile(file, "type: volume\nname: data\nbackend: aws\nregion: us-east-1\navailability_zone: us-east-1b\nsize: 1GB\n")
-	s.runCLI("apply", "-f", file, "-y").expectExit(0)
+	s.applyCloudVolume("aws", "us-east-1", "us-east-1b", "1GB")
 	config := func(name string) string {
 		text := s.serviceConfig(name, "spot_policy: on-demand\nidle_duration: 0s\nvolumes: ['data:/data']\n")
 		return strings.Replace(text, "- exec ./workload", "- echo "+name+" >>/data/names\n- exec ./workload", 1)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestCloud_GCP rents a spot machine of Google's, has none in the first zone, and gets the next one after a notice.
+// TestCloud_GCP rents a spot machine of Google's, and gets the next one when it is taken back.
 func TestCloud_GCP(t *testing.T) {
 	s := newGCPSet(t)
 	config := strings.NewReplacer("NAME", "rented", "IMAGE", fleetImage).Replace(`type: service
@@ -44,6 +44,33 @@ idle_duration: 0s
 	s.waitUntil(60*time.Second, "the machine is gone", func() error {
 		if all := s.compute.Instances(); len(all) > 0 {
 			return fmt.Errorf("%s is %s", all[0].Name, all[0].Status)
+		}
+		return nil
+	})
+	if isLongRun() {
+		s.checkVolume(config)
+	}
+}
+
+// checkVolume writes to a volume on one machine and reads it on the next.
+func (s *gcpSet) checkVolume(config string) {
+	s.t.Helper()
+	s.applyCloudVolume("gcp", "us-central1", "us-central1-b", "10GB")
+	for i, name := range []string{"first", "second"} {
+		text := strings.NewReplacer("name: rented", "name: "+name, "- exec", "- echo "+name+" >>/data/names\n- exec").Replace(config)
+		s.applyAndWait(s.newFolder(text + "volumes: ['data:/data']\n"))
+		if all := s.compute.Instances(); len(all) != 1 || all[0].Zone != "us-central1-b" {
+			s.t.Errorf("machines: %+v", all)
+		}
+		if r := s.runCLI("exec", name, "--", "cat", "/data/names").expectExit(0).expectText("first"); i == 1 {
+			r.expectText("second")
+		}
+		s.stopRun(name)
+	}
+	s.runCLI("volume", "delete", "data", "-y").expectExit(0)
+	s.waitUntil(60*time.Second, "the disks are gone", func() error {
+		if left := s.compute.Disks(); len(left) > 0 {
+			return fmt.Errorf("%v", left)
 		}
 		return nil
 	})

@@ -357,6 +357,10 @@ func newGCPSet(t *testing.T) *gcpSet {
 			return s.machines.boot(i.Name, i.UserData, s.compute.Metadata(i.Name))
 		},
 		OnTerminate: func(i computetest.Instance) { s.machines.remove(i.Name) },
+		OnAttach: func(d computetest.Disk, i computetest.Instance) error {
+			return s.machines.attach(d.Name, d.SizeGB, i.Name, "google-"+d.Name)
+		},
+		OnDetach: func(d computetest.Disk, i computetest.Instance) { s.machines.detach(d.Name, i.Name, "google-"+d.Name) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -373,4 +377,12 @@ func newGCPSet(t *testing.T) *gcpSet {
 		"    creds: {type: service_account, filename: %s}\n    regions: [us-central1]\n    endpoint: %s\n", computetest.DefaultProject, key, s.compute.URL))
 	s.startServer()
 	return s
+}
+
+// applyCloudVolume makes the volume data on a disk of a cloud.
+func (h *harness) applyCloudVolume(backend, region, zone, size string) {
+	h.t.Helper()
+	file := filepath.Join(h.home, "volume.dstack.yml")
+	h.writeFile(file, fmt.Sprintf("type: volume\nname: data\nbackend: %s\nregion: %s\navailability_zone: %s\nsize: %s\n", backend, region, zone, size))
+	h.runCLI("apply", "-f", file, "-y").expectExit(0)
 }

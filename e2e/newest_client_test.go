@@ -103,7 +103,6 @@ func TestNewestClient_Lists(t *testing.T) {
 		"dev":     {"type: dev-environment\nide: vscode\n", "this server runs services"},
 		"fleet":   {"type: fleet\nname: rented\nnodes: 1\nreservation: r\n", "reservation"},
 		"gateway": {"type: gateway\nname: front\nbackend: aws\nregion: r\ndomain: example.com\n", "backend: local for the server itself"},
-		"volume":  {"type: volume\nname: v\nbackend: aws\nregion: r\nsize: 1GB\n", "write backend: ssh for a host of a fleet"},
 		"invalid": {"type: service\nport: 80\ncommands: [a]\nprivileged: true\n", "containers run without additional privileges"},
 	} {
 		h.writeFile(filepath.Join(dir, name+".dstack.yml"), c.text)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs the linters: gofmt, bash -n, go vet, golangci-lint (.golangci.yml) and a
-# build for every platform. It exits with 0 when none finds anything.
-# golangci-lint is skipped, with a message, where the Go module proxy cannot be
-# reached. At the end come the figures of scripts/words.go, which fail nothing.
+# Runs the linters: gofmt, bash -n, shellcheck of the scripts that run on rented
+# machines, go vet, golangci-lint (.golangci.yml) and a build for every platform. It exits with 0 when none finds anything.
+# shellcheck and golangci-lint are skipped, with a message, where they cannot be
+# installed. At the end come the figures of scripts/words.go, which fail nothing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,6 +41,17 @@ check_format() {
 
 check_shell() { for s in scripts/*.sh e2e/fleet/*.sh e2e/cluster/*.sh tools/kubebox/*.sh findings/*.sh .ci/run; do bash -n "$s" || return 1; done; }
 
+# ensure_shellcheck installs shellcheck on Debian if it is missing.
+ensure_shellcheck() {
+	command -v shellcheck && return
+	[ "$(id -u)" = 0 ] || return
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends shellcheck
+}
+
+# check_machine_scripts checks the scripts in the program, which get their variables (SC2154) from it.
+check_machine_scripts() { shellcheck -s sh -e SC2154,SC2015 $(git ls-files 'internal/*.sh'); }
+
 # vet_scripts checks the programs that are no part of a package.
 vet_scripts() { for s in scripts/*.go; do go vet "$s" || return 1; done; }
 
@@ -54,6 +65,11 @@ run_golangci() {
 
 step "gofmt" check_format
 step "bash -n" check_shell
+if ensure_shellcheck >/dev/null 2>&1; then
+	step "shellcheck" check_machine_scripts
+else
+	echo "lint  SKIP  shellcheck: it is not installed, and apt-get cannot install it"
+fi
 step "go vet" go vet ./...
 step "go vet scripts/*.go" vet_scripts
 module=${golangci/\/cmd\/golangci-lint/}

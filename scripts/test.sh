@@ -123,7 +123,7 @@ e2e) start_pieces kubebox postgres docker registry images cluster python publish
 clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
-clouds) start_pieces docker registry images ssh fleet compute && DSTACK_TEST_LONG=1 run_e2e -run '^TestCloud_' "$@" ;;
+clouds) start_pieces docker registry images published newest ssh fleet compute && DSTACK_TEST_LONG=1 run_e2e -run '^TestCloud_' "$@" ;;
 cluster)
 	start_pieces kubebox postgres docker registry images cluster
 	await_cluster built

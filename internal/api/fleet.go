@@ -21,8 +21,8 @@ const (
 // FleetRequest is a fleet to preview or to apply. To apply, the configuration
 // contains the keys of the hosts that the server does not know yet.
 type FleetRequest struct {
-	Configuration spec.Fleet   `json:"configuration"`
-	Profile       spec.Profile `json:"-"` // that published clients send: it applies to rented machines where Configuration sets nothing
+	Configuration spec.Fleet    `json:"configuration"`
+	Profile       *spec.Profile `json:"profile,omitempty"` // applies to rented machines where Configuration sets nothing
 }
 
 // FleetViewsRequest selects fleets of a project.
@@ -164,25 +164,26 @@ const (
 // fleetBody is a FleetRequest whose configuration distinguishes written values from defaults.
 type fleetBody struct {
 	Configuration json.RawMessage `json:"configuration"`
+	Profile       *spec.Profile   `json:"profile,omitempty"`
 }
 
 // PreviewFleet returns what ApplyFleet would do. It changes nothing and sends no keys.
-func (c *Client) PreviewFleet(ctx context.Context, project string, f spec.Fleet) (FleetPreview, error) {
+func (c *Client) PreviewFleet(ctx context.Context, project string, f spec.Fleet, profile *spec.Profile) (FleetPreview, error) {
 	config, err := f.WithoutKeys().SourceJSON()
 	if err != nil {
 		return FleetPreview{}, err
 	}
-	return readWithRetry[FleetPreview](ctx, c, projectPath(PathFleetPreview, project), fleetBody{config}, callTimeout)
+	return readWithRetry[FleetPreview](ctx, c, projectPath(PathFleetPreview, project), fleetBody{config, profile}, callTimeout)
 }
 
-// ApplyFleet creates a fleet, or replaces the configuration of one.
-func (c *Client) ApplyFleet(ctx context.Context, project string, f spec.Fleet) (FleetView, error) {
+// ApplyFleet creates a fleet, or replaces the configuration of one. The profile, if there is one, applies to rented machines.
+func (c *Client) ApplyFleet(ctx context.Context, project string, f spec.Fleet, profile *spec.Profile) (FleetView, error) {
 	config, err := f.SourceJSON()
 	if err != nil {
 		return FleetView{}, err
 	}
 	var view FleetView
-	err = c.callOnce(ctx, projectPath(PathFleetApply, project), fleetBody{config}, &view)
+	err = c.callOnce(ctx, projectPath(PathFleetApply, project), fleetBody{config, profile}, &view)
 	return view, err
 }
 

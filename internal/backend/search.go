@@ -18,7 +18,8 @@ type Searcher interface {
 type OfferSearch struct {
 	Offers  []dstack.Offer
 	More    MoreOffers
-	Missing []error // why regions have no offers; the others have some
+	Missing []error  // why regions have no offers; the others have some
+	Notes   []string // what the user should know about the offers: their prices are old
 }
 
 // MoreOffers counts the offers that a search left out. A type in a region and a market counts once, in however many

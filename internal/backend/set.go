@@ -100,6 +100,7 @@ type FoundOffers struct {
 	More       MoreOffers // that backends left out
 	Unanswered []UnansweredBackend
 	Missing    []UnansweredBackend // regions without offers of backends that did answer
+	Notes      []string            // see OfferSearch
 }
 
 // Offers asks all backends of a project at once, each with a time limit, and
@@ -131,6 +132,7 @@ func (s *Set) Offers(ctx context.Context, project string, need dstack.Requiremen
 		for _, err := range found[i].Missing {
 			all.Missing = append(all.Missing, UnansweredBackend{key, err})
 		}
+		all.Notes = append(all.Notes, found[i].Notes...)
 	}
 	return all
 }

@@ -30,9 +30,29 @@ const folderName = "catalogue"
 type Account struct {
 	Key     string   // of the backend: aws, aws-research
 	Cloud   string   // the name of the cloud: aws, gcp
-	Regions []string // that the account uses; empty: all, but then the cloud itself is not asked
+	Regions []string // that the account uses; empty: all, but then the cloud itself is asked only about DefaultRegions
 	// ListTypes asks the cloud itself for the types of a region, which may take minutes; nil: it cannot be asked.
 	ListTypes func(ctx context.Context, region string) ([]Row, error)
+}
+
+// regionsToAsk returns the regions that the cloud itself is asked about.
+func (a Account) regionsToAsk() []string {
+	if len(a.Regions) > 0 {
+		return a.Regions
+	}
+	return DefaultRegions(a.Cloud)
+}
+
+// DefaultRegions returns the regions of a cloud that it is asked about for an account that uses all: each takes minutes.
+func DefaultRegions(cloud string) []string {
+	switch cloud {
+	case "aws":
+		return []string{"us-east-1", "us-east-2", "us-west-2", "eu-west-1", "eu-central-1", "ap-northeast-1"}
+	case "gcp":
+		return []string{"us-central1", "us-east1", "us-west1", "europe-west1", "europe-west4", "asia-northeast1"}
+	default:
+		return nil
+	}
 }
 
 // Settings says where a catalogue gets and keeps its rows.

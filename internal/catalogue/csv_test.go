@@ -65,17 +65,24 @@ func TestReadCSV(t *testing.T) {
 func TestReadCSV_SkipsBrokenRows(t *testing.T) {
 	good := "m5.large,us-east-1,0.1,2,8.0,0,,,False,,,,x86,{}\n"
 	for line, problem := range map[string]string{
-		`m5.large,us-east-1,nan,2,8.0,0,,,False,,,,x86,{}`:   "its price is NaN",
-		`m5.large,us-east-1,inf,2,8.0,0,,,False,,,,x86,{}`:   "its price is +Inf",
-		`m5.large,us-east-1,-0.1,2,8.0,0,,,False,,,,x86,{}`:  "its price is -0.1",
-		`m5.large,us-east-1,free,2,8.0,0,,,False,,,,x86,{}`:  `price is "free", not a number`,
-		`m5.large,us-east-1,0.1,0.5,8.0,0,,,False,,,,x86,{}`: `cpu is "0.5", not a whole number`,
-		`m5.large,us-east-1,0.1,2,nan,0,,,False,,,,x86,{}`:   `memory is "nan", not a number of gigabytes`,
-		`m5.large,us-east-1,0.1,2,8.0,,,,False,,,,x86,{}`:    `gpu_count is "", not a whole number`,
-		`m5.large,us-east-1,0.1,2,8.0,0,,,yes,,,,x86,{}`:     `spot is "yes", not true or false`,
-		`,us-east-1,0.1,2,8.0,0,,,False,,,,x86,{}`:           "it has no type or no region",
-		`m5.large,us-east-1`:                                 `spot is "", not true or false`,
-		`m5.large,us-east-1,0.1,2,8.0,0,"a"b,,False,,,,,`:    `extraneous or missing " in quoted-field`,
+		`m5.large,us-east-1,nan,2,8.0,0,,,False,,,,x86,{}`:               "its price is NaN",
+		`m5.large,us-east-1,inf,2,8.0,0,,,False,,,,x86,{}`:               "its price is +Inf",
+		`m5.large,us-east-1,-0.1,2,8.0,0,,,False,,,,x86,{}`:              "its price is -0.1",
+		`m5.large,us-east-1,0,2,8.0,0,,,False,,,,x86,{}`:                 "its price is 0",
+		`m5.large,us-east-1,-0,2,8.0,0,,,False,,,,x86,{}`:                "its price is -0",
+		"m5\u202elarge,us-east-1,1,2,8.0,0,,,False,,,,x86,{}":            "the name of its type, region or zone is none that a cloud has",
+		`m5.large,evil.example/#,1,2,8.0,0,,,False,,,,x86,{}`:            "the name of its type, region or zone is none that a cloud has",
+		`m5.large,../../x,1,2,8.0,0,,,False,,,,x86,{}`:                   "the name of its type, region or zone is none that a cloud has",
+		`m5?x=,us-east-1,1,2,8.0,0,,,False,,,,x86,{}`:                    "the name of its type, region or zone is none that a cloud has",
+		"m5.large,us-east-1,1,2,8.0,1,L\u009b4,24,False,,nvidia,,x86,{}": "has characters that are not shown",
+		`m5.large,us-east-1,free,2,8.0,0,,,False,,,,x86,{}`:              `price is "free", not a number`,
+		`m5.large,us-east-1,0.1,0.5,8.0,0,,,False,,,,x86,{}`:             `cpu is "0.5", not a whole number`,
+		`m5.large,us-east-1,0.1,2,nan,0,,,False,,,,x86,{}`:               `memory is "nan", not a number of gigabytes`,
+		`m5.large,us-east-1,0.1,2,8.0,,,,False,,,,x86,{}`:                `gpu_count is "", not a whole number`,
+		`m5.large,us-east-1,0.1,2,8.0,0,,,yes,,,,x86,{}`:                 `spot is "yes", not true or false`,
+		`,us-east-1,0.1,2,8.0,0,,,False,,,,x86,{}`:                       "it has no type or no region",
+		`m5.large,us-east-1`:                                             `spot is "", not true or false`,
+		`m5.large,us-east-1,0.1,2,8.0,0,"a"b,,False,,,,,`:                `extraneous or missing " in quoted-field`,
 	} {
 		rows, skipped := readText(t, "aws", csvHead+good+line+"\n"+strings.Replace(good, "m5", "m6", 1))
 		if len(rows) != 2 || skipped == nil || !strings.Contains(skipped.Error(), problem) || !strings.Contains(skipped.Error(), "1 of 3 rows") {

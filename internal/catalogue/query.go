@@ -286,18 +286,22 @@ func (s *search) finish() Found {
 	return found
 }
 
-// listNearest returns the rows that fail the fewest constraints, and of these the ones whose type fails the latest.
+// listNearest returns the rows that suit but for their price, then those that fail the fewest constraints, and of these the ones
+// whose type fails the latest.
 func (s *search) listNearest() (nearest []*row) {
+	add := func(rows []*row) {
+		for _, r := range rows {
+			if len(nearest) < maxNearest && !s.suitable.has(r.group) {
+				nearest = append(nearest, r)
+			}
+		}
+	}
+	add(s.rejected[failsPrice][0])
 	for distance := 1; distance <= bits.Len(failureSets-1); distance++ {
 		for rank := maxRanks - 1; rank >= 0; rank-- {
 			for fails := range s.rejected {
-				if bits.OnesCount(uint(fails)) != distance {
-					continue
-				}
-				for _, r := range s.rejected[fails][rank] {
-					if len(nearest) < maxNearest && !s.suitable.has(r.group) {
-						nearest = append(nearest, r)
-					}
+				if bits.OnesCount(uint(fails)) == distance && fails != failsPrice {
+					add(s.rejected[fails][rank])
 				}
 			}
 		}

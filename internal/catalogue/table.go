@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode"
 
 	"dstack/internal/dstack"
 	"dstack/internal/gpu"
@@ -122,9 +123,11 @@ func (r *Row) check() error {
 	switch {
 	case r.Type == "" || r.Region == "":
 		return fmt.Errorf("it has no type or no region")
-	case !isName(r.Type) || !isName(r.Region) || !isName(r.Zone) || !isName(r.GPUName) || !isName(r.GPUMaker):
-		return fmt.Errorf("a name in it is too long, or has control characters")
-	case math.IsNaN(r.Price) || r.Price < 0 || r.Price > maxPrice:
+	case !isPlainName(r.Type) || !isPlainName(r.Region) || r.Zone != "" && !isPlainName(r.Zone):
+		return fmt.Errorf("the name of its type, region or zone is none that a cloud has")
+	case !isName(r.GPUName) || !isName(r.GPUMaker):
+		return fmt.Errorf("a name in it is too long, or has characters that are not shown")
+	case math.IsNaN(r.Price) || r.Price <= 0 || r.Price > maxPrice: // what costs nothing would be the first choice, in any budget
 		return fmt.Errorf("its price is %g", r.Price)
 	case r.CPUs < 0 || r.CPUs > maxCPUs || r.MemoryMiB < 0 || r.MemoryMiB > maxMemoryMiB || r.DiskMiB < 0 || r.DiskMiB > maxMemoryMiB:
 		return fmt.Errorf("it has %d CPUs, %d MiB of memory and %d MiB of disk", r.CPUs, r.MemoryMiB, r.DiskMiB)
@@ -137,7 +140,14 @@ func (r *Row) check() error {
 }
 
 func isName(name string) bool {
-	return len(name) <= maxNameBytes && !strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\ufffd' })
+	return len(name) <= maxNameBytes && !strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) || c == '\ufffd' })
+}
+
+// isPlainName reports whether a name may be that of a type or a place: these become parts of URLs and names of hosts.
+func isPlainName(name string) bool {
+	return name != "" && len(name) <= maxNameBytes && name[0] != '.' && name[0] != '-' && !strings.ContainsFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(".-_", c)
+	})
 }
 
 // Builder collects the rows of a table.

@@ -117,7 +117,7 @@ func TestFind(t *testing.T) {
 			2, 4, 0.9, "m5.large eu-west-1 $0.1"},
 		"a zone":          {catalogue.Query{Regions: []string{"a"}, Limit: 9}, []string{"g6.xlarge eu-west-1a spot $0.43"}, 1, 5, 0.43, "t3.medium us-east-1 $0.04"},
 		"a type":          {catalogue.Query{Types: []string{"M5.Large"}, Limit: 9}, []string{"m5.large eu-west-1 $0.1"}, 1, 5, 0.1, "t3.medium us-east-1 $0.04"},
-		"a price":         {catalogue.Query{MaxPrice: &low, Check: needsGPU, Limit: 9}, []string{"g6.xlarge us-east-1 spot $0.4", "g6.xlarge eu-west-1b spot $0.42"}, 2, 4, 0.42, "t3.medium us-east-1 $0.04"},
+		"a price":         {catalogue.Query{MaxPrice: &low, Check: needsGPU, Limit: 9}, []string{"g6.xlarge us-east-1 spot $0.4", "g6.xlarge eu-west-1b spot $0.42"}, 2, 4, 0.42, "g6.xlarge us-east-1 $0.8"},
 		"nothing so low":  {catalogue.Query{MaxPrice: &none, Limit: 9}, nil, 0, 6, 0, "t3.medium us-east-1 $0.04"},
 		"offered regions": {catalogue.Query{Offered: []string{"us-east-1"}, Check: needsGPU, Limit: 1}, []string{"g6.xlarge us-east-1 spot $0.4"}, 2, 1, 0.8, "t3.medium us-east-1 $0.04"},
 		"a pin": {catalogue.Query{IsPlace: func(region, zone string) bool { return region == "eu-west-1" && (zone == "" || zone == "a") }, Limit: 9},
@@ -155,7 +155,7 @@ func countTypes(offers []dstack.Offer) int {
 func TestFind_PutsWhatCannotBeHadLast(t *testing.T) {
 	var rows []catalogue.Row
 	for i := range 50 {
-		rows = append(rows, plain(fmt.Sprintf("t%d", i), "us-east-1", 2, float64(i)))
+		rows = append(rows, plain(fmt.Sprintf("t%d", i), "us-east-1", 2, max(float64(i), 0.5)))
 	}
 	asked := 0
 	found := newTable(t, rows...).Find(catalogue.Query{Limit: 3, Availability: func(o *dstack.Offer) dstack.Availability {
@@ -235,5 +235,24 @@ func TestFind_OnePerGPU(t *testing.T) {
 	}
 	if found.MoreSuitable != 2 { // another type with one GPU, and one without
 		t.Errorf("%d more", found.MoreSuitable)
+	}
+}
+
+// Types that suit but for their price are found, however many others nearly suit.
+func TestFind_ShowsWhatIsOnlyTooDear(t *testing.T) {
+	rows := []catalogue.Row{g6("us-east-1", 0.8)}
+	for i := range 300 {
+		rows = append(rows, plain(fmt.Sprint("t", i), "us-east-1", 2, 0.01))
+	}
+	limit, rank := 0.3, 0
+	found := newTable(t, rows...).Find(catalogue.Query{Limit: 9, MaxPrice: &limit, Check: func(o *dstack.Offer) int {
+		if len(o.Hardware.GPUs) > 0 {
+			return -1
+		}
+		rank = (rank + 1) % 10
+		return 1 + rank
+	}})
+	if len(found.Nearest) != 100 || found.Nearest[0].Type != "g6.xlarge" {
+		t.Errorf("%d, first %+v", len(found.Nearest), found.Nearest[0])
 	}
 }

@@ -19,7 +19,7 @@ func (c *Catalogue) Tasks() (tasks []loop.Task) {
 		}))
 	}
 	for _, p := range c.accounts {
-		if p.account.ListTypes == nil || len(p.account.Regions) == 0 {
+		if p.account.ListTypes == nil || len(p.account.regionsToAsk()) == 0 {
 			continue
 		}
 		tasks = append(tasks, loop.Repeat("prices of "+p.account.Key, loop.NewWake(), func(ctx context.Context) (time.Duration, error) {
@@ -128,7 +128,7 @@ func (p *Prices) findDueRegion(downloaded *Table, now time.Time) (region string,
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	wait = refreshInterval
-	for _, one := range p.account.Regions {
+	for _, one := range p.account.regionsToAsk() {
 		if downloaded != nil && containsFold(downloaded.regions, one) {
 			delete(p.failed, one)
 			continue

@@ -28,6 +28,7 @@ type applyFleetCommand struct {
 	flags   *applyFlags
 	file    sourceFile
 	fleet   *spec.Fleet
+	profile *spec.Profile // for rented machines; nil: there is none
 	notes   spec.Problems
 	client  *api.Client
 	project string
@@ -55,10 +56,12 @@ func (a *app) readFleet(file sourceFile, flags *applyFlags) (*applyFleetCommand,
 		}
 	}
 	for _, flag := range flags.given {
-		if !slices.Contains(fleetFlags, flag) {
+		if !slices.Contains(fleetFlags, flag) && (flag != "profile" || fleet.SSH != nil) {
 			problems = append(problems, flagProblem("--"+flag, "leave it out", "it does not fit a fleet"))
 		}
 	}
+	profile, profileProblems := a.chooseFleetProfile(*fleet, flags.profile)
+	problems = append(problems, profileProblems...)
 	given, variableProblems := a.readVariables(flags)
 	inFile, elsewhere := a.locateUnresolved(given, fleet.ResolveEnv(given.list, a.env))
 	located := append(fleet.Unsupported(), inFile...)
@@ -70,7 +73,19 @@ func (a *app) readFleet(file sourceFile, flags *applyFlags) (*applyFleetCommand,
 		return nil, problemsError(problems)
 	}
 	notes := spec.Locate(file.name, file.text, append(fleet.FindNotes(spec.WrittenFields(file.text)), spec.FindDialect(file.text).Notes()...))
-	return &applyFleetCommand{app: a, flags: flags, file: file, fleet: fleet, notes: notes}, nil
+	return &applyFleetCommand{app: a, flags: flags, file: file, fleet: fleet, profile: profile, notes: notes}, nil
+}
+
+// chooseFleetProfile returns the profile of a fleet of rented machines; nil: it has none. A fleet of hosts needs none.
+func (a *app) chooseFleetProfile(f spec.Fleet, name string) (*spec.Profile, spec.Problems) {
+	if f.SSH != nil {
+		return nil, nil
+	}
+	chosen, problems := a.chooseProfile(name)
+	if len(problems) > 0 || chosen.file.name == "" {
+		return nil, problems
+	}
+	return &chosen.Profile, nil
 }
 
 func (f *applyFleetCommand) run(ctx context.Context) error {
@@ -95,7 +110,7 @@ func (f *applyFleetCommand) run(ctx context.Context) error {
 // was applied, and the fleet also along with an error.
 func (f *applyFleetCommand) apply(ctx context.Context, client *api.Client, project string) (*api.FleetView, error) {
 	f.client, f.project = client, project
-	preview, err := client.PreviewFleet(ctx, project, *f.fleet)
+	preview, err := client.PreviewFleet(ctx, project, *f.fleet, f.profile)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +148,7 @@ func (f *applyFleetCommand) apply(ctx context.Context, client *api.Client, proje
 			return nil, err
 		}
 	}
-	view, err := client.ApplyFleet(ctx, project, *f.fleet)
+	view, err := client.ApplyFleet(ctx, project, *f.fleet, f.profile)
 	if err != nil {
 		return nil, err
 	}

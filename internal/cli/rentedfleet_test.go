@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -54,4 +55,18 @@ func TestApplyFleet_RentedWithoutCapacity(t *testing.T) {
 		"no machine to rent suits", "aws g6.xlarge: costs $0.71 an hour; write max_price: 0.71", "error: 2 machines cannot be rented: none is left in us-east-1a",
 	})
 	u.run("fleet", "get", "pool").check(t, ExitDone, []string{"2 machines are missing: none is left in us-east-1a"}, nil)
+}
+
+// The profile of the folder applies to fleets of rented machines.
+func TestApplyFleet_RentedWithAProfile(t *testing.T) {
+	f := newRentedServer(t, api.FleetView{Machines: []api.MachineView{machineView(0, api.MachineStatusIdle)}})
+	u := newTestUser(t, f)
+	u.writeFile("fleet.dstack.yml", rentedFile)
+	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  max_price: 0.5\n  default: true\n- name: spot\n  spot_policy: spot\n")
+	u.run("apply", "-f", "fleet.dstack.yml", "-y").check(t, ExitDone, nil, nil)
+	u.run("apply", "-f", "fleet.dstack.yml", "-y", "--profile", "spot").check(t, ExitDone, nil, nil)
+	u.run("apply", "-f", "fleet.dstack.yml", "-y", "--profile", "none").check(t, ExitInvalid, nil, []string{"no such profile: none"})
+	if a := f.fleets.applied; len(a) != 2 || !strings.Contains(a[0], `"max_price":0.5`) || !strings.Contains(a[1], `"spot_policy":"spot"`) {
+		t.Errorf("%q", a)
+	}
 }

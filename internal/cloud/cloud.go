@@ -98,6 +98,12 @@ type Disks interface {
 	DetachDisk(ctx context.Context, d Disk, m Machine) error
 }
 
+// DiskTypes is implemented by providers of which some types of machines cannot use disks.
+type DiskTypes interface {
+	// ExplainNoDisks returns why the machines of a type cannot use disks, for the user; empty: they can.
+	ExplainNoDisks(instanceType string) string
+}
+
 // Disk is a network disk of a cloud.
 type Disk struct {
 	Volume     dstack.VolumeID // from its marks; empty for external disks

@@ -243,8 +243,10 @@ func (s *Server) buildFleet(c *apiCall, request api.FleetRequest) (dstack.Fleet,
 		return refuse("a fleet cannot be called "+localFleet, "later clients see the server's own machine under this name; choose another one")
 	}
 	if in.SSH == nil {
-		f.Profile = request.Profile
-		if problems := unsupportedIn(in, request.Profile); len(problems) > 0 {
+		if request.Profile != nil {
+			f.Profile = *request.Profile
+		}
+		if problems := unsupportedIn(in, f.Profile); len(problems) > 0 {
 			return dstack.Fleet{}, newUnsupportedError(problems)
 		}
 		return f, nil

@@ -38,11 +38,17 @@ func readGrouping(fields []string) (by placement.GPUGrouping, err error) {
 	return by, nil
 }
 
-// groupByGPU returns the GPUs of the offers that meet requirements.
-func (s *Server) groupByGPU(c *apiCall, need dstack.Requirements, by placement.GPUGrouping, used map[dstack.InstanceID]dstack.Allocation) []api.GPUGroup {
+// groupByGPU returns the GPUs of the offers that meet requirements, also those of rented machines that run nothing.
+func (s *Server) groupByGPU(
+	c *apiCall, need dstack.Requirements, by placement.GPUGrouping, used map[dstack.InstanceID]dstack.Allocation,
+) ([]api.GPUGroup, error) {
 	need.OnePerGPU, need.Project = true, c.project.ID
 	found := s.backends.Offers(c.ctx, c.project.Name, need, maxGroupedOffers)
-	placements := placement.Rank(need, found.Offers, used).Placements(maxGroupedOffers)
+	all, _, err := s.addRented(c, nil, found.Offers)
+	if err != nil {
+		return nil, err
+	}
+	placements := placement.Rank(need, all, used).Placements(maxGroupedOffers)
 	offers := make([]dstack.Offer, 0, len(placements))
 	for _, p := range placements {
 		offers = append(offers, p.Offer.ShowTo(p.Claim))
@@ -51,7 +57,7 @@ func (s *Server) groupByGPU(c *apiCall, need dstack.Requirements, by placement.G
 	for _, g := range placement.GroupByGPU(offers, by) {
 		groups = append(groups, buildGPUGroup(g))
 	}
-	return groups
+	return groups, nil
 }
 
 func buildGPUGroup(g placement.GPUGroup) api.GPUGroup {
@@ -90,7 +96,10 @@ func (s *Server) listGPUs(c *apiCall, in v022.GPUQuery) (wire.GPUAnswer, error) 
 	if err != nil {
 		return wire.GPUAnswer{}, err
 	}
-	groups := s.groupByGPU(c, need, by, used)
+	groups, err := s.groupByGPU(c, need, by, used)
+	if err != nil {
+		return wire.GPUAnswer{}, err
+	}
 	if in.Reverse {
 		slices.SortStableFunc(groups, compareReverse)
 	}

@@ -207,7 +207,7 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 }
 
 // collectOffers returns the offers of all backends of a project, of those of a cloud at most limit, how many more there are,
-// and a note for each backend that did not answer.
+// and notes: for each backend that did not answer, and of those that did.
 func (s *Server) collectOffers(
 	ctx context.Context, project dstack.Project, need dstack.Requirements, limit int,
 ) (all []dstack.Offer, more backend.MoreOffers, notes []string) {
@@ -222,7 +222,7 @@ func (s *Server) collectOffers(
 	for _, b := range found.Missing {
 		notes = append(notes, describeMissing(b))
 	}
-	return found.Offers, found.More, notes
+	return found.Offers, found.More, append(notes, found.Notes...)
 }
 
 // describeUnanswered says why a backend has no offers, and what to do about it.

@@ -166,7 +166,9 @@ func (s *Server) listOffers(c *apiCall, in api.OffersRequest) (api.OfferList, er
 		if len(in.GroupBy) > 0 {
 			need := job.BuildRequirements(group.spec)
 			need.IsGlobalAdmin = c.isGlobalAdmin()
-			preview.GPUs = s.groupByGPU(c, need, by, used)
+			if preview.GPUs, err = s.groupByGPU(c, need, by, used); err != nil {
+				return api.OfferList{}, err
+			}
 		}
 		list.Groups = append(list.Groups, preview)
 	}

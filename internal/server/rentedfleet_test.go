@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,5 +250,31 @@ func TestRentedFleets_PlanOfServices(t *testing.T) {
 	}
 	if len(preview.Placements) != 0 || !found {
 		t.Errorf("%+v, %+v", preview.Placements, preview.Rejections)
+	}
+}
+
+// GPUs of rented machines that run nothing are counted, too, and the profile of our command line is that of the fleet.
+func TestRentedFleets_GPUsOfIdleMachines(t *testing.T) {
+	h := newTestServer(t)
+	machine := rentable("g6.xlarge", 0.8)
+	machine.Hardware.GPUs = []dstack.GPU{{ID: "0", Maker: "nvidia", Name: "L4", MemoryMiB: 22888}}
+	h.mustCall(api.PathFleetApply, `{"configuration": `+rentedText(`{"min": 1, "max": 1}`)+`, "profile": {"name": "p", "spot_policy": "on-demand"}}`, nil)
+	h.stepFleet(func(f dstack.Fleet, step *fleet.RentedStep) {
+		if f.Profile.Name != "p" || f.Profile.SpotPolicy == "" {
+			t.Errorf("the profile is %+v", f.Profile)
+		}
+		step.Rent = []dstack.Offer{machine}
+	})
+	var views []api.FleetView
+	h.mustCall(api.PathFleetViews, `{"names": ["pool"]}`, &views)
+	h.saveReports(dstack.InstanceID(views[0].Machines[0].ID))
+	var list api.OfferList
+	h.mustCall(api.PathOffers, `{"configuration": {"type": "service", "port": 1, "commands": ["a"]}, "group_by": ["gpu", "backend"]}`, &list)
+	found := false
+	for _, g := range list.Groups[0].GPUs {
+		found = found || g.Backend == "aws" && g.Name == "L4" && slices.Contains(g.Availability, "idle")
+	}
+	if !found {
+		t.Errorf("%+v", list.Groups[0].GPUs)
 	}
 }

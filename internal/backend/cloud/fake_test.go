@@ -214,9 +214,13 @@ func (idleEngine) Logs(context.Context, dstack.AttemptID, time.Time) iter.Seq2[d
 }
 
 // types are Prices with the types of cloudtest.
-type types struct{ table *catalogue.Table }
+type types struct {
+	table   *catalogue.Table
+	problem error
+}
 
 func (c types) Table() *catalogue.Table { return c.table }
+func (c types) Problem() error          { return c.problem }
 
 func newTypes(t *testing.T) Prices {
 	t.Helper()
@@ -228,7 +232,7 @@ func newTypes(t *testing.T) Prices {
 	if skipped > 0 {
 		t.Fatal(problem)
 	}
-	return types{table}
+	return types{table: table}
 }
 
 // rig is a backend on an account in memory.

@@ -6,12 +6,16 @@ import (
 	"time"
 
 	"dstack/internal/cloud"
+	"dstack/internal/dstack"
 )
 
 const (
 	listTimeout = 45 * time.Second // of one listing of all regions
 	// failedListingAge is how long the failure of a listing is the answer to further calls.
 	failedListingAge = 2 * time.Second
+	// maxListingWait is how long after it began a listing is waited for by those who can go on without it. A cloud that
+	// accepts calls and does not answer them must not hold up machines that run.
+	maxListingWait = 4 * time.Second
 )
 
 // listings asks the provider for its machines, one call at a time, for all instances that are looked at meanwhile.
@@ -30,6 +34,7 @@ type listings struct {
 type listing struct {
 	begunAt  time.Time
 	ended    chan struct{} // closed when the fields below are set
+	endedAt  time.Time
 	machines []cloud.Machine
 	err      error
 }
@@ -45,12 +50,30 @@ func (l *listings) close() {
 	l.work.Wait()
 }
 
-// get returns a listing that began at most maxAge ago, or after the time since if that is set. The caller does not change it.
+// get returns a listing that ended at most maxAge ago, or after the time since if that is set. The caller does not change it.
 func (l *listings) get(ctx context.Context, maxAge time.Duration, since time.Time) (*listing, error) {
 	got := l.begin(maxAge, since)
 	select {
 	case <-got.ended:
 		return got, got.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// getSoon is get that waits for a listing no longer than maxListingWait after that began. The listing goes on.
+func (l *listings) getSoon(ctx context.Context, maxAge time.Duration) (*listing, error) {
+	got := l.begin(maxAge, time.Time{})
+	wait := time.NewTimer(max(time.Until(got.begunAt.Add(maxListingWait)), 0))
+	defer wait.Stop()
+	if got.hasEnded() {
+		return got, got.err
+	}
+	select {
+	case <-got.ended:
+		return got, got.err
+	case <-wait.C:
+		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the cloud has not listed its machines within " + maxListingWait.String()}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -63,11 +86,11 @@ func (l *listings) begin(maxAge time.Duration, since time.Time) *listing {
 	defer l.mu.Unlock()
 	now := time.Now()
 	if last := l.latest; last != nil && !last.begunAt.Before(since) {
-		age := now.Sub(last.begunAt)
-		switch {
-		case !last.hasEnded():
+		if !last.hasEnded() {
 			return last
-		case last.err == nil && age <= maxAge, last.err != nil && age <= failedListingAge:
+		}
+		age := now.Sub(last.endedAt) // one that takes long would never be new enough by its begin
+		if last.err == nil && age <= maxAge || last.err != nil && age <= failedListingAge {
 			return last
 		}
 	}
@@ -79,6 +102,7 @@ func (l *listings) begin(maxAge time.Duration, since time.Time) *listing {
 		ctx, cancel := context.WithTimeout(l.ctx, listTimeout)
 		defer cancel()
 		next.machines, next.err = l.provider.ListMachines(ctx)
+		next.endedAt = time.Now()
 	})
 	return next
 }

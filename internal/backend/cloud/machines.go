@@ -146,7 +146,7 @@ func (b *Backend) Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Ma
 	if err != nil {
 		return nil, err
 	}
-	got, err := b.listings.get(ctx, b.maxListingAge(reached), time.Time{})
+	got, err := b.listings.getSoon(ctx, b.maxListingAge(reached))
 	if err != nil {
 		return nil, err
 	}
@@ -270,6 +270,8 @@ func explainUnready(host dstack.RentedHost, s machineState, now time.Time) *dsta
 			human.Count(len(host.Offer.Hardware.GPUs), "GPU"))
 	case now.Sub(since) >= maxUnreachable && host.Login.Address != "" && check.Status != dstack.HostReady && isUnreached:
 		return broken("SSH did not answer within %s: %s", waited, check.Message)
+	case now.Sub(since) >= maxUnprepared && s.setup.text != "" && !isUnreached:
+		return broken("it was not ready within %s: its setup still %s", waited, s.setup.text)
 	case now.Sub(since) >= maxUnprepared && check.Message != "":
 		return broken("it was not ready within %s: %s", waited, check.Message)
 	case now.Sub(since) >= maxUnprepared:

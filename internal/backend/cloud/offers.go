@@ -9,6 +9,7 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/catalogue"
+	"dstack/internal/cloud"
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/engine/docker"
@@ -19,6 +20,9 @@ import (
 type Prices interface {
 	// Table returns the present table. It never waits, and never returns nil.
 	Table() *catalogue.Table
+
+	// Problem returns why the table may be old; nil: it is not.
+	Problem() error
 }
 
 // DiskLimits are the sizes of the disks that machines boot from, where a type has none of its own.
@@ -44,6 +48,7 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 		return backend.OfferSearch{}, err
 	}
 	filter := placement.NewTypeFilter(need)
+	explainNoDisks := b.newDiskCheck(need)
 	found := b.Prices.Table().Find(catalogue.Query{
 		Offered: b.usableRegions(), Regions: addRegionsOfZones(need.Regions, b.Prices.Table().Regions()), Types: need.InstanceTypes, Spot: need.Spot, MaxPrice: need.MaxPrice,
 		IsPlace:  b.newPlaceCheck(need),
@@ -53,11 +58,13 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 			if o.Hardware.DiskMiB == 0 {
 				o.Hardware.DiskMiB = b.Disk.choose(need)
 			}
+			o.Unusable = explainNoDisks(o.Type)
 			return filter.Check(o)
 		},
 		Availability: b.availability.find,
 		Limit:        limit,
 		OnePerGPU:    need.OnePerGPU,
+		Flags:        catalogue.FlagsOf(b.Type),
 	})
 	search := backend.OfferSearch{More: backend.MoreOffers{Suitable: found.MoreSuitable, Unsuited: found.MoreUnsuited, HighestPrice: found.HighestPrice}}
 	unusable := b.unusableRegions()
@@ -67,7 +74,28 @@ func (b *Backend) SearchOffers(ctx context.Context, need dstack.Requirements, li
 	for _, o := range slices.Concat(found.Offers, found.Nearest) {
 		search.Offers = append(search.Offers, b.splitByZone(o, need)...)
 	}
+	if problem := b.Prices.Problem(); problem != nil {
+		search.Notes = append(search.Notes, fmt.Sprintf("%s: prices may be old: %s", b.Key, shortenProblems(problem)))
+	}
 	return search, nil
+}
+
+// shortenProblems returns the first of several problems in one line, and how many more there are.
+func shortenProblems(problems error) string {
+	lines := strings.Split(problems.Error(), "\n")
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return fmt.Sprintf("%s, and %d more", lines[0], len(lines)-1)
+}
+
+// newDiskCheck returns why a type cannot mount the volumes of a replica; empty: it can, or there are none.
+func (b *Backend) newDiskCheck(need dstack.Requirements) func(instanceType string) string {
+	provider, ok := b.Provider.(cloud.DiskTypes)
+	if !ok || need.Pin == nil || len(need.Pin.Zones) == 0 {
+		return func(string) string { return "" }
+	}
+	return provider.ExplainNoDisks
 }
 
 // addRegionsOfZones adds to names of regions and zones the regions of those zones: most prices are those of whole regions.

@@ -1,7 +1,9 @@
 package cloud
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,4 +104,56 @@ func TestDiskLimits(t *testing.T) {
 			t.Errorf("%v GB: %d, want %d", asked, got, want)
 		}
 	}
+}
+
+// What keeps prices old is a note of the plan.
+func TestOffers_SayThatPricesAreOld(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		prices := r.Prices.(types)
+		prices.problem = errors.Join(errors.New("https://example.com/aws/version: it answers 500"), errors.New("eu-west-1: it lists no types"))
+		r.Prices = prices
+		found, err := r.SearchOffers(t.Context(), dstack.Requirements{}, 10)
+		if want := "aws: prices may be old: https://example.com/aws/version: it answers 500, and 1 more"; err != nil || len(found.Notes) != 1 || found.Notes[0] != want {
+			t.Errorf("notes %q, %v", found.Notes, err)
+		}
+	})
+}
+
+// noDisks is a cloud whose small machines cannot use disks.
+type noDisks struct{ cloud.Provider }
+
+func (noDisks) ExplainNoDisks(instanceType string) string {
+	if instanceType == "small" {
+		return "volumes cannot be used on small"
+	}
+	return ""
+}
+
+// A type that cannot use disks is not offered to a replica with volumes.
+func TestOffers_TypesWithoutDisks(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.Provider = noDisks{r.Provider}
+		suits := func(need dstack.Requirements) (suits bool) {
+			found, err := r.SearchOffers(t.Context(), need, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range found.Offers {
+				found.Offers[i].Key = r.Key // as backend.Set does
+			}
+			placements, rejections := placement.RankOffers(need, found.Offers, nil)
+			for _, p := range placements {
+				suits = suits || p.Offer.Type == "small"
+			}
+			for _, one := range rejections {
+				if one.Offer.Type == "small" && one.Offer.Region == "north" && need.Pin != nil && !strings.Contains(one.Reason, "volumes cannot be used on small") {
+					t.Errorf("the reason is %q", one.Reason)
+				}
+			}
+			return suits
+		}
+		if !suits(dstack.Requirements{}) || suits(dstack.Requirements{Pin: &dstack.Pin{Zones: []dstack.Zone{{Backend: r.Key, Region: "north"}}, Reason: "it has the volume"}}) {
+			t.Error("small is refused without volumes, or offered with them")
+		}
+	})
 }

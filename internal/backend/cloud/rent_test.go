@@ -278,16 +278,45 @@ func TestMachines_NoticeOfTheCloud(t *testing.T) {
 	})
 }
 
+// A machine that is given up because its setup takes too long says what the setup did.
+func TestExplainUnready_SaysWhatTheSetupDoes(t *testing.T) {
+	now := time.Now()
+	host := dstack.RentedHost{Instance: "one", CreatedAt: now.Add(-maxUnprepared)}
+	host.Login.Address = "192.0.2.1:22"
+	host.Check.Message = "Docker is not installed"
+	s := machineState{setup: setupState{text: "installs the driver of the GPUs"}}
+	if f := explainUnready(host, s, now); f == nil || f.Message != "it was not ready within 17m: its setup still installs the driver of the GPUs" {
+		t.Errorf("the failure is %+v", f)
+	}
+	host.Check.Step, host.Check.Message = dstack.HostStepConnect, "it does not answer"
+	if f := explainUnready(host, s, now); f == nil || !strings.HasSuffix(f.Message, "it does not answer") {
+		t.Errorf("the failure is %+v", f)
+	}
+}
+
+// A ready machine is watched for notices even if its setup runs again and fails.
+func TestListWatched_KeepsReadySpotMachines(t *testing.T) {
+	b := newBackend(Options{Key: "aws", Type: "aws"})
+	host := newTestHost(t)
+	host.Login.Address, host.Offer.Spot, host.ReadyAt = "192.0.2.1:22", true, time.Now()
+	b.keepHost(host)
+	b.noteSetup("one", "failed: Docker does not answer", time.Now())
+	if watched := b.listWatched(); watched["one"] != "aws" {
+		t.Errorf("it is not watched: %v", watched)
+	}
+}
+
 func TestReadNotice(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]time.Time{
 		`{"action": "terminate", "time": "2026-11-29T12:02:00Z"}`: now.Add(2 * time.Minute),
-		`{"action": "terminate", "time": "2026-11-29T11:00:00Z"}`: now, // the clock of the machine is off
-		`TRUE`:                    now.Add(30 * time.Second),
-		`{"action": "hibernate"}`: now.Add(30 * time.Second),
-		``:                        now.Add(30 * time.Second),
+		`{"action": "terminate", "time": "2026-11-29T11:00:00Z"}`: now,                      // the clocks differ
+		`{"action": "terminate", "time": "2026-11-29T19:00:00Z"}`: now.Add(2 * time.Minute), // they do
+		`TRUE`:                    now.Add(2 * time.Minute),
+		`{"action": "hibernate"}`: now.Add(2 * time.Minute),
+		``:                        now.Add(2 * time.Minute),
 	} {
-		if got := readNotice(text, now, 30*time.Second); !got.Equal(want) {
+		if got := readNotice(text, now, 2*time.Minute); !got.Equal(want) {
 			t.Errorf("%q: %s, want %s", text, got, want)
 		}
 	}

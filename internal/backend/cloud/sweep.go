@@ -33,7 +33,7 @@ const (
 func (b *Backend) sweep(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	if err, wasMade := b.access.get(); err != nil || !wasMade { // it is said already
+	if err, wasMade := b.access.get(); !wasMade || isUnanswered(err) { // it is said already
 		return sweepRetry, nil
 	}
 	found, err := b.findLeftovers(ctx, time.Now())
@@ -45,6 +45,13 @@ func (b *Backend) sweep(ctx context.Context) (time.Duration, error) {
 	}
 	b.failures.Forget("sweep")
 	return sweepInterval, b.removeLeftovers(ctx, found, time.Now())
+}
+
+// isUnanswered reports whether a check of the account says that the cloud answers nothing. With other problems, such as a
+// missing right or a region without a network, it lists what costs money all the same.
+func isUnanswered(access error) bool {
+	kind := dstack.KindOf(access)
+	return access != nil && (kind == dstack.Unauthorized || kind == dstack.Unavailable || kind == dstack.Timeout)
 }
 
 // leftover is something that nothing needs, and how it is removed.

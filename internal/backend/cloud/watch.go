@@ -87,7 +87,7 @@ func (b *Backend) listWatched() map[dstack.InstanceID]string {
 	wanted := map[dstack.InstanceID]string{}
 	for id, h := range b.hosts {
 		s := b.state(id)
-		if h.Login.Address == "" || !s.deletedAt.IsZero() || s.setup.failure != "" {
+		if h.Login.Address == "" || !s.deletedAt.IsZero() || s.setup.failure != "" && h.ReadyAt.IsZero() {
 			continue
 		}
 		switch {
@@ -118,6 +118,8 @@ func (b *Backend) readWatch(ctx context.Context, id dstack.InstanceID, line stri
 		isNews = b.noteSetup(id, strings.TrimSpace(text), time.Now())
 	case "notice":
 		isNews = b.noteNotice(id, strings.TrimSpace(text), time.Now())
+	case "blind":
+		b.Log.Warn("the notices for a spot machine cannot be read: its loss is noticed only by its connection", "instance", id, "err", cleanLine(text))
 	}
 	if !isNews {
 		return
@@ -188,12 +190,12 @@ func (b *Backend) noteNotice(id dstack.InstanceID, text string, now time.Time) b
 	return true
 }
 
-// readNotice returns when a machine is taken back.
+// readNotice returns when a machine is taken back: after the usual time at the latest, whatever the clocks say.
 func readNotice(text string, now time.Time, usual time.Duration) time.Time {
 	var notice struct {
 		Time time.Time `json:"time"`
 	}
-	if err := json.Unmarshal([]byte(text), &notice); err != nil || notice.Time.IsZero() {
+	if err := json.Unmarshal([]byte(text), &notice); err != nil || notice.Time.IsZero() || notice.Time.After(now.Add(usual)) {
 		return now.Add(usual)
 	}
 	if notice.Time.Before(now) { // its clock may be off, or it is late

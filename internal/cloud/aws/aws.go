@@ -42,6 +42,7 @@ type Provider struct {
 var (
 	_ cloud.Provider     = (*Provider)(nil)
 	_ cloud.Disks        = (*Provider)(nil)
+	_ cloud.DiskTypes    = (*Provider)(nil)
 	_ cloud.PriceList    = (*Provider)(nil)
 	_ cloud.Availability = (*Provider)(nil)
 	_ cloud.Leftovers    = (*Provider)(nil)
@@ -75,10 +76,25 @@ func (p *Provider) client(region string) *ec2.Client {
 	return ec2.New(ec2.Options{
 		Region:       region,
 		Credentials:  p.credentials,
-		HTTPClient:   p.http,
+		HTTPClient:   limitedClient{p.http},
 		BaseEndpoint: p.endpoint(),
 		Retryer:      newRetryer(),
 	})
+}
+
+// maxXMLAnswer is how many bytes of an answer are read: the SDK has no limit. A page of a listing has few megabytes.
+const maxXMLAnswer = 64 << 20
+
+// limitedClient fails in answers that are too long.
+type limitedClient struct{ next ec2.HTTPClient }
+
+// Do implements ec2.HTTPClient.
+func (c limitedClient) Do(r *http.Request) (*http.Response, error) {
+	answer, err := c.next.Do(r)
+	if err == nil {
+		answer.Body = http.MaxBytesReader(nil, answer.Body, maxXMLAnswer)
+	}
+	return answer, err
 }
 
 // endpoint returns the endpoint that replaces those of Amazon, or nil.

@@ -103,6 +103,9 @@ func (p *Provider) change(ctx context.Context, region, action string, do func(co
 // call calls an action with a time limit of its own, and returns its error for the user. An action that the account has
 // called too often is not called again before its time.
 func (p *Provider) call(ctx context.Context, c call) error {
+	if err := checkRegionName(c.region); err != nil {
+		return err
+	}
 	key := c.region + " " + c.action
 	if left := p.pauses.left(key); left > 0 {
 		return throttled(c, left, nil)
@@ -118,6 +121,15 @@ func (p *Provider) call(ctx context.Context, c call) error {
 		return throttled(c, p.pauses.begin(key, retryAfter(err)), err)
 	}
 	return explain(c, err)
+}
+
+// checkRegionName refuses a name that no region has. Names come from users and from catalogues, and become parts of the names
+// of hosts, which get signed requests.
+func checkRegionName(region string) error {
+	if regionName.MatchString(region) {
+		return nil
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("aws: %.60q is not the name of a region", region), Hint: "write a name such as us-east-1"}
 }
 
 // pauses are the actions that must not be called for a while. The zero value is ready.

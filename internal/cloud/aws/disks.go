@@ -42,7 +42,8 @@ func (p *Provider) CreateDisk(ctx context.Context, d cloud.Disk) (cloud.Disk, er
 		return cloud.Disk{}, err
 	}
 	for _, volume := range found {
-		if volume.State != types.VolumeStateDeleting && volume.State != types.VolumeStateDeleted {
+		if p.isOwn(volume.Tags) && tagOf(volume.Tags, tagVolume) == string(d.Volume) &&
+			volume.State != types.VolumeStateDeleting && volume.State != types.VolumeStateDeleted {
 			return readDisk(d.Region, volume), nil
 		}
 	}
@@ -109,9 +110,20 @@ func (p *Provider) findExternal(ctx context.Context, d cloud.Disk) (cloud.Disk, 
 	case err != nil:
 		return cloud.Disk{}, err
 	}
+	if tagOf(found[0].Tags, tagInstallation) != "" {
+		return cloud.Disk{}, newMarkedDiskError(d)
+	}
 	disk := readDisk(d.Region, found[0])
 	disk.IsExternal, disk.Volume = true, ""
 	return disk, nil
+}
+
+// newMarkedDiskError refuses a disk that an installation of dstack made: it belongs to a volume or machine of somebody else,
+// or is left over and would be deleted.
+func newMarkedDiskError(d cloud.Disk) error {
+	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("aws: dstack made the disk %s and may delete it: its tags say so", d.Ref),
+		Hint: fmt.Sprintf("if nothing uses it any more, remove them: aws ec2 delete-tags --region %s --resources %s --tags Key=%s Key=%s",
+			d.Region, d.Ref, tagInstallation, tagVolume)}
 }
 
 // DeleteDisk implements cloud.Disks.
@@ -148,7 +160,7 @@ func (p *Provider) listOwnDisks(ctx context.Context, region string) ([]cloud.Dis
 		Filters: []filter{p.ownFilter(), textFilter("tag-key", tagVolume)}, MaxResults: sdk.Int32(volumesPerPage)})
 	var disks []cloud.Disk
 	for _, volume := range found {
-		if volume.State != types.VolumeStateDeleted {
+		if p.isOwn(volume.Tags) && tagOf(volume.Tags, tagVolume) != "" && volume.State != types.VolumeStateDeleted {
 			disks = append(disks, readDisk(region, volume))
 		}
 	}
@@ -221,11 +233,18 @@ func readDisk(region string, v types.Volume) cloud.Disk {
 	return d
 }
 
+// ExplainNoDisks implements cloud.DiskTypes.
+func (p *Provider) ExplainNoDisks(instanceType string) string {
+	if isNitro(instanceType) {
+		return ""
+	}
+	return fmt.Sprintf("volumes cannot be used on %s: its machines do not show which disk is which", instanceType)
+}
+
 // AttachDisk implements cloud.Disks.
 func (p *Provider) AttachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine) error {
-	if !isNitro(m.Type) {
-		return &dstack.Error{Kind: dstack.Invalid, Hint: "use a newer type",
-			Message: fmt.Sprintf("aws: volumes cannot be used on %s: its machines do not show which disk is which", m.Type)}
+	if reason := p.ExplainNoDisks(m.Type); reason != "" {
+		return &dstack.Error{Kind: dstack.Invalid, Hint: "use a newer type", Message: "aws: " + reason}
 	}
 	attached, err := p.findAttached(ctx, d, m)
 	if err != nil || attached.isDone {
@@ -291,7 +310,10 @@ func (p *Provider) findAttached(ctx context.Context, d cloud.Disk, m cloud.Machi
 // DetachDisk implements cloud.Disks.
 func (p *Provider) DetachDisk(ctx context.Context, d cloud.Disk, m cloud.Machine) error {
 	err := p.change(ctx, d.Region, "DetachVolume", func(ctx context.Context, client *ec2.Client) error {
-		_, err := client.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: sdk.String(d.Ref), InstanceId: sdk.String(m.Ref)})
+		_, err := client.DetachVolume(ctx, &ec2.DetachVolumeInput{
+			VolumeId: sdk.String(d.Ref), InstanceId: sdk.String(m.Ref),
+			Force: sdk.Bool(m.State == cloud.MachineEnded), // nothing on it can write any more
+		})
 		return err
 	})
 	switch {

@@ -67,7 +67,11 @@ func (p *Provider) listSecurityGroups(ctx context.Context, region string, filter
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, page.SecurityGroups...)
+		for _, group := range page.SecurityGroups {
+			if p.isOwn(group.Tags) {
+				found = append(found, group)
+			}
+		}
 		return page.NextToken, nil
 	})
 	return found, err

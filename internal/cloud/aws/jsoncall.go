@@ -34,6 +34,9 @@ const maxJSONAnswer = 32 << 20 // bytes of one page
 
 // callJSON calls an action of a service in a region, which changes nothing.
 func (p *Provider) callJSON(ctx context.Context, s jsonService, region, action string, in, out any) error {
+	if err := checkRegionName(region); err != nil {
+		return err
+	}
 	c := call{action: s.name + ":" + action, region: region, limit: readLimit}
 	key := c.region + " " + c.action
 	if left := p.pauses.left(key); left > 0 {

@@ -85,7 +85,7 @@ func (p *Provider) listPlacementGroups(ctx context.Context, region string) ([]ty
 	err := p.read(ctx, region, "DescribePlacementGroups", func(ctx context.Context, client *ec2.Client) error {
 		out, err := client.DescribePlacementGroups(ctx, &ec2.DescribePlacementGroupsInput{Filters: []filter{p.ownFilter()}})
 		if err == nil {
-			found = out.PlacementGroups
+			found = slices.DeleteFunc(out.PlacementGroups, func(group types.PlacementGroup) bool { return !p.isOwn(group.Tags) })
 		}
 		return err
 	})

@@ -44,7 +44,11 @@ func (p *Provider) describeInstances(ctx context.Context, region string) ([]type
 			return nil, err
 		}
 		for _, reservation := range page.Reservations {
-			found = append(found, reservation.Instances...)
+			for _, instance := range reservation.Instances {
+				if p.isOwn(instance.Tags) {
+					found = append(found, instance)
+				}
+			}
 		}
 		return page.NextToken, nil
 	})
@@ -99,7 +103,7 @@ func endOf(m cloud.Machine, i types.Instance) *dstack.MachineFailure {
 	if i.StateReason != nil {
 		code, said = sdk.ToString(i.StateReason.Code), sdk.ToString(i.StateReason.Message)
 	}
-	said = strings.TrimPrefix(said, code+": ")
+	said = trimMessage(strings.TrimPrefix(said, code+": "))
 	offer := dstack.Offer{Type: m.Type, Region: m.Region, Zone: m.Zone, Spot: m.Spot}
 	switch code {
 	case "Client.UserInitiatedShutdown":

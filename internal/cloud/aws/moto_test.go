@@ -162,9 +162,9 @@ func (m motoAccount) attachDisk(machine cloud.Machine) {
 	if other, err := m.two.ListDisks(ctx, nil); err != nil || len(other) != 0 {
 		m.t.Errorf("the other installation sees %+v, %v", other, err)
 	}
-	external, err := m.two.CreateDisk(ctx, cloud.Disk{Ref: d.Ref, IsExternal: true, Region: "us-east-1"})
-	if err != nil || external.Zone != "us-east-1b" {
-		m.t.Errorf("the external disk is %+v, %v", external, err)
+	external := cloud.Disk{Ref: d.Ref, IsExternal: true, Region: "us-east-1"}
+	if _, err := m.two.CreateDisk(ctx, external); dstack.KindOf(err) != dstack.Conflict {
+		m.t.Errorf("a disk that dstack made is registered: %v", err)
 	}
 	if listed, err := m.two.ListDisks(ctx, []cloud.Disk{external}); err != nil || len(listed) != 1 || !listed[0].IsExternal {
 		m.t.Errorf("the external disks are %+v, %v", listed, err)

@@ -37,3 +37,9 @@ func tagOf(tags []types.Tag, name string) string {
 	}
 	return ""
 }
+
+// isOwn reports whether tags have the mark of the installation. Listings are filtered by it, but an endpoint that is not
+// Amazon's may not know filters, and what is listed may be deleted.
+func (p *Provider) isOwn(tags []types.Tag) bool {
+	return tagOf(tags, tagInstallation) == string(p.installation)
+}

@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -23,6 +25,7 @@ const (
 	maxPause       = 5 * time.Second  // longer waits are the caller's
 	maxAnswer      = 64 << 20
 	maxConnections = 32
+	maxPages       = 1000 // of one list
 )
 
 // client sends requests to Google's APIs and repeats those that failed for a moment. All requests may be repeated: they
@@ -40,7 +43,7 @@ func newClient(endpoint string, tokens *tokenSource) *client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = maxConnections, maxConnections
 	c := &client{
-		tokens: tokens, pause: firstPause, http: &http.Client{Transport: transport, Timeout: requestTimeout},
+		tokens: tokens, pause: firstPause, http: &http.Client{Transport: transport, Timeout: requestTimeout, CheckRedirect: refuseRedirect},
 		compute:  "https://compute.googleapis.com/compute/v1/",
 		billing:  "https://cloudbilling.googleapis.com/v1/",
 		projects: "https://cloudresourcemanager.googleapis.com/v1/projects/",
@@ -50,6 +53,9 @@ func newClient(endpoint string, tokens *tokenSource) *client {
 	}
 	return c
 }
+
+// refuseRedirect makes a redirect the answer. The APIs have none, and the token is for them alone.
+func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // call is one request.
 type call struct {
@@ -90,6 +96,9 @@ func (c *client) send(ctx context.Context, r call, out any) error {
 
 // sendOnce sends a request once.
 func (c *client) sendOnce(ctx context.Context, r call, body []byte) ([]byte, error) {
+	if !isPlainURL(r.url) {
+		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "cannot " + r.what + ": a name in the request is not one of GCP"}
+	}
 	token, err := c.tokens.get(ctx)
 	if err != nil {
 		return nil, err
@@ -121,6 +130,13 @@ func (c *client) sendOnce(ctx context.Context, r call, body []byte) ([]byte, err
 		return nil, newAPIError(r.what, response.StatusCode, parseRetryAfter(response.Header.Get("Retry-After")), answer)
 	}
 	return answer, nil
+}
+
+// isPlainURL reports whether the path of a URL is what it looks like. A name in it that has a slash, a question mark or dots
+// would make it the URL of another object, or of another action.
+func isPlainURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && u.Path == path.Clean(u.Path) && !strings.ContainsAny(u.EscapedPath(), "%#")
 }
 
 // connectionError is a request without an answer. It may have been carried out.
@@ -182,13 +198,16 @@ func pause(ctx context.Context, wait time.Duration) error {
 	}
 }
 
+// maxRetryAfter is the longest wait that an answer can ask for: meanwhile, machines cannot be given back.
+const maxRetryAfter = time.Hour
+
 // parseRetryAfter reads a header Retry-After: seconds, or a time.
 func parseRetryAfter(text string) time.Duration {
 	if seconds, err := strconv.Atoi(text); err == nil && seconds > 0 {
-		return time.Duration(seconds) * time.Second
+		return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(text); err == nil {
-		return max(0, time.Until(at))
+		return min(max(0, time.Until(at)), maxRetryAfter)
 	}
 	return 0
 }
@@ -198,7 +217,7 @@ func (c *client) listPages(ctx context.Context, r call, read func(answer []byte)
 	query := url.Values{}
 	maps.Copy(query, r.query)
 	r.query = query
-	for {
+	for range maxPages {
 		var answer json.RawMessage
 		if err := c.send(ctx, r, &answer); err != nil {
 			return err
@@ -212,4 +231,5 @@ func (c *client) listPages(ctx context.Context, r call, read func(answer []byte)
 		}
 		r.query.Set("pageToken", next)
 	}
+	return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot " + r.what + ": the list of GCP does not end"}
 }

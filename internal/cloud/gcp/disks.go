@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"dstack/internal/cloud"
 	"dstack/internal/dstack"
@@ -35,11 +36,9 @@ func (p *Provider) CreateDisk(ctx context.Context, d cloud.Disk) (cloud.Disk, er
 			return p.newDisk(one), nil
 		}
 	}
-	zone := d.Zone
-	if zone == "" {
-		if zone, err = p.firstZone(ctx, d.Region); err != nil {
-			return d, err
-		}
+	zone, err := p.chooseZone(ctx, d)
+	if err != nil {
+		return d, err
 	}
 	at := p.zonePlace(zone)
 	labels := p.labelsOf(nil, labelVolume, string(d.Volume))
@@ -63,16 +62,24 @@ func (p *Provider) CreateDisk(ctx context.Context, d cloud.Disk) (cloud.Disk, er
 	return p.newDisk(made), nil
 }
 
-// firstZone returns the zone of a region in which disks are made that may be anywhere.
-func (p *Provider) firstZone(ctx context.Context, region string) (string, error) {
-	zones, err := p.zones.get(ctx, p.readZones)
+// chooseZone returns the zone in which a disk is made: the wanted one, or the first of the region. The region and the zone are
+// what a user wrote, and become parts of URLs.
+func (p *Provider) chooseZone(ctx context.Context, d cloud.Disk) (string, error) {
+	all, err := p.zones.get(ctx, p.readZones)
 	if err != nil {
 		return "", p.describeError(err, nil)
 	}
-	if len(zones[region]) == 0 {
-		return "", &dstack.Error{Kind: dstack.Invalid, Message: "GCP has no region " + region, Hint: "write a region such as us-central1"}
+	zones := all[d.Region]
+	switch {
+	case len(zones) == 0:
+		return "", &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("GCP has no region %.60q", d.Region), Hint: "write a region such as us-central1"}
+	case d.Zone == "":
+		return zones[0], nil
+	case !slices.Contains(zones, d.Zone):
+		return "", &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the region %s of GCP has no zone %.60q", d.Region, d.Zone),
+			Hint: "its zones are: " + strings.Join(zones, ", ")}
 	}
-	return zones[region][0], nil
+	return d.Zone, nil
 }
 
 // findDisks looks for disks with a name in all zones.
@@ -83,7 +90,7 @@ func (p *Provider) findDisks(ctx context.Context, name string) ([]disk, error) {
 
 // findExternal looks for a disk that the user made.
 func (p *Provider) findExternal(ctx context.Context, d cloud.Disk) (cloud.Disk, error) {
-	found, err := p.matchExternal(ctx, []cloud.Disk{d})
+	found, err := p.matchExternal(ctx, []cloud.Disk{d}, true)
 	if err != nil {
 		return d, err
 	}
@@ -98,8 +105,16 @@ func (p *Provider) findExternal(ctx context.Context, d cloud.Disk) (cloud.Disk, 
 	return found[0], nil
 }
 
-// matchExternal returns those of the user's disks that exist.
-func (p *Provider) matchExternal(ctx context.Context, wanted []cloud.Disk) ([]cloud.Disk, error) {
+// newMarkedDiskError refuses a disk that an installation of dstack made: it belongs to a volume of somebody else, or is left
+// over and would be deleted.
+func newMarkedDiskError(d disk) error {
+	labels := strings.Join([]string{labelInstallation, labelVolume, labelRole}, ",")
+	return &dstack.Error{Kind: dstack.Conflict, Message: "dstack made the disk " + d.Name + " and may delete it: its labels say so",
+		Hint: fmt.Sprintf("if nothing uses it any more, remove them: gcloud compute disks remove-labels %s --zone %s --labels %s", d.Name, lastPart(d.Zone), labels)}
+}
+
+// matchExternal returns those of the user's disks that exist. isNew: they are not volumes yet.
+func (p *Provider) matchExternal(ctx context.Context, wanted []cloud.Disk, isNew bool) ([]cloud.Disk, error) {
 	var disks []cloud.Disk
 	for _, d := range wanted {
 		if !objectName.MatchString(d.Ref) {
@@ -117,6 +132,9 @@ func (p *Provider) matchExternal(ctx context.Context, wanted []cloud.Disk) ([]cl
 			return nil, &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("%s has %d disks with the name %s", d.Region, len(found), d.Ref), Hint: "add availability_zone: " + lastPart(found[0].Zone)}
 		}
 		for _, one := range found {
+			if isNew && one.Labels[labelInstallation] != "" {
+				return nil, newMarkedDiskError(one)
+			}
 			made := p.newDisk(one)
 			made.IsExternal, made.Volume = true, d.Volume
 			disks = append(disks, made)
@@ -206,7 +224,7 @@ func (p *Provider) ListDisks(ctx context.Context, external []cloud.Disk) ([]clou
 			disks = append(disks, p.newDisk(d))
 		}
 	}
-	others, err := p.matchExternal(ctx, external)
+	others, err := p.matchExternal(ctx, external, false)
 	return append(disks, others...), err
 }
 

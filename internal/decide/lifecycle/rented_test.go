@@ -231,6 +231,26 @@ func TestReplica_IsInterrupted(t *testing.T) {
 	}
 }
 
+// A replica that is to stop does not wait for a machine that is still being rented: nothing runs there, and it costs money.
+func TestReplica_StopsBeforeItsMachineIsUp(t *testing.T) {
+	r := rep(0, 2, dstack.ReplicaTerminating)
+	r.Attempt, r.Instance, r.AttemptAt = "a", "i", now.Add(-time.Minute)
+	for _, c := range []struct {
+		name     string
+		instance dstack.Instance
+		want     dstack.ReplicaStatus
+	}{
+		{"requested", rentedInstance(dstack.InstanceCreating, func(i *dstack.Instance) { i.LastResponseAt = time.Time{} }), dstack.ReplicaTerminated},
+		{"given up", rentedInstance(dstack.InstanceDeleting, func(i *dstack.Instance) { i.LastResponseAt = time.Time{} }), dstack.ReplicaTerminated},
+		{"up", rentedInstance(dstack.InstanceUp), dstack.ReplicaTerminating},
+	} {
+		step, err := lifecycle.DecideReplica(lifecycle.ReplicaFacts{Replica: r, Run: aRun(1), Instance: &c.instance}, now)
+		if err != nil || step.To != c.want {
+			t.Errorf("%s: %s, %v", c.name, step.To, err)
+		}
+	}
+}
+
 // How long a replica without a machine waits before it fails, by what its run retries.
 func TestReplica_WaitsForCapacityAsItsRunSays(t *testing.T) {
 	waits := func(ran bool, d time.Duration) dstack.Replica {

@@ -331,7 +331,7 @@ func (seen ReplicaFacts) endOnEngine(why dstack.Reason, now time.Time) ReplicaSt
 // is stopped before anything else starts, because no replica has it.
 func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
-	never := r.Instance == "" || r.Attempt == ""
+	never := r.Instance == "" || r.Attempt == "" || rep == nil && isUnprepared(seen.Instance)
 	gone := seen.Instance == nil || seen.Instance.Status == dstack.InstanceDeleted || hasEnded(*seen.Instance, now)
 	silent := rep != nil && rep.State == dstack.AttemptAbsent && !rep.At.Before(r.Since)
 	if never || gone || silent {
@@ -352,6 +352,10 @@ func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 	return step
 }
+
+// isUnprepared reports whether a machine is rented and has never been used: nothing was started there. If a crash of the server
+// kept that from being known, the attempt has no replica any more, and is stopped.
+func isUnprepared(i *dstack.Instance) bool { return i != nil && isRented(*i) && !hasAnswered(*i) }
 
 // isAbandoned reports whether the replica's machine was given up before its attempt had
 // ended: an owned machine without a backend, which stays. See retireInstance.

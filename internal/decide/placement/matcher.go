@@ -12,6 +12,7 @@ type matcher struct {
 	need        dstack.Requirements
 	gpus        *gpuMatcher // nil: no GPU is asked for
 	constraints []constraint
+	hardware    int // how many of constraints do not depend on what others hold of a machine
 	volumeUse   volumeUse
 }
 
@@ -54,26 +55,43 @@ type edit struct {
 	relax        func(need *dstack.Requirements)
 }
 
-// allConstraints is every constraint, in the order in which offers are checked: what the
-// user excludes, what the machine is, what it has, and what others leave of it.
-func (m *matcher) allConstraints() []constraint {
+// fixedConstraints is every constraint but what others leave of a machine, which is checked last. They are in the order in
+// which offers are checked: what the user excludes, what the machine is, and what it has.
+func (m *matcher) fixedConstraints() []constraint {
 	all := filterConstraints()
 	all = append(all, machineConstraints()...)
 	all = append(all, mountConstraints()...)
 	all = append(all, leaveToScheduler(m.sizeConstraints()...)...)
-	all = append(all, gpuConstraint())
-	all = append(all, leaveToScheduler(m.freeConstraints()...)...)
-	return append(all, availabilityConstraint())
+	return append(all, gpuConstraint())
 }
 
 func newMatcher(need dstack.Requirements) *matcher {
 	m := &matcher{need: need, gpus: newGPUMatcher(need.Resources.GPU)}
-	for _, c := range m.allConstraints() {
+	m.addConstraints(m.fixedConstraints())
+	m.hardware = len(m.constraints)
+	m.addConstraints(append(leaveToScheduler(m.freeConstraints()...), availabilityConstraint()))
+	return m
+}
+
+func (m *matcher) addConstraints(all []constraint) {
+	for _, c := range all {
 		if c.applies == nil || c.applies(m) {
 			m.constraints = append(m.constraints, c)
 		}
 	}
-	return m
+}
+
+// isOnlyTooDear reports whether an offer that fails the highest price satisfies all that is checked after that.
+func (m *matcher) isOnlyTooDear(o *dstack.Offer, held *dstack.Allocation, first int) bool {
+	if m.constraints[first].name != dstack.ConstraintMaxPrice {
+		return false
+	}
+	for i := first + 1; i < len(m.constraints); i++ {
+		if m.constraints[i].rejects(m, o, held) {
+			return false
+		}
+	}
+	return true
 }
 
 // findFailure returns the first constraint that an offer fails, as an index of

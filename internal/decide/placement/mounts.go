@@ -137,7 +137,7 @@ func placeFields(o *dstack.Offer, from dstack.Zone) string {
 	if o.Zone != "" {
 		fields = append(fields, "availability_zone: "+o.Zone)
 	}
-	return strings.Join(fields, ", ")
+	return cmp.Or(strings.Join(fields, ", "), "region: "+o.Region) // the cloud has not told the zones of its types yet
 }
 
 // selectPinned returns the machines that have the volumes; all, if a replica mounts none.

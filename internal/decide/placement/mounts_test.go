@@ -125,3 +125,15 @@ func TestAdviseOtherZone(t *testing.T) {
 		}
 	}
 }
+
+// Where the cloud has not told its zones yet, the advice names no zone that does not exist.
+func TestAdvise_VolumeElsewhere(t *testing.T) {
+	pin := &dstack.Pin{Zones: []dstack.Zone{{Backend: "aws", Region: "east", Name: "east-a"}}, Reason: "the volume data is in east-a of aws"}
+	for zone, want := range map[string]string{"east-b": "(region: west, availability_zone: east-b)", "": "(region: west)"} {
+		offer := dstack.Offer{Backend: "aws", Key: "aws", Region: "west", Zone: zone, Type: "large", IsRemote: true,
+			Engine: dstack.EngineCapabilities{Containers: true, Mounts: true}}
+		if got := Advise(dstack.Requirements{Pin: pin}, []dstack.Offer{offer}, nil); !strings.Contains(got, want) {
+			t.Errorf("zone %q: the advice is %q", zone, got)
+		}
+	}
+}

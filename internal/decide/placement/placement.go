@@ -3,6 +3,7 @@
 package placement
 
 import (
+	"cmp"
 	"slices"
 
 	"dstack/internal/dstack"
@@ -135,21 +136,46 @@ func (r *Ranking) Placements(limit int) []dstack.Placement {
 	return placements
 }
 
-// Rejections returns the offers that are nearest to suit, at most limit: those that
-// fail only a late constraint come first.
+// Rejections returns the offers that are nearest to suit, at most limit: those that fail only a late constraint come first.
+// Those that suit but for their price come before those that lack something, the cheapest first.
 func (r *Ranking) Rejections(limit int) []dstack.Rejection {
 	var rejections []dstack.Rejection
-	for at := len(r.matcher.constraints) - 1; at >= 0 && len(rejections) < limit; at-- {
-		for _, one := range r.rejected {
-			if int(one.constraint) != at {
-				continue
-			}
-			if len(rejections) == limit {
-				break
-			}
+	add := func(found []rejected) {
+		for _, one := range found[:min(len(found), limit-len(rejections))] {
 			o := &r.offers[one.offer]
-			rejections = append(rejections, r.matcher.explain(o, r.allocationOf(o), at))
+			rejections = append(rejections, r.matcher.explain(o, r.allocationOf(o), int(one.constraint)))
 		}
 	}
+	tooDear := r.findTooDear()
+	for at := len(r.matcher.constraints) - 1; at >= 0 && len(rejections) < limit; at-- {
+		if at == r.matcher.hardware-1 {
+			add(tooDear)
+		}
+		var found []rejected
+		for _, one := range r.rejected {
+			if int(one.constraint) == at && len(found) < limit && !slices.Contains(tooDear, one) {
+				found = append(found, one)
+			}
+		}
+		add(found)
+	}
 	return rejections
+}
+
+// maxTooDear is how many offers Rejections lists that suit but for their price.
+const maxTooDear = 20
+
+// findTooDear returns the cheapest of the offers that suit but for their price.
+func (r *Ranking) findTooDear() (found []rejected) {
+	if r.matcher.need.MaxPrice == nil {
+		return nil
+	}
+	for _, one := range r.rejected {
+		o := &r.offers[one.offer]
+		if r.matcher.isOnlyTooDear(o, r.allocationOf(o), int(one.constraint)) {
+			found = append(found, one)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b rejected) int { return cmp.Compare(r.offers[a.offer].Price, r.offers[b.offer].Price) })
+	return found[:min(len(found), maxTooDear)]
 }

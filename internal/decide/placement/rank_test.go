@@ -347,3 +347,29 @@ func BenchmarkRank(b *testing.B) {
 		})
 	}
 }
+
+// Machines that suit but for their price come before those without GPUs, the cheapest first; what others hold for a while
+// comes before both.
+func TestRejections_ShowThePriceFirst(t *testing.T) {
+	docker := dstack.EngineCapabilities{Name: "docker", Containers: true}
+	rented := func(name string, price float64, cards ...string) dstack.Offer {
+		return dstack.Offer{Backend: "aws", Type: name, Price: price, Engine: docker, Hardware: dstack.Hardware{CPUs: 4, GPUs: gpus(cards...)}}
+	}
+	limit := 0.3
+	need := dstack.Requirements{MaxPrice: &limit, Resources: spec.Resources{GPU: &spec.GPU{Name: []string{"L4"}, Count: least(1)}}}
+	offers := []dstack.Offer{rented("t3.micro", 0.01), rented("t3.large", 0.08), rented("g6.2xlarge", 0.98, "L4"), rented("g6.xlarge", 0.33, "L4"),
+		rented("g4dn.xlarge", 0.52, "T4")}
+	var names []string
+	for _, r := range placement.Rank(need, offers, nil).Rejections(9) {
+		names = append(names, r.Offer.Type)
+	}
+	if got := strings.Join(names, " "); got != "g6.xlarge g6.2xlarge t3.micro t3.large g4dn.xlarge" {
+		t.Errorf("rejected %s", got)
+	}
+	if advice := placement.Advise(need, offers, nil); advice != "the cheapest is 0.33 $/h; raise max_price to 0.33" {
+		t.Errorf("advice %q", advice)
+	}
+	if names := placement.Rank(need, offers, nil).Rejections(1); len(names) != 1 {
+		t.Errorf("%d rejections", len(names))
+	}
+}

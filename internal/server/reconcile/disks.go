@@ -81,6 +81,7 @@ func reportDisks(id dstack.AttemptID, waits string, err error, at time.Time) (ds
 	switch dstack.KindOf(err) {
 	case dstack.NotFound, dstack.Invalid, dstack.Forbidden:
 		return engine.NewRefusedReport(id, err, at), nil
+	default:
 	}
 	return dstack.Report{Attempt: id, State: dstack.AttemptAbsent, Progress: waits}, err
 }

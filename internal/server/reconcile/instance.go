@@ -31,17 +31,19 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 		return false, r.Store.Release(ctx, l, time.Now().Add(slotInterval))
 	}
 	defer pass.release(key, isFailing)
-	b, machine, failure := pass.listings.findMachine(ctx, key, id)
-	seen.Listed, seen.Machine, seen.Unconfigured = failure == nil, machine, b == nil
+	b, machine, listFailure := pass.listings.findMachine(ctx, key, id)
+	r.logListing(ctx, key, listFailure)
+	failure := listFailure
+	seen.Listed, seen.Machine, seen.Unconfigured = listFailure == nil, machine, b == nil
 	step, err := lifecycle.DecideInstance(seen, time.Now())
 	if err != nil {
 		return false, err
 	}
 	var reports []dstack.Report
+	var actFailure error
 	if b != nil {
-		var actFailure error
 		reports, actFailure = r.act(ctx, b, seen, step, permit)
-		failure = errors.Join(failure, actFailure)
+		failure = failureOf(step.Action, listFailure, actFailure)
 		r.updateProbes(id, seen.Replicas, reports)
 		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
 		if err := permit(); err != nil {
@@ -57,7 +59,7 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 	if err != nil {
 		return false, err
 	}
-	r.logActions(id, step.Action, failure)
+	r.logActions(id, step.Action, actFailure)
 	r.giveUp(ctx, seen.Instance, failure)
 	if seen.Instance.Fleet != "" && saved {
 		r.wakes[store.CloudFleets].Signal()
@@ -70,6 +72,15 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, pass *inst
 	}
 	failedBefore := seen.Instance.ConsecutiveFailures > 0
 	return saved || seen.Instance.Reason != step.Reason || (failure != nil) != failedBefore, nil
+}
+
+// failureOf returns the failure of a step. An engine that was asked has failed only by itself: that its backend cannot list its
+// machines now concerns neither the machine nor what runs on it.
+func failureOf(action lifecycle.Action, listing, act error) error {
+	if action == lifecycle.SyncEngine {
+		return act
+	}
+	return errors.Join(listing, act)
 }
 
 // failuresToGiveUp is after how many failed calls in a row another server tries to reach an engine.
@@ -97,6 +108,24 @@ func (r *Reconciler) logActions(id dstack.InstanceID, action lifecycle.Action, f
 	}
 	if skipped, ok := r.failures.Admit(key, failure.Error(), time.Now()); ok {
 		r.Log.Warn("an action failed", "instance", id, "act", action, "err", failure, "not_logged", skipped)
+	}
+}
+
+// logListing logs that a backend cannot list its machines, with growing pauses for all of its instances together, and the first
+// success after that.
+func (r *Reconciler) logListing(ctx context.Context, backend string, failure error) {
+	key := "listing " + backend
+	if ctx.Err() != nil {
+		return
+	}
+	if failure == nil {
+		if r.failures.Forget(key) {
+			r.Log.Info("the machines of a backend can be listed again", "backend", backend)
+		}
+		return
+	}
+	if skipped, ok := r.failures.Admit(key, string(dstack.KindOf(failure)), time.Now()); ok {
+		r.Log.Warn("the machines of a backend cannot be listed; what runs on them goes on", "backend", backend, "err", failure, "not_logged", skipped)
 	}
 }
 

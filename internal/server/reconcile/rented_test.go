@@ -185,11 +185,16 @@ func TestPasses_AFailedListingConcernsItsOwnBackend(t *testing.T) {
 			large := r.submitLarge(1)
 			first := r.until(large, "ready", ready(1)).Replicas[0].Instance
 			cloud.SetFaults(c.faults)
-			r.until(large, "not listed", func(w store.RunDetails) bool { return w.Instances[first].ConsecutiveFailures > 1 })
+			isAsked := func(times int) func() bool {
+				before := cloud.Calls().Machines
+				return func() bool { return cloud.Calls().Machines > before+times }
+			}
+			r.waitFor("asked in vain", isAsked(2))
 			small := r.submitLike(func(s *spec.Service) { s.Replicas = spec.Replicas{Min: 1, Max: 1} }, "small")
 			r.until(small, "ready", ready(1))
 			cloud.SetFaults(backendtest.Faults{})
-			w := r.until(large, "listed again", func(w store.RunDetails) bool { return w.Instances[first].ConsecutiveFailures == 0 })
+			r.waitFor("asked again", isAsked(2))
+			w := r.until(large, "ready", ready(1))
 			if readyCount(w) != 1 || w.Replicas[0].Instance != first || cloud.Created() != 1 {
 				t.Errorf("replicas %+v, %d machines", w.Replicas, cloud.Created())
 			}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -87,6 +88,9 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 			return err
 		}
 		if err := checkNoCloudFleets(ctx, tx, lower); err != nil {
+			return err
+		}
+		if err := releaseMachines(ctx, tx, lower, time.Now()); err != nil {
 			return err
 		}
 		_, err = tx.NewRaw("DELETE FROM projects WHERE name_lower IN (?)", bun.List(lower)).Exec(ctx)

@@ -77,7 +77,7 @@ func (s *Store) startRental(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 		if err := s.lockProject(ctx, tx, i.Project); err != nil {
 			return err
 		}
-		rentals, err := findRentals(ctx, tx, []dstack.ProjectID{i.Project}, cost.Midnight(now))
+		rentals, err := findBudgeted(ctx, tx, i.Project, project, cost.Midnight(now))
 		if err != nil {
 			return err
 		}
@@ -218,6 +218,26 @@ func (s *Store) Budget(ctx context.Context, id dstack.ProjectID, now time.Time) 
 	if !has {
 		return b, false, nil
 	}
-	rentals, err := s.Rentals(ctx, cost.Midnight(now), id)
+	var rentals []dstack.Rental
+	err = s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		rentals, err = findBudgeted(ctx, tx, id, project, cost.Midnight(now))
+		return err
+	})
 	return cost.NewBudget(project, perDay, rentals, now), true, err
+}
+
+// findBudgeted returns the rentals that the budget of a project has to pay: also those of deleted projects that had its name,
+// or whoever may make projects could begin every day several times.
+func findBudgeted(ctx context.Context, tx bun.Tx, id dstack.ProjectID, name string, since time.Time) ([]dstack.Rental, error) {
+	var ids []string
+	err := tx.NewRaw("SELECT DISTINCT project_id FROM rentals WHERE LOWER(project) = ? AND (ended_at = 0 OR ended_at > ?)",
+		strings.ToLower(name), toMicros(since)).Scan(ctx, &ids)
+	if err != nil {
+		return nil, err
+	}
+	projects := []dstack.ProjectID{id}
+	for _, other := range ids {
+		projects = append(projects, dstack.ProjectID(other))
+	}
+	return findRentals(ctx, tx, projects, since)
 }

@@ -106,3 +106,38 @@ func TestRentals_ABudgetRefusesNewMachines(t *testing.T) {
 		h.replicaStep(c.ID, rentedPlacement(), t0)
 	})
 }
+
+// A project that is deleted and made again has spent what it had spent, and its machines are given back.
+func TestRentals_ABudgetOutlivesItsProject(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		h.s.SetBudgets(map[string]float64{"main": 100})
+		idle := h.rentIdle("a")
+		h.machineStep(idle.ID, dstack.InstanceUp, true, t0)
+		facts, err := h.s.InstanceFacts(h.ctx(), idle.ID)
+		h.noError(err)
+		before, _, err := h.s.Budget(h.ctx(), h.project.ID, t0.Add(time.Hour))
+		if err != nil || before.Spent == 0 || facts.Instance.IdleTime == 0 {
+			t.Fatalf("%+v, %v; idle for %v", before, err, facts.Instance.IdleTime)
+		}
+		run, err := h.s.Run(h.ctx(), h.project.ID, "a")
+		h.noError(err)
+		h.finish(run.ID, t0)
+		h.noError(h.s.DeleteProjects(h.ctx(), []string{"main"}))
+		facts, err = h.s.InstanceFacts(h.ctx(), idle.ID)
+		if err != nil || facts.Instance.IdleTime != 0 || !h.isDue("instances", string(idle.ID), time.Now()) {
+			t.Errorf("the idle machine stays: %+v, %v", facts.Instance, err)
+		}
+		again := dstack.Project{ID: "again", Name: "MAIN", Owner: h.user.ID, CreatedAt: t0}
+		h.noError(h.s.CreateProject(h.ctx(), again))
+		after, has, err := h.s.Budget(h.ctx(), again.ID, t0.Add(time.Hour))
+		if err != nil || !has || after.Spent != before.Spent || after.Committed != before.Committed {
+			t.Errorf("%+v, %v, %v; before %+v", after, has, err, before)
+		}
+		run = dstack.Run{ID: "run", ProjectID: again.ID, User: h.user.Name, Name: "b", Spec: runSpec("b"), Revision: 1, SubmittedAt: t0}
+		h.s.SetBudgets(map[string]float64{"main": before.Spent + before.Committed})
+		h.noError(h.s.SubmitRun(h.ctx(), run))
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: newNums(0), Due: t0}, t0)
+		_, r := h.reread(run.ID)
+		h.wantKind(dstack.Conflict, h.tryReplicaStep(r.ID, rentedPlacement(), t0))
+	})
+}

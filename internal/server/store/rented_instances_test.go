@@ -102,3 +102,29 @@ func TestInstanceStep_KeepsWhenAMachineIsTakenBack(t *testing.T) {
 		}
 	})
 }
+
+// The idle machines of a project that is deleted are given back at once, also those that were to be kept: nobody can use
+// them any more, or sees what they cost.
+func TestDeleteProjects_GivesIdleMachinesBack(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		run, r := h.replica("first", t0)
+		h.replicaStep(r.ID, rentedPlacement(), t0)
+		_, r = h.reread(run.ID)
+		later := t0.Add(time.Hour)
+		h.instanceStep(r.Instance, lifecycle.InstanceStep{To: dstack.InstanceUp, Due: later}, nil, nil, t0)
+		h.wantKind(dstack.Conflict, h.s.DeleteProjects(h.ctx(), []string{"main"}))
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
+		h.finish(run.ID, t0)
+		seen, err := h.s.InstanceFacts(h.ctx(), r.Instance)
+		h.noError(err)
+		if seen.Instance.IdleTime == 0 {
+			t.Fatalf("got %+v", seen.Instance)
+		}
+		h.noError(h.s.DeleteProjects(h.ctx(), []string{"main"}))
+		seen, err = h.s.InstanceFacts(h.ctx(), r.Instance)
+		h.noError(err)
+		if seen.Instance.IdleTime != 0 || seen.Instance.Status != dstack.InstanceUp || !h.isDue("instances", string(r.Instance), time.Now()) {
+			t.Errorf("after the deletion: %+v", seen.Instance)
+		}
+	})
+}

@@ -69,10 +69,24 @@ func (s *Store) ReleaseIdle(ctx context.Context, ids []dstack.InstanceID, now ti
 	if len(ids) == 0 {
 		return nil
 	}
-	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewRaw("UPDATE instances SET idle_time = 0 WHERE live AND id IN (?)", bun.List(toStrings(ids))).Exec(ctx); err != nil {
-			return err
-		}
-		return markDue(ctx, tx, Instances, now, "id IN (?)", bun.List(toStrings(ids)))
-	})
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error { return releaseIdle(ctx, tx, toStrings(ids), now) })
+}
+
+func releaseIdle(ctx context.Context, tx bun.Tx, ids []string, now time.Time) error {
+	if _, err := tx.NewRaw("UPDATE instances SET idle_time = 0 WHERE live AND id IN (?)", bun.List(ids)).Exec(ctx); err != nil {
+		return err
+	}
+	return markDue(ctx, tx, Instances, now, "id IN (?)", bun.List(ids))
+}
+
+// releaseMachines gives back the rented machines of projects that are being deleted: nobody would see what they cost, and those
+// that were to stay idle would stay for ever.
+func releaseMachines(ctx context.Context, tx bun.Tx, projects []string, now time.Time) error {
+	var ids []string
+	err := tx.NewRaw(`SELECT i.id FROM instances AS i JOIN rented_instances AS ri ON ri.instance_id = i.id JOIN projects AS p ON p.id = ri.project_id
+		WHERE i.live AND p.name_lower IN (?)`, bun.List(projects)).Scan(ctx, &ids)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	return releaseIdle(ctx, tx, ids, now)
 }

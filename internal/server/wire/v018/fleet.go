@@ -31,11 +31,7 @@ type RequestFleetSpec struct {
 
 // DecodeCreateFleet returns the fleet to create.
 func DecodeCreateFleet(in CreateFleet) (api.FleetRequest, error) {
-	request := api.FleetRequest{Configuration: in.Spec.Configuration}
-	if in.Spec.Profile != nil {
-		request.Profile = *in.Spec.Profile
-	}
-	return request, nil
+	return api.FleetRequest{Configuration: in.Spec.Configuration, Profile: in.Spec.Profile}, nil
 }
 
 // Fleet is a fleet in an answer.

@@ -22,7 +22,7 @@ type FleetRequestSpec struct {
 func (s FleetRequestSpec) request() api.FleetRequest {
 	request := api.FleetRequest{Configuration: s.Configuration}
 	if s.Profile != nil {
-		request.Profile = s.Profile.Profile
+		request.Profile = &s.Profile.Profile
 	}
 	return request
 }
