@@ -62,6 +62,7 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 		g.mustRecreate = placement.Rank(need, offers, used).Suitable() == 0
 		used = placement.ReleaseAllocations(used, existing.Replicas)
 	}
+	left = placement.MergeRefused(left)
 	ranking := placement.Rank(need, offers, used)
 	ranking.MergeZones()
 	g.placements, g.rejections = ranking.Placements(maxPlanPlacements), ranking.Rejections(maxPlanRejections)
@@ -70,7 +71,7 @@ func (s *Server) placeGroup(c *apiCall, g *groupPlan, existing *store.RunDetails
 	g.totals = api.Totals{Placements: ranking.Suitable() + more.Suitable, Rejections: ranking.Rejected() + len(left) + len(unusable) + more.Unsuited,
 		HighestPrice: max(ranking.HighestPrice(), more.HighestPrice)}
 	if len(g.placements) == 0 {
-		g.advice = placement.Advise(need, offers, used)
+		g.advice = cmp.Or(placement.AdviseRefused(need, left), placement.Advise(need, offers, used))
 	}
 	return nil
 }

@@ -116,17 +116,28 @@ func adviseOtherZone(need dstack.Requirements, offers []dstack.Offer) string {
 	}
 	pin := need.Pin
 	need.Pin = nil
-	suitable := Rank(need, offers, nil).Placements(1)
+	suitable := Rank(need, offers, nil).Placements(maxFoundPlacements)
 	if len(suitable) == 0 {
 		return ""
 	}
-	o := suitable[0].Offer
-	there := "availability_zone: " + o.Zone
-	if o.Zone == "" { // the cloud has not told the zones of its types yet
-		there = "region: " + o.Region
-	}
+	o := suitable[max(0, slices.IndexFunc(suitable, func(p dstack.Placement) bool { return p.Offer.Key == pin.Zones[0].Backend }))].Offer
 	return fmt.Sprintf("%s suits and is in %s of %s, but %s: use a volume there (%s), or resources that a machine in %s has",
-		o.Type, cmp.Or(o.Zone, o.Region), o.Key, pin.Reason, there, cmp.Or(pin.Zones[0].Name, pin.Zones[0].Region))
+		o.Type, cmp.Or(o.Zone, o.Region), o.Key, pin.Reason, placeFields(&o, pin.Zones[0]), cmp.Or(pin.Zones[0].Name, pin.Zones[0].Region))
+}
+
+// placeFields returns the fields of a volume that is where a machine is, as far as they differ from those of another place.
+func placeFields(o *dstack.Offer, from dstack.Zone) string {
+	var fields []string
+	if o.Key != from.Backend {
+		fields = append(fields, "backend: "+o.Backend)
+	}
+	if o.Region != from.Region {
+		fields = append(fields, "region: "+o.Region)
+	}
+	if o.Zone != "" {
+		fields = append(fields, "availability_zone: "+o.Zone)
+	}
+	return cmp.Or(strings.Join(fields, ", "), "region: "+o.Region) // the cloud has not told the zones of its types yet
 }
 
 // selectPinned returns the machines that have the volumes; all, if a replica mounts none.

@@ -108,10 +108,28 @@ func TestRankOffers_SharedClaims(t *testing.T) {
 	}
 }
 
+// The machine named to a user whose volume is in another zone is one of the volume's backend, if any suits.
+func TestAdviseOtherZone(t *testing.T) {
+	engine := dstack.EngineCapabilities{Name: "docker", Containers: true, Mounts: true}
+	offers := []dstack.Offer{
+		{Backend: "gcp", Key: "gcp", Region: "us-central1", Zone: "us-central1-a", Type: "g2", Price: 1, IsRemote: true, Engine: engine},
+		{Backend: "aws", Key: "aws", Region: "us-east-1", Zone: "us-east-1a", Type: "g6", Price: 2, IsRemote: true, Engine: engine},
+	}
+	need := dstack.Requirements{Pin: &dstack.Pin{Reason: "the volume data is in us-east-1c of aws", Zones: []dstack.Zone{{Backend: "aws", Region: "us-east-1", Name: "us-east-1c"}}}}
+	for want, some := range map[string][]dstack.Offer{
+		"g6 suits and is in us-east-1a of aws, but the volume data is in us-east-1c of aws: use a volume there (availability_zone: us-east-1a), or resources that a machine in us-east-1c has":                                          offers,
+		"g2 suits and is in us-central1-a of gcp, but the volume data is in us-east-1c of aws: use a volume there (backend: gcp, region: us-central1, availability_zone: us-central1-a), or resources that a machine in us-east-1c has": offers[:1],
+	} {
+		if got := Advise(need, some, nil); got != want {
+			t.Errorf("the advice is %q, want %q", got, want)
+		}
+	}
+}
+
 // Where the cloud has not told its zones yet, the advice names no zone that does not exist.
 func TestAdvise_VolumeElsewhere(t *testing.T) {
 	pin := &dstack.Pin{Zones: []dstack.Zone{{Backend: "aws", Region: "east", Name: "east-a"}}, Reason: "the volume data is in east-a of aws"}
-	for zone, want := range map[string]string{"east-b": "(availability_zone: east-b)", "": "(region: west)"} {
+	for zone, want := range map[string]string{"east-b": "(region: west, availability_zone: east-b)", "": "(region: west)"} {
 		offer := dstack.Offer{Backend: "aws", Key: "aws", Region: "west", Zone: zone, Type: "large", IsRemote: true,
 			Engine: dstack.EngineCapabilities{Containers: true, Mounts: true}}
 		if got := Advise(dstack.Requirements{Pin: pin}, []dstack.Offer{offer}, nil); !strings.Contains(got, want) {

@@ -68,7 +68,7 @@ func (r *Ranking) MergeZones() {
 		if o.OwnedInstance != "" || o.Zone == "" {
 			return false
 		}
-		key := zonedOffer{o.Key, o.Region, o.Type, o.Spot}
+		key := zoneOffer(o)
 		if seen[key] {
 			return true
 		}
@@ -86,6 +86,42 @@ func NewIdleOffer(i dstack.Instance) dstack.Offer {
 	o.Key, o.OwnedInstance, o.IsIdle, o.Host = i.Backend, i.ID, true, i.Host
 	o.Availability, o.IsDraining = dstack.Available, i.IsDraining
 	return o
+}
+
+// AdviseRefused returns what helps with the cheapest of the machines that suit and were left out; empty: none of them suits.
+func AdviseRefused(need dstack.Requirements, left []dstack.Rejection) string {
+	offers := make([]dstack.Offer, len(left))
+	for i := range left {
+		offers[i] = left[i].Offer
+	}
+	found := Rank(need, offers, nil).Placements(1)
+	if len(found) == 0 {
+		return ""
+	}
+	i := slices.IndexFunc(left, func(r dstack.Rejection) bool {
+		return zoneOffer(&r.Offer) == zoneOffer(&found[0].Offer) && r.Offer.Zone == found[0].Offer.Zone
+	})
+	if i < 0 {
+		return ""
+	}
+	advice := found[0].Offer.Type + " suits, but " + left[i].Reason
+	if help := left[i].Help; help != "" {
+		advice += "; " + help
+	}
+	return advice
+}
+
+func zoneOffer(o *dstack.Offer) zonedOffer { return zonedOffer{o.Key, o.Region, o.Type, o.Spot} }
+
+// MergeRefused leaves the first of the machines that were left out and differ only in their zone, for plans.
+func MergeRefused(left []dstack.Rejection) []dstack.Rejection {
+	seen := map[zonedOffer]bool{}
+	return slices.DeleteFunc(slices.Clone(left), func(r dstack.Rejection) bool {
+		key := zoneOffer(&r.Offer)
+		isRepeated := r.Offer.OwnedInstance == "" && r.Offer.Zone != "" && seen[key]
+		seen[key] = true
+		return isRepeated
+	})
 }
 
 // RefuseNew returns the offers of machines that exist or may be rented, and why the others are left out. refuse says why a

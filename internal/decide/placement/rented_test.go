@@ -137,3 +137,26 @@ func TestRefuseNew(t *testing.T) {
 		t.Errorf("allowed %+v, rejected %+v", allowed, rejected)
 	}
 }
+
+// A budget is the advice where it alone keeps a machine from being rented, and zones are named once.
+func TestAdviseRefused(t *testing.T) {
+	sized := func(kind string, cpus int) func(o *dstack.Offer) {
+		return func(o *dstack.Offer) { o.Type, o.Hardware.CPUs = kind, cpus }
+	}
+	offers := []dstack.Offer{
+		newRentedOffer("east1a", 1, sized("small", 2)), newRentedOffer("east1a", 2, sized("big", 16)), newRentedOffer("east1b", 2, sized("big", 16)),
+	}
+	_, left := placement.RefuseNew(offers, func(price float64) (why, help string) { return "the budget is 1 $ a day", "raise it" })
+	if left = placement.MergeRefused(left); len(left) != 2 {
+		t.Errorf("%d are named: %+v", len(left), left)
+	}
+	var need dstack.Requirements
+	need.Resources.CPU.Min = new(16)
+	if advice := placement.AdviseRefused(need, left); advice != "big suits, but the budget is 1 $ a day; raise it" {
+		t.Errorf("the advice is %q", advice)
+	}
+	need.Resources.CPU.Min = new(64)
+	if advice := placement.AdviseRefused(need, left); advice != "" {
+		t.Errorf("where no machine suits, the advice is %q", advice)
+	}
+}
