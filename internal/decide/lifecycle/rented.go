@@ -99,9 +99,9 @@ func deleteRented(seen InstanceFacts, now time.Time) (step InstanceStep, ok bool
 	return InstanceStep{}, false
 }
 
-// hasEnded reports whether nothing runs on a rented machine any more: it was up, and its backend has not listed it for
+// HasEnded reports whether nothing runs on a rented machine any more: it was up, and its backend has not listed it for
 // long while it was being deleted. Its row stays for longer.
-func hasEnded(i dstack.Instance, now time.Time) bool {
+func HasEnded(i dstack.Instance, now time.Time) bool {
 	return isRented(i) && i.Status == dstack.InstanceDeleting && hasAnswered(i) && !i.UnlistedSince.IsZero() && isObserved(i, now) &&
 		now.Sub(i.UnlistedSince) >= maxUnlisted
 }

@@ -332,7 +332,7 @@ func (seen ReplicaFacts) endOnEngine(why dstack.Reason, now time.Time) ReplicaSt
 func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
 	never := r.Instance == "" || r.Attempt == "" || rep == nil && isUnprepared(seen.Instance)
-	gone := seen.Instance == nil || seen.Instance.Status == dstack.InstanceDeleted || hasEnded(*seen.Instance, now)
+	gone := seen.Instance == nil || seen.Instance.Status == dstack.InstanceDeleted || HasEnded(*seen.Instance, now)
 	silent := rep != nil && rep.State == dstack.AttemptAbsent && !rep.At.Before(r.Since)
 	if never || gone || silent {
 		why := r.Reason

@@ -148,6 +148,25 @@ func (r *Reconciler) detachBeforeDeletion(ctx context.Context, b backend.Backend
 	}
 }
 
+// detachFromEnded ends the attachments of a machine that has ended, so that another one can mount the disks before the row of
+// the ended one is deleted. A cloud that still has a disk there refuses to attach it elsewhere.
+func (r *Reconciler) detachFromEnded(ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, permit func() error) error {
+	attacher, ok := b.(backend.VolumeAttacher)
+	if !ok || !seen.Listed || seen.Machine != nil || !lifecycle.HasEnded(seen.Instance, time.Now()) {
+		return nil
+	}
+	attached, err := r.Store.AttachedVolumes(ctx, seen.Instance.ID)
+	for _, v := range attached {
+		if err == nil {
+			err = permit()
+		}
+		if err == nil {
+			err = r.detachDisk(ctx, attacher, v, seen.Instance.ID)
+		}
+	}
+	return err
+}
+
 // findAttacher returns what attaches the volumes of a backend.
 func (r *Reconciler) findAttacher(key string) (backend.VolumeAttacher, error) {
 	b, err := r.Backends.Get(key)

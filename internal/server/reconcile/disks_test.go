@@ -110,6 +110,38 @@ func TestPasses_ADiskIsOnOneMachineAtATime(t *testing.T) {
 	r.until(second, "ready", func(w store.RunDetails) bool { return readyCount(w) == 1 })
 }
 
+// A disk is free as soon as the machine that had it has ended, before the row of that machine is deleted.
+func TestPasses_ADiskIsFreeWhenItsMachineHasEnded(t *testing.T) {
+	r := newRig(t)
+	c := r.addCloud("aws", backendtest.Latency{})
+	r.begin(lifecycle.Limits{})
+	id := r.createDisk("data", "north")
+	r.untilVolume(id, "active", hasStatus(dstack.VolumeActive))
+	run := r.submitLike(mountsData)
+	r.until(run, "ready", func(w store.RunDetails) bool { return readyCount(w) == 1 })
+	machine := r.untilVolume(id, "attached", func(v dstack.Volume) bool { return v.IsFormatted }).Attachments[0].Instance
+	seen, err := r.store.InstanceFacts(t.Context(), machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	seen.Listed, seen.Machine = true, nil
+	seen.Instance.Status, seen.Instance.LastResponseAt, seen.Instance.CheckedAt = dstack.InstanceDeleting, now, now
+	if err := c.Delete(t.Context(), machine); err != nil {
+		t.Fatal(err)
+	}
+	for _, unlisted := range []time.Duration{10 * time.Second, 21 * time.Second} {
+		seen.Instance.UnlistedSince = now.Add(-unlisted)
+		if err := r.passes.DetachFromEnded(t.Context(), c, seen, func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		attached, err := r.store.AttachedVolumes(t.Context(), machine)
+		if isFree := len(attached) == 0; err != nil || isFree != (unlisted > 20*time.Second) {
+			t.Errorf("not listed for %s: attached %+v, %v", unlisted, attached, err)
+		}
+	}
+}
+
 // A disk in another zone than a machine is refused before anything is rented.
 func TestPasses_ADiskPinsTheZone(t *testing.T) {
 	r := newRig(t)

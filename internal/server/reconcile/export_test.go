@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"dstack/internal/backend"
+	"dstack/internal/decide/lifecycle"
 	"dstack/internal/server/store"
 )
 
@@ -23,4 +25,9 @@ func (r *Reconciler) RunInstancePass(ctx context.Context) (int, error) {
 		p.begin(ctx, leases, r.Permit())
 		p.steps.Wait()
 	}
+}
+
+// DetachFromEnded ends the attachments of a machine that has ended.
+func (r *Reconciler) DetachFromEnded(ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, permit func() error) error {
+	return r.detachFromEnded(ctx, b, seen, permit)
 }

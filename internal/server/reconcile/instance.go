@@ -142,7 +142,7 @@ func (r *Reconciler) act(
 	id := seen.Instance.ID
 	switch step.Action {
 	case lifecycle.NoAction:
-		return nil, nil
+		return nil, r.detachFromEnded(ctx, b, seen, permit)
 	case lifecycle.CreateMachine:
 		return nil, b.Create(ctx, r.newCreateRequest(seen))
 	case lifecycle.DeleteMachine:
