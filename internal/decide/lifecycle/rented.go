@@ -64,11 +64,14 @@ func explainTakeBack(i dstack.Instance) dstack.Reason {
 	return dstack.Reason(fmt.Sprintf("%s takes the %s back at %s", i.Offer.Backend, describeRented(i.Offer), i.TakenBackAt.UTC().Format("15:04:05 MST")))
 }
 
+// syncUnconfigured is the time until a rented machine without a backend is looked at again: replicas wait when that is back.
+const syncUnconfigured = 5 * time.Second
+
 // keepUnconfigured decides the step of a rented machine whose backend is not configured any more. It may cost money, so
 // its row stays. Its replicas can neither be asked nor ended, as on a machine that is away.
 func keepUnconfigured(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
-	step := InstanceStep{To: dstack.InstanceAway, StaysAway: true, Due: now.Add(syncIdle), Reason: dstack.Reason(fmt.Sprintf(
+	step := InstanceStep{To: dstack.InstanceAway, StaysAway: true, Due: now.Add(syncUnconfigured), Reason: dstack.Reason(fmt.Sprintf(
 		"the backend %s of the %s is not configured any more: add it to config.yml again, or delete the machine in its account",
 		i.Backend, describeRented(i.Offer)))}
 	if i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceCreating {
