@@ -17,6 +17,9 @@ func explainGPUs(m *matcher, o *dstack.Offer, _ *dstack.Allocation) explanation 
 	}
 	why := explanation{wanted: want, has: describeGPUs(o.Hardware.GPUs)}
 	why.reason = fmt.Sprintf("needs gpu: %s; has %s", want, why.has)
+	if m.gpus.maker == "google" && len(o.Hardware.GPUs) == 0 {
+		why.reason = fmt.Sprintf("needs gpu: %s, and dstack does not support TPUs", want)
+	}
 	why.edit = &edit{field: "resources.gpu", relax: func(need *dstack.Requirements) { need.Resources.GPU = nil }}
 	if near, ok := m.gpus.findNearestRequest(o); ok {
 		why.edit.value = formatGPU(near)

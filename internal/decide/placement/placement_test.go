@@ -70,6 +70,7 @@ func TestRank_OwnedMachine(t *testing.T) {
 		}), why: "needs cpu: 16; has 8: write cpu: 8 and remove gpu"},
 
 		{name: "no GPU", need: gpu(spec.GPU{Count: exactly(1)}), why: "needs gpu: 1; has no GPU: remove gpu"},
+		{name: "TPUs", need: gpu(spec.GPU{Count: exactly(1), Vendor: "tpu"}), why: "needs gpu: tpu, and dstack does not support TPUs: remove gpu"},
 		{name: "one of two GPUs", need: gpu(spec.GPU{Count: exactly(1)}), box: with("L4", "L4")},
 		{name: "GPUs are handed out one by one", need: gpu(spec.GPU{Count: exactly(2)}), box: with("L4", "L4"), used: dstack.Allocation{GPUs: map[string]string{"a": "x"}}, why: "1 of 2 GPUs free, needs gpu: 2; waits for x"},
 		{name: "a name counts without case", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"l4"}}), box: with("L4")},
