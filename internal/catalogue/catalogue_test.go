@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,12 +63,29 @@ func runTasks(t *testing.T, c *Catalogue) (stop func()) {
 
 // cloudPrices is a cloud that can be asked.
 type cloudPrices struct {
-	asked []string // region at time
+	mu    sync.Mutex
+	asked []string // regions
 	fails map[string]error
 	price float64
 }
 
+// with reads or changes the cloud.
+func (c *cloudPrices) with(do func(c *cloudPrices)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	do(c)
+}
+
+// countAsked returns how many regions were asked for.
+func (c *cloudPrices) countAsked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.asked)
+}
+
 func (c *cloudPrices) list(_ context.Context, region string) ([]Row, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.asked = append(c.asked, region)
 	if err := c.fails[region]; err != nil {
 		return nil, err
@@ -123,7 +141,7 @@ func TestCatalogue_TakesTheBestSource(t *testing.T) {
 		stop()
 
 		// The next process has all that at once, and asks for nothing.
-		before := len(cloud.asked)
+		before := cloud.countAsked()
 		c = newCatalogue(t, folder, published)
 		prices = c.Add(account)
 		if got := sourcesOf(prices); got != asked+", "+downloaded {
@@ -131,8 +149,8 @@ func TestCatalogue_TakesTheBestSource(t *testing.T) {
 		}
 		stop = runTasks(t, c)
 		synctest.Wait()
-		if len(cloud.asked) != before {
-			t.Errorf("asked for %v", cloud.asked[before:])
+		if n := cloud.countAsked() - before; n != 0 {
+			t.Errorf("asked for %d regions", n)
 		}
 
 		// A catalogue with all regions makes questions unnecessary.
@@ -143,8 +161,8 @@ func TestCatalogue_TakesTheBestSource(t *testing.T) {
 		if got := sourcesOf(prices); got != asked+", us-east-1: catalogue of 2000-01-01 (1)" {
 			t.Errorf("with all regions: %s", got)
 		}
-		if len(cloud.asked)-before > 1 {
-			t.Errorf("asked for %v", cloud.asked[before:])
+		if n := cloud.countAsked() - before; n > 1 {
+			t.Errorf("asked for %d regions", n)
 		}
 		if prices.Problem() != nil {
 			t.Errorf("problem %v", prices.Problem())
@@ -164,24 +182,26 @@ func TestCatalogue_AsksAgain(t *testing.T) {
 		prices := c.Add(Account{Key: "aws", Cloud: "aws", Regions: []string{"eu-west-1", "eu-west-2"}, ListTypes: cloud.list})
 		defer runTasks(t, c)()
 		priceNow := func() float64 { synctest.Wait(); return slices.Collect(prices.Table().Rows)[0].Price }
-		if got := priceNow(); got != 1 || len(cloud.asked) != 2 {
-			t.Errorf("price %g, asked %v", got, cloud.asked)
+		if got := priceNow(); got != 1 || cloud.countAsked() != 2 {
+			t.Errorf("price %g, asked for %d regions", got, cloud.countAsked())
 		}
-		cloud.price = 2
+		cloud.with(func(c *cloudPrices) { c.price = 2 })
 		time.Sleep(refreshInterval - time.Minute)
-		if got := priceNow(); got != 1 || len(cloud.asked) != 2 {
-			t.Errorf("price %g, asked %v", got, cloud.asked)
+		if got := priceNow(); got != 1 || cloud.countAsked() != 2 {
+			t.Errorf("price %g, asked for %d regions", got, cloud.countAsked())
 		}
 		time.Sleep(2 * time.Minute)
-		if got := priceNow(); got != 2 || len(cloud.asked) != 4 {
-			t.Errorf("price %g, asked %v", got, cloud.asked)
+		if got := priceNow(); got != 2 || cloud.countAsked() != 4 {
+			t.Errorf("price %g, asked for %d regions", got, cloud.countAsked())
 		}
-		cloud.fails = map[string]error{"eu-west-1": errors.New("down"), "eu-west-2": errors.New("down")}
+		cloud.with(func(c *cloudPrices) {
+			c.fails = map[string]error{"eu-west-1": errors.New("down"), "eu-west-2": errors.New("down")}
+		})
 		time.Sleep(refreshInterval + time.Hour)
-		if got := priceNow(); got != 2 || len(cloud.asked) < 10 || len(cloud.asked) > 20 || prices.Problem() == nil {
-			t.Errorf("price %g, asked %v, problem %v", got, cloud.asked, prices.Problem())
+		if got := priceNow(); got != 2 || cloud.countAsked() < 10 || cloud.countAsked() > 20 || prices.Problem() == nil {
+			t.Errorf("price %g, asked for %d regions, problem %v", got, cloud.countAsked(), prices.Problem())
 		}
-		cloud.fails, cloud.price = nil, 3
+		cloud.with(func(c *cloudPrices) { c.fails, c.price = nil, 3 })
 		time.Sleep(retryInterval + time.Minute)
 		if got := priceNow(); got != 3 || prices.Problem() != nil {
 			t.Errorf("price %g, problem %v", got, prices.Problem())

@@ -38,6 +38,13 @@ func newMemoryStore() *memoryStore {
 		leftovers: map[string]dstack.Leftover{}}
 }
 
+// fail makes all calls fail from now on.
+func (s *memoryStore) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failure = err
+}
+
 func (s *memoryStore) AddRentedHost(_ context.Context, h dstack.RentedHost) (dstack.RentedHost, bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,11 +256,15 @@ func newRig(t *testing.T) *rig {
 	return &rig{t: t, account: cloudtest.NewAccount(cloudtest.AccountOptions{}), store: newMemoryStore()}
 }
 
+func (r *rig) options() Options {
+	return Options{Key: "aws", Type: "aws", Provider: r.account.Open(installation), Store: r.store, Installation: installation,
+		Prices: newTypes(r.t), Disk: DiskLimits{MinMiB: 100 << 10, MaxMiB: 16 << 20}}
+}
+
 // open opens the backend, again as for a restarted server if it was open. Its tasks run until the test ends or stop is called.
 func (r *rig) open() (stop func()) {
 	r.t.Helper()
-	b := newBackend(Options{Key: "aws", Type: "aws", Provider: r.account.Open(installation), Store: r.store, Installation: installation,
-		Prices: newTypes(r.t), Disk: DiskLimits{MinMiB: 100 << 10, MaxMiB: 16 << 20}})
+	b := newBackend(r.options())
 	r.Backend, r.remote = b, newFakeRemote(b, r.account)
 	if r.isSlow {
 		r.remote.interval = time.Second

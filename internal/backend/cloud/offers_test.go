@@ -108,15 +108,14 @@ func TestDiskLimits(t *testing.T) {
 
 // What keeps prices old is a note of the plan.
 func TestOffers_SayThatPricesAreOld(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		prices := r.Prices.(types)
-		prices.problem = errors.Join(errors.New("https://example.com/aws/version: it answers 500"), errors.New("eu-west-1: it lists no types"))
-		r.Prices = prices
-		found, err := r.SearchOffers(t.Context(), dstack.Requirements{}, 10)
-		if want := "aws: prices may be old: https://example.com/aws/version: it answers 500, and 1 more"; err != nil || len(found.Notes) != 1 || found.Notes[0] != want {
-			t.Errorf("notes %q, %v", found.Notes, err)
-		}
-	})
+	options := newRig(t).options()
+	prices := options.Prices.(types)
+	prices.problem = errors.Join(errors.New("https://example.com/aws/version: it answers 500"), errors.New("eu-west-1: it lists no types"))
+	options.Prices = prices
+	found, err := newBackend(options).SearchOffers(t.Context(), dstack.Requirements{}, 10)
+	if want := "aws: prices may be old: https://example.com/aws/version: it answers 500, and 1 more"; err != nil || len(found.Notes) != 1 || found.Notes[0] != want {
+		t.Errorf("notes %q, %v", found.Notes, err)
+	}
 }
 
 // noDisks is a cloud whose small machines cannot use disks.
@@ -131,29 +130,29 @@ func (noDisks) ExplainNoDisks(instanceType string) string {
 
 // A type that cannot use disks is not offered to a replica with volumes.
 func TestOffers_TypesWithoutDisks(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.Provider = noDisks{r.Provider}
-		suits := func(need dstack.Requirements) (suits bool) {
-			found, err := r.SearchOffers(t.Context(), need, 100)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range found.Offers {
-				found.Offers[i].Key = r.Key // as backend.Set does
-			}
-			placements, rejections := placement.RankOffers(need, found.Offers, nil)
-			for _, p := range placements {
-				suits = suits || p.Offer.Type == "small"
-			}
-			for _, one := range rejections {
-				if one.Offer.Type == "small" && one.Offer.Region == "north" && need.Pin != nil && !strings.Contains(one.Reason, "volumes cannot be used on small") {
-					t.Errorf("the reason is %q", one.Reason)
-				}
-			}
-			return suits
+	options := newRig(t).options()
+	options.Provider = noDisks{options.Provider}
+	r := newBackend(options)
+	suits := func(need dstack.Requirements) (suits bool) {
+		found, err := r.SearchOffers(t.Context(), need, 100)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !suits(dstack.Requirements{}) || suits(dstack.Requirements{Pin: &dstack.Pin{Zones: []dstack.Zone{{Backend: r.Key, Region: "north"}}, Reason: "it has the volume"}}) {
-			t.Error("small is refused without volumes, or offered with them")
+		for i := range found.Offers {
+			found.Offers[i].Key = r.Key // as backend.Set does
 		}
-	})
+		placements, rejections := placement.RankOffers(need, found.Offers, nil)
+		for _, p := range placements {
+			suits = suits || p.Offer.Type == "small"
+		}
+		for _, one := range rejections {
+			if one.Offer.Type == "small" && one.Offer.Region == "north" && need.Pin != nil && !strings.Contains(one.Reason, "volumes cannot be used on small") {
+				t.Errorf("the reason is %q", one.Reason)
+			}
+		}
+		return suits
+	}
+	if !suits(dstack.Requirements{}) || suits(dstack.Requirements{Pin: &dstack.Pin{Zones: []dstack.Zone{{Backend: r.Key, Region: "north"}}, Reason: "it has the volume"}}) {
+		t.Error("small is refused without volumes, or offered with them")
+	}
 }

@@ -79,8 +79,9 @@ func isGone(_ dstack.Machine, exists bool) bool { return !exists }
 // The intent is recorded before a cloud is asked for anything.
 func TestCreate_RecordsTheIntentFirst(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.store.failure = errors.New("the disk is full")
-		if err := r.Create(t.Context(), newRequest("one", smallInNorth)); !errors.Is(err, r.store.failure) {
+		full := errors.New("the disk is full")
+		r.store.fail(full)
+		if err := r.Create(t.Context(), newRequest("one", smallInNorth)); !errors.Is(err, full) {
 			t.Errorf("the error is %v", err)
 		}
 		if n := r.account.Calls()["Launch"]; n != 0 {

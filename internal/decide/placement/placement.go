@@ -147,17 +147,21 @@ func (r *Ranking) Rejections(limit int) []dstack.Rejection {
 		}
 	}
 	tooDear := r.findTooDear()
-	for at := len(r.matcher.constraints) - 1; at >= 0 && len(rejections) < limit; at-- {
+	isTooDear := make(map[rejected]bool, len(tooDear))
+	for _, one := range tooDear {
+		isTooDear[one] = true
+	}
+	byConstraint := make([][]rejected, len(r.matcher.constraints))
+	for _, one := range r.rejected {
+		if found := byConstraint[one.constraint]; len(found) < limit && !isTooDear[one] {
+			byConstraint[one.constraint] = append(found, one)
+		}
+	}
+	for at := len(byConstraint) - 1; at >= 0 && len(rejections) < limit; at-- {
 		if at == r.matcher.hardware-1 {
 			add(tooDear)
 		}
-		var found []rejected
-		for _, one := range r.rejected {
-			if int(one.constraint) == at && len(found) < limit && !slices.Contains(tooDear, one) {
-				found = append(found, one)
-			}
-		}
-		add(found)
+		add(byConstraint[at])
 	}
 	return rejections
 }

@@ -12,6 +12,9 @@ const maxPage = 500
 
 // page returns a page of a list. Where isAggregated, items are grouped by their place, and key names the group.
 func (s *Server) page(r *request, all []item, key string, isAggregated bool) (any, error) {
+	if _, err := matchFilter(r.query["filter"], nil); err != nil { // also of an empty list
+		return nil, err
+	}
 	var items []item
 	for _, i := range all {
 		ok, err := matchFilter(r.query["filter"], i.body)
