@@ -81,7 +81,7 @@ const (
 )
 
 // IsShared reports whether several replicas share the machine: it is owned. A rented one serves one replica at a time, whole.
-func (o Offer) IsShared() bool { return o.OwnedInstance != "" && !o.IsIdle }
+func (o *Offer) IsShared() bool { return o.OwnedInstance != "" && !o.IsIdle }
 
 // ShownAvailability returns the availability of an offer as clients and users see it: that of an existing machine, too.
 func (o *Offer) ShownAvailability() Availability {

@@ -83,9 +83,6 @@ func (m *matcher) addConstraints(all []constraint) {
 
 // isOnlyTooDear reports whether an offer that fails the highest price satisfies all that is checked after that.
 func (m *matcher) isOnlyTooDear(o *dstack.Offer, held *dstack.Allocation, first int) bool {
-	if m.constraints[first].name != dstack.ConstraintMaxPrice {
-		return false
-	}
 	for i := first + 1; i < len(m.constraints); i++ {
 		if m.constraints[i].rejects(m, o, held) {
 			return false

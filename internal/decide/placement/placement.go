@@ -3,7 +3,6 @@
 package placement
 
 import (
-	"cmp"
 	"slices"
 
 	"dstack/internal/dstack"
@@ -176,10 +175,23 @@ func (r *Ranking) findTooDear() (found []rejected) {
 	}
 	for _, one := range r.rejected {
 		o := &r.offers[one.offer]
-		if r.matcher.isOnlyTooDear(o, r.allocationOf(o), int(one.constraint)) {
-			found = append(found, one)
+		if r.matcher.constraints[one.constraint].name != dstack.ConstraintMaxPrice {
+			continue
 		}
+		if len(found) == maxTooDear && o.Price >= r.offers[found[maxTooDear-1].offer].Price { // the cheapest are known: no further checks
+			continue
+		}
+		if !r.matcher.isOnlyTooDear(o, r.allocationOf(o), int(one.constraint)) {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(found, o.Price, func(known rejected, price float64) int {
+			if r.offers[known.offer].Price <= price {
+				return -1
+			}
+			return 1
+		})
+		found = slices.Insert(found, at, one)
+		found = found[:min(len(found), maxTooDear)]
 	}
-	slices.SortStableFunc(found, func(a, b rejected) int { return cmp.Compare(r.offers[a.offer].Price, r.offers[b.offer].Price) })
-	return found[:min(len(found), maxTooDear)]
+	return found
 }
