@@ -117,11 +117,11 @@ func TestPortVariable(t *testing.T) {
 		if engine == "process" {
 			host = "- HOST=127.0.0.1"
 		}
-		port := findFreePort(t)
+		port, second := findFreePort(t), findFreePort(t)
 		for name, c := range map[string]struct{ config, want string }{
 			"fixed": {fmt.Sprintf("commands: [exec ./workload %d]\nport: %d\nenv:\n%s\n", port, port, host), strconv.Itoa(port)},
 			"auto":  {"commands: [exec ./workload $PORT]\nport: auto\nenv:\n" + host + "\n", map[string]string{"docker": "8000"}[engine]},
-			"own":   {fmt.Sprintf("commands: [exec ./workload %d]\nport: %d\nenv:\n- PORT=mine\n%s\n", port+1, port+1, host), "mine"},
+			"own":   {fmt.Sprintf("commands: [exec ./workload %d]\nport: %d\nenv:\n- PORT=mine\n%s\n", second, second, host), "mine"},
 		} {
 			h.applyAndWait(h.newFolder("type: service\nname: " + name + "\n" + c.config))
 			got, found := h.fetchInfo(name).lookUpEnv("PORT")
