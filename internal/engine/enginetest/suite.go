@@ -125,19 +125,9 @@ const caseTimeout = 30 * time.Second
 
 func (h *harness) ctx() context.Context { return context.Background() }
 
-// removeAgain removes an attempt. An engine that did not answer in time is asked again, as the server does it.
-func (h *harness) removeAgain(id dstack.AttemptID) error {
-	for end := time.Now().Add(caseTimeout); ; time.Sleep(time.Second) {
-		err := h.Remove(h.ctx(), id)
-		if kind := dstack.KindOf(err); err == nil || kind != dstack.Unavailable && kind != dstack.Timeout || time.Now().After(end) {
-			return err
-		}
-	}
-}
-
 func (h *harness) cleanUp() {
 	for _, id := range h.started {
-		if err := h.removeAgain(id); err != nil {
+		if err := h.Remove(h.ctx(), id); err != nil {
 			h.t.Errorf("remove at the end of the case: %v", err)
 		}
 	}
