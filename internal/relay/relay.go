@@ -1,0 +1,52 @@
+// Package relay is the fast path of the data plane: it carries HTTP/1.1 between clients and replicas by event loops, with
+// no goroutine and no buffer for a connection at rest. A Director decides about each request; what the relay does not serve
+// goes to net/http with all bytes that were read. On systems other than Linux everything goes there.
+package relay
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Options configure a relay. Director is required.
+type Options struct {
+	Director Director
+	Openings Openings // nil: connections to replicas are opened without a limit
+	Loops    int      // event loops; 0: one for each processor that Go uses
+	Limits   Limits
+	Log      *slog.Logger
+}
+
+// Limits are bounds. Zero stands for the default.
+type Limits struct {
+	HeadTimeout     time.Duration // from the first byte of a head to its last; 10s
+	IdleTimeout     time.Duration // of a client's connection between requests; 2m
+	ReplicaIdle     time.Duration // of a replica's connection between requests; 1.5s
+	ConnectTimeout  time.Duration // of one attempt to open a connection to a replica; 1s
+	ResponseTimeout time.Duration // until a replica begins its response, or reads on; 15m
+	StallTimeout    time.Duration // between two pieces that a client sends or accepts; 2m
+	MaxHead         int           // bytes of a head; 64 KiB
+	WriteBehind     int           // bytes that wait for a slow side before the other is not read any more; 64 KiB
+}
+
+// Openings limits how many connections to one replica are being opened, on all paths together. Its methods may be called
+// by several goroutines at once.
+type Openings interface {
+	// Enter takes a place for an attempt to open a connection to address, and reports whether there was one. Otherwise the
+	// attempt waits: granted is called once, by any goroutine, when it has got a place. It must not block.
+	Enter(address string, granted func()) (entered bool)
+	// Leave gives a place back, and says how the attempt ended. A place that was granted to an attempt that is not wanted
+	// any more is given back as Unused.
+	Leave(address string, result OpeningResult)
+}
+
+// OpeningResult is how an attempt to open a connection ended.
+type OpeningResult uint8
+
+// The results.
+const (
+	Opened  OpeningResult = iota // the replica answered over it
+	Hung                         // it was abandoned without an answer
+	Refused                      // the replica refused it
+	Unused                       // it was not made
+)
