@@ -194,7 +194,8 @@ func (s *ChunkScanner) readTrailer(b []byte) (data []byte, n int, err error) {
 	if len(line) == 0 || line[len(line)-1] != '\r' {
 		return nil, 0, errTrailer
 	}
-	if _, err := parseField(line[:len(line)-1]); err != nil {
+	var field Field
+	if err := field.parse(line[:len(line)-1]); err != nil {
 		return nil, 0, errTrailer
 	}
 	s.trailer = len(s.Trailers)
