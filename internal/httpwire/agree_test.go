@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -25,26 +26,67 @@ func FuzzRequest(f *testing.F) {
 		"GET http://a/b?c HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", head("Transfer-Encoding: chunked", "Trailer: B")} {
 		f.Add(text)
 	}
-	f.Fuzz(func(t *testing.T, text string) {
-		var h httpwire.RequestHead
-		n, err := h.Parse([]byte(text))
-		if err != nil || n == 0 {
-			if n != 0 {
-				t.Fatalf("refused, and %d bytes read", n)
-			}
-			return
+	f.Fuzz(func(t *testing.T, text string) { checkRequest(t, text) })
+}
+
+// oddParts are parts of requests from which TestOddRequestsAgree makes whole ones.
+var oddParts = struct{ methods, targets, versions, names, colons, values, ends []string }{
+	methods:  []string{"GET", "POST", "HEAD", "get", "G T", "", "CONNECT", "PRI"},
+	targets:  []string{"/", "/a?b", "/a%20b?%zz", "/a%", "//a/b", "/a b", "*", "http://a/", "http://b/c", "a:80", "/ä", "/a#b", "/\x7f"},
+	versions: []string{" HTTP/1.1", " HTTP/1.1", " HTTP/1.1", " HTTP/1.0", " HTTP/1.2", " HTTP/2.0", "", "  HTTP/1.1", " HTTP/1.1 "},
+	names: []string{"Host", "Content-Length", "content-length", "Transfer-Encoding", "Connection", "X-A", "x_real_ip", "Trailer", "TE",
+		"Upgrade", "Expect", "Keep-Alive", "", " Host", "Pragma", "X-A\x00", "Cookie"},
+	colons: []string{": ", ": ", ": ", ":", ":\t", " : ", " ", ":: ", ":\v"},
+	values: []string{"a", "5", "5", "0", "05", "+5", "-1", "5, 5", "chunked", "Chunked", "gzip, chunked", "chunked, chunked", "identity",
+		"close", "keep-alive", "close, X-A", "upgrade", "", "a b", "a\rb", "a\x00", "\xff", "9223372036854775807", "no-cache", "trailers"},
+	ends: []string{"\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", "\r\r\n", "\r\n ", "\n\r"},
+}
+
+func TestOddRequestsAgree(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func(parts []string) string { return parts[random.IntN(len(parts))] }
+	accepted := 0
+	for range 20_000 {
+		o := &oddParts
+		text := pick(o.methods[:1+random.IntN(len(o.methods))]) + " " + pick(o.targets[:1+random.IntN(len(o.targets))]) +
+			pick(o.versions[:1+random.IntN(len(o.versions))]) + pick(o.ends[:1+random.IntN(len(o.ends))])
+		if random.IntN(10) > 0 {
+			text += "Host: a\r\n"
 		}
-		if !httpwire.HasHeadEnd([]byte(text), 0) || h.Size != n {
-			t.Fatalf("no end in %q", text[:n])
+		for range random.IntN(4) {
+			text += pick(o.names) + pick(o.colons) + pick(o.values) + pick(o.ends[:1+random.IntN(len(o.ends))])
 		}
-		if h.Oddities&httpwire.OddPreface != 0 {
-			return
+		text += "\r\n"
+		if checkRequest(t, text) {
+			accepted++
 		}
-		checkLines(t, text[:n], "\r\n")
-		compareRequest(t, &h, text[:n])
-		passed := string(h.Append(nil, h.Target, []byte("X-Extra: 1\r\n"), h.Length))
-		comparePassed(t, &h, passed)
-	})
+	}
+	if accepted < 1000 {
+		t.Fatalf("only %d were accepted", accepted)
+	}
+}
+
+// checkRequest reads a head, compares it with what net/http reads, and reports whether it was accepted.
+func checkRequest(t *testing.T, text string) bool {
+	t.Helper()
+	var h httpwire.RequestHead
+	n, err := h.Parse([]byte(text))
+	if err != nil || n == 0 {
+		if n != 0 {
+			t.Fatalf("refused, and %d bytes read", n)
+		}
+		return false
+	}
+	if !httpwire.HasHeadEnd([]byte(text), 0) || h.Size != n {
+		t.Fatalf("no end in %q", text[:n])
+	}
+	if h.Oddities&httpwire.OddPreface != 0 {
+		return true
+	}
+	checkLines(t, text[:n], "\r\n")
+	compareRequest(t, &h, text[:n])
+	comparePassed(t, &h, string(h.Append(nil, h.Target, []byte("X-Extra: 1\r\n"), h.Length)))
+	return true
 }
 
 // checkLines fails for heads that two parsers could cut into different lines.
