@@ -102,8 +102,9 @@ func (s *ChunkScanner) next(b []byte) (data []byte, n int, err error) {
 		return s.readTrailer(b)
 	case trailerEnd:
 		return nil, 1, s.expect(b[0], '\n', chunksDone)
+	default:
+		return s.readSize(b)
 	}
-	return s.readSize(b)
 }
 
 // expect goes on to a state if the byte is the one that must follow.

@@ -2,6 +2,7 @@ package httpwire_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http/httputil"
@@ -39,6 +40,11 @@ func scan(body string, size int) (data, passed, trailers, rest string, err error
 		}
 	}
 	return w.String(), pass.String(), "", "", io.ErrUnexpectedEOF
+}
+
+func isRefusal(err error) bool {
+	_, ok := errors.AsType[*httpwire.Refusal](err)
+	return ok
 }
 
 // next reads a body by Next, in pieces.
@@ -126,10 +132,10 @@ func TestScannerRefusesChunks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, size := range []int{len(body), 1, 2, 3, 7} {
-				if _, _, _, _, err := scan(body, size); err == nil || err == io.ErrUnexpectedEOF {
+				if _, _, _, _, err := scan(body, size); !isRefusal(err) {
 					t.Fatalf("in pieces of %d: %v", size, err)
 				}
-				if _, _, err := next(body, size); err == nil || err == io.ErrUnexpectedEOF {
+				if _, _, err := next(body, size); !isRefusal(err) {
 					t.Fatalf("Next in pieces of %d: %v", size, err)
 				}
 			}
@@ -193,11 +199,11 @@ func FuzzChunks(f *testing.F) {
 		}
 		data, passed, trailers, rest, err := scan(body, max(len(body), 1))
 		cutData, cutPassed, cutTrailers, cutRest, cutErr := scan(body, size)
-		if err != cutErr || trailers != cutTrailers || rest != cutRest || data != cutData || err == nil && passed != cutPassed {
+		if !errors.Is(cutErr, err) || trailers != cutTrailers || rest != cutRest || data != cutData || err == nil && passed != cutPassed {
 			t.Fatalf("whole: %q, %q, %q, %v; in pieces of %d: %q, %q, %q, %v", data, trailers, rest, err, size, cutData,
 				cutTrailers, cutRest, cutErr)
 		}
-		if nextData, nextRest, nextErr := next(body, size); nextData != data && err == nil || nextErr != err || err == nil && nextRest != rest {
+		if nextData, nextRest, nextErr := next(body, size); !errors.Is(nextErr, err) || err == nil && (nextData != data || nextRest != rest) {
 			t.Fatalf("Scan: %q, %q, %v; Next: %q, %q, %v", data, rest, err, nextData, nextRest, nextErr)
 		}
 		if err != nil {

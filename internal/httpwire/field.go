@@ -135,6 +135,7 @@ func (f *framing) note(field *Field) error {
 		f.oddities |= OddTrailer
 	case Expect:
 		f.oddities |= OddExpect
+	default: // it says nothing about the message
 	}
 	return nil
 }
