@@ -29,7 +29,9 @@ func (l *loadTracker) pickReplica(v *view, routes []*route.Route, excluded []dst
 	run := l.runLoadOf(best.route.Run)
 	run.inFlight++
 	run.window.addBusy(l.elapsed(), 1)
-	if !isRetry {
+	if isRetry {
+		run.counts.countRetry()
+	} else {
 		run.accepted++
 	}
 	return best
