@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 )
@@ -77,8 +75,7 @@ type keyUse struct {
 // keyTracker counts the requests with each key for callers, and ends those in flight
 // when their key ends.
 type keyTracker struct {
-	requests, refused *prometheus.CounterVec
-	counter           string // see dstack.LoadReport
+	counter string // see dstack.LoadReport
 
 	mu   sync.Mutex
 	keys map[string]*trackedKey // by ID
@@ -86,32 +83,21 @@ type keyTracker struct {
 
 // trackedKey is what the gateway knows of one key since it began.
 type trackedKey struct {
-	labels   []string // project and name
-	counts   dstack.KeyCounts
-	inFlight map[*keyUse]bool
-	isGone   bool // not in the table any more
+	project, name string
+	counts        dstack.KeyCounts
+	inFlight      map[*keyUse]bool
+	isGone        bool // not in the table any more
 }
 
 func newKeyTracker() *keyTracker {
-	labels := []string{"project", "key"}
-	return &keyTracker{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_key_requests_total",
-			Help: "Requests that a key for callers allowed."}, labels),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_key_requests_refused_total",
-			Help: "Requests with a key for callers that were too many, or not for what the key opens."}, labels),
-		counter: rand.Text(), keys: map[string]*trackedKey{},
-	}
-}
-
-func (t *keyTracker) collectors() []prometheus.Collector {
-	return []prometheus.Collector{t.requests, t.refused}
+	return &keyTracker{counter: rand.Text(), keys: map[string]*trackedKey{}}
 }
 
 // trackedKey returns what is known of a key. The caller holds the lock.
 func (t *keyTracker) trackedKey(key *route.Key) *trackedKey {
 	k := t.keys[key.ID]
 	if k == nil {
-		k = &trackedKey{labels: []string{key.Project, key.Name}, inFlight: map[*keyUse]bool{}}
+		k = &trackedKey{project: key.Project, name: key.Name, inFlight: map[*keyUse]bool{}}
 		t.keys[key.ID] = k
 	}
 	return k
@@ -128,11 +114,9 @@ func (t *keyTracker) count(use *keyUse, key *route.Key, isAllowed bool) {
 	k := t.trackedKey(key)
 	if isAllowed {
 		k.counts.Requests++
-		t.requests.WithLabelValues(k.labels...).Inc()
 		return
 	}
 	k.counts.Refused++
-	t.refused.WithLabelValues(k.labels...).Inc()
 }
 
 // begin makes a request end with its key. It fails if the key has ended already.
@@ -189,8 +173,6 @@ func (t *keyTracker) addTo(report *dstack.LoadReport) {
 		report.Keys[dstack.CallerKeyID(id)] = k.counts
 		if k.isGone && len(k.inFlight) == 0 {
 			delete(t.keys, id)
-			t.requests.DeleteLabelValues(k.labels...)
-			t.refused.DeleteLabelValues(k.labels...)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/url"
@@ -112,11 +113,44 @@ func (f *fastRequest) logReplica(message string, err error) {
 func (f *fastRequest) finish() {
 	f.finishModel()
 	f.release()
+	f.recordCounts()
 	f.logRequest()
 	if f.begun && f.director.options.Ended != nil {
 		f.director.options.Ended()
 	}
 	f.begun = false
+}
+
+// recordCounts counts the request at its run for Prometheus.
+func (f *fastRequest) recordCounts() {
+	a, status := &f.acquirer, f.status()
+	if last := a.lastReplica; last != nil {
+		end := time.Now()
+		first := end
+		if at := f.x.FirstByteAt; !at.IsZero() {
+			first = at
+		}
+		last.counts.countResponse(status, first.Sub(f.x.StartedAt), end.Sub(f.x.StartedAt))
+		return
+	}
+	r := cmp.Or(a.waitsFor, a.chosen)
+	if r == nil && f.conn.run != nil {
+		r = f.conn.run.route
+	}
+	if r == nil { // no model yet: whatever callers name is not counted
+		return
+	}
+	if counts := f.gateway.loads.countsOf(r.Run); counts != nil {
+		counts.countAnswer(status)
+	}
+}
+
+// status is that of the response, for the log and the metrics.
+func (f *fastRequest) status() int {
+	if f.x.Status == 0 {
+		return statusClientClosed
+	}
+	return f.x.Status
 }
 
 // release gives back what the request holds. It may be repeated.
@@ -131,16 +165,12 @@ func (f *fastRequest) logRequest() {
 	if !f.gateway.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	status := f.x.Status
-	if status == 0 {
-		status = statusClientClosed
-	}
 	escaped, _, _ := strings.Cut(string(f.x.Request.Target), "?")
 	path, _ := url.PathUnescape(escaped) // isPlainTarget has checked it
 	f.gateway.log.LogAttrs(context.Background(), slog.LevelDebug, "request",
 		slog.String("id", string(f.id)), slog.String("from", f.client.AddressText()),
 		slog.String("method", string(f.x.Request.Method)), slog.String("host", f.conn.host),
-		slog.String("path", path), slog.Int("status", status), slog.Int64("bytes", f.x.Sent),
+		slog.String("path", path), slog.Int("status", f.status()), slog.Int64("bytes", f.x.Sent),
 		slog.Duration("took", time.Since(f.x.StartedAt)),
 		slog.String("project", f.conn.destination.Project), slog.String("run", f.conn.destination.Run))
 }

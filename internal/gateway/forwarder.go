@@ -167,6 +167,7 @@ func (b *unsentBody) isTouched() bool { return b != nil && b.touched.Load() }
 // rewriteResponse prepares a replica's response for the client.
 func (f *forwarder) rewriteResponse(res *http.Response) error {
 	p := f.request
+	p.response.firstAt = time.Time{} // comments were no answer
 	p.rewriteResponseHeaders(res.Header)
 	contentType, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // a malformed one is no type
 	f.request.response.isEventStream = contentType == "text/event-stream"

@@ -41,6 +41,7 @@ type readyReplica struct {
 	target route.Target
 	load   *replicaLoad
 	run    *runLoad
+	counts *runCounts // of its run
 }
 
 // loadKey names the load of a replica, which belongs to one run.
@@ -64,6 +65,7 @@ type runLoad struct {
 	inFlight, held    int
 	isRemoved         bool // not in the table any more
 	window            window
+	counts            *runCounts
 }
 
 // loadTracker counts requests by run and by replica. One lock guards all: what
@@ -108,7 +110,7 @@ func (l *loadTracker) applyTable(x *route.Index) *view {
 		for _, t := range r.Ready {
 			key := loadKey{r.Run, t.Replica}
 			known[key] = true
-			viewed.replicas = append(viewed.replicas, &readyReplica{route: r, target: t, load: l.loadOf(key), run: run})
+			viewed.replicas = append(viewed.replicas, &readyReplica{route: r, target: t, load: l.loadOf(key), run: run, counts: run.counts})
 		}
 		v.runs[r.Run] = viewed
 	})
@@ -147,7 +149,7 @@ func (l *loadTracker) loadOf(key loadKey) *replicaLoad {
 // runLoadOf returns the load of a run, which may have left the table just now.
 func (l *loadTracker) runLoadOf(id dstack.RunID) *runLoad {
 	if l.runs[id] == nil {
-		l.runs[id] = &runLoad{isRemoved: true, window: newWindow(l.elapsed())}
+		l.runs[id] = &runLoad{isRemoved: true, window: newWindow(l.elapsed()), counts: &runCounts{}}
 	}
 	return l.runs[id]
 }
@@ -230,6 +232,16 @@ func (l *loadTracker) countLimited(id dstack.RunID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.runLoadOf(id).limited++
+}
+
+// countsOf returns the counts of a run for Prometheus; nil: the run is not known.
+func (l *loadTracker) countsOf(id dstack.RunID) *runCounts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if run := l.runs[id]; run != nil {
+		return run.counts
+	}
+	return nil
 }
 
 // snapshot returns the load of every run in the table, and of those that have

@@ -33,7 +33,9 @@ func (l *loadTracker) countPick(r *readyReplica, now time.Duration, isRetry bool
 	r.load.inFlight++
 	r.run.inFlight++
 	r.run.window.addBusy(now, 1)
-	if !isRetry {
+	if isRetry {
+		r.counts.countRetry()
+	} else {
 		r.run.accepted++
 	}
 }
