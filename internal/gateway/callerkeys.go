@@ -38,23 +38,30 @@ func (v *view) findCredential(digest route.Digest, now time.Time) (c credential,
 	return credential{}, false
 }
 
-// check returns an error if the credential does not open a destination. Whether a key
-// is for a model is checked once the body names it.
+// opens reports whether the credential opens a destination. Whether a key is for a
+// model is checked once the body names it.
+func (c credential) opens(d route.Destination) bool {
+	if c.key == nil {
+		return c.grant.Allows(d.Project)
+	}
+	return c.key.Project == d.Project && (d.Models || c.key.AllowsRun(d.Project, d.Run))
+}
+
+// check returns an error if the credential does not open a destination.
 func (c credential) check(d route.Destination) error {
 	forbidden := func(message, hint string) error {
 		return &responseError{details: details{Kind: dstack.Forbidden, Message: message, Hint: hint}}
 	}
 	switch {
-	case c.key == nil && !c.grant.Allows(d.Project):
-		return forbidden("this token gives no access to the project "+d.Project, "ask an administrator of the project to make you a member")
-	case c.key == nil:
+	case c.opens(d):
 		return nil
+	case c.key == nil:
+		return forbidden("this token gives no access to the project "+d.Project, "ask an administrator of the project to make you a member")
 	case c.key.Project != d.Project:
 		return forbidden("this key gives no access to the project "+d.Project, "ask an administrator of the project for a key")
-	case !d.Models && !c.key.AllowsRun(d.Project, d.Run):
+	default:
 		return forbidden("this key is not for the service "+d.Run, "ask an administrator of the project for a key that is")
 	}
-	return nil
 }
 
 // keyUse is how a request uses a key for callers.
@@ -130,6 +137,15 @@ func (t *keyTracker) finish(use *keyUse) {
 	defer t.mu.Unlock()
 	if k := t.keys[use.id]; k != nil {
 		delete(k.inFlight, use)
+	}
+}
+
+// end ends a request whose key has expired, if it has not ended.
+func (t *keyTracker) end(id string, use *keyUse) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k := t.keys[id]; k != nil && k.inFlight[use] {
+		use.end(errKeyEnded)
 	}
 }
 

@@ -92,6 +92,9 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 		response: newResponseWriter(w, g.limits.StallTimeout, r.ProtoMajor == 2),
 	}
 	p.acquirer.request, p.forwarder.request = p, p
+	if counted := takeCounted(r.Context()); counted != nil {
+		p.continueCounted(counted)
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		p.body = newRequestBody(r.Body, p.response.control, g.bodyStall(r), r.ProtoMajor == 2)
 		p.body.trailer.received = r
@@ -285,13 +288,8 @@ func (p *proxyRequest) recordCounts() {
 // requestID returns the client's own ID if it is well-formed, else a new one.
 func requestID(r *http.Request) string {
 	given := r.Header["X-Request-Id"]
-	if len(given) != 1 || given[0] == "" || len(given[0]) > 128 {
+	if len(given) != 1 || !isValidID(given[0]) {
 		return rand.Text()
-	}
-	for _, c := range []byte(given[0]) {
-		if c <= ' ' || c > '~' || c == '"' || c == '\\' {
-			return rand.Text()
-		}
 	}
 	return given[0]
 }

@@ -70,12 +70,20 @@ type Limits struct {
 // Openings limits how many connections to one replica are being opened, on all paths together. Its methods may be called
 // by several goroutines at once.
 type Openings interface {
-	// Enter takes a place for an attempt to open a connection to address, and reports whether there was one. Otherwise the
-	// attempt waits: granted is called once, by any goroutine, when it has got a place. It must not block.
-	Enter(address string, granted func()) (entered bool)
-	// Leave gives a place back, and says how the attempt ended. A place that was granted to an attempt that is not wanted
-	// any more is given back as Unused.
-	Leave(address string, result OpeningResult)
+	// Enter takes a place for an attempt to open a connection to address. Without a free one it returns nil and the attempt
+	// waits: granted is called once, by any goroutine, when there is a place for it; a place that is not wanted any more is
+	// given back as Unused. It must not block.
+	Enter(address string, granted func(Opening)) Opening
+}
+
+// Opening is the place of one attempt to open a connection. Its methods must not block.
+type Opening interface {
+	// Connected says that the connection is established. A replica may be busy for long before it responds, so the place
+	// serves another attempt soon after, also before Leave.
+	Connected()
+	// Leave gives the place back and says how the attempt ended. It is called once, at the first byte of a response at the
+	// latest.
+	Leave(result OpeningResult)
 }
 
 // OpeningResult is how an attempt to open a connection ended.
@@ -83,8 +91,8 @@ type OpeningResult uint8
 
 // The results.
 const (
-	Opened  OpeningResult = iota // the replica answered over it
-	Hung                         // it was abandoned without an answer
+	Opened  OpeningResult = iota // the replica responded over it, or broke it after it had got the request
+	Hung                         // it was abandoned: not established, or nothing that was sent was acknowledged
 	Refused                      // the replica refused it
 	Unused                       // it was not made
 )
