@@ -18,6 +18,7 @@ type Exchange struct {
 	Sent          int64                 // bytes of the response's body, without framing
 	Outcome       Outcome               // during Director.End
 	Failure       error                 // during Next with an event that is a failure
+	IsBodySent    bool                  // a part of a body that was not collected was sent: Send is not possible any more
 
 	// The director's own: how the request is sent.
 	Replica      string // address, host:port with an IP address as host

@@ -4,9 +4,47 @@
 package relay
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"time"
+
+	"dstack/internal/loop"
 )
+
+// Relay serves connections of clients. Its methods may be called by several goroutines at once.
+type Relay struct {
+	options Options
+}
+
+// New makes a relay, which serves once its tasks run. Close what it holds with the context of its tasks.
+func New(o Options) (*Relay, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Relay{options: o}, nil
+}
+
+// Tasks returns what runs the relay: the event loops. When their context ends, all connections are closed.
+func (r *Relay) Tasks() []loop.Task { return nil }
+
+// serve takes a connection that l accepted.
+func (r *Relay) serve(conn net.Conn, l *Listener) { l.deliver(conn) }
+
+// Drain closes the connections that are at rest, and those of exchanges when these end; it returns once there are no
+// exchanges left, or ctx has ended. Listeners are to be closed before it. Requests that still arrive are handed over or served, with
+// Connection: close.
+func (r *Relay) Drain(ctx context.Context) {}
+
+// Counts says what a relay has at the moment.
+type Counts struct {
+	Connections int // of clients, those at rest included
+	Exchanges   int // that have not ended, those that wait included
+	Kept        int // connections to replicas at rest
+}
+
+// Counts returns what the relay has at the moment.
+func (r *Relay) Counts() Counts { return Counts{} }
 
 // Options configure a relay. Director is required.
 type Options struct {
