@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"time"
+
 	"dstack/internal/relay"
 )
 
@@ -20,6 +22,16 @@ type DirectorOptions struct {
 func (g *Gateway) Director(o DirectorOptions) relay.Director {
 	return &director{gateway: g, options: o}
 }
+
+// RelayLimits are the gateway's own limits, for the relay that uses its directors.
+func (g *Gateway) RelayLimits() relay.Limits {
+	l := g.limits
+	return relay.Limits{ReplicaIdle: replicaIdleTimeout, ResponseTimeout: l.ResponseTimeout, StallTimeout: l.StallTimeout,
+		ConnectTimeout: min(l.ConnectTimeout, relayConnectTimeout)}
+}
+
+// relayConnectTimeout is after how long an attempt to open a connection is made anew. Nothing was sent over it.
+const relayConnectTimeout = time.Second
 
 // director decides about the exchanges of a relay. It has no state of its own: that of an exchange is a fastRequest.
 type director struct {

@@ -24,6 +24,8 @@ func (f *fastRequest) readFields() {
 		field := &fields[i]
 		switch field.Kind {
 		case httpwire.Other:
+		case httpwire.Host:
+			field.Drop = false // even if Connection names it
 		case httpwire.Authorization:
 			if f.fields.authorizations++; f.fields.authorizations == 1 {
 				f.fields.authorization = field.Value
@@ -34,10 +36,8 @@ func (f *fastRequest) readFields() {
 			field.Drop, f.fields.hasForwarded = true, true
 		case httpwire.RequestID:
 			field.Drop = true
-			if isRequestID(field.Name) {
-				given = field.Value
-				count++
-			}
+			given = field.Value
+			count++
 		}
 	}
 	f.setID(given, count)
@@ -45,13 +45,6 @@ func (f *fastRequest) readFields() {
 }
 
 var sessionCookieName = []byte(sessionCookie)
-
-// isRequestID reports whether a name is X-Request-Id, in any case; its other spellings name no ID.
-func isRequestID(name []byte) bool {
-	return len(name) == len(requestIDName) && bytes.EqualFold(name, requestIDName)
-}
-
-var requestIDName = []byte("X-Request-Id")
 
 // setID sets the ID of the request: see requestID.
 func (f *fastRequest) setID(given []byte, count int) {

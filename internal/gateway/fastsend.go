@@ -104,9 +104,11 @@ func (f *fastRequest) rewriteResponse() {
 		field := &x.Response.Fields[i]
 		switch field.Kind {
 		case httpwire.RequestID:
-			field.Drop = field.Drop || isRequestID(field.Name)
+			field.Drop = true
 		case httpwire.Accel:
-			field.Drop = field.Drop || !bytes.EqualFold(field.Name, accelBuffering)
+			field.Drop = true
+		case httpwire.Date:
+			hasDate = true
 		case httpwire.SetCookie:
 			if rewritesCookies && !field.Drop {
 				field.Drop = true
@@ -119,7 +121,6 @@ func (f *fastRequest) rewriteResponse() {
 				f.responseExtra = appendField(f.responseExtra, string(field.Name), addPathPrefix(prefix, hosts, string(field.Value)))
 			}
 		default:
-			hasDate = hasDate || len(field.Name) == len(dateName) && bytes.EqualFold(field.Name, dateName)
 			if len(field.Name) == len(warningName) && bytes.EqualFold(field.Name, warningName) {
 				field.Drop = true // only the gateway warns
 			}
@@ -136,11 +137,7 @@ func (f *fastRequest) rewriteResponse() {
 	x.ResponseExtra = f.responseExtra
 }
 
-var (
-	accelBuffering = []byte("X-Accel-Buffering")
-	dateName       = []byte("Date")
-	warningName    = []byte(openai.WarningHeader)
-)
+var warningName = []byte(openai.WarningHeader)
 
 // mustRewriteCookies reports whether a cookie of the response is not to be passed on as it is.
 func (f *fastRequest) mustRewriteCookies(prefix string) bool {
