@@ -131,8 +131,8 @@ func (f *fastRequest) recordCounts() {
 		return
 	}
 	r := cmp.Or(a.waitsFor, a.chosen)
-	if r == nil && f.conn.run != nil {
-		r = f.conn.run.route
+	if r == nil && f.run != nil {
+		r = f.run.route
 	}
 	if r == nil { // no model yet: whatever callers name is not counted
 		return
