@@ -19,7 +19,8 @@ type replicaPool struct {
 	isAsking    bool           // Openings has been asked for a place
 	open        int            // connections, those of attempts included
 	succeededAt time.Time      // when a replica last responded, or took a request
-	granted     func()
+	granted     func(Opening)
+	place       Opening // that was granted
 }
 
 // maxKept is how many connections to one replica are kept at rest.
@@ -30,7 +31,10 @@ var errHung = errors.New("the replica does not accept connections: attempts to c
 
 func newReplicaPool(w *worker, name string, address netip.AddrPort) *replicaPool {
 	p := &replicaPool{worker: w, name: name, address: address}
-	p.granted = func() { w.loop.Send(p, 0) }
+	p.granted = func(place Opening) {
+		p.place = place // no other one is granted before Receive
+		w.loop.Send(p, 0)
+	}
 	return p
 }
 
@@ -114,29 +118,34 @@ func (p *replicaPool) removeWaiter(c *clientConn) {
 func (p *replicaPool) openMore() {
 	openings := p.worker.relay.options.Openings
 	for p.waiting > p.opening && !p.isAsking {
-		if openings != nil && !openings.Enter(p.name, p.granted) {
-			p.isAsking = true
-			return
+		var place Opening
+		if openings != nil {
+			p.isAsking = true // granted may be called at once
+			if place = openings.Enter(p.name, p.granted); place == nil {
+				return
+			}
+			p.isAsking = false
 		}
-		p.connect()
+		p.connect(place)
 	}
 }
 
 // Receive is called when an attempt got a place.
 func (p *replicaPool) Receive(uint64) {
-	p.isAsking = false
+	place := p.place
+	p.isAsking, p.place = false, nil
 	if p.waiting > p.opening {
-		p.connect()
+		p.connect(place)
 	} else {
-		p.worker.relay.options.Openings.Leave(p.name, Unused)
+		place.Leave(Unused)
 	}
 	p.openMore()
 	p.forgetUnused()
 }
 
-// connect makes an attempt, which has a place.
-func (p *replicaPool) connect() {
-	r := &replicaConn{worker: p.worker, pool: p, isOpening: true, hasPlace: p.worker.relay.options.Openings != nil}
+// connect makes an attempt, which has a place if there are Openings.
+func (p *replicaPool) connect(place Opening) {
+	r := &replicaConn{worker: p.worker, pool: p, isOpening: true, place: place}
 	r.timer.To = r
 	p.opening++
 	p.open++

@@ -20,8 +20,8 @@ type replicaConn struct {
 	uses   int
 
 	isOpening  bool
-	hasPlace   bool // of Openings
-	isProving  bool // it is not known yet whether the replica's system has the connection
+	place      Opening // nil: none, or not any more
+	isProving  bool    // it is not known yet whether the replica's system has the connection
 	ackedBytes uint64
 	proofWait  time.Duration
 	usedAt     time.Time
@@ -78,6 +78,9 @@ func (r *replicaConn) finishOpening() {
 		return
 	}
 	r.isOpening, r.isProving = false, true
+	if r.place != nil {
+		r.place.Connected()
+	}
 	p := r.pool
 	p.opening--
 	r.worker.loop.Clear(&r.timer)
@@ -104,9 +107,9 @@ func (r *replicaConn) endOpening(result OpeningResult, err error) {
 }
 
 func (r *replicaConn) leavePlace(result OpeningResult) {
-	if r.hasPlace {
-		r.hasPlace = false
-		r.worker.relay.options.Openings.Leave(r.pool.name, result)
+	if r.place != nil {
+		r.place.Leave(result)
+		r.place = nil
 	}
 }
 
