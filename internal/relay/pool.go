@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"dstack/internal/eventloop"
 )
 
 // replicaPool has a worker's connections to one replica, and the exchanges that wait for one.
@@ -20,7 +22,6 @@ type replicaPool struct {
 	open        int            // connections, those of attempts included
 	succeededAt time.Time      // when a replica last responded, or took a request
 	granted     func(Opening)
-	place       Opening // that was granted
 }
 
 // maxKept is how many connections to one replica are kept at rest.
@@ -31,10 +32,7 @@ var errHung = errors.New("the replica does not accept connections: attempts to c
 
 func newReplicaPool(w *worker, name string, address netip.AddrPort) *replicaPool {
 	p := &replicaPool{worker: w, name: name, address: address}
-	p.granted = func(place Opening) {
-		p.place = place // no other one is granted before Receive
-		w.loop.Send(p, 0)
-	}
+	p.granted = func(place Opening) { w.loop.Send(eventloop.Func(func() { p.takeGranted(place) }), 0) }
 	return p
 }
 
@@ -120,20 +118,18 @@ func (p *replicaPool) openMore() {
 	for p.waiting > p.opening && !p.isAsking {
 		var place Opening
 		if openings != nil {
-			p.isAsking = true // granted may be called at once
 			if place = openings.Enter(p.name, p.granted); place == nil {
+				p.isAsking = true
 				return
 			}
-			p.isAsking = false
 		}
 		p.connect(place)
 	}
 }
 
-// Receive is called when an attempt got a place.
-func (p *replicaPool) Receive(uint64) {
-	place := p.place
-	p.isAsking, p.place = false, nil
+// takeGranted is called when an attempt that waited got a place.
+func (p *replicaPool) takeGranted(place Opening) {
+	p.isAsking = false
 	if p.waiting > p.opening {
 		p.connect(place)
 	} else {
@@ -143,7 +139,7 @@ func (p *replicaPool) Receive(uint64) {
 	p.forgetUnused()
 }
 
-// connect makes an attempt, which has a place if there are Openings.
+// connect makes an attempt. It has a place, unless there are no Openings.
 func (p *replicaPool) connect(place Opening) {
 	r := &replicaConn{worker: p.worker, pool: p, isOpening: true, place: place}
 	r.timer.To = r

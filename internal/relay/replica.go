@@ -20,7 +20,7 @@ type replicaConn struct {
 	uses   int
 
 	isOpening  bool
-	place      Opening // nil: none, or not any more
+	place      Opening // nil: it was given back, or there are no Openings
 	isProving  bool    // it is not known yet whether the replica's system has the connection
 	ackedBytes uint64
 	proofWait  time.Duration
@@ -78,12 +78,12 @@ func (r *replicaConn) finishOpening() {
 		return
 	}
 	r.isOpening, r.isProving = false, true
-	if r.place != nil {
-		r.place.Connected()
-	}
 	p := r.pool
 	p.opening--
 	r.worker.loop.Clear(&r.timer)
+	if r.place != nil {
+		r.place.Connected()
+	}
 	if p.first == nil {
 		r.leavePlace(Unused)
 	}
@@ -107,9 +107,9 @@ func (r *replicaConn) endOpening(result OpeningResult, err error) {
 }
 
 func (r *replicaConn) leavePlace(result OpeningResult) {
-	if r.place != nil {
-		r.place.Leave(result)
+	if place := r.place; place != nil {
 		r.place = nil
+		place.Leave(result)
 	}
 }
 
