@@ -8,8 +8,10 @@ import (
 
 // DirectorOptions configure the director of one listener.
 type DirectorOptions struct {
-	// Accepts reports whether requests for a host may take the fast path at this listener; nil: for every host. It must not wait.
-	Accepts func(host string) bool
+	// Accepts reports whether a request may take the fast path at this listener; nil: every request may. It must not wait.
+	Accepts func(host string, x *relay.Exchange) bool
+	// IsLast reports that responses are the last ones of their connections from now on; nil: they are not.
+	IsLast func() bool
 	// Began is called for each request that takes the fast path, and Ended when it is over; nil: nobody counts them. They must
 	// not wait.
 	Began, Ended func()
@@ -44,6 +46,9 @@ func (d *director) Next(x *relay.Exchange, e relay.Event) relay.Step {
 	f := d.requestOf(x)
 	switch e {
 	case relay.HeadArrived:
+		if d.options.IsLast != nil && d.options.IsLast() {
+			x.CloseClient = true
+		}
 		return f.begin()
 	case relay.BodyArrived, relay.BodyComplete:
 		return f.readBody(e)

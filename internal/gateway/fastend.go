@@ -115,10 +115,7 @@ func (f *fastRequest) finish() {
 	f.release()
 	f.recordCounts()
 	f.logRequest()
-	if f.begun && f.director.options.Ended != nil {
-		f.director.options.Ended()
-	}
-	f.begun = false
+	f.countEnd()
 }
 
 // recordCounts counts the request at its run for Prometheus.

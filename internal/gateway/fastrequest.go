@@ -103,12 +103,21 @@ func (f *fastRequest) count() {
 	f.begun = true
 }
 
+// countEnd ends what count began.
+func (f *fastRequest) countEnd() {
+	if f.begun && f.director.options.Ended != nil {
+		f.director.options.Ended()
+	}
+	f.begun = false
+}
+
 // handOver gives the request to the slow path, which goes on where the fast path stops: what was counted is not counted again.
 func (f *fastRequest) handOver() relay.Step {
 	if f.begun {
 		f.conn.counted.Store(f.countedRequest())
 	}
 	f.release()
+	f.countEnd()
 	return relay.HandOver
 }
 
