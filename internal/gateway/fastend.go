@@ -115,7 +115,7 @@ func (f *fastRequest) finish() {
 	f.release()
 	f.recordCounts()
 	f.logRequest()
-	f.countEnd()
+	f.end()
 }
 
 // recordCounts counts the request at its run for Prometheus.
@@ -131,8 +131,8 @@ func (f *fastRequest) recordCounts() {
 		return
 	}
 	r := cmp.Or(a.waitsFor, a.chosen)
-	if r == nil && f.conn.run != nil {
-		r = f.conn.run.route
+	if r == nil && f.run != nil {
+		r = f.run.route
 	}
 	if r == nil { // no model yet: whatever callers name is not counted
 		return

@@ -21,9 +21,6 @@ func (f *fastRequest) beginModel() relay.Step { return relay.HandOver }
 // readModel goes on after relay.ReadBody.
 func (f *fastRequest) readModel(relay.Event) relay.Step { return relay.Cut }
 
-// isBodyRead reports whether the body is in memory.
-func (f *fastRequest) isBodyRead() bool { return false }
-
 // reauthorize repeats the authorization by another view, while the request waits: see authorizeAgain. It reads nothing of the
 // exchange.
 func (f *fastRequest) reauthorize(v *view) bool { return f.authorizeAgain(v, time.Now()) }
