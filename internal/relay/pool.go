@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"dstack/internal/eventloop"
 )
 
 // replicaPool has a worker's connections to one replica, and the exchanges that wait for one.
@@ -19,7 +21,7 @@ type replicaPool struct {
 	isAsking    bool           // Openings has been asked for a place
 	open        int            // connections, those of attempts included
 	succeededAt time.Time      // when a replica last responded, or took a request
-	granted     func()
+	granted     func(Opening)
 }
 
 // maxKept is how many connections to one replica are kept at rest.
@@ -30,7 +32,7 @@ var errHung = errors.New("the replica does not accept connections: attempts to c
 
 func newReplicaPool(w *worker, name string, address netip.AddrPort) *replicaPool {
 	p := &replicaPool{worker: w, name: name, address: address}
-	p.granted = func() { w.loop.Send(p, 0) }
+	p.granted = func(place Opening) { w.loop.Send(eventloop.Func(func() { p.takeGranted(place) }), 0) }
 	return p
 }
 
@@ -114,29 +116,32 @@ func (p *replicaPool) removeWaiter(c *clientConn) {
 func (p *replicaPool) openMore() {
 	openings := p.worker.relay.options.Openings
 	for p.waiting > p.opening && !p.isAsking {
-		if openings != nil && !openings.Enter(p.name, p.granted) {
-			p.isAsking = true
-			return
+		var place Opening
+		if openings != nil {
+			if place = openings.Enter(p.name, p.granted); place == nil {
+				p.isAsking = true
+				return
+			}
 		}
-		p.connect()
+		p.connect(place)
 	}
 }
 
-// Receive is called when an attempt got a place.
-func (p *replicaPool) Receive(uint64) {
+// takeGranted is called when an attempt that waited got a place.
+func (p *replicaPool) takeGranted(place Opening) {
 	p.isAsking = false
 	if p.waiting > p.opening {
-		p.connect()
+		p.connect(place)
 	} else {
-		p.worker.relay.options.Openings.Leave(p.name, Unused)
+		place.Leave(Unused)
 	}
 	p.openMore()
 	p.forgetUnused()
 }
 
-// connect makes an attempt, which has a place.
-func (p *replicaPool) connect() {
-	r := &replicaConn{worker: p.worker, pool: p, isOpening: true, hasPlace: p.worker.relay.options.Openings != nil}
+// connect makes an attempt. It has a place, unless there are no Openings.
+func (p *replicaPool) connect(place Opening) {
+	r := &replicaConn{worker: p.worker, pool: p, isOpening: true, place: place}
 	r.timer.To = r
 	p.opening++
 	p.open++

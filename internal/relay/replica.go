@@ -20,8 +20,8 @@ type replicaConn struct {
 	uses   int
 
 	isOpening  bool
-	hasPlace   bool // of Openings
-	isProving  bool // it is not known yet whether the replica's system has the connection
+	place      Opening // nil: it was given back, or there are no Openings
+	isProving  bool    // it is not known yet whether the replica's system has the connection
 	ackedBytes uint64
 	proofWait  time.Duration
 	usedAt     time.Time
@@ -81,6 +81,9 @@ func (r *replicaConn) finishOpening() {
 	p := r.pool
 	p.opening--
 	r.worker.loop.Clear(&r.timer)
+	if r.place != nil {
+		r.place.Connected()
+	}
 	if p.first == nil {
 		r.leavePlace(Unused)
 	}
@@ -104,9 +107,9 @@ func (r *replicaConn) endOpening(result OpeningResult, err error) {
 }
 
 func (r *replicaConn) leavePlace(result OpeningResult) {
-	if r.hasPlace {
-		r.hasPlace = false
-		r.worker.relay.options.Openings.Leave(r.pool.name, result)
+	if place := r.place; place != nil {
+		r.place = nil
+		place.Leave(result)
 	}
 }
 
