@@ -16,7 +16,7 @@ type Instance struct {
 	Reason              Reason
 	Since               time.Time     // when Status last changed
 	Host                string        // the only installation that can reach the instance; empty: every server can
-	LastResponseAt      time.Time     // when its engine last answered; saved at most every 30 seconds
+	LastResponseAt      time.Time     // when its engine last answered
 	LastError           string        // its latest error, for the user
 	ConsecutiveFailures int           // failed calls to its engine since the last answer
 	IdleTime            time.Duration // how long a rented instance may be without replicas; negative: no limit

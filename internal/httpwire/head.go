@@ -29,12 +29,15 @@ const (
 	Origin
 	Location // Location and Content-Location
 	RequestID
-	Forwarded    // Forwarded, X-Forwarded-*, X-Real-Ip, X-Dstack-*: in any spelling that an application may take for them
+	// Forwarded stands for Forwarded, X-Forwarded*, X-Real-Ip, X-Request-Id and X-Dstack-*, in any spelling that an application
+	// may take for them (x_real_ip). X-Request-Id with dashes is RequestID.
+	Forwarded
 	HTTP2Setting // Http2-Settings
 	CacheControl
-	Accel // X-Accel-*
+	Accel // X-Accel-*, without X-Accel-Buffering, which is harmless
 	RetryAfter
 	ServerTiming
+	Date
 )
 
 // Field is one line of a head. Name and Value are parts of the parsed bytes; Value has no white space around it.
@@ -42,8 +45,8 @@ type Field struct {
 	Name, Value []byte
 	Kind        FieldKind
 	// Drop leaves the field out when the head is passed on. Parse sets it for the fields of one connection: Connection,
-	// those that it names, Keep-Alive, Proxy-*, TE, Trailer, Transfer-Encoding, Upgrade, Content-Length, Http2-Settings. The
-	// length of the body is written anew.
+	// those that it names, Keep-Alive, Proxy-*, TE, Trailer, Transfer-Encoding, Upgrade, Http2-Settings. It sets it for Host
+	// and Content-Length too, which are written anew; a response without a body keeps its Content-Length if it is to HEAD.
 	Drop bool
 }
 
@@ -52,19 +55,27 @@ type Oddity uint16
 
 // The oddities.
 const (
-	OddVersion  Oddity = 1 << iota // HTTP/1.0
-	OddUpgrade                     // the message asks for another protocol
-	OddExpect                      // the client waits for permission to send its body
-	OddTrailer                     // Trailer, or TE: trailers
-	OddTarget                      // the target is not a path: a whole URL, * or an authority
-	OddHost                        // the Host field is empty
-	OddEncoding                    // a transfer encoding before chunked
+	OddVersion Oddity = 1 << iota // HTTP/1.0
+	OddUpgrade                    // the message asks for another protocol
+	OddExpect                     // the client waits for permission to send its body
+	OddTrailer                    // Trailer, or TE: trailers
+	OddTarget                     // the target is not a path, or net/url writes it in another way: a whole URL, *, raw UTF-8
+	OddHost                       // the Host field is empty, or absent from a request of HTTP/1.0
+	OddPreface                    // not a request, but the first lines of an HTTP/2 connection: PRI * HTTP/2.0
 )
 
 // Lengths of bodies that are no numbers.
 const (
 	Chunked    = -1 // in chunks
 	UntilClose = -2 // a response that ends with its connection
+)
+
+// Bounds.
+const (
+	MaxHead           = 64 << 10 // bytes of a head
+	MaxTarget         = 16 << 10 // bytes of a request's target
+	MaxRequestFields  = 100
+	MaxResponseFields = 256
 )
 
 // RequestHead is the head of a request. Its slices are parts of the bytes that were parsed.
@@ -84,14 +95,15 @@ type ResponseHead struct {
 	Reason     []byte
 	Fields     []Field
 	Length     int64 // of the body: 0 without one, Chunked or UntilClose
+	IsBodiless bool  // no body whatever the fields say: 1xx, 204, 304, and every response to HEAD
 	Oddities   Oddity
-	CloseAfter bool // the replica closes the connection after the response
+	CloseAfter bool // the replica closes the connection after the response, or it must not be used again
 	Size       int
 }
 
 // Refusal says why a message is refused. It is an error.
 type Refusal struct {
-	Status  int    // that a client gets: 400, 414, 431, 501 or 505
+	Status  int    // that a client gets for its request: 400, 414, 431, 501 or 505
 	Message string // what is wrong, for people
 }
 

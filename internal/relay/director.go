@@ -33,6 +33,7 @@ const (
 	BrokenBefore               // the connection broke before the first byte of a response; x.Failure says why
 	TimedOut                   // the replica did not begin to respond in time, or stopped reading
 	BadResponse                // the replica's response is not valid HTTP; x.Failure says why
+	BadBody                    // the client's body is not valid HTTP, or arrives too slowly; x.Failure says why
 )
 
 // Step is what is done with an exchange.
@@ -66,4 +67,3 @@ const (
 	WasCut                      // by Cut or Handle.Cut
 	BodyFailed                  // the client did not send the rest of the body, or sent it wrongly
 )
-

@@ -50,7 +50,7 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	switch {
 	case healthy:
 		return seen.moveTo(dstack.ReplicaReady, seen.warnOfOpenListeners())
-	case (!rep.Ready || seen.hasModelCheck()) && now.Sub(seen.since()) >= seen.Limits.StartTimeout:
+	case (!rep.Ready || seen.hasModelCheck()) && seen.hasLasted(seen.Limits.StartTimeout, now):
 		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, human.RoundDuration(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
 	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.mayRestart(now):
 		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFailureThreshold)), dstack.AttemptRunning, false)
@@ -79,5 +79,17 @@ func (seen ReplicaFacts) mayRestart(now time.Time) bool {
 		case dstack.ReplicaWaiting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
 		}
 	}
-	return now.Sub(seen.since()) >= patience
+	return seen.hasLasted(patience, now)
+}
+
+// hasLasted reports whether the replica has had its status for a time, and its engine has answered at the end of that or
+// later. A report says nothing of the time after its engine's last answer: a replica may have become ready since.
+func (seen ReplicaFacts) hasLasted(long time.Duration, now time.Time) bool {
+	end := seen.since().Add(long)
+	return !now.Before(end) && seen.isHeardSince(end)
+}
+
+// isHeardSince reports whether the engine of the replica's instance has answered at a time or later.
+func (seen ReplicaFacts) isHeardSince(at time.Time) bool {
+	return seen.Instance != nil && !seen.Instance.LastResponseAt.Before(at)
 }

@@ -146,3 +146,41 @@ func TestReplica_DrainsWithoutMachine(t *testing.T) {
 		t.Errorf("then it moves to %s (%v)", step.To, err)
 	}
 }
+
+// A replica is not given up for what its engine said last before it fell silent, e.g. because the API server of its cluster or
+// the server itself was away: it may have become ready since.
+func TestDecideReplica_OldReports(t *testing.T) {
+	closed := dstack.Report{State: dstack.AttemptRunning, StartedAt: now.Add(-2 * time.Minute)}
+	fails := dstack.Report{State: dstack.AttemptRunning, Ready: true, Probes: &dstack.ProbeStatus{ConsecutiveFailures: 3, Message: "answered 500"}}
+	for _, c := range []struct {
+		name     string
+		status   dstack.ReplicaStatus
+		report   dstack.Report
+		answered time.Duration // how long ago
+		to       dstack.ReplicaStatus
+	}{
+		{"its port was closed a minute after the start", dstack.ReplicaStarting, closed, time.Minute, dstack.ReplicaFailed},
+		{"its engine fell silent before", dstack.ReplicaStarting, closed, time.Minute + time.Second, dstack.ReplicaStarting},
+		{"its port was closed for a minute", dstack.ReplicaUnhealthy, closed, time.Minute, dstack.ReplicaRestarting},
+		{"it may be open again", dstack.ReplicaUnhealthy, closed, time.Minute + time.Second, dstack.ReplicaUnhealthy},
+		{"its probes failed for two minutes", dstack.ReplicaUnhealthy, fails, 0, dstack.ReplicaRestarting},
+		{"its probes may succeed again", dstack.ReplicaUnhealthy, fails, time.Second, dstack.ReplicaUnhealthy},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			i := *up
+			i.LastResponseAt = now.Add(-c.answered)
+			seen := facts(c.status, func(f *lifecycle.ReplicaFacts) {
+				f.Instance, f.Report, f.Limits.StartTimeout = &i, &c.report, time.Minute
+			})
+			seen.Replica.Since = now.Add(-2 * time.Minute)
+			seen.Run.Spec.Configuration.Probes = []spec.Probe{{Type: "http"}}
+			step, err := lifecycle.DecideReplica(seen, now)
+			if err != nil || step.To != c.to {
+				t.Errorf("got %+v, %v", step, err)
+			}
+			if wait := step.Due.Sub(now); step.To == dstack.ReplicaStarting && (wait <= 0 || wait > time.Second) {
+				t.Errorf("looks again in %s", wait)
+			}
+		})
+	}
+}

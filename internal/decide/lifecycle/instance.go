@@ -67,10 +67,10 @@ func retireInstance(seen InstanceFacts, now time.Time) InstanceStep {
 }
 
 // isRetired reports whether a backend no longer lists an owned machine, and no
-// replica needs it.
+// replica needs it. A backend that does not answer says neither.
 func isRetired(seen InstanceFacts, now time.Time) bool {
 	unlisted := unlistedSince(seen, now)
-	return !isRented(seen.Instance) && len(seen.Replicas) == 0 && !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted
+	return !isRented(seen.Instance) && seen.Listed && len(seen.Replicas) == 0 && !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted
 }
 
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {

@@ -7,10 +7,6 @@ import (
 	"dstack/internal/spec"
 )
 
-// saveResponseEvery is how often the time of an engine's answer is written when
-// nothing else is.
-const saveResponseEvery = 30 * time.Second
-
 // NewInstance returns a new instance for a replica of a run that is placed on
 // it. Its machine is still to be created.
 func NewInstance(id dstack.InstanceID, o dstack.Offer, run dstack.Run, now time.Time) dstack.Instance {
@@ -43,7 +39,7 @@ func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error,
 		i.Since = now
 	}
 	i.Status, i.Reason = step.To, step.Reason
-	if answered && (i.ConsecutiveFailures > 0 || now.Sub(i.LastResponseAt) >= saveResponseEvery) {
+	if answered {
 		i.LastResponseAt = now
 	}
 	switch asked := seen.Listed && step.Action == SyncEngine; {

@@ -195,7 +195,7 @@ func isLost(i *dstack.Instance) bool {
 }
 
 // replicaNotReady waits for a running replica to become ready, until StartTimeout
-// after its start.
+// after its start. While its engine does not answer, the report is too old to say that it is late.
 func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	since := seen.Report.StartedAt
 	if since.Before(seen.since()) {
@@ -203,12 +203,15 @@ func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 	_, why := seen.checkHealth()
 	deadline := since.Add(seen.Limits.StartTimeout)
-	if now.Before(deadline) {
+	if now.Before(deadline) || !seen.isHeardSince(deadline) {
 		step := seen.stayWith("running; " + why + " yet")
 		if seen.Report.Ready || seen.explainClosedPort() != "" {
 			step = seen.stayWith("running; " + why)
 		}
-		step.Due = now.Add(min(deadline.Sub(now), lookInterval))
+		step.Due = now.Add(syncCalm)
+		if left := deadline.Sub(now); left > 0 {
+			step.Due = now.Add(min(left, lookInterval))
+		}
 		return step
 	}
 	switch {

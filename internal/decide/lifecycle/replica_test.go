@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	up   = &dstack.Instance{ID: "i", Status: dstack.InstanceUp}
+	up   = &dstack.Instance{ID: "i", Status: dstack.InstanceUp, LastResponseAt: now}
 	gone = &dstack.Instance{ID: "i", Status: dstack.InstanceDeleted}
 )
 

@@ -54,6 +54,31 @@ func TestSim_TheAPIServerGoesAway(t *testing.T) {
 	})
 }
 
+// A replica that starts while the API server goes away is not late: what was said of it last is old. Its attempt goes on.
+func TestSim_TheAPIServerGoesAwayDuringAStart(t *testing.T) {
+	simulate(t, 12, func(t *rapid.T) {
+		w := emptyWorld(t)
+		w.faults = false
+		w.addNode(2, 0)
+		w.submit(w.specOf("good 1", 1, 0, fixed(2)))
+		for range rapid.IntRange(2, 10).Draw(t, "ticks before") {
+			w.tick()
+		}
+		w.stopAPI(rapid.SampledFrom([]int{50, 200, 700}).Draw(t, "for"))
+		for w.isAPIDown() {
+			w.tick()
+		}
+		for range 60 {
+			w.tick()
+		}
+		for _, r := range w.replicas {
+			if r.Status != dstack.ReplicaReady || r.AttemptNum > 0 || r.Crashes > 0 {
+				t.Fatalf("replica %d, attempt %d, %d crashes: %s", r.Num, r.AttemptNum, r.Crashes, w.dump())
+			}
+		}
+	})
+}
+
 // A node that dies is replaced as a host is, also if the API server went away just then; it is replaced once the API server
 // can tell. A node that was removed is not waited for.
 func TestSim_ALostNodeIsReplaced(t *testing.T) {

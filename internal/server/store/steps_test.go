@@ -364,7 +364,7 @@ func TestInstanceStep_CountsFailuresAndAnswers(t *testing.T) {
 			fails    int
 			answered int // seconds after t0
 		}{
-			{1, nil, 0, 0}, {29, nil, 0, 0}, {30, nil, 0, 30}, {40, fail, 1, 30}, {41, fail, 2, 30}, {42, nil, 0, 42}, {43, nil, 0, 42},
+			{1, nil, 0, 1}, {30, nil, 0, 30}, {40, fail, 1, 30}, {41, fail, 2, 30}, {42, nil, 0, 42}, {43, nil, 0, 43},
 		} {
 			reports := h.mergeReports()
 			if c.fail != nil {
