@@ -2,15 +2,16 @@ package gateway
 
 import (
 	"net/netip"
-	"time"
 
 	"dstack/internal/relay"
 )
 
 // DirectorOptions configure the director of one listener.
 type DirectorOptions struct {
-	// Accepts reports whether requests for a host may take the fast path at this listener; nil: for every host. It must not wait.
-	Accepts func(host string) bool
+	// Accepts reports whether a request may take the fast path at this listener; nil: every request may. It must not wait.
+	Accepts func(host string, x *relay.Exchange) bool
+	// IsLast reports that responses are the last ones of their connections from now on; nil: they are not.
+	IsLast func() bool
 	// Began is called for each request that takes the fast path, and Ended when it is over; nil: nobody counts them. They must
 	// not wait.
 	Began, Ended func()
@@ -25,16 +26,6 @@ func (g *Gateway) Director(o DirectorOptions) relay.Director {
 	return &director{gateway: g, options: o}
 }
 
-// RelayLimits are the gateway's own limits, for the relay that uses its directors.
-func (g *Gateway) RelayLimits() relay.Limits {
-	l := g.limits
-	return relay.Limits{ReplicaIdle: replicaIdleTimeout, ResponseTimeout: l.ResponseTimeout, StallTimeout: l.StallTimeout,
-		ConnectTimeout: min(l.ConnectTimeout, relayConnectTimeout)}
-}
-
-// relayConnectTimeout is after how long an attempt to open a connection is made anew. Nothing was sent over it.
-const relayConnectTimeout = time.Second
-
 // director decides about the exchanges of a relay. It has no state of its own: that of an exchange is a fastRequest.
 type director struct {
 	gateway *Gateway
@@ -48,6 +39,9 @@ func (d *director) Next(x *relay.Exchange, e relay.Event) relay.Step {
 	f := d.requestOf(x)
 	switch e {
 	case relay.HeadArrived:
+		if d.options.IsLast != nil && d.options.IsLast() {
+			x.CloseClient = true
+		}
 		return f.begin()
 	case relay.BodyArrived, relay.BodyComplete:
 		return f.readBody(e)

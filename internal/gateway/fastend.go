@@ -115,7 +115,7 @@ func (f *fastRequest) finish() {
 	f.release()
 	f.recordCounts()
 	f.logRequest()
-	f.end()
+	f.countEnd()
 }
 
 // recordCounts counts the request at its run for Prometheus.

@@ -47,7 +47,7 @@ func (f *fastRequest) identify() bool {
 	}
 	f.run = v.runs[memo.run]
 	accepts := f.director.options.Accepts
-	return accepts == nil || accepts(memo.host)
+	return accepts == nil || accepts(memo.host, f.x)
 }
 
 // covers reports whether a request for a host and with a target has the destination of the memo.

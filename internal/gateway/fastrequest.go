@@ -102,8 +102,8 @@ func (f *fastRequest) count() {
 	f.begun = true
 }
 
-// end ends what count began.
-func (f *fastRequest) end() {
+// countEnd ends what count began.
+func (f *fastRequest) countEnd() {
 	if f.begun && f.director.options.Ended != nil {
 		f.director.options.Ended()
 	}
@@ -116,7 +116,7 @@ func (f *fastRequest) handOver() relay.Step {
 		f.conn.counted.Store(f.countedRequest())
 	}
 	f.release()
-	f.end()
+	f.countEnd()
 	return relay.HandOver
 }
 

@@ -61,7 +61,7 @@ func (k *keepAlive) timer() <-chan time.Time {
 // errDisconnected if the client does not accept it.
 func (k *keepAlive) sendComment() error {
 	if !k.started {
-		if !openai.WantsStream(k.request.model.body.data) {
+		if !k.request.model.body.scanner.WantsStream() {
 			k.unwanted, k.next = true, time.Time{}
 			return nil
 		}

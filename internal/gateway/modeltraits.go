@@ -37,7 +37,7 @@ func newModelTraits() *modelTraits {
 // warn sets a header of the response that says what the model of the request's replica
 // cannot do with the request.
 func (m *modelTraits) warn(p *proxyRequest) {
-	features := p.model.FindFeatures(p.model.body.data)
+	features := p.model.FindFeatures(&p.model.body.scanner)
 	if features == (openai.Features{}) {
 		return
 	}

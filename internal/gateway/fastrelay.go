@@ -1,0 +1,12 @@
+package gateway
+
+import "dstack/internal/relay"
+
+// NewRelay returns a relay that serves the plain requests of one listener, within the limits of the gateway.
+func (g *Gateway) NewRelay(o DirectorOptions) (*relay.Relay, error) {
+	return relay.New(relay.Options{
+		Director: g.Director(o), Log: g.log, Openings: g.openings,
+		Limits: relay.Limits{ReplicaIdle: replicaIdleTimeout, OpenTimeout: g.limits.ConnectTimeout,
+			ResponseTimeout: g.limits.ResponseTimeout, StallTimeout: g.limits.StallTimeout},
+	})
+}
