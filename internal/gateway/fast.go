@@ -21,7 +21,7 @@ type DirectorOptions struct {
 }
 
 // Director returns the policy of the fast path for one listener: what ServeHTTP does, for the requests that are plain; the
-// table in fasttable.go says which are. All others are handed over before anything of them was counted.
+// table in docs/reference/data-plane.md says which are. All others are handed over before anything of them was counted.
 func (g *Gateway) Director(o DirectorOptions) relay.Director {
 	return &director{gateway: g, options: o}
 }

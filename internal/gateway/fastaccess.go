@@ -160,7 +160,7 @@ func (f *fastRequest) countKey(isAllowed bool) {
 // checkKeyLimit refuses a request with a key for callers that has too many.
 func (f *fastRequest) checkKeyLimit() error {
 	key := f.keyUse.key
-	if key == nil || key.RPS <= 0 {
+	if key == nil || key.RPS <= 0 || f.keyUse.isLimited {
 		return nil
 	}
 	wait := f.gateway.rateLimiter.takeForKey(key)

@@ -19,8 +19,8 @@ func (f *fastRequest) fail(err error) relay.Step {
 		f.gateway.log.Error("request failed", "id", string(f.id), "err", err)
 		e = internalError()
 	}
-	if f.failModel(e) {
-		return relay.Reply
+	if step, hasBegun := f.failModel(e); hasBegun {
+		return step
 	}
 	f.x.Reply = f.renderError(e)
 	return relay.Reply

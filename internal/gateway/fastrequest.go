@@ -102,8 +102,8 @@ func (f *fastRequest) count() {
 	f.begun = true
 }
 
-// countEnd ends what count began.
-func (f *fastRequest) countEnd() {
+// end ends what count began.
+func (f *fastRequest) end() {
 	if f.begun && f.director.options.Ended != nil {
 		f.director.options.Ended()
 	}
@@ -112,11 +112,15 @@ func (f *fastRequest) countEnd() {
 
 // handOver gives the request to the slow path, which goes on where the fast path stops: what was counted is not counted again.
 func (f *fastRequest) handOver() relay.Step {
+	if f.model.wait.hasBegun() {
+		return f.fail(f.newUnauthorizedError())
+	}
+	f.model.body.handOver(f.gateway)
 	if f.begun {
 		f.conn.counted.Store(f.countedRequest())
 	}
 	f.release()
-	f.countEnd()
+	f.end()
 	return relay.HandOver
 }
 
@@ -125,6 +129,7 @@ type countedRequest struct {
 	id           string
 	startedAt    time.Time
 	isKeyCounted bool
+	isKeyLimited bool
 	limited      dstack.RunID
 	arrival      arrival
 	waitingSince time.Time
@@ -134,7 +139,7 @@ type countedRequest struct {
 
 func (f *fastRequest) countedRequest() *countedRequest {
 	a := &f.acquirer
-	return &countedRequest{id: string(f.id), startedAt: f.x.StartedAt, isKeyCounted: f.keyUse.isCounted, limited: a.limited,
+	return &countedRequest{id: string(f.id), startedAt: f.x.StartedAt, isKeyCounted: f.keyUse.isCounted, isKeyLimited: f.keyUse.isLimited, limited: a.limited,
 		arrival: a.arrival, waitingSince: a.waitingSince, lastReplica: a.lastReplica,
 		retries: retries{excluded: slices.Clone(a.retries.excluded), refusedSince: a.retries.refusedSince, lastErr: a.retries.lastErr,
 			resends: a.retries.resends}}
@@ -143,7 +148,7 @@ func (f *fastRequest) countedRequest() *countedRequest {
 // continueCounted goes on with a request that the fast path handed over.
 func (p *proxyRequest) continueCounted(c *countedRequest) {
 	p.id, p.startedAt = c.id, c.startedAt
-	p.keyUse = &keyUse{isCounted: c.isKeyCounted}
+	p.keyUse = &keyUse{isCounted: c.isKeyCounted, isLimited: c.isKeyLimited}
 	a := &p.acquirer
 	a.limited, a.arrival, a.waitingSince, a.retries, a.lastReplica = c.limited, c.arrival, c.waitingSince, c.retries, c.lastReplica
 }

@@ -21,7 +21,7 @@ type replicaConn struct {
 
 	isOpening  bool
 	place      Opening // nil: it was given back, or there are no Openings
-	isProving  bool // it is not known yet whether the replica's system has the connection
+	isProving  bool    // it is not known yet whether the replica's system has the connection
 	ackedBytes uint64
 	proofWait  time.Duration
 	usedAt     time.Time
