@@ -324,3 +324,25 @@ func TestBothPathsAgree(t *testing.T) {
 		t.Errorf("only %d requests of %d conversations took the fast path", served, len(all))
 	}
 }
+
+// FuzzBothPaths compares what a client sends, and what a replica replies, that nobody has thought of.
+func FuzzBothPaths(f *testing.F) {
+	b := startBothPaths(f, 1)
+	for i, r := range agreedReplies {
+		f.Add(strings.ReplaceAll(agreedRequests[i], "\n", "\r\n"), r.text)
+	}
+	for i, call := range agreedCalls {
+		f.Add(callText(call), policyReplies[i%len(policyReplies)])
+	}
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 100 {
+		f.Add(strings.TrimSuffix(randomConversation(random).requests, last), plainReply)
+	}
+	f.Fuzz(func(t *testing.T, requests, reply string) {
+		if len(requests)+len(reply) > 32<<10 {
+			return
+		}
+		b.compare(t, conversation{requests: requests + last, reply: plainReply})
+		b.compare(t, conversation{requests: last, reply: reply, closes: true})
+	})
+}
