@@ -203,6 +203,26 @@ func randomConversation(random *rand.Rand) conversation {
 			text.WriteString("\r\n")
 		}
 	}
+	if random.IntN(3) == 0 {
+		return conversation{requests: changeBytes(random, text.String()) + last, reply: plainReply}
+	}
 	reply := agreedReplies[random.IntN(1+random.IntN(len(agreedReplies)))]
 	return conversation{text.String() + last, reply.text, reply.closes}
+}
+
+// changeBytes changes, adds or removes a few bytes.
+func changeBytes(random *rand.Rand, text string) string {
+	const odd = "\r\n\t :;,=/?%#\x00\x7f\xff\"0a+-"
+	for range 1 + random.IntN(3) {
+		at, with := random.IntN(len(text)), string(odd[random.IntN(len(odd))])
+		switch random.IntN(3) {
+		case 0:
+			text = text[:at] + with + text[at:]
+		case 1:
+			text = text[:at] + text[at+1:]
+		default:
+			text = text[:at] + with + text[at+1:]
+		}
+	}
+	return text
 }
