@@ -71,8 +71,16 @@ func (r planeResult) report() {
 		if p.pid != 0 {
 			text = fmt.Sprintf("%.1f (%.1f to %.1f)", median(cpu), slices.Min(cpu), slices.Max(cpu))
 		}
-		fmt.Printf("  %-26s %12.0f %26s %8.3f ms %8.3f ms\n", p.name, median(r.column(p.name, rateOf)), text,
+		fmt.Printf("  %-26s %12.0f %26s %8.3f ms %8.3f ms", p.name, median(r.column(p.name, rateOf)), text,
 			median(r.column(p.name, p50Of)), median(r.column(p.name, p99Of)))
+		broken := 0.0
+		for _, n := range r.column(p.name, func(f loadFigures) float64 { return float64(f.broken) }) {
+			broken += n
+		}
+		if broken > 0 {
+			fmt.Printf("   %.0f streams broke", broken)
+		}
+		fmt.Println()
 	}
 	for _, p := range r.proxies {
 		if p.pid == 0 || p.name == ours {

@@ -100,8 +100,7 @@ func (d *dataPlane) wrkRow(title string, period time.Duration, load wrkLoad, goa
 // isNotSpecial leaves out what is the same as nginx without bodies.
 func isNotSpecial(p *proxy) bool { return p.name != nginxMemory }
 
-// mostTries is how often a program may fail in one round: ReverseProxy breaks a response now and then that begins while the request's
-// body is being read to its end.
+// mostTries is how often a program may fail in one round.
 const mostTries = 3
 
 // eachAlone measures one proxy after the other, in random order.

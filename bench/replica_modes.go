@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -46,13 +47,26 @@ func serveReverseProxy(address, to string) error {
 		return err
 	}
 	proxy := &httputil.ReverseProxy{
-		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded(); r.Out.Host = r.In.Host },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.SetXForwarded()
+			r.Out.Host = r.In.Host
+			if n := r.In.ContentLength; n > 0 && n < 64<<10 { // otherwise it breaks responses that begin while it looks for the body's end
+				body, err := io.ReadAll(r.In.Body)
+				r.Out.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{err}))
+			}
+		},
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0), // clients that leave at the end of a round
 	}
 	return http.ListenAndServe(address, proxy)
 }
+
+// failingReader ends with an error, or with the end of the input if that is nil.
+type failingReader struct{ err error }
+
+func (f failingReader) Read([]byte) (int, error) { return 0, cmp.Or(f.err, io.EOF) }
 
 // The fields of a body that the token source obeys.
 const (

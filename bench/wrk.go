@@ -31,6 +31,7 @@ type loadFigures struct {
 	rate     float64 // requests or tokens a second
 	cpu      float64 // of the proxy for one, in microseconds; 0: there is no proxy
 	p50, p99 float64 // in milliseconds
+	broken   int     // streams that ended early
 }
 
 // wrkLoad is a load that wrk makes.

@@ -70,6 +70,7 @@ type keyUse struct {
 	id        string                  // of the key
 	end       context.CancelCauseFunc // nil: the request does not depend on the key
 	isCounted bool
+	isLimited bool // its caller does not send too many
 }
 
 // keyTracker counts the requests with each key for callers, and ends those in flight

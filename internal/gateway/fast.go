@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net/netip"
 	"time"
 
 	"dstack/internal/relay"
@@ -15,6 +16,9 @@ type DirectorOptions struct {
 	// Began is called for each request that takes the fast path, and Ended when it is over; nil: nobody counts them. They must
 	// not wait.
 	Began, Ended func()
+	// Distrusted is called for each request with forwarded fields that no trusted proxy sent: they do not count; nil: nobody
+	// wants to know. It must not wait.
+	Distrusted func(host string, from netip.Addr)
 }
 
 // Director returns the policy of the fast path for one listener: what ServeHTTP does, for the requests that are plain; the
@@ -69,14 +73,17 @@ func (d *director) Next(x *relay.Exchange, e relay.Event) relay.Step {
 	}
 }
 
-// requestOf returns the state of an exchange, which is used again for each request of a connection.
+// requestOf returns the state of an exchange: the memory of one that has ended, if there is any.
 func (d *director) requestOf(x *relay.Exchange) *fastRequest {
-	f, ok := x.State.(*fastRequest)
-	if !ok {
-		f = newFastRequest(d)
-		x.State = f
+	if f, ok := x.State.(*fastRequest); ok {
+		f.x = x
+		return f
 	}
-	f.x = x
+	f, ok := d.gateway.fastRequests.Get().(*fastRequest)
+	if !ok {
+		f = newFastRequest(d.gateway)
+	}
+	x.State, f.director, f.x = f, d, x
 	return f
 }
 
@@ -84,4 +91,10 @@ func (d *director) requestOf(x *relay.Exchange) *fastRequest {
 func (d *director) Respond(x *relay.Exchange) { d.requestOf(x).rewriteResponse() }
 
 // End implements relay.Director.
-func (d *director) End(x *relay.Exchange) { d.requestOf(x).finish() }
+func (d *director) End(x *relay.Exchange) {
+	f := d.requestOf(x)
+	f.finish()
+	f.reset()
+	x.State = nil
+	d.gateway.fastRequests.Put(f)
+}

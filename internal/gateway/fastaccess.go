@@ -24,17 +24,15 @@ type fastAccess struct {
 // isForReplica reports whether a run exists that the relay can serve: all its replicas are reached directly, and it can start.
 // The path of a service's own prefix is not for a replica.
 func (f *fastRequest) isForReplica() bool {
-	run := f.conn.run
+	run := f.run
 	return run != nil && run.isDirect && (len(run.replicas) > 0 || rejectIfUnstartable(run.route) == nil)
 }
 
 // authorize makes sure that the caller may use the run. It reports false for all other callers: those with a session of a browser
 // among them, and those that are refused.
 func (f *fastRequest) authorize() bool {
-	run := f.conn.run.route
-	f.access.view = f.conn.view
-	if !run.Auth {
-		f.access.hidesToken = f.fields.authorizations > 0 && f.carriesPlatformToken(f.conn.view)
+	if !f.run.route.Auth {
+		f.access.hidesToken = f.fields.authorizations > 0 && f.carriesPlatformToken(f.access.view)
 		return true
 	}
 	f.access.hidesToken = true
@@ -162,7 +160,7 @@ func (f *fastRequest) countKey(isAllowed bool) {
 // checkKeyLimit refuses a request with a key for callers that has too many.
 func (f *fastRequest) checkKeyLimit() error {
 	key := f.keyUse.key
-	if key == nil || key.RPS <= 0 {
+	if key == nil || key.RPS <= 0 || f.keyUse.isLimited {
 		return nil
 	}
 	wait := f.gateway.rateLimiter.takeForKey(key)

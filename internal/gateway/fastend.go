@@ -36,6 +36,9 @@ func (f *fastRequest) stopByKey() relay.Step {
 
 // passTime goes on at the time of nextTime.
 func (f *fastRequest) passTime() relay.Step {
+	if f.model.isCall && !f.model.body.isRead {
+		return f.passBodyTime()
+	}
 	if f.acquirer.isWaiting && !time.Now().Before(f.acquirer.deadline) {
 		return f.acquirer.passDeadline()
 	}
@@ -115,7 +118,7 @@ func (f *fastRequest) finish() {
 	f.release()
 	f.recordCounts()
 	f.logRequest()
-	f.countEnd()
+	f.end()
 }
 
 // recordCounts counts the request at its run for Prometheus.
@@ -131,8 +134,8 @@ func (f *fastRequest) recordCounts() {
 		return
 	}
 	r := cmp.Or(a.waitsFor, a.chosen)
-	if r == nil && f.conn.run != nil {
-		r = f.conn.run.route
+	if r == nil && f.run != nil {
+		r = f.run.route
 	}
 	if r == nil { // no model yet: whatever callers name is not counted
 		return
@@ -144,6 +147,9 @@ func (f *fastRequest) recordCounts() {
 
 // status is that of the response, for the log and the metrics.
 func (f *fastRequest) status() int {
+	if failed := f.model.wait.failed; failed != 0 {
+		return failed
+	}
 	if f.x.Status == 0 {
 		return statusClientClosed
 	}

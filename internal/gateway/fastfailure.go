@@ -19,24 +19,19 @@ func (f *fastRequest) fail(err error) relay.Step {
 		f.gateway.log.Error("request failed", "id", string(f.id), "err", err)
 		e = internalError()
 	}
-	if f.failModel(e) {
-		return relay.Reply
+	if step, hasBegun := f.failModel(e); hasBegun {
+		return step
 	}
-	isBodyLeft := f.x.Request.Length != 0 && !f.isBodyRead()
-	f.x.CloseClient = f.x.CloseClient || isBodyLeft
-	f.x.Reply = f.renderError(e, isBodyLeft)
+	f.x.Reply = f.renderError(e)
 	return relay.Reply
 }
 
-// renderError returns the whole response for an error. closes says that the connection is closed after it.
-func (f *fastRequest) renderError(e *responseError, closes bool) []byte {
+// renderError returns the whole response for an error.
+func (f *fastRequest) renderError(e *responseError) []byte {
 	var w renderedResponse
 	w.header = http.Header{}
 	p := f.slowRequest(&w)
 	p.writeError(e)
-	if closes {
-		w.header.Set("Connection", "close")
-	}
 	return w.render(string(f.x.Request.Method) == http.MethodHead)
 }
 

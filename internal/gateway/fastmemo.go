@@ -7,17 +7,19 @@ import (
 	"sync/atomic"
 
 	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
 	"dstack/internal/httpwire"
 )
 
 // connMemo is what the gateway knows of a client's connection: where requests for one host go by one view, and what replicas
 // are told about the client. Almost all requests of a connection are alike.
 type connMemo struct {
-	view        *view
+	version     uint64 // of the view; a connection at rest does not keep the view itself
+	isSet       bool
 	host        string
 	destination route.Destination
-	base        string     // what paths of the destination begin with; empty: the host names it
-	run         *viewedRun // nil: the destination has none
+	base        string       // what paths of the destination begin with; empty: the host names it
+	run         dstack.RunID // empty: the destination has none
 	client      route.Client
 	isTrusted   bool   // a trusted proxy sent the requests: what its fields say counts
 	forwarded   []byte // fields for replicas, but X-Request-Id
@@ -27,19 +29,23 @@ type connMemo struct {
 
 // identify finds what the request is for. It reports false for what the slow path is to find.
 func (f *fastRequest) identify() bool {
-	view := f.gateway.loads.view.Load()
+	f.access.view = f.gateway.loads.view.Load()
 	memo, _ := f.x.Memo.(*connMemo)
 	if memo == nil {
 		memo = &connMemo{}
 		f.x.Memo = memo
 	}
 	f.conn = memo
-	if memo.view != view || !memo.covers(f.x.Request.Host, f.x.Request.Target) {
-		if view == nil || !f.remember(view) {
-			memo.view = nil
+	v := f.access.view
+	if v == nil {
+		return false
+	}
+	if !memo.isSet || memo.version != v.Version || !memo.covers(f.x.Request.Host, f.x.Request.Target) {
+		if memo.isSet = f.remember(v); !memo.isSet {
 			return false
 		}
 	}
+	f.run = v.runs[memo.run]
 	accepts := f.director.options.Accepts
 	return accepts == nil || accepts(memo.host, f.x)
 }
@@ -78,10 +84,9 @@ func (f *fastRequest) remember(v *view) bool {
 	if d.IsEmpty() {
 		return false
 	}
-	m.view, m.host, m.destination, m.base = v, host, d, base
-	m.run = nil
+	m.version, m.host, m.destination, m.base, m.run = v.Version, host, d, base, ""
 	if r := v.Run(d); !d.Models && r != nil {
-		m.run = v.runs[r.Run]
+		m.run = r.Run
 	}
 	plain := &http.Request{Host: host, RemoteAddr: f.x.Client.String()}
 	m.isTrusted = f.gateway.proxiesFor(d).IsTrusted(f.x.Client.Addr())
@@ -93,7 +98,13 @@ func (f *fastRequest) remember(v *view) bool {
 // readClient finds out who sent the request: the peer of the connection, or whom a trusted proxy names.
 func (f *fastRequest) readClient() {
 	f.client, f.forwarded = &f.conn.client, f.conn.forwarded
-	if !f.conn.isTrusted || !f.fields.hasForwarded {
+	switch {
+	case !f.fields.hasForwarded:
+		return
+	case !f.conn.isTrusted:
+		if distrusted := f.director.options.Distrusted; distrusted != nil {
+			distrusted(f.conn.host, f.client.Address)
+		}
 		return
 	}
 	r := &http.Request{Host: f.conn.host, RemoteAddr: f.x.Client.String(), Header: http.Header{}}

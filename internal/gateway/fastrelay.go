@@ -4,8 +4,5 @@ import "dstack/internal/relay"
 
 // NewRelay returns a relay that serves the plain requests of one listener, within the limits of the gateway.
 func (g *Gateway) NewRelay(o DirectorOptions) (*relay.Relay, error) {
-	return relay.New(relay.Options{
-		Director: g.Director(o), Log: g.log,
-		Limits: relay.Limits{ConnectTimeout: g.limits.ConnectTimeout, ResponseTimeout: g.limits.ResponseTimeout, StallTimeout: g.limits.StallTimeout},
-	})
+	return relay.New(relay.Options{Director: g.Director(o), Openings: g.openings, Limits: g.RelayLimits(), Log: g.log})
 }

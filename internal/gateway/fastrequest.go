@@ -10,14 +10,14 @@ import (
 	"dstack/internal/relay"
 )
 
-// fastRequest is one request on the fast path, as proxyRequest is one on the slow path. Its memory is used again for the next
-// request of the connection. Its fields belong to the goroutine of the event loop, and those of the acquirer to the lock of the
+// fastRequest is one request on the fast path, as proxyRequest is one on the slow path. Its memory is used again. Its fields belong to the goroutine of the event loop, and those of the acquirer to the lock of the
 // wait queue while the request waits there.
 type fastRequest struct {
 	director *director
 	gateway  *Gateway
 	x        *relay.Exchange
 
+	run       *viewedRun    // that the request names; nil: none
 	conn      *connMemo     // where the request goes, and the forwarded fields
 	client    *route.Client // conn.client, or own where a trusted proxy sent the request
 	own       route.Client
@@ -39,16 +39,16 @@ type fastRequest struct {
 	extra, responseExtra []byte // memory for fields that are added
 }
 
-// newFastRequest returns the state for the exchanges of a connection.
-func newFastRequest(d *director) *fastRequest {
-	f := &fastRequest{director: d, gateway: d.gateway}
+func newFastRequest(g *Gateway) *fastRequest {
+	f := &fastRequest{gateway: g}
 	f.keyUse = &keyUse{end: f.endWithKey}
 	f.acquirer.init(f)
 	return f
 }
 
-// reset makes the state that of a new request.
+// reset makes the state that of no request.
 func (f *fastRequest) reset() {
+	f.director, f.x, f.run, f.conn, f.handle = nil, nil, nil, nil, relay.Handle{}
 	f.client, f.own, f.forwarded = nil, route.Client{}, nil
 	f.begun, f.sent, f.replays = false, false, false
 	f.fields, f.access = fastFields{}, fastAccess{}
@@ -59,7 +59,6 @@ func (f *fastRequest) reset() {
 // begin takes a request whose head has arrived through the steps of proxyRequest.serve. Whatever is not plain is handed over
 // before anything was counted.
 func (f *fastRequest) begin() relay.Step {
-	f.reset()
 	f.handle = f.x.Handle()
 	if !f.isPlain() || !f.identify() {
 		return relay.HandOver
@@ -74,7 +73,7 @@ func (f *fastRequest) begin() relay.Step {
 	if !f.isForReplica() || !f.authorize() {
 		return relay.HandOver
 	}
-	f.access.single[0] = f.conn.run.route
+	f.access.single[0] = f.run.route
 	f.access.routes = f.access.single[:]
 	if !f.beginKey() {
 		return relay.HandOver
@@ -103,8 +102,8 @@ func (f *fastRequest) count() {
 	f.begun = true
 }
 
-// countEnd ends what count began.
-func (f *fastRequest) countEnd() {
+// end ends what count began.
+func (f *fastRequest) end() {
 	if f.begun && f.director.options.Ended != nil {
 		f.director.options.Ended()
 	}
@@ -113,11 +112,15 @@ func (f *fastRequest) countEnd() {
 
 // handOver gives the request to the slow path, which goes on where the fast path stops: what was counted is not counted again.
 func (f *fastRequest) handOver() relay.Step {
+	if f.model.wait.hasBegun() {
+		return f.fail(f.newUnauthorizedError())
+	}
+	f.model.body.handOver(f.gateway)
 	if f.begun {
 		f.conn.counted.Store(f.countedRequest())
 	}
 	f.release()
-	f.countEnd()
+	f.end()
 	return relay.HandOver
 }
 
@@ -126,6 +129,7 @@ type countedRequest struct {
 	id           string
 	startedAt    time.Time
 	isKeyCounted bool
+	isKeyLimited bool
 	limited      dstack.RunID
 	arrival      arrival
 	waitingSince time.Time
@@ -135,7 +139,7 @@ type countedRequest struct {
 
 func (f *fastRequest) countedRequest() *countedRequest {
 	a := &f.acquirer
-	return &countedRequest{id: string(f.id), startedAt: f.x.StartedAt, isKeyCounted: f.keyUse.isCounted, limited: a.limited,
+	return &countedRequest{id: string(f.id), startedAt: f.x.StartedAt, isKeyCounted: f.keyUse.isCounted, isKeyLimited: f.keyUse.isLimited, limited: a.limited,
 		arrival: a.arrival, waitingSince: a.waitingSince, lastReplica: a.lastReplica,
 		retries: retries{excluded: slices.Clone(a.retries.excluded), refusedSince: a.retries.refusedSince, lastErr: a.retries.lastErr,
 			resends: a.retries.resends}}
@@ -144,7 +148,7 @@ func (f *fastRequest) countedRequest() *countedRequest {
 // continueCounted goes on with a request that the fast path handed over.
 func (p *proxyRequest) continueCounted(c *countedRequest) {
 	p.id, p.startedAt = c.id, c.startedAt
-	p.keyUse = &keyUse{isCounted: c.isKeyCounted}
+	p.keyUse = &keyUse{isCounted: c.isKeyCounted, isLimited: c.isKeyLimited}
 	a := &p.acquirer
 	a.limited, a.arrival, a.waitingSince, a.retries, a.lastReplica = c.limited, c.arrival, c.waitingSince, c.retries, c.lastReplica
 }

@@ -19,6 +19,9 @@ import (
 // send sends the request to the replica that counts it.
 func (f *fastRequest) send() relay.Step {
 	x, r := f.x, f.acquirer.replica
+	if f.model.isCall && !f.prepareModel() {
+		return f.handOver()
+	}
 	if f.mustRecheckToken() {
 		f.access.hidesToken = f.carriesPlatformToken(f.access.view)
 	}
@@ -48,7 +51,7 @@ func (f *fastRequest) send() relay.Step {
 
 // mustRecheckToken reports that a public service may get a token that is one of the platform only by a newer view.
 func (f *fastRequest) mustRecheckToken() bool {
-	return !f.access.hasToken && f.fields.authorizations > 0 && f.access.view != f.conn.view
+	return !f.access.hasToken && f.fields.authorizations > 0 && f.access.view.Version != f.conn.version
 }
 
 // targetAt is the target of the request as a replica of the route sees it; nil: as the client sent it.

@@ -161,7 +161,7 @@ func (b *bucketSet) limitID(key bucketKey) dstack.LimitID {
 
 // checkKeyLimit refuses a request with a key for callers that has too many.
 func (p *proxyRequest) checkKeyLimit(key *route.Key) error {
-	if key.RPS <= 0 || p.keyUse.isCounted { // by the fast path
+	if key.RPS <= 0 || p.keyUse.isCounted || p.keyUse.isLimited { // by the fast path
 		return nil
 	}
 	wait := p.gateway.rateLimiter.takeForKey(key)

@@ -207,11 +207,10 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	director := r.gateway.Director(gateway.DirectorOptions{
-		Accepts: func(string) bool { return !slowPath[r.t.Name()] },
+	fast, err := r.gateway.NewRelay(gateway.DirectorOptions{
+		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] },
 		Began:   func() { r.fast.Add(1) },
 	})
-	fast, err := relay.New(relay.Options{Director: director, Limits: r.gateway.RelayLimits(), Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	if err != nil {
 		r.t.Fatal(err)
 	}
