@@ -14,14 +14,19 @@ import (
 // newlines before an answer in JSON. See keepAlive and padding, which do so on the slow path. What comes first begins the
 // response: errors are a part of it from then on.
 type fastKeepAlive struct {
-	since       time.Time // when the wait for a replica began
-	nextComment time.Time // zero: none
-	nextNewline time.Time // zero: none
-	comments    bool      // comments have begun the response
-	newlines    bool      // newlines have
-	noComments  bool      // the request asks for no stream
-	warning     string    // for the client, of what the model cannot do with the request
-	failed      int       // the status of an error after the response had begun; 0: none
+	since         time.Time // when the wait for a replica began
+	nextComment   time.Time // zero: none
+	nextNewline   time.Time // zero: none
+	comments      bool      // comments have begun the response
+	newlines      bool      // newlines have
+	noComments    bool      // the request asks for no stream
+	warning       string    // for the client, of what the model cannot do with the request
+	withheld      withholding
+	foreignStatus int
+	badAnswer     string
+	kept          []byte // of a response that is withheld
+	maxKept       int
+	failed        int // the status of an error after the response had begun; 0: none
 }
 
 func (k *fastKeepAlive) hasBegun() bool { return k.comments || k.newlines }

@@ -62,6 +62,7 @@ type responseState struct {
 	inChunks      bool // as the client gets it
 	isWhole       bool // all of it was sent, or waits to be sent
 	isUntilClose  bool // the end of the connection is that of the body
+	isRecoded     bool // its chunks are not those of the replica
 	isBroken      bool // it is not complete, although it is whole
 	informational int  // responses so far
 }

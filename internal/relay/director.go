@@ -33,6 +33,7 @@ const (
 	BrokenBefore               // the connection broke before the first byte of a response; x.Failure says why
 	TimedOut                   // the replica did not begin to respond in time, or stopped reading
 	BadResponse                // the replica's response is not valid HTTP; x.Failure says why
+	Withheld                   // the response ended of which nothing was passed on; x.Failure says why it is not whole, or is nil
 	BadBody                    // the client's body is not valid HTTP, or arrives too slowly; x.Failure says why
 )
 
