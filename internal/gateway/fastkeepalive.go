@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"dstack/internal/dstack"
 	"dstack/internal/openai"
 	"dstack/internal/relay"
 )
@@ -151,21 +150,17 @@ func (f *fastRequest) failBegun(problem *openai.Problem) relay.Step {
 	return relay.Cut
 }
 
-// newUnauthorizedError returns why a call cannot go on whose response has begun: by a newer table, its caller may not use the model
-// any more, or the fast path cannot reach it.
-func (f *fastRequest) newUnauthorizedError() error {
-	v := f.gateway.loads.view.Load()
-	found, ok := v.findCredential(f.access.digest, time.Now())
+// continueBegun goes on with comments or newlines that the fast path has begun. The head that is written here is the one that
+// the client has.
+func (m *modelCall) continueBegun() {
+	p, begun := m.request, &m.request.begun
 	switch {
-	case !ok:
-		return newInvalidTokenError("")
-	case !found.opens(f.conn.destination):
-		return found.check(f.conn.destination)
-	case len(f.modelRoutes(v)) == 0:
-		return modelNotFound(f.model.name)
+	case begun.comments:
+		m.keepAlive.since, m.keepAlive.next = begun.since, begun.nextComment
+		m.keepAlive.startStream()
+	case begun.newlines:
+		p.response.continuePadding(time.Until(begun.nextNewline), p.gateway.limits.NewlineInterval, m.setNewlineHeaders)
 	}
-	return &responseError{retryAfter: 1, details: details{Kind: dstack.Unavailable, Message: "the model moved while the request waited",
-		Hint: "try again"}}
 }
 
 // isAnthropic reports whether the client speaks Anthropic's API.

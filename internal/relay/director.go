@@ -43,7 +43,8 @@ type Step uint8
 // The steps.
 const (
 	// HandOver gives the connection to net/http, with all that was read of this request. Possible while nothing of the request
-	// was sent and nothing of a response. End is not called after it.
+	// was sent, and nothing of a response but by x.WriteFirst: what net/http sends then is the rest of that response, without its
+	// head, and must be in chunks. End is not called after it.
 	HandOver Step = iota
 	// ReadBody collects the body in x.Body, within the room that x.Body has, and asks again as it arrives.
 	ReadBody
