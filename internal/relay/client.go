@@ -501,5 +501,5 @@ func (c *clientConn) handOver() {
 	}
 	c.in = nil // the connection has it
 	c.forget()
-	c.listener.deliver(newHandedConn(conn, prefix))
+	c.listener.deliver(newHandedConn(conn, prefix, c.x.Memo))
 }
