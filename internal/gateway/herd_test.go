@@ -27,22 +27,7 @@ type shortQueueReplica struct {
 
 func startShortQueueReplica(t testing.TB, num int) *shortQueueReplica {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
-	}
-	if err == nil {
-		err = syscall.Listen(fd, 5)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := os.NewFile(uintptr(fd), "listener")
-	listener, err := net.FileListener(file)
-	file.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listenShort(t, 5)
 	r := &shortQueueReplica{target: targetAt(listener.Addr().String(), num)}
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -57,6 +42,28 @@ func startShortQueueReplica(t testing.TB, num int) *shortQueueReplica {
 	})
 	t.Cleanup(func() { listener.Close(); all.Wait() })
 	return r
+}
+
+// listenShort listens with a short queue.
+func listenShort(t testing.TB, queue int) net.Listener {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = syscall.Listen(fd, queue)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "listener")
+	listener, err := net.FileListener(file)
+	file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
 }
 
 func (r *shortQueueReplica) serve(conn net.Conn) {
