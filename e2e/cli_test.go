@@ -30,10 +30,16 @@ func (h *harness) runCLI(args ...string) *result { return h.runCLIIn(h.home, arg
 // runCLIIn runs a dstack command in a folder.
 func (h *harness) runCLIIn(dir string, args ...string) *result {
 	h.t.Helper()
+	return h.runCLIFor(3*time.Minute, dir, args...)
+}
+
+// runCLIFor runs a dstack command in a folder, and kills it after a time.
+func (h *harness) runCLIFor(limit time.Duration, dir string, args ...string) *result {
+	h.t.Helper()
 	cmd := h.newCommand(dir, args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
-	timer := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {

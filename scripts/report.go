@@ -144,6 +144,7 @@ func (r *report) addEvent(e event) {
 		if e.Test != "" {
 			if turn, waited := r.turns[name]; waited {
 				e.Elapsed = time.Since(turn).Seconds()
+				r.output[name] = append(r.output[name], fmt.Sprintf("    of that, %.1fs since it was the test's turn\n", e.Elapsed))
 			}
 			r.addResult(e, r.output[name])
 			delete(r.output, name)

@@ -127,6 +127,7 @@ type Gateway struct {
 	transport     *http.Transport
 	grpcTransport *http.Transport
 	buffers       buffers
+	fastRequests  sync.Pool     // of *fastRequest
 	ready         chan struct{} // closed by the first route table
 	setReady      func()
 }

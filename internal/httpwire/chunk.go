@@ -102,8 +102,9 @@ func (s *ChunkScanner) next(b []byte) (data []byte, n int, err error) {
 		return s.readTrailer(b)
 	case trailerEnd:
 		return nil, 1, s.expect(b[0], '\n', chunksDone)
+	default:
+		return s.readSize(b)
 	}
-	return s.readSize(b)
 }
 
 // expect goes on to a state if the byte is the one that must follow.
@@ -194,7 +195,8 @@ func (s *ChunkScanner) readTrailer(b []byte) (data []byte, n int, err error) {
 	if len(line) == 0 || line[len(line)-1] != '\r' {
 		return nil, 0, errTrailer
 	}
-	if _, err := parseField(line[:len(line)-1]); err != nil {
+	var field Field
+	if err := field.parse(line[:len(line)-1]); err != nil {
 		return nil, 0, errTrailer
 	}
 	s.trailer = len(s.Trailers)

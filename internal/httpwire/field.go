@@ -46,16 +46,16 @@ func parseFields(b []byte, i int, fields []Field, limit int, f *framing) (_ []Fi
 		if len(fields) == limit {
 			return fields, 0, errTooManyFields
 		}
-		field, err := parseField(line)
-		if err != nil {
+		var field *Field
+		fields, field = addField(fields)
+		if err := field.parse(line); err != nil {
 			return fields, 0, err
 		}
 		if field.Kind != Other {
-			if err := f.note(&field); err != nil {
+			if err := f.note(field); err != nil {
 				return fields, 0, err
 			}
 		}
-		fields = append(fields, field)
 	}
 	if i > MaxHead {
 		return fields, 0, errHeadTooLong
@@ -66,21 +66,31 @@ func parseFields(b []byte, i int, fields []Field, limit int, f *framing) (_ []Fi
 	return fields, i, nil
 }
 
-// parseField reads a line without its end.
-func parseField(line []byte) (Field, error) {
+// addField makes room for another field, whose old content is still there.
+func addField(fields []Field) ([]Field, *Field) {
+	if len(fields) < cap(fields) {
+		fields = fields[:len(fields)+1]
+	} else {
+		fields = append(fields, Field{})
+	}
+	return fields, &fields[len(fields)-1]
+}
+
+// parse reads a line without its end.
+func (f *Field) parse(line []byte) error {
 	i := 0
 	for i < len(line) && isToken[line[i]] {
 		i++
 	}
 	if i == 0 || i == len(line) || line[i] != ':' {
-		return Field{}, explainName(line, i)
+		return explainName(line, i)
 	}
-	value := trimBlanks(line[i+1:])
-	if hasControl(value) {
-		return Field{}, errControl
+	f.Name, f.Value, f.Drop = line[:i], trimBlanks(line[i+1:]), false
+	f.Kind = findKind(f.Name)
+	if hasControl(f.Value) {
+		return errControl
 	}
-	name := line[:i]
-	return Field{Name: name, Value: value, Kind: findKind(name)}, nil
+	return nil
 }
 
 // explainName returns the refusal of a line whose name ends with a wrong byte at i.
@@ -125,6 +135,7 @@ func (f *framing) note(field *Field) error {
 		f.oddities |= OddTrailer
 	case Expect:
 		f.oddities |= OddExpect
+	default: // it says nothing about the message
 	}
 	return nil
 }
@@ -152,14 +163,17 @@ func (f *framing) noteLength(value []byte) error {
 }
 
 func (f *framing) noteEncoding(value []byte) error {
-	f.encodings++
-	switch {
-	case f.encodings > 1:
+	if f.encodings++; f.encodings > 1 {
 		return errTwoEncodings
-	case equalFold(value, "chunked"):
+	}
+	if equalFold(value, "chunked") {
 		return nil
-	case hasWord(value, "chunked"):
-		return errTwoEncodings
+	}
+	for len(value) > 0 {
+		var word []byte
+		if word, value = cutWord(value); equalFold(word, "chunked") && len(value) > 0 {
+			return errTwoEncodings
+		}
 	}
 	return errEncoding
 }

@@ -25,7 +25,7 @@ var (
 	errLength          = &Refusal{400, "Content-Length is not a number"}
 	errTwoLengths      = &Refusal{400, "there are two different Content-Length fields"}
 	errBothLengths     = &Refusal{400, "there are both Content-Length and Transfer-Encoding"}
-	errTwoEncodings    = &Refusal{400, "there is more than one Transfer-Encoding field, or chunked is not its last word"}
+	errTwoEncodings    = &Refusal{400, "there is more than one Transfer-Encoding field, or chunked is not the last encoding"}
 	errEncoding        = &Refusal{501, "the transfer encoding is not chunked"}
 	errEncodingVersion = &Refusal{400, "HTTP/1.0 has no Transfer-Encoding"}
 	errTooManyNames    = &Refusal{400, "the Connection field names too many others"}

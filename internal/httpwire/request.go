@@ -8,8 +8,11 @@ import "bytes"
 func (h *RequestHead) Parse(b []byte) (n int, err error) {
 	*h = RequestHead{Fields: h.Fields[:0]}
 	n, err = h.parseLine(b)
-	if n == 0 || err != nil || h.Oddities&OddPreface != 0 {
-		return n, err
+	if err != nil {
+		return 0, err
+	}
+	if n == 0 || h.Oddities&OddPreface != 0 {
+		return n, nil
 	}
 	var f framing
 	h.Fields, n, err = parseFields(b, n, h.Fields, MaxRequestFields, &f)

@@ -32,7 +32,8 @@ func (h *RequestHead) checkTarget() error {
 	return nil
 }
 
-// targetAgrees reports whether a target that is a whole URL names the host of the Host field. Other targets always do.
+// targetAgrees reports whether a target that is a whole URL names the host of the Host field. Other targets always do; the
+// gateway serves no CONNECT.
 func targetAgrees(target, host []byte) bool {
 	scheme, rest, isURL := bytes.Cut(target, []byte("://"))
 	if !isURL || target[0] == '/' || bytes.IndexByte(scheme, '?') >= 0 {

@@ -67,4 +67,3 @@ const (
 	WasCut                      // by Cut or Handle.Cut
 	BodyFailed                  // the client did not send the rest of the body, or sent it wrongly
 )
-

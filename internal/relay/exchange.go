@@ -53,19 +53,34 @@ type Handle struct {
 func (x *Exchange) Handle() Handle { return Handle{x.conn, x.conn.generation} }
 
 // Wake makes the loop call Next with Woken.
-func (h Handle) Wake() { panic("relay: not written yet") }
+func (h Handle) Wake() { h.send(messageWake) }
 
 // Cut ends the exchange as the step Cut does; Next and Respond are not called any more.
-func (h Handle) Cut() { panic("relay: not written yet") }
+func (h Handle) Cut() { h.send(messageCut) }
 
 // WakeAt makes the loop call Next with TimePassed at a time, once, while the exchange waits or its replica has not begun to
 // respond. It replaces the time that was set before; the zero time means never.
-func (x *Exchange) WakeAt(at time.Time) { panic("relay: not written yet") }
+func (x *Exchange) WakeAt(at time.Time) {
+	loop, timer := x.conn.worker.loop, &x.conn.wakeTimer
+	if at.IsZero() {
+		loop.Clear(timer)
+		return
+	}
+	loop.SetAt(timer, at)
+}
 
 // WriteFirst begins the response before the replica does: head is a whole head without framing fields (the relay adds
 // Transfer-Encoding: chunked, or closes the connection after an HTTP/1.0 request), body is its first piece. Called again, it sends
 // another piece; head is nil then. Only during Next.
-func (x *Exchange) WriteFirst(head, body []byte) { panic("relay: not written yet") }
+func (x *Exchange) WriteFirst(head, body []byte) { x.conn.writeFirst(head, body) }
 
-// clientConn is the connection of a client.
-type clientConn struct{ generation uint64 }
+// reset forgets the last exchange of the connection.
+func (x *Exchange) reset() {
+	*x = Exchange{Request: x.Request, Client: x.Client, Local: x.Local, State: x.State, Memo: x.Memo, conn: x.conn}
+}
+
+func (h Handle) send(kind uint64) {
+	if h.conn != nil {
+		h.conn.worker.loop.Send(h.conn, h.generation*messageKinds+kind)
+	}
+}

@@ -4,47 +4,18 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
+	"runtime"
+	"strconv"
+	"sync/atomic"
 	"time"
 
+	"dstack/internal/eventloop"
 	"dstack/internal/loop"
 )
-
-// Relay serves connections of clients. Its methods may be called by several goroutines at once.
-type Relay struct {
-	options Options
-}
-
-// New makes a relay, which serves once its tasks run. Close what it holds with the context of its tasks.
-func New(o Options) (*Relay, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	return &Relay{options: o}, nil
-}
-
-// Tasks returns what runs the relay: the event loops. When their context ends, all connections are closed.
-func (r *Relay) Tasks() []loop.Task { return nil }
-
-// serve takes a connection that l accepted.
-func (r *Relay) serve(conn net.Conn, l *Listener) { l.deliver(conn) }
-
-// Drain closes the connections that are at rest, and those of exchanges when these end; it returns once there are no
-// exchanges left, or ctx has ended. Listeners are to be closed before it. Requests that still arrive are handed over or served, with
-// Connection: close.
-func (r *Relay) Drain(ctx context.Context) {}
-
-// Counts says what a relay has at the moment.
-type Counts struct {
-	Connections int // of clients, those at rest included
-	Exchanges   int // that have not ended, those that wait included
-	Kept        int // connections to replicas at rest
-}
-
-// Counts returns what the relay has at the moment.
-func (r *Relay) Counts() Counts { return Counts{} }
 
 // Options configure a relay. Director is required.
 type Options struct {
@@ -61,10 +32,9 @@ type Limits struct {
 	IdleTimeout     time.Duration // of a client's connection between requests; 2m
 	ReplicaIdle     time.Duration // of a replica's connection between requests; 1.5s
 	ConnectTimeout  time.Duration // of one attempt to open a connection to a replica; 1s
+	OpenTimeout     time.Duration // without any success, until an exchange that needs a connection fails; 5s
 	ResponseTimeout time.Duration // until a replica begins its response, or reads on; 15m
 	StallTimeout    time.Duration // between two pieces that a client sends or accepts; 2m
-	MaxHead         int           // bytes of a head; 64 KiB
-	WriteBehind     int           // bytes that wait for a slow side before the other is not read any more; 64 KiB
 }
 
 // Openings limits how many connections to one replica are being opened, on all paths together. Its methods may be called
@@ -96,3 +66,119 @@ const (
 	Refused                      // the replica refused it
 	Unused                       // it was not made
 )
+
+// withDefaults returns the limits, with the default for those that are zero.
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		HeadTimeout:     cmp.Or(l.HeadTimeout, 10*time.Second),
+		IdleTimeout:     cmp.Or(l.IdleTimeout, 2*time.Minute),
+		ReplicaIdle:     cmp.Or(l.ReplicaIdle, 1500*time.Millisecond),
+		ConnectTimeout:  cmp.Or(l.ConnectTimeout, time.Second),
+		OpenTimeout:     cmp.Or(l.OpenTimeout, 5*time.Second),
+		ResponseTimeout: cmp.Or(l.ResponseTimeout, 15*time.Minute),
+		StallTimeout:    cmp.Or(l.StallTimeout, 2*time.Minute),
+	}
+}
+
+// Relay serves connections of clients. Its methods may be called by several goroutines at once.
+type Relay struct {
+	options Options
+	workers []*worker // none where the system has no event loops
+	next    atomic.Uint64
+	closed  loop.Wake // signals that a client's connection was closed
+}
+
+// New makes a relay, which serves while its tasks run.
+func New(o Options) (*Relay, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.Limits = o.Limits.withDefaults()
+	r := &Relay{options: o, closed: loop.NewWake()}
+	if !eventloop.IsSupported {
+		return r, nil
+	}
+	for range cmp.Or(o.Loops, runtime.GOMAXPROCS(0)) {
+		w, err := newWorker(r)
+		if err != nil {
+			return nil, err
+		}
+		r.workers = append(r.workers, w)
+	}
+	return r, nil
+}
+
+// Tasks returns what runs the relay: the event loops. When their context ends, all connections are closed.
+func (r *Relay) Tasks() []loop.Task {
+	tasks := make([]loop.Task, len(r.workers))
+	for i, w := range r.workers {
+		tasks[i] = loop.Task{Name: "event loop " + strconv.Itoa(i+1), Run: w.run}
+	}
+	return tasks
+}
+
+// serve takes a connection that l accepted.
+func (r *Relay) serve(conn net.Conn, l *Listener) {
+	if len(r.workers) == 0 {
+		l.deliver(conn)
+		return
+	}
+	client, local := addressOf(conn.RemoteAddr()), addressOf(conn.LocalAddr())
+	fd, err := eventloop.TakeConn(conn)
+	if err != nil {
+		l.deliver(conn)
+		return
+	}
+	w := r.leastBusy()
+	w.counts.connections.Add(1)
+	w.loop.Send(eventloop.Func(func() { w.attach(fd, l, client, local) }), 0)
+}
+
+// leastBusy returns the worker with the fewest clients.
+func (r *Relay) leastBusy() *worker {
+	first := int(r.next.Add(1) % uint64(len(r.workers)))
+	best := r.workers[first]
+	for i := range r.workers {
+		if w := r.workers[(first+i)%len(r.workers)]; w.counts.connections.Load() < best.counts.connections.Load() {
+			best = w
+		}
+	}
+	return best
+}
+
+// Drain closes the connections that are at rest, and those of exchanges when these end; it returns once there are none left, or
+// ctx has ended. Listeners are to be closed before it. Requests that still arrive over connections that are open are served, or
+// handed over: the http.Server of the listeners is to be shut down after Drain.
+func (r *Relay) Drain(ctx context.Context) {
+	for _, w := range r.workers {
+		w.loop.Send(eventloop.Func(w.drain), 0)
+	}
+	for r.Counts().Connections > 0 {
+		select {
+		case <-r.closed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// noteClosed tells Drain that a connection was closed.
+func (r *Relay) noteClosed() { r.closed.Signal() }
+
+// Counts says what a relay has at the moment.
+type Counts struct {
+	Connections int // of clients, those at rest included
+	Exchanges   int // that have not ended, those that wait included
+	Kept        int // connections to replicas at rest
+}
+
+// Counts returns what the relay has at the moment.
+func (r *Relay) Counts() Counts {
+	var sum Counts
+	for _, w := range r.workers {
+		sum.Connections += int(w.counts.connections.Load())
+		sum.Exchanges += int(w.counts.exchanges.Load())
+		sum.Kept += int(w.counts.kept.Load())
+	}
+	return sum
+}

@@ -31,7 +31,7 @@ func (w *world) stopAPI(n int) {
 
 // removeNode deletes a node from its cluster, with its pods.
 func (w *world) removeNode(m *machine) {
-	m.isRemoved = true
+	m.isRemoved, m.removedAt = true, w.now
 	clear(m.engine)
 }
 

@@ -169,7 +169,9 @@ func TestDecideReplica_OldReports(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			i := *up
 			i.LastResponseAt = now.Add(-c.answered)
-			seen := facts(c.status, func(f *lifecycle.ReplicaFacts) { f.Instance, f.Report, f.Limits.StartTimeout = &i, &c.report, time.Minute })
+			seen := facts(c.status, func(f *lifecycle.ReplicaFacts) {
+				f.Instance, f.Report, f.Limits.StartTimeout = &i, &c.report, time.Minute
+			})
 			seen.Replica.Since = now.Add(-2 * time.Minute)
 			seen.Run.Spec.Configuration.Probes = []spec.Probe{{Type: "http"}}
 			step, err := lifecycle.DecideReplica(seen, now)

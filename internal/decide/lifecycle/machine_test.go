@@ -19,6 +19,7 @@ type machine struct {
 	offer                 dstack.Offer // of one that is not rented
 	isDraining            bool
 	isRemoved             bool      // of a node: its cluster has it no more
+	removedAt             time.Time // when that began
 	savedAt               time.Time // when an answer of its engine was saved
 	engine                map[dstack.AttemptID]*proc
 	listedAt, aliveAt     time.Time // when its backend lists it; when it is up

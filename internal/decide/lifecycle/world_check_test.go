@@ -51,8 +51,12 @@ func (w *world) checkRoutes() {
 				w.t.Fatalf("replicas %s and %s get requests as number %d", other, id, r.Num)
 			}
 			nums[key] = id
-			if m := w.host(r.Instance); m != nil && w.silence(m) > w.patience() {
+			m := w.host(r.Instance)
+			if m != nil && w.silence(m) > w.patience() {
 				w.t.Fatalf("replica %s gets requests, and its host has been silent for %s: %s", id, w.silence(m), w.dump())
+			}
+			if m != nil && m.isRemoved && !w.faults && w.silence(m) > 7*time.Second {
+				w.t.Fatalf("replica %s gets requests, and its node was removed %s ago: %s", id, w.silence(m), w.dump())
 			}
 		}
 	})
@@ -66,9 +70,12 @@ func (w *world) patience() time.Duration {
 	return 12 * time.Second
 }
 
-// silence returns how long a machine has been silent while the server looked.
+// silence returns how long a machine has been silent, or removed from its cluster, while the server looked.
 func (w *world) silence(m *machine) time.Duration {
 	since := m.silentAt
+	if m.isRemoved {
+		since = m.removedAt
+	}
 	if since.Before(w.upSince) {
 		since = w.upSince
 	}
@@ -80,7 +87,7 @@ func (w *world) silence(m *machine) time.Duration {
 			since = w.apiUpSince
 		}
 	}
-	if !w.now.Before(m.silentUntil) {
+	if !w.now.Before(m.silentUntil) && !m.isRemoved {
 		return 0
 	}
 	return w.now.Sub(since)

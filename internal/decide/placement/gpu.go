@@ -159,7 +159,7 @@ func (m *gpuMatcher) accepts(o *dstack.Offer) bool {
 
 // freeGPUConstraint is that others leave the GPUs of an owned machine.
 func freeGPUConstraint() constraint {
-	return constraint{name: dstack.ConstraintFreeGPU,
+	return constraint{name: dstack.ConstraintFreeGPU, isForShared: true,
 		applies: func(m *matcher) bool { return m.gpus != nil && !m.gpus.refusesAny() },
 		fails: func(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
 			if !o.IsShared() || len(held.GPUs) == 0 {
@@ -185,6 +185,9 @@ func (m *gpuMatcher) acceptsRented(cards []dstack.GPU) bool {
 		}
 		if isSuitable {
 			n++
+		}
+		if n >= m.least && m.want.TotalMemory == nil { // the rest changes nothing
+			return true
 		}
 	}
 	if n < m.least {

@@ -25,6 +25,7 @@ type constraint struct {
 	// isForScheduler says that the scheduler of a cluster checks it where it chooses the node: see
 	// dstack.Offer.AnyNode.
 	isForScheduler bool
+	isForShared    bool // only an existing machine that replicas share can fail it, so others need no check
 }
 
 // rejects reports whether an offer fails the constraint.
@@ -94,8 +95,10 @@ func (m *matcher) isOnlyTooDear(o *dstack.Offer, held *dstack.Allocation, first 
 // findFailure returns the first constraint that an offer fails, as an index of
 // m.constraints; -1: it suits.
 func (m *matcher) findFailure(o *dstack.Offer, held *dstack.Allocation) int {
+	isShared := o.IsShared()
 	for i := range m.constraints {
-		if m.constraints[i].rejects(m, o, held) {
+		c := &m.constraints[i]
+		if (isShared || !c.isForShared) && c.rejects(m, o, held) {
 			return i
 		}
 	}

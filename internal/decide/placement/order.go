@@ -2,6 +2,7 @@ package placement
 
 import (
 	"cmp"
+	"slices"
 
 	"dstack/internal/dstack"
 )
@@ -113,4 +114,23 @@ func compareRented(a, b rentedKey) int {
 		return 1
 	}
 	return int(a.offer) - int(b.offer)
+}
+
+// sortFirst puts the first n keys in order, before all others: of a hundred thousand machines to rent, few are looked at.
+func sortFirst(keys []rentedKey, n int) {
+	if n > len(keys)/8 {
+		slices.SortFunc(keys, compareRented)
+		return
+	}
+	first := keys[:n]
+	slices.SortFunc(first, compareRented)
+	for i := n; i < len(keys) && n > 0; i++ {
+		if compareRented(keys[i], first[n-1]) > 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(first, keys[i], compareRented)
+		last := first[n-1]
+		copy(first[at+1:], first[at:])
+		first[at], keys[i] = keys[i], last
+	}
 }

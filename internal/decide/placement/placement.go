@@ -3,6 +3,7 @@
 package placement
 
 import (
+	"math"
 	"slices"
 
 	"dstack/internal/dstack"
@@ -54,8 +55,9 @@ type Ranking struct {
 	matcher  *matcher
 	offers   []dstack.Offer
 	used     map[dstack.InstanceID]dstack.Allocation
-	suitable []int32    // indexes of offers, best first
-	rejected []rejected // in the order of the offers
+	existing []int32     // indexes of the existing machines that suit, best first
+	rented   []rentedKey // of the machines to rent that suit, as many in order as were asked for
+	rejected []rejected  // in the order of the offers
 }
 
 // rejected is an offer and the first of the constraints that it fails.
@@ -70,8 +72,7 @@ type rejected struct {
 func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) *Ranking {
 	r := &Ranking{matcher: newMatcher(need), offers: offers, used: used}
 	r.matcher.volumeUse = findVolumeUse(need.Pin, used)
-	r.rejected = make([]rejected, 0, len(offers))
-	rented := make([]rentedKey, 0, len(offers))
+	r.rejected, r.rented = make([]rejected, 0, len(offers)), make([]rentedKey, 0, len(offers))
 	var owned []ownedKey
 	for i := range offers {
 		o, held := &offers[i], r.allocationOf(&offers[i])
@@ -80,17 +81,13 @@ func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Insta
 		} else if o.OwnedInstance != "" {
 			owned = append(owned, r.matcher.newOwnedKey(int32(i), o, held))
 		} else {
-			rented = append(rented, rentedKey{o.Price, int32(i), !o.Spot})
+			r.rented = append(r.rented, rentedKey{o.Price, int32(i), !o.Spot})
 		}
 	}
 	slices.SortFunc(owned, compareOwned)
-	slices.SortFunc(rented, compareRented)
-	r.suitable = make([]int32, 0, len(owned)+len(rented))
-	for _, key := range owned {
-		r.suitable = append(r.suitable, key.offer)
-	}
-	for _, key := range rented {
-		r.suitable = append(r.suitable, key.offer)
+	r.existing = make([]int32, len(owned))
+	for at, key := range owned {
+		r.existing[at] = key.offer
 	}
 	return r
 }
@@ -98,37 +95,59 @@ func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Insta
 var noAllocation dstack.Allocation
 
 // Suitable returns how many offers suit.
-func (r *Ranking) Suitable() int { return len(r.suitable) }
+func (r *Ranking) Suitable() int { return len(r.existing) + len(r.rented) }
 
 // Rejected returns how many offers do not suit.
 func (r *Ranking) Rejected() int { return len(r.rejected) }
 
 // HighestPrice returns the price of the dearest offer that suits.
 func (r *Ranking) HighestPrice() (price float64) {
-	for _, i := range r.suitable {
+	for _, i := range r.existing {
 		price = max(price, r.offers[i].Price)
+	}
+	for _, key := range r.rented {
+		price = max(price, key.price)
 	}
 	return price
 }
 
 // LowestPrice returns the price of the cheapest offer that suits.
-func (r *Ranking) LowestPrice() (price float64) {
-	for at, i := range r.suitable {
-		if at == 0 || r.offers[i].Price < price {
-			price = r.offers[i].Price
-		}
+func (r *Ranking) LowestPrice() float64 {
+	if r.Suitable() == 0 {
+		return 0
+	}
+	price := math.Inf(1)
+	for _, i := range r.existing {
+		price = min(price, r.offers[i].Price)
+	}
+	for _, key := range r.rented {
+		price = min(price, key.price)
 	}
 	return price
 }
 
+// first returns the indexes of the first offers that suit, at most n, best first.
+func (r *Ranking) first(n int) []int32 {
+	n = min(n, r.Suitable())
+	if n <= len(r.existing) {
+		return r.existing[:max(n, 0)]
+	}
+	found := slices.Clone(r.existing)
+	sortFirst(r.rented, n-len(found))
+	for _, key := range r.rented[:n-len(found)] {
+		found = append(found, key.offer)
+	}
+	return found
+}
+
 // Placements returns the first placements, at most limit.
 func (r *Ranking) Placements(limit int) []dstack.Placement {
-	n := min(limit, len(r.suitable))
-	if n <= 0 {
+	first := r.first(limit)
+	if len(first) == 0 {
 		return nil
 	}
-	placements := make([]dstack.Placement, 0, n)
-	for _, i := range r.suitable[:n] {
+	placements := make([]dstack.Placement, 0, len(first))
+	for _, i := range first {
 		o, held := &r.offers[i], r.allocationOf(&r.offers[i])
 		placements = append(placements, dstack.Placement{Offer: *o, Claim: r.matcher.buildClaim(o, held), Free: describeFree(o, held)})
 	}

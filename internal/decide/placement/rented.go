@@ -45,8 +45,9 @@ func (r *Ranking) Unavailable(limit int) (found []dstack.Placement) {
 			keys = append(keys, rentedKey{o.Price, one.offer, !o.Spot})
 		}
 	}
-	slices.SortFunc(keys, compareRented)
-	for _, key := range keys[:min(limit, len(keys))] {
+	limit = min(limit, len(keys))
+	sortFirst(keys, limit)
+	for _, key := range keys[:limit] {
 		o := &r.offers[key.offer]
 		found = append(found, dstack.Placement{Offer: *o, Claim: r.matcher.buildClaim(o, &noAllocation)})
 	}
@@ -75,7 +76,8 @@ func (r *Ranking) MergeZones() {
 		seen[key] = true
 		return false
 	}
-	r.suitable = slices.DeleteFunc(r.suitable, isRepeated)
+	slices.SortFunc(r.rented, compareRented)
+	r.rented = slices.DeleteFunc(r.rented, func(key rentedKey) bool { return isRepeated(key.offer) })
 	slices.SortStableFunc(r.rejected, func(a, b rejected) int { return int(b.constraint) - int(a.constraint) })
 	r.rejected = slices.DeleteFunc(r.rejected, func(one rejected) bool { return isRepeated(one.offer) })
 }

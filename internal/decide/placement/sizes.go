@@ -115,14 +115,17 @@ func (m *matcher) sizeConstraints() []constraint {
 		if want == nil || *want == (spec.Range[spec.GB]{}) {
 			continue
 		}
+		least, most := spec.GB(math.Inf(-1)), spec.GB(math.Inf(1))
+		if want.Min != nil {
+			least = *want.Min
+		}
+		if want.Max != nil {
+			most = *want.Max
+		}
 		all = append(all, constraint{name: d.constraint,
 			fails: func(_ *matcher, o *dstack.Offer, _ *dstack.Allocation) bool {
-				isOwned := o.IsShared()
-				if isOwned && !isExplicit {
-					return false
-				}
 				total := d.total(&o.Hardware)
-				return want.Min != nil && total < *want.Min || !isOwned && want.Max != nil && total > *want.Max
+				return total < least && (isExplicit || !o.IsShared()) || total > most && !o.IsShared()
 			},
 			explain: d.explainTotal,
 		})
@@ -185,7 +188,7 @@ func (m *matcher) freeConstraints() []constraint {
 		if want == nil || want.Min == nil || !d.isExplicit(&m.need.Resources) {
 			continue
 		}
-		all = append(all, constraint{name: d.free,
+		all = append(all, constraint{name: d.free, isForShared: true,
 			fails: func(_ *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
 				return o.IsShared() && d.total(&o.Hardware)-d.held(held) < *want.Min
 			},
@@ -216,10 +219,10 @@ func (d dimension) explainFree(m *matcher, o *dstack.Offer, held *dstack.Allocat
 }
 
 func freePortConstraint() constraint {
-	return constraint{name: dstack.ConstraintFreePort,
+	return constraint{name: dstack.ConstraintFreePort, isForShared: true,
 		applies: func(m *matcher) bool { return !m.need.AnyPort },
 		fails: func(m *matcher, o *dstack.Offer, held *dstack.Allocation) bool {
-			return o.Engine.SharesPorts && held.Ports[m.need.Port] != ""
+			return o.IsShared() && o.Engine.SharesPorts && held.Ports[m.need.Port] != ""
 		},
 		explain: func(m *matcher, _ *dstack.Offer, held *dstack.Allocation) explanation {
 			holder := held.Ports[m.need.Port]

@@ -250,13 +250,7 @@ func (c *Cluster) readEvents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	newest := map[types.UID]podWarning{}
-	for _, e := range events {
-		w := podWarning{reason: e.Reason, message: e.Message, at: eventTime(e), isNormal: e.Type == corev1.EventTypeNormal}
-		if old, ok := newest[e.InvolvedObject.UID]; !ok || !w.at.Before(old.at) {
-			newest[e.InvolvedObject.UID] = w
-		}
-	}
+	newest := newestWarnings(events)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for uid := range c.tracked {
@@ -265,6 +259,27 @@ func (c *Cluster) readEvents(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// reasonNoLogin is the reason of the event that says that a kubelet pulls an image without the login of its pod.
+const reasonNoLogin = "FailedToRetrieveImagePullSecret"
+
+// newestWarnings returns the newest event of each pod, and when its login was missing.
+func newestWarnings(events []*corev1.Event) map[types.UID]podWarning {
+	newest := map[types.UID]podWarning{}
+	for _, e := range events {
+		w, old := podWarning{reason: e.Reason, message: e.Message, at: eventTime(e), isNormal: e.Type == corev1.EventTypeNormal}, newest[e.InvolvedObject.UID]
+		noLoginAt := old.noLoginAt
+		if e.Reason == reasonNoLogin && w.at.After(noLoginAt) {
+			noLoginAt = w.at
+		}
+		if w.at.Before(old.at) {
+			w = old
+		}
+		w.noLoginAt = noLoginAt
+		newest[e.InvolvedObject.UID] = w
+	}
+	return newest
 }
 
 // eventTime returns when something last happened. The scheduler and the kubelet write it to other fields.

@@ -19,6 +19,7 @@ const (
 	createPatience = 20 * time.Second // for a container that cannot be created
 	mountPatience  = 10 * time.Minute // for volumes and the network of a pod
 	warningDelay   = 3 * time.Second  // before a warning is shown: many end by themselves
+	loginPatience  = 30 * time.Second // for a node that pulled without the login: it pulls again after 10 seconds
 )
 
 // describeWaiting describes a pod that has no node.
@@ -115,6 +116,13 @@ func (s *podState) describePull(f podFacts, since time.Time, reason, image, mess
 	refuse := func(kind dstack.Kind, text, hint string) {
 		s.refusal = &dstack.Error{Kind: kind, Message: text + ": " + message, Hint: hint}
 	}
+	refuseLogin := func(kind dstack.Kind, text, hint string) {
+		if s.due = f.untilLoginCounts(since); s.due > 0 {
+			s.report.Progress = fmt.Sprintf("the image %s cannot be pulled now, and is tried again: %s", image, message)
+			return
+		}
+		refuse(kind, text, hint)
+	}
 	switch {
 	case reason == "ErrImageNeverPull":
 		refuse(dstack.NotFound, "the node does not have image "+image+", and may not pull it", "load it on the node")
@@ -125,9 +133,9 @@ func (s *podState) describePull(f podFacts, since time.Time, reason, image, mess
 	case containsAny(lower, "no match for platform", "no matching manifest"):
 		refuse(dstack.NotFound, "image "+image+" is not made for the node's processor", "choose an image for that processor")
 	case containsAny(lower, "pull access denied", "requested access to the resource is denied", "insufficient_scope"):
-		refuse(dstack.NotFound, "there is no image "+image+", or it needs a login", "check its name and registry_auth")
+		refuseLogin(dstack.NotFound, "there is no image "+image+", or it needs a login", "check its name and registry_auth")
 	case containsAny(lower, "401 unauthorized", "unauthorized", "403 forbidden", "authentication required", "no basic auth credentials", "authorization failed"):
-		refuse(dstack.Unauthorized, "the registry refused the login for "+image, "check username and password of registry_auth")
+		refuseLogin(dstack.Unauthorized, "the registry refused the login for "+image, "check username and password of registry_auth")
 	case containsAny(lower, "code = notfound", "not found", "manifest unknown", "name unknown") && !containsAny(lower, "no such host", "lookup "):
 		refuse(dstack.NotFound, "there is no image "+image, "check its name and tag")
 	case containsAny(lower, "no space left on device"):
@@ -139,6 +147,20 @@ func (s *podState) describePull(f podFacts, since time.Time, reason, image, mess
 		s.refuseAfter(f, since, pullPatience, dstack.Unavailable, fmt.Sprintf("the registry of image %s cannot be reached: %s", image, message),
 			"check the network of the cluster's nodes, and the address of the registry")
 	}
+}
+
+// untilLoginCounts returns for how long a login that a registry refuses may not have been the one of the pod; 0: it was. A kubelet that does not
+// get the secret of the pod within a second, as on a busy node, pulls without it, and only an event before those of the failed pull says so.
+func (f podFacts) untilLoginCounts(since time.Time) time.Duration {
+	switch {
+	case len(f.pod.Spec.ImagePullSecrets) == 0:
+		return 0
+	case !f.warning.noLoginAt.IsZero():
+		since = f.warning.noLoginAt
+	case f.warning.reason == "Failed" || f.warning.reason == "BackOff":
+		return 0
+	}
+	return max(since.Add(loginPatience).Sub(f.now), 0)
 }
 
 // describeWarning adds what only the events tell: volumes that cannot be mounted, a sandbox that cannot be made.

@@ -14,7 +14,8 @@ import (
 type podWarning struct {
 	reason, message string
 	at              time.Time
-	isNormal        bool // it says what the kubelet does: Pulling
+	isNormal        bool      // it says what the kubelet does: Pulling
+	noLoginAt       time.Time // when the kubelet last pulled without the pod's login, which it did not get; zero: never
 }
 
 // podFacts is everything that the meaning of a pod depends on.

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"dstack/internal/dstack"
 )
@@ -69,6 +70,10 @@ func isDeleted(p *corev1.Pod) {
 }
 
 func anyNode(p *corev1.Pod) { p.Spec.Affinity = nil }
+
+func withLogin(p *corev1.Pod) {
+	p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "login"}}
+}
 
 func status(reason, message string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Status.Reason, p.Status.Message = reason, message }
@@ -145,6 +150,14 @@ func TestDescribePod(t *testing.T) {
 		{name: "59: no such image", pod: newPod(time.Second, waiting("ErrImagePull", notFound)), state: "pulling", refusal: dstack.NotFound, text: "there is no image web:1"},
 		{name: "59: no such image, in the back-off", pod: newPod(time.Second, waiting("ImagePullBackOff", `Back-off pulling image "x": ErrImagePull: `+notFound)), state: "pulling", refusal: dstack.NotFound},
 		{name: "59: a login is refused", pod: newPod(time.Second, waiting("ErrImagePull", unauthorized)), state: "pulling", refusal: dstack.Unauthorized, text: "refused the login"},
+		{name: "59: a login that the node may not have had", pod: newPod(time.Second, withLogin, waiting("ErrImagePull", unauthorized)), state: "pulling", text: "is tried again"},
+		{name: "59: nor the right to read events", pod: newPod(time.Minute, withLogin, waiting("ErrImagePull", unauthorized)), state: "pulling", refusal: dstack.Unauthorized, text: "refused the login"},
+		{name: "59: a login that the node had", pod: newPod(3*time.Second, withLogin, waiting("ErrImagePull", unauthorized)), state: "pulling", refusal: dstack.Unauthorized, text: "refused the login",
+			warning: podWarning{reason: "Failed", message: "Error: ErrImagePull"}},
+		{name: "59: a login that the node did not get", pod: newPod(time.Minute, withLogin, waiting("ImagePullBackOff", unauthorized)), state: "pulling", text: "is tried again",
+			warning: podWarning{reason: "BackOff", message: "Back-off pulling image", noLoginAt: now.Add(-20 * time.Second)}},
+		{name: "59: it has got it since, and is refused", pod: newPod(time.Minute, withLogin, waiting("ImagePullBackOff", unauthorized)), state: "pulling", refusal: dstack.Unauthorized,
+			warning: podWarning{reason: "BackOff", message: "Back-off pulling image", noLoginAt: now.Add(-40 * time.Second)}},
 		{name: "59: no registry, tried again", pod: newPod(time.Minute, waiting("ErrImagePull", refused)), state: "pulling", text: "is tried again"},
 		{name: "59: no registry for long", pod: newPod(time.Hour, waiting("ImagePullBackOff", refused)), state: "pulling", refusal: dstack.Unavailable, text: "cannot be reached"},
 		{name: "59: an unknown name of a registry is no missing image", pod: newPod(time.Minute, waiting("ErrImagePull", "dial tcp: lookup r on 10.0.0.2:53: no such host: not found")), state: "pulling", text: "is tried again"},
@@ -202,6 +215,24 @@ func TestDescribeGone(t *testing.T) {
 		r := describeGone(c.pod, c.isStopped, now)
 		if r.State != dstack.AttemptExited || r.ExitCode != c.exit || r.Disrupted != c.disrupted || !strings.Contains(r.Error, c.text) || c.text == "" && r.Error != "" || r.StartedAt.IsZero() {
 			t.Errorf("%s: %+v", c.name, r)
+		}
+	}
+}
+
+// An event before the newest one says that a pod's image was pulled without its login.
+func TestNewestWarnings(t *testing.T) {
+	event := func(pod, reason string, age time.Duration) *corev1.Event {
+		return &corev1.Event{InvolvedObject: corev1.ObjectReference{UID: types.UID(pod)}, Reason: reason, Message: reason, Type: corev1.EventTypeWarning,
+			LastTimestamp: metav1.NewTime(now.Add(-age))}
+	}
+	found := newestWarnings([]*corev1.Event{event("a", "Failed", time.Second), event("a", reasonNoLogin, 9*time.Second), event("a", reasonNoLogin, 5*time.Second),
+		event("b", reasonNoLogin, time.Second), event("b", "Failed", 2*time.Second), event("c", "BackOff", 0)})
+	for pod, want := range map[types.UID]struct {
+		reason    string
+		noLoginAt time.Time
+	}{"a": {"Failed", now.Add(-5 * time.Second)}, "b": {reasonNoLogin, now.Add(-time.Second)}, "c": {"BackOff", time.Time{}}} {
+		if got := found[pod]; got.reason != want.reason || !got.noLoginAt.Equal(want.noLoginAt) {
+			t.Errorf("pod %s: %+v", pod, got)
 		}
 	}
 }
