@@ -123,11 +123,13 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 	for _, c := range []struct {
 		name, method       string
 		replicas, requests int
-		isWoken            bool
+		isWoken, isSlow    bool
 	}{
-		{"ready", "GET", 1, 200, false},
-		{"woken", "POST", 1, 200, true},
-		{"three replicas", "GET", 3, 1000, true},
+		{"ready", "GET", 1, 200, false, false},
+		{"woken", "POST", 1, 200, true, false},
+		{"three replicas", "GET", 3, 1000, true, false},
+		{"ready, slow path", "GET", 1, 200, false, true},
+		{"woken, slow path", "POST", 1, 200, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // they wait most of the time
@@ -138,6 +140,7 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 				targets = append(targets, replicas[n].target)
 			}
 			r := startGateway(t, gateway.Limits{}, publicRoute("web"))
+			r.isSlow = c.isSlow
 			began := time.Now()
 			wake := func() {
 				waitUntil(t, "the requests", func() bool { return r.gateway.Load()["run-web"].Held == c.requests })
@@ -153,6 +156,9 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 			took, received := time.Since(began), int64(0)
 			for _, replica := range replicas {
 				received += replica.requests.Load()
+			}
+			if isSlow := r.fast.Load() == 0; isSlow != c.isSlow {
+				t.Errorf("%d took the fast path", r.fast.Load())
 			}
 			if answered != c.requests || received != int64(c.requests) || took > 5*time.Second {
 				t.Errorf("%d of %d were answered in %s, the replicas got %d; others: %s",

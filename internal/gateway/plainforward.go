@@ -7,15 +7,19 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 
 	"dstack/internal/dial"
 )
 
-// plainForward forwards a request without a body to a replica that is reached directly: with one write and few reads, where
-// httputil.ReverseProxy and http.Transport use two more goroutines and copies of all headers. What is unusual stays with
-// them.
+// maxPlainBody is the size of a body up to which it is sent with its head in one write.
+const maxPlainBody = 64 << 10
+
+// plainForward forwards a request without a body, or a call to a model with one in memory, to a replica that is reached
+// directly: with one write and few reads, where httputil.ReverseProxy and http.Transport use two more goroutines and copies
+// of all headers. What is unusual stays with them.
 type plainForward struct {
 	*forwarder
 	message *[]byte // the request as it is sent
@@ -23,8 +27,12 @@ type plainForward struct {
 
 // isPlain reports whether plainForward serves the request.
 func (p *proxyRequest) isPlain() bool {
-	return keepsConns && p.body == nil && p.model == nil && p.replica().target.Endpoint.Host == "" && p.r.URL.Opaque == "" &&
-		p.r.Header["Upgrade"] == nil && p.r.Header["Expect"] == nil && p.r.Header["Te"] == nil && p.r.Header["Trailer"] == nil &&
+	isWhole := p.body == nil
+	if p.model != nil && p.r.GetBody != nil {
+		isWhole = p.r.ContentLength <= maxPlainBody
+	}
+	return keepsConns && isWhole && p.replica().target.Endpoint.Host == "" && p.r.URL.Opaque == "" &&
+		p.r.Header["Upgrade"] == nil && (p.model != nil || p.r.Header["Expect"] == nil) && p.r.Header["Te"] == nil && p.r.Header["Trailer"] == nil &&
 		isASCII(p.r.Host)
 }
 
@@ -43,10 +51,12 @@ var messages = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &
 func (f *plainForward) forward() {
 	f.message = messages.Get().(*[]byte)
 	res, err := f.sendUntilAnswered()
-	if cap(*f.message) <= readBufferSize {
+	if cap(*f.message) <= maxPlainBody+readBufferSize {
 		messages.Put(f.message)
 	}
+	var arrived *replicaBody
 	if err == nil {
+		arrived, _ = res.Body.(*replicaBody) // res.Body may become something that reads from it
 		if err = f.rewriteResponse(res); err != nil {
 			_ = res.Body.Close() // the error is told below
 		}
@@ -55,7 +65,7 @@ func (f *plainForward) forward() {
 		f.handleError(err)
 		return
 	}
-	f.passOn(res)
+	f.passOn(res, arrived)
 }
 
 // sendUntilAnswered sends the request to its replica, and to others as forwarder.RoundTrip does.
@@ -63,9 +73,7 @@ func (f *plainForward) sendUntilAnswered() (*http.Response, error) {
 	p := f.request
 	for {
 		f.writeMessage()
-		call := &replicaCall{address: dial.URLHost(p.replica().target.Endpoint), method: p.r.Method, message: *f.message,
-			mayRepeat: p.isReplayable(), informational: f.passInformational}
-		res, err := p.gateway.pool.send(p.ctx(), call)
+		res, err := p.gateway.pool.send(p.ctx(), f.newCall())
 		if err == nil {
 			return res, nil
 		}
@@ -86,7 +94,24 @@ func (f *plainForward) sendUntilAnswered() (*http.Response, error) {
 	}
 }
 
-// writeMessage writes the head of the request for its replica.
+// newCall returns the call of the request's replica. A call to a model is sent again where a kept connection breaks, see
+// sendToReplica.
+func (f *plainForward) newCall() *replicaCall {
+	p := f.request
+	call := &replicaCall{address: dial.URLHost(p.replica().target.Endpoint), method: p.r.Method, message: *f.message,
+		isReplayable: p.isReplayable(), repeatsKept: p.isReplayable() || p.model != nil && p.r.GetBody != nil, repeated: f.noteRepeat}
+	if p.model == nil {
+		call.informational = f.passInformational // it would end the newlines that keep the client of a model
+	}
+	return call
+}
+
+func (f *plainForward) noteRepeat(err error) {
+	f.request.logReplica("replica closed a kept connection", err)
+	f.request.replica().counts.countRetry()
+}
+
+// writeMessage writes the request for its replica.
 func (f *plainForward) writeMessage() {
 	p := f.request
 	host := p.r.Host
@@ -96,6 +121,9 @@ func (f *plainForward) writeMessage() {
 	h := maps.Clone(p.r.Header) // its values are shared, and not changed
 	removeConnectionFields(h)
 	p.setForwardedHeaders(h)
+	if p.model != nil && p.model.hasBegun() {
+		delete(h, "Accept-Encoding") // the header that has been sent names no encoding
+	}
 	b := (*f.message)[:0]
 	b = append(b, p.r.Method...)
 	b = append(b, ' ')
@@ -111,18 +139,33 @@ func (f *plainForward) writeMessage() {
 			b = append(b, "\r\n"...)
 		}
 	}
-	switch p.r.Method {
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		b = append(b, "Content-Length: 0\r\n"...)
+	*f.message = p.appendBody(b)
+}
+
+// appendBody appends the rest of a request: the length of the body, and the body.
+func (p *proxyRequest) appendBody(b []byte) []byte {
+	var body []byte
+	if p.model != nil && p.r.GetBody != nil {
+		body = p.model.body.data
 	}
-	*f.message = append(b, "\r\n"...)
+	isUsual := p.r.Method == http.MethodPost || p.r.Method == http.MethodPut || p.r.Method == http.MethodPatch
+	if isUsual || len(body) > 0 {
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, int64(len(body)), 10)
+		b = append(b, "\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	return append(b, body...)
 }
 
 // target returns the request's target as its replica sees it.
 func (f *plainForward) target() string {
 	p := f.request
 	u := url.URL{Path: p.pathAt(p.replica().route), RawPath: p.r.URL.RawPath, RawQuery: p.r.URL.RawQuery, ForceQuery: p.r.URL.ForceQuery}
-	if p.pathPrefix() != "" {
+	switch {
+	case p.destination.Models:
+		u.RawPath = ""
+	case p.pathPrefix() != "":
 		u.RawPath = p.r.URL.EscapedPath()[len(p.pathPrefix()):]
 	}
 	return u.RequestURI()
@@ -151,21 +194,21 @@ func (f *plainForward) passInformational(status int, from http.Header) {
 	clear(to)
 }
 
-// passOn sends a response to the client. It panics with http.ErrAbortHandler where that cannot be completed.
-func (f *plainForward) passOn(res *http.Response) {
+// passOn sends a response to the client, of which arrived is the part that the replica has sent. It panics with http.ErrAbortHandler where that cannot be completed.
+func (f *plainForward) passOn(res *http.Response, arrived *replicaBody) {
 	w := &f.request.response
-	body, _ := res.Body.(*replicaBody)
 	maps.Copy(w.Header(), res.Header)
 	announced := len(res.Trailer)
 	for name := range res.Trailer {
 		w.Header().Add("Trailer", name)
 	}
 	w.WriteHeader(res.StatusCode)
-	if !body.hasMore() {
+	if !arrived.hasMore() {
 		_ = w.FlushError() // the next Write shows an error
 	}
-	if err := f.copyBody(w, body); err != nil {
-		_ = body.Close() // it never fails
+	err := f.copyBody(w, res.Body, arrived)
+	_ = res.Body.Close() // of what was read to its end, or is not wanted any more
+	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	if len(res.Trailer) == 0 {
@@ -182,8 +225,8 @@ func (f *plainForward) passOn(res *http.Response) {
 }
 
 // copyBody copies a body as it arrives. Before it waits for more, it sends what it has.
-func (f *plainForward) copyBody(w *responseWriter, body *replicaBody) error {
-	if body.isEnded() {
+func (f *plainForward) copyBody(w *responseWriter, body io.Reader, arrived *replicaBody) error {
+	if body == io.Reader(arrived) && arrived.left == 0 {
 		return nil
 	}
 	buffer := f.Get()
@@ -201,13 +244,10 @@ func (f *plainForward) copyBody(w *responseWriter, body *replicaBody) error {
 		case err != nil:
 			f.request.gateway.proxyLog.Printf("a replica's response ended early: %v", err)
 			return err
-		case !body.hasMore():
+		case !arrived.hasMore():
 			if err := w.FlushError(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 				return err
 			}
 		}
 	}
 }
-
-// isEnded reports that there is nothing to read.
-func (b *replicaBody) isEnded() bool { return b.left == 0 }

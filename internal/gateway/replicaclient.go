@@ -18,9 +18,12 @@ type replicaCall struct {
 	address string
 	method  string
 	message []byte // the head and the body
-	// mayRepeat says that the request may be sent again where a kept connection broke before the response began.
-	mayRepeat     bool
-	informational func(status int, h http.Header) // gets responses before the final one
+	// isReplayable says that HTTP allows to send the request twice.
+	isReplayable bool
+	// repeatsKept says that the request is sent again where a kept connection breaks before the response begins.
+	repeatsKept   bool
+	informational func(status int, h http.Header) // gets responses before the final one; nil: they are dropped
+	repeated      func(err error)                 // is called before the request is sent again
 }
 
 // maxSkipped is how many informational responses come before a final one at most.
@@ -54,8 +57,9 @@ func (p *replicaPool) send(ctx context.Context, call *replicaCall) (*http.Respon
 			return nil, &dialError{err}
 		case isTimeout(err) || exchange.hasBegun:
 			return nil, err
-		case conn.isKept && (call.mayRepeat || exchange.written == 0):
-		case call.mayRepeat:
+		case conn.isKept && (call.repeatsKept || exchange.written == 0):
+			call.repeated(err)
+		case call.isReplayable:
 			return nil, &brokenError{err}
 		default:
 			return nil, err
@@ -142,7 +146,7 @@ func (x *replicaExchange) limitHead(deadline time.Time) error {
 // fill waits for the next bytes of a head. Where a new connection is in no listen queue of its replica, it gives up after
 // a while if the request may be sent again.
 func (x *replicaExchange) fill() error {
-	if x.conn.place == nil || !x.call.mayRepeat {
+	if x.conn.place == nil || !x.call.isReplayable {
 		return eofIsUnexpected(x.conn.fill())
 	}
 	deadline := x.deadline

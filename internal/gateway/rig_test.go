@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,6 +131,7 @@ type testGateway struct {
 	client  *http.Client
 	log     *logBuffer
 	fast    atomic.Int64 // requests that took the fast path
+	isSlow  bool         // all requests are handed over
 }
 
 type logBuffer struct {
@@ -208,7 +210,7 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 		r.t.Fatal(err)
 	}
 	fast, err := r.gateway.NewRelay(gateway.DirectorOptions{
-		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] },
+		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] && !r.isSlow && !allSlow },
 		Began:   func() { r.fast.Add(1) },
 	})
 	if err != nil {
@@ -227,6 +229,7 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 
 // slowPath has the tests whose requests are all handed over.
 var slowPath = map[string]bool{}
+var allSlow = os.Getenv("SLOW") != ""
 
 // startReplica starts a server as a replica, and returns its target.
 func startReplica(t testing.TB, num int, serve http.HandlerFunc) route.Target {
