@@ -39,6 +39,8 @@ const (
 	// shortWait is how long a loop waits for events without giving its processor to other goroutines: most waits under load
 	// are shorter, and passing a processor on costs more than such a wait.
 	shortWait = 100 * time.Microsecond
+	// maxFruitless is after how many of these waits that were too short none is made, until a wait turns out to be short.
+	maxFruitless = 3
 	// maxHold is how long a busy loop runs before it lets other goroutines run.
 	maxHold = time.Millisecond
 	// maxEvents is how many events are taken at once.

@@ -36,10 +36,14 @@ type Loop struct {
 	now        time.Time
 	armed      int64 // when clock fires; 0: it does not
 
-	lastPark  time.Time
-	parkOver  func(uintptr) bool // isParkOver
-	parkCalls int
-	canPoll   bool // the kernel has epoll_pwait2
+	lastPark    time.Time
+	parkOver    func(uintptr) bool // isParkOver
+	fruitless   int                // short waits since one was of use
+	isParkBrief bool
+	parkCalls   int
+	parked      int // how many events park found
+	parkError   error
+	canPoll     bool // the kernel has epoll_pwait2
 
 	mu       sync.Mutex
 	messages []message
@@ -221,41 +225,57 @@ func (l *Loop) receive() {
 
 // waitForEvents returns how many events there are in l.events; 0 where the time is over.
 func (l *Loop) waitForEvents() (int, error) {
+	if l.now.Sub(l.lastPark) >= maxHold {
+		return l.park(true)
+	}
 	if len(l.again) > 0 {
-		if l.now.Sub(l.lastPark) < maxHold {
-			return waitEvents(l.epoll, l.events[:], 0)
-		}
-		one := uint64(1)
-		rawWrite(l.wake, unsafe.Pointer(&one), 8) // so that park returns
-	} else if l.now.Sub(l.lastPark) < maxHold && l.canPoll {
+		return waitEvents(l.epoll, l.events[:], 0)
+	}
+	if l.canPoll && l.fruitless < maxFruitless {
 		count, err := waitEvents(l.epoll, l.events[:], shortWait)
 		if count != 0 || err != nil {
+			l.fruitless = 0
 			return count, err
 		}
+		l.fruitless++
 	}
-	if err := l.park(); err != nil {
-		return 0, err
-	}
-	return waitEvents(l.epoll, l.events[:], 0)
+	return l.park(false)
 }
 
 // park waits in the poller of Go's runtime, as a Read of a net.Conn does: the goroutine has neither a thread nor a
-// processor then.
-func (l *Loop) park() error {
-	l.parkCalls = 0
+// processor then. It returns how many events there are. A brief one only lets other goroutines run.
+func (l *Loop) park(isBrief bool) (int, error) {
+	l.parkCalls, l.isParkBrief = 0, isBrief
+	begin := time.Now()
 	if err := l.raw.Read(l.parkOver); err != nil {
-		return err
+		return 0, err
 	}
-	l.lastPark = time.Now()
-	return nil
+	if l.parkCalls > 1 {
+		l.lastPark = time.Now()
+		if l.lastPark.Sub(begin) < shortWait {
+			l.fruitless = 0
+		}
+	}
+	return l.parked, l.parkError
 }
 
-// isParkOver arms the epoll that Go's runtime watches when it is called first, and disarms it when there are events.
+// isParkOver arms the epoll that Go's runtime watches when it is called first, and disarms it when there are events. Linux
+// need not tell of events that are there already when it is armed (ep_modify, of an epoll that was ready before), so these
+// are looked for after it.
 func (l *Loop) isParkOver(fd uintptr) bool {
-	l.parkCalls++
-	if l.parkCalls == 1 {
-		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.epoll)}
-		return epollModify(int(fd), l.epoll, &event) != nil
+	if l.parkCalls++; l.parkCalls == 1 {
+		if l.parkError = epollModify(int(fd), l.epoll, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.epoll)}); l.parkError != nil {
+			return true
+		}
+		if l.isParkBrief {
+			one := uint64(1)
+			rawWrite(l.wake, unsafe.Pointer(&one), 8)
+			return false
+		}
+	}
+	l.parked, l.parkError = waitEvents(l.epoll, l.events[:], 0)
+	if l.parked == 0 && l.parkError == nil {
+		return false
 	}
 	_ = epollModify(int(fd), l.epoll, &unix.EpollEvent{Fd: int32(l.epoll)}) // it cannot fail
 	return true

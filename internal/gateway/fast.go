@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"net/netip"
-	"time"
 
 	"dstack/internal/relay"
 )
@@ -22,20 +21,10 @@ type DirectorOptions struct {
 }
 
 // Director returns the policy of the fast path for one listener: what ServeHTTP does, for the requests that are plain; the
-// table in fasttable.go says which are. All others are handed over before anything of them was counted.
+// table in docs/reference/data-plane.md says which are. All others are handed over before anything of them was counted.
 func (g *Gateway) Director(o DirectorOptions) relay.Director {
 	return &director{gateway: g, options: o}
 }
-
-// RelayLimits are the gateway's own limits, for the relay that uses its directors.
-func (g *Gateway) RelayLimits() relay.Limits {
-	l := g.limits
-	return relay.Limits{ReplicaIdle: replicaIdleTimeout, ResponseTimeout: l.ResponseTimeout, StallTimeout: l.StallTimeout,
-		ConnectTimeout: min(l.ConnectTimeout, relayConnectTimeout)}
-}
-
-// relayConnectTimeout is after how long an attempt to open a connection is made anew. Nothing was sent over it.
-const relayConnectTimeout = time.Second
 
 // director decides about the exchanges of a relay. It has no state of its own: that of an exchange is a fastRequest.
 type director struct {

@@ -24,8 +24,6 @@ func (f *fastRequest) readFields() {
 		field := &fields[i]
 		switch field.Kind {
 		case httpwire.Other:
-		case httpwire.Host:
-			field.Drop = false // even if Connection names it
 		case httpwire.Authorization:
 			if f.fields.authorizations++; f.fields.authorizations == 1 {
 				f.fields.authorization = field.Value

@@ -134,7 +134,7 @@ func appendField(to []byte, name, value string) []byte {
 	return append(append(to, value...), "\r\n"...)
 }
 
-// isPlain reports whether a request line is one that the fast path serves: see fasttable.go.
+// isPlain reports whether a request line is one that the fast path serves: see docs/reference/data-plane.md.
 func (f *fastRequest) isPlain() bool {
 	r := &f.x.Request
 	return r.Oddities == 0 && isPlainTarget(r.Target) && !bytes.Equal(r.Method, methodConnect) && !bytes.Equal(r.Method, methodTrace)

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"time"
 
 	"dstack/internal/decide/route"
 	"dstack/internal/httpwire"
@@ -102,7 +101,7 @@ func (f *fastRequest) rewriteResponse() {
 		prefix = ""
 	}
 	f.responseExtra = append(append(append(f.responseExtra[:0], "X-Request-Id: "...), f.id...), "\r\n"...)
-	hasDate, rewritesCookies := false, f.mustRewriteCookies(prefix)
+	rewritesCookies := f.mustRewriteCookies(prefix)
 	for i := range x.Response.Fields {
 		field := &x.Response.Fields[i]
 		switch field.Kind {
@@ -110,8 +109,6 @@ func (f *fastRequest) rewriteResponse() {
 			field.Drop = true
 		case httpwire.Accel:
 			field.Drop = true
-		case httpwire.Date:
-			hasDate = true
 		case httpwire.SetCookie:
 			if rewritesCookies && !field.Drop {
 				field.Drop = true
@@ -128,11 +125,6 @@ func (f *fastRequest) rewriteResponse() {
 				field.Drop = true // only the gateway warns
 			}
 		}
-	}
-	if !hasDate { // a server sends one: RFC 9110, section 6.6.1
-		f.responseExtra = append(f.responseExtra, "Date: "...)
-		f.responseExtra = time.Now().UTC().AppendFormat(f.responseExtra, http.TimeFormat)
-		f.responseExtra = append(f.responseExtra, "\r\n"...)
 	}
 	if f.conn.destination.Models {
 		f.respondModel()

@@ -89,7 +89,10 @@ func (p *fakeControlPlane) Table(ctx context.Context, since uint64) (route.Table
 }
 
 // setRoutes publishes routes under the next version.
-func (p *fakeControlPlane) setRoutes(routes ...route.Route) {
+func (p *fakeControlPlane) setRoutes(routes ...route.Route) { p.setRoutesAnd(nil, routes...) }
+
+// setRoutesAnd publishes routes with a change of the table.
+func (p *fakeControlPlane) setRoutesAnd(change func(*fakeControlPlane), routes ...route.Route) {
 	p.mu.Lock()
 	p.table = route.Table{Version: p.table.Version + 1, Routes: routes, Tokens: map[string][]string{
 		hashToken(admin):  {"*"},
@@ -98,6 +101,9 @@ func (p *fakeControlPlane) setRoutes(routes ...route.Route) {
 	}, Projects: []string{"main", "team"}}
 	for _, r := range routes {
 		p.table.Projects = append(p.table.Projects, r.Project)
+	}
+	if change != nil {
+		change(p)
 	}
 	p.mu.Unlock()
 	p.changes.Notify()
@@ -164,7 +170,10 @@ func startGatewayWith(t testing.TB, o gateway.Options, routes ...route.Route) *t
 	if _, bench := t.(*testing.B); bench {
 		level = slog.LevelInfo
 	}
-	o.Control, o.Log = r.plane, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
+	o.Control = r.plane
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
+	}
 	r.gateway = gateway.New(o)
 	if routes != nil {
 		r.plane.setRoutes(routes...)

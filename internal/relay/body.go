@@ -100,7 +100,7 @@ func (c *clientConn) collectBody() (Event, bool) {
 	}
 	b.isCollected = true
 	c.state = waiting
-	c.worker.loop.Clear(&c.timer)
+	c.limitClient()
 	return BodyComplete, true
 }
 
@@ -229,24 +229,19 @@ func (c *clientConn) limitBody() {
 	w, r := c.worker, c.replica
 	switch {
 	case r == nil:
+		return
 	case r.writeError != nil:
-		w.loop.Clear(&c.timer)
 	case r.out.isPending() || c.body.isDone:
 		r.limitResponse()
-		if !c.out.isPending() {
-			w.loop.Clear(&c.timer)
-		}
 	default:
 		if !c.response.hasBegun {
 			w.loop.Clear(&r.timer)
-		}
-		if !c.out.isPending() {
-			w.loop.Set(&c.timer, w.limits.StallTimeout)
 		}
 		if c.IsReadable || len(c.rest) > 0 {
 			c.Again()
 		}
 	}
+	c.limitClient()
 }
 
 // failBody is for a body that turns out to be wrong, or does not arrive, after a replica got its beginning.

@@ -221,7 +221,7 @@ func (c *clientConn) perform(step Step) (Event, bool) {
 	case Wait:
 		if c.state == collecting {
 			c.state = waiting
-			c.worker.loop.Clear(&c.timer)
+			c.limitClient()
 		}
 	case Send:
 		return c.sendRequest()
@@ -297,7 +297,7 @@ func (c *clientConn) flush() bool {
 		c.endExchange()
 		return c.state != closed
 	default:
-		c.worker.loop.Clear(&c.timer)
+		c.limitClient()
 		if c.replica != nil && c.replica.IsReadable {
 			c.replica.Again()
 		}
@@ -415,7 +415,7 @@ func (c *clientConn) cut(o Outcome) {
 		return
 	}
 	c.release()
-	if c.response.isUntilClose && !c.response.isWhole {
+	if c.response.isUntilClose && (!c.response.isWhole || c.out.isPending()) {
 		c.Reset() // or the client would take the end of the connection for that of the response
 	}
 	c.close()
@@ -501,5 +501,5 @@ func (c *clientConn) handOver() {
 	}
 	c.in = nil // the connection has it
 	c.forget()
-	c.listener.deliver(newHandedConn(conn, prefix))
+	c.listener.deliver(newHandedConn(conn, prefix, c.x.Memo))
 }

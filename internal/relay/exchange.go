@@ -52,7 +52,7 @@ type Handle struct {
 // Handle returns the handle of an exchange.
 func (x *Exchange) Handle() Handle { return Handle{x.conn, x.conn.generation} }
 
-// Wake makes the loop call Next with Woken.
+// Wake makes the loop call Next with Woken. While a response is being sent, the step is Cut or Wait.
 func (h Handle) Wake() { h.send(messageWake) }
 
 // Cut ends the exchange as the step Cut does; Next and Respond are not called any more.

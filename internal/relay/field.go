@@ -51,7 +51,8 @@ func bodyLength(response []byte) int64 {
 func appendWithClose(to, response []byte, willClose bool) []byte {
 	i := bytes.IndexByte(response, '\n') + 1
 	to = append(to, response[:i]...)
-	if willClose {
+	head := response[:max(0, bytes.Index(response, []byte("\r\n\r\n")))+len("\r\n")]
+	if willClose && !bytes.Contains(head, []byte("\r\n"+closeField)) {
 		to = append(to, closeField...)
 	}
 	return append(to, response[i:]...)

@@ -9,15 +9,19 @@ import (
 type handedConn struct {
 	*net.TCPConn
 	prefix []byte // what is left of it
+	memo   any
 }
 
-func newHandedConn(conn net.Conn, prefix []byte) net.Conn {
+func newHandedConn(conn net.Conn, prefix []byte, memo any) net.Conn {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok || len(prefix) == 0 {
 		return conn
 	}
-	return &handedConn{TCPConn: tcp, prefix: prefix}
+	return &handedConn{TCPConn: tcp, prefix: prefix, memo: memo}
 }
+
+// Memo returns Exchange.Memo of the exchanges on the connection.
+func (c *handedConn) Memo() any { return c.memo }
 
 // Read reads from the connection.
 func (c *handedConn) Read(p []byte) (int, error) {

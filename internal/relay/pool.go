@@ -17,7 +17,7 @@ type replicaPool struct {
 	kept        []*replicaConn // at rest, the latest last
 	first, last *clientConn    // that wait, in order
 	waiting     int            // how many
-	opening     int            // attempts
+	opening     []*replicaConn // attempts
 	isAsking    bool           // Openings has been asked for a place
 	open        int            // connections, those of attempts included
 	succeededAt time.Time      // when a replica last responded, or took a request
@@ -81,7 +81,7 @@ func (p *replicaPool) addWaiter(c *clientConn) {
 	}
 	p.last = c
 	p.waiting++
-	p.worker.loop.Set(&c.timer, p.worker.limits.OpenTimeout)
+	c.limitClient()
 	p.openMore()
 }
 
@@ -107,15 +107,15 @@ func (p *replicaPool) removeWaiter(c *clientConn) {
 	if p.last == c {
 		p.last = before
 	}
-	c.pool, c.after = nil, nil
+	c.pool, c.after, c.state = nil, nil, waiting
 	p.waiting--
-	p.worker.loop.Clear(&c.timer)
+	c.limitClient()
 }
 
 // openMore opens connections until each exchange that waits will have one, a place at a time.
 func (p *replicaPool) openMore() {
 	openings := p.worker.relay.options.Openings
-	for p.waiting > p.opening && !p.isAsking {
+	for p.waiting > len(p.opening) && !p.isAsking {
 		var place Opening
 		if openings != nil {
 			if place = openings.Enter(p.name, p.granted); place == nil {
@@ -130,7 +130,7 @@ func (p *replicaPool) openMore() {
 // takeGranted is called when an attempt that waited got a place.
 func (p *replicaPool) takeGranted(place Opening) {
 	p.isAsking = false
-	if p.waiting > p.opening {
+	if p.waiting > len(p.opening) {
 		p.connect(place)
 	} else {
 		place.Leave(Unused)
@@ -143,7 +143,7 @@ func (p *replicaPool) takeGranted(place Opening) {
 func (p *replicaPool) connect(place Opening) {
 	r := &replicaConn{worker: p.worker, pool: p, isOpening: true, place: place}
 	r.timer.To = r
-	p.opening++
+	p.opening = append(p.opening, r)
 	p.open++
 	if err := r.Connect(p.worker.loop, p.address, r); err != nil {
 		r.endOpening(Refused, err)
@@ -159,8 +159,21 @@ func (p *replicaPool) forgetUnused() {
 	}
 }
 
-// close closes the connections at rest.
+// endAttempt takes out an attempt to open a connection that has ended.
+func (p *replicaPool) endAttempt(r *replicaConn) {
+	if i := slices.Index(p.opening, r); i >= 0 {
+		p.opening = slices.Delete(p.opening, i, i+1)
+	}
+}
+
+// close closes the connections at rest, and ends attempts to open some.
 func (p *replicaPool) close() {
+	for len(p.opening) > 0 {
+		r := p.opening[0]
+		p.endAttempt(r)
+		r.leavePlace(Unused)
+		r.close()
+	}
 	for r := p.takeKept(); r != nil; r = p.takeKept() {
 		r.close()
 	}

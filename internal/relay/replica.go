@@ -79,7 +79,7 @@ func (r *replicaConn) finishOpening() {
 	}
 	r.isOpening, r.isProving = false, true
 	p := r.pool
-	p.opening--
+	p.endAttempt(r)
 	r.worker.loop.Clear(&r.timer)
 	if r.place != nil {
 		r.place.Connected()
@@ -94,7 +94,7 @@ func (r *replicaConn) finishOpening() {
 // made anew.
 func (r *replicaConn) endOpening(result OpeningResult, err error) {
 	p := r.pool
-	p.opening--
+	p.endAttempt(r)
 	r.leavePlace(result)
 	r.close()
 	if result == Refused {
@@ -228,6 +228,17 @@ func (r *replicaConn) prove() {
 	}
 }
 
+// openingResult says how an attempt ended whose connection was given up.
+func (r *replicaConn) openingResult() OpeningResult {
+	if r.place == nil {
+		return Unused
+	}
+	if acked, _ := r.AckedBytes(); r.uses == 0 || acked > r.ackedBytes {
+		return Opened // the replica's system has taken the connection
+	}
+	return Hung
+}
+
 // setProved notes that the replica has the connection.
 func (r *replicaConn) setProved() {
 	r.isProving = false
@@ -257,7 +268,7 @@ func (r *replicaConn) readFailed(err error) {
 func (r *replicaConn) failBefore(e Event, err error) {
 	c := r.client
 	canResend := e == BrokenBefore && c.canResend(r)
-	r.leavePlace(Hung)
+	r.leavePlace(r.openingResult())
 	c.leaveReplica()
 	c.worker.loop.Clear(&c.timer)
 	if !canResend {
@@ -274,7 +285,7 @@ func (r *replicaConn) close() {
 	if r.pool == nil {
 		return
 	}
-	r.leavePlace(Hung)
+	r.leavePlace(r.openingResult())
 	r.Close()
 	r.out.release(&r.worker.memory)
 	r.worker.memory.give(r.partial)

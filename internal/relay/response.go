@@ -29,6 +29,10 @@ func (r *replicaConn) readResponse() {
 			continue
 		}
 		r.hasBegun = true
+		if have > 0 && !httpwire.HasHeadEnd(w.input[frameRoom:frameRoom+have+n], have) {
+			r.partial = w.memory.grow(r.partial, w.input[frameRoom+have:frameRoom+have+n])
+			continue
+		}
 		r.readHead(frameRoom, frameRoom+have+n)
 	}
 	if r.client != nil && r.IsReadable {
@@ -93,10 +97,8 @@ func (c *clientConn) respond(r *replicaConn, from, to int) {
 		r.scanner.Reset()
 	}
 	w.loop.Clear(&c.wakeTimer)
-	if c.body.isDone {
-		w.loop.Clear(&c.timer)
-	}
 	c.state = responding
+	c.limitClient()
 	r.limitResponse()
 	w.relay.options.Director.Respond(x)
 	if res.Length == 0 {
@@ -248,7 +250,7 @@ func (c *clientConn) Watch(piece []byte) {
 func (r *replicaConn) endResponse(isJunk bool) {
 	c, p := r.client, r.pool
 	c.replica, r.client = nil, nil
-	isKept := !isJunk && !r.closeAfter && !r.isToClose && !r.HasEnded && !r.out.isPending() && r.writeError == nil && c.body.isDone
+	isKept := !isJunk && !r.closeAfter && !r.isToClose && !r.HasEnded && !r.IsReadable && !r.out.isPending() && r.writeError == nil && c.body.isDone
 	p.succeededAt = r.worker.loop.Now()
 	if isKept {
 		p.put(r)

@@ -129,6 +129,13 @@ func (r *rig) end() ending {
 	}
 }
 
+// forgetEnds drops what an earlier part of a test left.
+func (r *rig) forgetEnds() {
+	for len(r.director.ended) > 0 {
+		<-r.director.ended
+	}
+}
+
 // expectEnd checks how the next exchange ended.
 func (r *rig) expectEnd(o Outcome, status int) {
 	r.t.Helper()

@@ -1,6 +1,10 @@
 package relay
 
-import "dstack/internal/eventloop"
+import (
+	"time"
+
+	"dstack/internal/eventloop"
+)
 
 // Expire ends what takes the client too long.
 func (t *clientTimeout) Expire(*eventloop.Timer) {
@@ -19,6 +23,26 @@ func (t *clientTimeout) Expire(*eventloop.Timer) {
 	case !c.isExchanging():
 		c.close()
 	}
+}
+
+// limitClient sets the limit of time for what the exchange waits for from its client: that it accepts what was sent to it, or
+// sends the rest of its body. Without that, an exchange that has no connection to a replica yet waits for one.
+func (c *clientConn) limitClient() {
+	loop, limits := c.worker.loop, &c.worker.limits
+	switch {
+	case c.out.isPending(), c.state == collecting, c.isSending():
+		loop.Set(&c.timer, limits.StallTimeout)
+	case c.state == connecting:
+		loop.Set(&c.timer, max(limits.OpenTimeout-loop.Now().Sub(c.waitsAt), time.Millisecond))
+	default:
+		loop.Clear(&c.timer)
+	}
+}
+
+// isSending reports whether the replica could get more of the body than the client has sent.
+func (c *clientConn) isSending() bool {
+	r := c.replica
+	return r != nil && !c.body.isDone && !r.out.isPending() && r.writeError == nil
 }
 
 // expireOpening ends the wait for a connection, unless the replica served others meanwhile.
@@ -66,5 +90,7 @@ func (c *clientConn) Receive(message uint64) {
 	case c.canDecide():
 		c.body.wasFull = false
 		c.proceed(Woken)
+	case c.worker.relay.options.Director.Next(&c.x, Woken) == Cut: // the response is being sent: nothing else is possible
+		c.cut(WasCut)
 	}
 }
