@@ -105,9 +105,12 @@ func newRig(t *testing.T, replica string, o Options) *rig {
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() { _ = r.server.Serve(r.listener) })
-	done.Go(func() {
-		_ = loop.Run(ctx, append(r.relay.Tasks(), loop.Task{Name: "accept", Run: r.listener.Run})...)
-	})
+	accept := loop.Task{Name: "accept", Run: func(ctx context.Context) error {
+		_ = r.listener.Run(ctx)
+		<-ctx.Done() // a relay goes on without its listener
+		return ctx.Err()
+	}}
+	done.Go(func() { _ = loop.Run(ctx, append(r.relay.Tasks(), accept)...) })
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		_ = r.server.Close()
