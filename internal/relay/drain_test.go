@@ -48,7 +48,7 @@ func TestDrain(t *testing.T) {
 // TestDrain_Ends returns when its context ends.
 func TestDrain_Ends(t *testing.T) {
 	r := newRig(t, "", Options{})
-	r.director.next = func(*Exchange, Event) Step { return Wait }
+	r.director.onNext(func(*Exchange, Event) Step { return Wait })
 	r.dial().send(get)
 	eventually(t, "an exchange", func() bool { return r.relay.Counts().Exchanges == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

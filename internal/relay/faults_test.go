@@ -130,7 +130,7 @@ func TestCut_WithinResponse(t *testing.T) {
 	s := newReplicaServer(t)
 	r := newRig(t, s.Addr().String(), Options{})
 	handles := make(chan Handle, 1)
-	r.director.respond = func(x *Exchange) { handles <- x.Handle() }
+	r.director.onRespond(func(x *Exchange) { handles <- x.Handle() })
 	for _, request := range []string{get, oldGet} {
 		c := r.dial()
 		c.send(request)
@@ -154,19 +154,19 @@ func TestCut_WithinResponse(t *testing.T) {
 func TestFields(t *testing.T) {
 	s := newReplicaServer(t)
 	r := newRig(t, s.Addr().String(), Options{})
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		x.Target, x.Extra = []byte("/other?x"), []byte("X-Extra: 1\r\n")
 		for i := range x.Request.Fields {
 			x.Request.Fields[i].Drop = x.Request.Fields[i].Drop || string(x.Request.Fields[i].Name) == "Secret"
 		}
 		return r.director.send(x, e)
-	}
-	r.director.respond = func(x *Exchange) {
+	})
+	r.director.onRespond(func(x *Exchange) {
 		x.ResponseExtra, x.CloseClient = []byte("X-More: 2\r\n"), true
 		for i := range x.Response.Fields {
 			x.Response.Fields[i].Drop = x.Response.Fields[i].Drop || string(x.Response.Fields[i].Name) == "Inner"
 		}
-	}
+	})
 	c := r.dial()
 	c.send("GET /path HTTP/1.1\r\nHost: a\r\nSecret: s\r\nother:  o \r\nConnection: named, keep-alive\r\nNamed: n\r\nKeep-Alive: 1\r\n\r\n")
 	p := s.accept()

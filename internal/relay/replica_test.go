@@ -68,10 +68,10 @@ func TestKept_EndsWithRequest(t *testing.T) {
 			t.Run(fmt.Sprint(c.name, isReset), func(t *testing.T) {
 				s := newReplicaServer(t)
 				r := newRig(t, s.Addr().String(), Options{})
-				r.director.next = func(x *Exchange, e Event) Step {
+				r.director.onNext(func(x *Exchange, e Event) Step {
 					x.IsReplayable = c.isReplayable
 					return r.director.send(x, e)
-				}
+				})
 				client := r.dial()
 				client.send(get)
 				p := s.accept()
@@ -117,10 +117,10 @@ func TestKept_ManyEnd(t *testing.T) {
 	replica.Start()
 	t.Cleanup(replica.Close)
 	r := newRig(t, replica.Listener.Addr().String(), Options{Loops: 2})
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		x.IsReplayable = true
 		return r.director.send(x, e)
-	}
+	})
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
@@ -188,14 +188,14 @@ func TestReplica_Refuses(t *testing.T) {
 func (r *rig) exchangeElsewhere(c *peer) {
 	s := newReplicaServer(r.t)
 	first := true
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		if e == ConnectFailed && first {
 			first = false
 			x.Replica = s.Addr().String()
 			return Send
 		}
 		return r.director.send(x, e)
-	}
+	})
 	c.send(get)
 	s.accept().serveOne(get)
 	c.expect(ok + empty)
