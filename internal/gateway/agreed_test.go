@@ -137,7 +137,7 @@ var agreedReplies = []struct {
 	{reply("500 Internal Server Error", "Content-Length: 2") + "no", false},
 	{reply("100 Continue") + reply("200 OK", "Content-Length: 2") + "ok", false},
 	{reply("103 Early Hints", "Link: </a>") + reply("200 OK", "Content-Length: 2") + "ok", false},
-	{strings.Repeat(reply("103 Early Hints", "Link: </a>"), 20) + reply("200 OK", "Content-Length: 2") + "ok", true},
+	{strings.Repeat(reply("103 Early Hints", "Link: </a>"), 20) + reply("200 OK", "Content-Length: 2") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "Date: Sun, 29 Nov 2020 17:00:00 GMT") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "X-Request-Id: theirs", "X-Accel-Redirect: /a", "X-Accel-Buffering: no") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "Set-Cookie: a=b", "Set-Cookie: c=d; Path=/; Domain=localhost", "Set-Cookie: dstack_session=e") + "ok", false},

@@ -72,20 +72,21 @@ func (b *bothPaths) compare(t testing.TB, c conversation) {
 	l := <-b.lanes
 	defer func() { b.lanes <- l }()
 	c.requests = strings.ReplaceAll(c.requests, "HOST", l.host)
-	methods, wanted := readMethods(c.requests)
-	if wanted == incomplete {
+	read := readAll(c.requests)
+	isReplyRefused := slices.ContainsFunc(read.methods, c.isReplyRefused)
+	if read.verdict == incomplete || read.isOdd && (read.verdict == refused || isReplyRefused) {
 		return
 	}
-	fast := have(t, b.fast, l.replica, c, methods)
-	if wanted == refused {
-		checkRefused(t, c, fast, len(methods))
+	fast := have(t, b.fast, l.replica, c, read.methods)
+	switch {
+	case read.verdict == refused:
+		checkRefused(t, c, fast, len(read.methods))
+		return
+	case isReplyRefused:
+		checkReplyRefused(t, c, fast, len(read.methods))
 		return
 	}
-	if slices.ContainsFunc(methods, func(method string) bool { return isReplyRefused(c, method) }) {
-		checkReplyRefused(t, c, fast)
-		return
-	}
-	slow := have(t, b.slow, l.replica, c, methods)
+	slow := have(t, b.slow, l.replica, c, read.methods)
 	if fast.text() != slow.text() {
 		t.Errorf("the client sends %q, the replica replies %q\n--- fast path\n%s--- slow path\n%s", c.requests, c.reply, fast.text(), slow.text())
 	}
@@ -96,59 +97,65 @@ type verdict uint8
 const (
 	accepted verdict = iota
 	refused
-	incomplete // or not to be compared
+	incomplete
 )
 
-// refusedAfter returns the verdict on a request that is refused. Behind an odd one, net/http reads it by its own rules.
-func refusedAfter(isOdd bool) verdict {
-	if isOdd {
-		return incomplete
-	}
-	return refused
+// reading is what httpwire says to what a client sends.
+type reading struct {
+	methods []string // of the requests before the one that is refused, if any
+	verdict verdict
+	isOdd   bool // a request is handed over: net/http reads what follows by its own rules
 }
 
-// readMethods returns the methods of the requests that httpwire accepts, and what it says to the rest.
-func readMethods(text string) (methods []string, v verdict) {
-	isOdd := false
+func readAll(text string) (r reading) {
+	r.verdict = incomplete // as long as the connection stays open
 	for b := []byte(text); len(b) > 0; {
 		var h httpwire.RequestHead
 		n, err := h.Parse(b)
 		if err != nil {
-			return methods, refusedAfter(isOdd)
+			r.verdict = refused
+			return r
 		}
-		if n == 0 {
-			return methods, incomplete
+		if n == 0 || h.Oddities&httpwire.OddPreface != 0 {
+			return r
 		}
-		b = b[n:]
-		isOdd = isOdd || h.Oddities != 0
-		switch {
-		case h.Oddities&httpwire.OddPreface != 0:
-			return methods, incomplete // not compared: another protocol
-		case h.Length == httpwire.Chunked:
-			var s httpwire.ChunkScanner
-			_, n, done, err := s.Scan(b, nil)
-			if err != nil {
-				return methods, refusedAfter(isOdd)
-			}
-			if !done {
-				return methods, incomplete
-			}
-			b = b[n:]
-		case h.Length > int64(len(b)):
-			return methods, incomplete
-		default:
-			b = b[h.Length:]
+		r.isOdd = r.isOdd || h.Oddities != 0 || len(h.Target) > 1 && strings.ContainsRune("/.%", rune(h.Target[1]))
+		body, v := readBody(b[n:], h.Length)
+		if v != accepted {
+			r.verdict = v
+			return r
 		}
-		methods = append(methods, string(h.Method))
+		b = b[n+body:]
+		r.methods = append(r.methods, string(h.Method))
 		if h.CloseAfter {
-			return methods, accepted
+			r.verdict = accepted
+			return r
 		}
 	}
-	return methods, incomplete // the connection stays open
+	return r
+}
+
+// readBody returns how long a body is.
+func readBody(b []byte, length int64) (n int, v verdict) {
+	if length >= 0 {
+		if length > int64(len(b)) {
+			return 0, incomplete
+		}
+		return int(length), accepted
+	}
+	var s httpwire.ChunkScanner
+	_, n, done, err := s.Scan(b, nil)
+	switch {
+	case err != nil:
+		return 0, refused
+	case !done:
+		return 0, incomplete
+	}
+	return n, accepted
 }
 
 // isReplyRefused reports whether httpwire refuses the replica's reply.
-func isReplyRefused(c conversation, method string) bool {
+func (c conversation) isReplyRefused(method string) bool {
 	for b := []byte(c.reply); ; {
 		var h httpwire.ResponseHead
 		n, err := h.Parse(b, []byte(method))
@@ -157,9 +164,8 @@ func isReplyRefused(c conversation, method string) bool {
 		}
 		b = b[n:]
 		if h.Length == httpwire.Chunked {
-			var s httpwire.ChunkScanner
-			_, _, _, err := s.Scan(b, nil)
-			return err != nil
+			_, v := readBody(b, h.Length)
+			return v == refused
 		}
 		if h.Status >= http.StatusOK {
 			return false
@@ -238,6 +244,9 @@ func readResponse(in *bufio.Reader, method string) (text string, err error) {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
+	if method == http.MethodHead {
+		res.Header.Del("Trailer") // net/http announces those of a body that is not sent
+	}
 	text = fmt.Sprintf("%d\n%s%q\n%s", res.StatusCode, fieldsText(res.Header), body, fieldsText(res.Trailer))
 	if err == nil && res.StatusCode == http.StatusSwitchingProtocols {
 		err = io.EOF
@@ -256,10 +265,11 @@ func checkRefused(t testing.TB, c conversation, o outcome, before int) {
 	}
 }
 
-// checkReplyRefused checks that the client gets an error, or a response that is cut, instead of a reply that httpwire refuses.
-func checkReplyRefused(t testing.TB, c conversation, o outcome) {
+// checkReplyRefused checks that a client gets an error, or a response that is cut, or none, instead of a reply that httpwire
+// refuses.
+func checkReplyRefused(t testing.TB, c conversation, o outcome, requests int) {
 	t.Helper()
-	if !o.isCut && len(o.responses) > 0 && !strings.HasPrefix(o.responses[len(o.responses)-1], "502") {
+	if !o.isCut && o.finals() == requests && !strings.HasPrefix(o.responses[len(o.responses)-1], "502") {
 		t.Errorf("the replica replies %q to %q: it gets through: %s", c.reply, c.requests, o.text())
 	}
 }
