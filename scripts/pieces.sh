@@ -350,6 +350,21 @@ curl_piece() {
 	export DSTACK_TEST_CURL
 }
 
+# valgrind, which counts instructions.
+valgrind_piece() {
+	need valgrind valgrind || { mark_missing VALGRIND "$why" && return; }
+	DSTACK_TEST_VALGRIND=$(command -v valgrind)
+	export DSTACK_TEST_VALGRIND
+}
+
+# wrk and h2load, which send requests, and HAProxy, which forwards them: for measurements.
+wrk_piece() { need wrk wrk || mark_missing WRK "$why"; }
+h2load_piece() { need h2load nghttp2-client || mark_missing H2LOAD "$why"; }
+haproxy_piece() {
+	PATH=$PATH:/usr/sbin
+	need haproxy haproxy || mark_missing HAPROXY "$why"
+}
+
 # OpenSSH's client, to attach to runs, and its server, to connect to as to a host.
 ssh_piece() {
 	PATH=$PATH:/usr/sbin
