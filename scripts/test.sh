@@ -13,6 +13,7 @@
 #   scripts/test.sh cluster [FLAGS] only Kubernetes clusters, with all that can happen to them
 #   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
 #   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
+#   scripts/test.sh soak [FLAGS]    only an hour of mixed requests (DSTACK_TEST_SOAK is another time)
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
@@ -133,6 +134,7 @@ cluster)
 	;;
 servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 run_e2e -run '^TestServers' "$@" ;;
 takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
+soak) DSTACK_TEST_SOAK=${DSTACK_TEST_SOAK:-1h} run_e2e -timeout 0 -run '^TestSoak$' "$@" ;;
 bench)
 	start_pieces kubebox docker images cluster nginx caddy wrk h2load haproxy jinja fleet published newest_server given
 	await_cluster built
