@@ -357,12 +357,17 @@ valgrind_piece() {
 	export DSTACK_TEST_VALGRIND
 }
 
-# wrk and h2load, which send requests, and HAProxy, which forwards them: for measurements.
-wrk_piece() { need wrk wrk || mark_missing WRK "$why"; }
-h2load_piece() { need h2load nghttp2-client || mark_missing H2LOAD "$why"; }
+# HAProxy, which the gateway is compared with.
 haproxy_piece() {
 	PATH=$PATH:/usr/sbin
 	need haproxy haproxy || mark_missing HAPROXY "$why"
+}
+
+# wrk and h2load, which send many requests by HTTP/1.1 and HTTP/2.
+wrk_piece() {
+	need wrk wrk && need h2load nghttp2-client || { mark_missing WRK "$why" && return; }
+	DSTACK_TEST_WRK=$(command -v wrk)
+	export DSTACK_TEST_WRK
 }
 
 # OpenSSH's client, to attach to runs, and its server, to connect to as to a host.

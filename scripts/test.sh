@@ -113,14 +113,14 @@ run_e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl valgrind ssh fleet mount before systemd nfpm pebble compute jinja moto karpenter given
+	start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl wrk valgrind ssh fleet mount before systemd nfpm pebble compute jinja moto karpenter given
 	run_lint
 	run_unit
 	run_e2e
 	;;
 lint) run_lint ;;
 unit) start_pieces kubebox postgres docker registry images cluster ssh fleet mount pebble compute jinja moto karpenter given && run_unit "$@" ;;
-e2e) start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl valgrind ssh fleet mount before systemd nfpm pebble compute given && run_e2e "$@" ;;
+e2e) start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl wrk valgrind ssh fleet mount before systemd nfpm pebble compute given && run_e2e "$@" ;;
 clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
@@ -136,7 +136,7 @@ servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 
 takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
 soak) DSTACK_TEST_SOAK=${DSTACK_TEST_SOAK:-1h} run_e2e -timeout 0 -run '^TestSoak$' "$@" ;;
 bench)
-	start_pieces kubebox docker images cluster nginx caddy wrk h2load haproxy jinja fleet published newest_server given
+	start_pieces kubebox docker images cluster nginx caddy wrk haproxy jinja fleet published newest_server given
 	await_cluster built
 	print_title "measurements"
 	go run ./bench "$@" || failed=1

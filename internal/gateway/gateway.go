@@ -123,6 +123,7 @@ type Gateway struct {
 	bodyBudget    *budget
 	readBudget    *budget
 	openings      *openingLimiter
+	fastServed    atomic.Uint64 // requests that the fast path served
 	transport     *http.Transport
 	grpcTransport *http.Transport
 	buffers       buffers
