@@ -3,6 +3,7 @@
 //   - start: from `dstack apply` to the first response through the gateway, the start of the command line, and the memory
 //     of an idle server,
 //   - live: how fast services follow their load, and the cost of thousands of replicas,
+//   - gateway: requests, model calls, streams and held streams through the gateway, beside nginx, HAProxy, Caddy and ReverseProxy,
 //   - chat: model requests through the gateway, beside direct requests and nginx,
 //   - tls: handshakes and requests over TLS through a gateway, beside nginx and Caddy with the same certificate,
 //   - hosts: the start of replicas on a host that is reached by SSH, and requests to them, beside its published port,
@@ -27,31 +28,48 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 func main() {
+	if isMode, err := runMode(os.Args[1:]); isMode {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
 	rounds := flag.Int("rounds", 7, "how often everything is measured, in random order")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
-	only := flag.String("only", "", "measure only this part: start, live, chat, tls, hosts, cluster, routes, keys, catalogue, rented, templates or published")
+	only := flag.String("only", "", "measure only this part: start, live, gateway, chat, tls, hosts, cluster, routes, keys, catalogue, rented, templates or published")
+	var more gatewayOptions
+	flag.StringVar(&more.rows, "rows", "", "of the part gateway, measure only the rows whose titles match this regular expression")
+	flag.DurationVar(&more.period, "period", 2*time.Second, "of the part gateway, how long each program gets requests of one kind in each round")
+	flag.StringVar(&more.beside, "beside", "", "another dstack binary, which the part gateway measures as well")
 	flag.Parse()
-	if err := run(*binary, max(*rounds, 5), *only); err != nil {
+	if err := run(*binary, max(*rounds, 5), *only, more); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(binary string, rounds int, only string) error {
+// gatewayOptions are options of the part gateway.
+type gatewayOptions struct {
+	rows   string
+	period time.Duration
+	beside string
+}
+
+func run(binary string, rounds int, only string, more gatewayOptions) error {
 	b, err := newBench(binary)
 	if err != nil {
 		return err
 	}
+	b.gatewayOptions = more
 	defer b.close()
 	fmt.Printf("%d rounds, load before %s\n", rounds, readLoadAverage())
 	for _, part := range []struct {
 		name    string
 		measure func(rounds int) error
 	}{
-		{"start", b.measureStart}, {"live", b.measureLive}, {"chat", b.measureChat}, {"tls", b.measureTLS}, {"hosts", b.measureHosts},
+		{"start", b.measureStart}, {"live", b.measureLive}, {"gateway", b.measureGateway}, {"chat", b.measureChat}, {"tls", b.measureTLS}, {"hosts", b.measureHosts},
 		{"cluster", b.measureCluster}, {"routes", b.measureRoutes}, {"keys", b.measureKeys}, {"catalogue", b.measureCatalogue}, {"rented", b.measureRented}, {"templates", measureTemplates}, {"published", b.measurePublished},
 	} {
 		if only != "" && only != part.name {
@@ -126,6 +144,7 @@ type benchmarkCase struct {
 
 // benchmark has a temporary folder, and one server per engine while starts are measured.
 type benchmark struct {
+	gatewayOptions
 	dir           string
 	binary        string
 	workload      string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,47 +21,56 @@ const drainNoticeDelay = 200 * time.Millisecond
 // cutTimeout is how long requests that were cut off, and the ends of responses, have before their connections are closed.
 const cutTimeout = time.Second
 
-// inFlight counts requests, including those that have become a WebSocket, which an http.Server does not wait for.
+// inFlight counts requests, including those that have become a WebSocket, which an http.Server does not wait for, and those of
+// the fast path.
 type inFlight struct {
-	mu    sync.Mutex
-	count int
-	idle  chan struct{} // closed when the count becomes 0; nil: nobody waits
+	count     atomic.Int64
+	isAwaited atomic.Bool // idle is set
+
+	mu   sync.Mutex
+	idle chan struct{} // closed when the count becomes 0; nil: nobody waits
 }
 
 // begin counts a request until done is called.
 func (f *inFlight) begin() (done func()) {
-	f.add(1)
-	return func() { f.add(-1) }
+	f.count.Add(1)
+	return f.end
 }
 
-func (f *inFlight) add(n int) {
+// end ends what begin began.
+func (f *inFlight) end() {
+	if f.count.Add(-1) == 0 && f.isAwaited.Load() {
+		f.tellIdle()
+	}
+}
+
+func (f *inFlight) tellIdle() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.count += n; f.count == 0 && f.idle != nil {
+	if f.idle != nil {
 		close(f.idle)
 		f.idle = nil
+		f.isAwaited.Store(false)
 	}
 }
 
 // waitIdle waits until no request is in flight. It returns how many are left if ctx ends first.
 func (f *inFlight) waitIdle(ctx context.Context) (left int) {
 	f.mu.Lock()
-	if f.count == 0 {
-		f.mu.Unlock()
-		return 0
-	}
 	if f.idle == nil {
 		f.idle = make(chan struct{})
+		f.isAwaited.Store(true)
 	}
 	idle := f.idle
 	f.mu.Unlock()
+	if f.count.Load() == 0 { // before or after isAwaited was set: end may not have seen it
+		f.tellIdle()
+	}
 	select {
 	case <-idle:
 		return 0
 	case <-ctx.Done():
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.count
+		return int(f.count.Load())
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"dstack/internal/gatewaylink"
 	"dstack/internal/loop"
 	"dstack/internal/netplace"
+	"dstack/internal/relay"
 	"dstack/internal/sdnotify"
 	"dstack/internal/server"
 )
@@ -158,8 +159,23 @@ func (p *gatewayProcess) build() (err error) {
 	p.front = frontend.New(frontend.Options{
 		Handler: p, TLS: p.keeper.TLSConfig(), Find: p.findName, Covers: p.keeper.Covers, Challenges: p.keeper.ChallengeHandler,
 		Host: p.host, HTTPSPort: p.httpsPort, HTTPPort: p.httpPort, ConnContext: gateway.WithConn, Listen: p.sockets.Listen, Log: p.log,
+		FastPath: p.fastPath(),
 	})
 	return nil
+}
+
+// fastPath returns what puts the fast path in front of the http port; nil: it is off.
+func (p *gatewayProcess) fastPath() func(net.Listener) (frontend.FastListener, error) {
+	if !p.hasFastPath {
+		return nil
+	}
+	options := gateway.DirectorOptions{
+		Accepts: func(host string, x *relay.Exchange) bool {
+			return p.findName(host) == frontend.PlainName && !isChallenge(x)
+		},
+		IsLast: p.isReplaced, Began: func() { p.requests.begin() }, Ended: p.requests.end,
+	}
+	return func(l net.Listener) (frontend.FastListener, error) { return openFastPort(l, p.gateway, options) }
 }
 
 // ServeHTTP serves a request at a name of the gateway.

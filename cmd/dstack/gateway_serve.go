@@ -31,6 +31,7 @@ type gatewayServeOptions struct {
 	logFormat      string
 	metricsAddress string
 	takeOver       bool
+	hasFastPath    bool
 }
 
 func gatewayServeCommand() *cobra.Command {
@@ -91,6 +92,9 @@ func (o *gatewayServeOptions) readEnvironment() error {
 	}
 	o.logFormat = envOr("DSTACK_SERVER_LOG_FORMAT", "standard")
 	var err error
+	if o.hasFastPath, err = readFastPath(); err != nil {
+		return err
+	}
 	if o.httpsPort, err = readGatewayPort("--https-port", o.httpsFlag, "DSTACK_GATEWAY_HTTPS_PORT", 443); err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type serverOptions struct {
 	ports          publishedPorts
 	acme           certificate.ACME
 	hostID         string
+	hasFastPath    bool
 	peerURL        string // at which other servers reach this one; empty: they cannot
 }
 
@@ -82,6 +83,9 @@ func (o *serverOptions) readEnvironment() error {
 	}
 	var err error
 	if o.ports, err = o.published.read(); err != nil {
+		return err
+	}
+	if o.hasFastPath, err = readFastPath(); err != nil {
 		return err
 	}
 	if o.acme, err = certificate.ACMEFromEnvironment(os.Getenv); err != nil {

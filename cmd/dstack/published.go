@@ -17,6 +17,7 @@ import (
 	"dstack/internal/frontend"
 	"dstack/internal/gateway"
 	"dstack/internal/loop"
+	"dstack/internal/relay"
 	"dstack/internal/spec"
 )
 
@@ -63,9 +64,23 @@ func (d *daemon) newPublished() (*published, error) {
 		Handler: http.HandlerFunc(d.servePublished), TLS: p.keeper.TLSConfig(), Challenges: p.keeper.ChallengeHandler,
 		Find: p.findName, Covers: p.keeper.Covers, WhatIsMissing: p.explainMissing,
 		Host: d.ports.host, HTTPSPort: d.ports.https, HTTPPort: d.ports.http, Listen: d.sockets.Listen, ConnContext: gateway.WithConn, Log: d.log,
-		BaseContext: func(net.Listener) context.Context { return d.uncut },
+		BaseContext: func(net.Listener) context.Context { return d.uncut }, FastPath: p.fastPath(),
 	})
 	return p, nil
+}
+
+// fastPath returns what puts the fast path in front of the http port; nil: it is off. Names of the server itself and challenges
+// are not for it.
+func (p *published) fastPath() func(net.Listener) (frontend.FastListener, error) {
+	if !p.daemon.hasFastPath {
+		return nil
+	}
+	accepts := func(host string, x *relay.Exchange) bool {
+		return !p.site.IsServer(host) && p.findName(host) == frontend.PlainName && !isChallenge(x)
+	}
+	return func(l net.Listener) (frontend.FastListener, error) {
+		return openFastPort(l, p.daemon.gateway, p.daemon.directorOptions(accepts))
+	}
 }
 
 // tasks are to run until the server is drained.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,7 @@ type daemon struct {
 	proxies         []netip.Prefix // trusted
 	publicHost      string         // of DSTACK_SERVER_URL; empty: not set
 	proxyWarning    sync.Once
+	hasWarned       atomic.Bool // proxyWarning was given
 	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
 	commandsEnd     context.Context // ends then, too, unless another process replaces this one
@@ -338,13 +340,16 @@ func (d *daemon) serveRequests(ctx context.Context) error {
 			endCommands()
 		}
 	})()
-	port := d.newMainPort()
+	port, err := d.newMainPort()
+	if err != nil {
+		return err
+	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
 		d.drain(context.WithoutCancel(ctx), port, d.cutRequests)
 	})
-	err := port.serve()
+	err = port.serve()
 	if stop() {
 		return err
 	}

@@ -4,10 +4,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"dstack/internal/decide/route"
+	"dstack/internal/gateway"
+	"dstack/internal/httpwire"
 	"dstack/internal/origin"
+	"dstack/internal/relay"
 	"dstack/internal/server"
 )
 
@@ -61,8 +65,23 @@ func (d *daemon) warnOfUntrustedProxy(r *http.Request) {
 	}
 	if client := origin.ClientOf(r, route.Proxies{Trusted: d.proxies}); len(client.Hops) == 0 {
 		d.proxyWarning.Do(func() {
+			d.hasWarned.Store(true)
 			d.log.Warn("a request has X-Forwarded-For but does not come from a trusted proxy; "+
 				"if it is yours, add its address to trusted_proxies in config.yml", "from", client.AddressText())
 		})
 	}
+}
+
+// mayWarn reports that warnOfUntrustedProxy has to look at a request.
+func (d *daemon) mayWarn(x *relay.Exchange) bool {
+	if d.publicHost == "" || d.hasWarned.Load() || !strings.EqualFold(string(x.Request.Host), d.publicHost) {
+		return false
+	}
+	return !route.Proxies{Trusted: d.proxies}.IsTrusted(x.Client.Addr()) &&
+		slices.ContainsFunc(x.Request.Fields, func(f httpwire.Field) bool { return f.Kind == httpwire.Forwarded })
+}
+
+// directorOptions returns the options of the fast path at a port of the server.
+func (d *daemon) directorOptions(accepts func(host string, x *relay.Exchange) bool) gateway.DirectorOptions {
+	return gateway.DirectorOptions{Accepts: accepts, IsLast: d.isReplaced, Began: func() { d.requests.begin() }, Ended: d.requests.end}
 }

@@ -16,6 +16,7 @@ import (
 	"dstack/internal/frontend"
 	"dstack/internal/gateway"
 	"dstack/internal/installationca"
+	"dstack/internal/relay"
 )
 
 // openAuthority reads the certificate authority of the installation from the store. The first server makes it.
@@ -68,20 +69,30 @@ func machineName() string {
 type mainPort struct {
 	server *http.Server
 	split  *frontend.Splitter
+	fast   *fastPort // nil: net/http serves all
 }
 
-func (d *daemon) newMainPort() *mainPort {
+func (d *daemon) newMainPort() (*mainPort, error) {
 	p := &mainPort{split: frontend.NewSplitter(d.listener, d.log), server: frontend.NewServer(frontend.AcceptWebSockets(d),
 		frontend.ServerOptions{ConnContext: gateway.WithConn, Log: d.log,
 			BaseContext: func(net.Listener) context.Context { return d.uncut }})}
 	p.server.TLSConfig = d.serverTLS()
-	return p
+	var err error
+	if d.hasFastPath {
+		p.fast, err = openFastPort(p.split.Plain(), d.gateway, d.directorOptions(func(_ string, x *relay.Exchange) bool { return !d.mayWarn(x) }))
+	}
+	return p, err
 }
 
 // serve accepts connections until the port is shut down, which is http.ErrServerClosed, or its listener fails.
 func (p *mainPort) serve() error {
 	var group errgroup.Group
-	group.Go(func() error { return p.server.Serve(p.split.Plain()) })
+	group.Go(func() error {
+		if p.fast != nil {
+			return p.server.Serve(p.fast)
+		}
+		return p.server.Serve(p.split.Plain())
+	})
 	group.Go(func() error { return p.server.Serve(tls.NewListener(p.split.TLS(), p.server.TLSConfig)) })
 	err := p.split.Run(context.Background()) //nolint:contextcheck // it ends with its listener
 	if errors.Is(err, net.ErrClosed) {       // by shutDown
@@ -93,5 +104,8 @@ func (p *mainPort) serve() error {
 // shutDown stops accepting connections and waits until those that are open are idle.
 func (p *mainPort) shutDown(ctx context.Context) error {
 	p.split.Drain(ctx)
+	if p.fast != nil {
+		p.fast.Drain(ctx)
+	}
 	return p.server.Shutdown(ctx)
 }

@@ -126,9 +126,12 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
+	{"internal/httpwire", ""},
+	{"internal/eventloop", ""},
+	{"internal/relay", "httpwire eventloop loop"},
 	{"internal/frontend/extendedconnect", ""},
 	{"internal/frontend", "human loop page frontend/extendedconnect"},
-	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate decide/ratelimit"},
+	{"internal/gateway", "human spec dstack dial decide/route httpwire relay origin page loop openai chattemplate decide/ratelimit"},
 
 	{"internal/gatewaylink", "human loop dstack dial installationca sshclient decide/route decide/traffic api"},
 

@@ -93,6 +93,9 @@ func URLHost(e dstack.Endpoint) string {
 	return hex.EncodeToString([]byte(e.Host)) + "." + hex.EncodeToString([]byte(name)) + hostSuffix + ":" + port
 }
 
+// IsThroughHost reports whether a URL's host, as URLHost returns it, is of an endpoint with a host.
+func IsThroughHost(addr string) bool { return decodeURLHost(addr).Host != "" }
+
 // decodeURLHost is the inverse of URLHost.
 func decodeURLHost(addr string) dstack.Endpoint {
 	plain := dstack.Endpoint{Address: addr}

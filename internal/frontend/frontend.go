@@ -53,11 +53,21 @@ type Options struct {
 	PortFlag            string // how a user chooses other ports, for messages; default: --https-port or --http-port
 	// Listen opens the listener with a name, again after it was closed; nil: a new one by package net.
 	Listen func(ctx context.Context, name, address string) (net.Listener, error)
+	// FastPath puts something in front of the http port that serves connections itself, and delivers the others; nil: nothing.
+	FastPath func(net.Listener) (FastListener, error)
 	// ConnContext is that of an http.Server.
 	ConnContext func(context.Context, net.Conn) context.Context
 	// BaseContext is that of an http.Server: the end of its context ends the requests.
 	BaseContext func(net.Listener) context.Context
 	Log         *slog.Logger // nil: slog.Default
+}
+
+// FastListener serves connections of a listener itself, and accepts the others. Close ends all that it serves.
+type FastListener interface {
+	net.Listener
+	// Drain stops accepting new connections, and returns once it serves no request any more, or ctx ended. What it does not serve
+	// can be accepted until Close.
+	Drain(ctx context.Context)
 }
 
 // Frontend listens on the published ports while they are wanted. The methods may be called at once.
@@ -89,7 +99,9 @@ func New(o Options) *Frontend {
 		plain = o.Challenges(plain)
 	}
 	f.options.HTTPSPort, f.options.HTTPPort = o.HTTPSPort, o.HTTPPort
-	f.https = &port{name: HTTPSListener, number: o.HTTPSPort, options: f.options, handler: AcceptWebSockets(http.HandlerFunc(f.serveSecure)), tls: o.TLS,
+	withoutFast := f.options
+	withoutFast.FastPath = nil
+	f.https = &port{name: HTTPSListener, number: o.HTTPSPort, options: withoutFast, handler: AcceptWebSockets(http.HandlerFunc(f.serveSecure)), tls: o.TLS,
 		changed: f.changes.Notify}
 	f.http = &port{name: HTTPListener, number: o.HTTPPort, options: f.options, handler: plain, changed: f.changes.Notify}
 	return f

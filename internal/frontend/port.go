@@ -33,7 +33,8 @@ type port struct {
 	isWanted bool
 	isEnding bool         // it is not opened again
 	server   *http.Server // nil: it is closed
-	listener net.Listener // of server
+	listener net.Listener // of new connections
+	fast     FastListener // in front of server; nil: nothing
 	problem  string       // why it is closed although it is wanted; empty: it is not
 }
 
@@ -71,7 +72,7 @@ func (p *port) isDecided() bool {
 // adjust opens or closes the port. It reports whether the port is as it is wanted.
 func (p *port) adjust(ctx context.Context, serving *errgroup.Group) (isDone bool) {
 	p.mu.Lock()
-	isWanted, server := p.isWanted && !p.isEnding, p.server
+	isWanted, server, fast := p.isWanted && !p.isEnding, p.server, p.fast
 	p.mu.Unlock()
 	switch {
 	case isWanted == (server != nil):
@@ -79,11 +80,11 @@ func (p *port) adjust(ctx context.Context, serving *errgroup.Group) (isDone bool
 	case isWanted:
 		return p.open(ctx, serving)
 	}
-	p.setServer(nil, nil, "")
+	p.setServer(nil, nil, nil, "")
 	serving.Go(func() error {
 		limited, cancel := context.WithTimeout(ctx, closeTime)
 		defer cancel()
-		_ = server.Shutdown(limited) // its error is that of limited
+		shutDown(limited, server, fast)
 		return server.Close()
 	})
 	return true
@@ -95,21 +96,31 @@ func (p *port) open(ctx context.Context, serving *errgroup.Group) (isDone bool) 
 		p.reportProblem(err)
 		return false
 	}
+	serves := listener
+	var fast FastListener
+	if p.options.FastPath != nil {
+		if fast, err = p.options.FastPath(listener); err != nil {
+			_ = listener.Close()
+			p.reportProblem(err)
+			return false
+		}
+		serves = fast
+	}
 	server := NewServer(p.handler, ServerOptions{ConnContext: p.options.ConnContext, BaseContext: p.options.BaseContext, Log: p.options.Log})
 	if p.tls != nil {
 		server.TLSConfig = p.tls
-		listener = tls.NewListener(listener, p.tls)
+		serves = tls.NewListener(listener, p.tls)
 	}
-	if !p.setServer(server, listener, "") {
-		_ = listener.Close()
+	if !p.setServer(server, listener, fast, "") {
+		_ = serves.Close()
 		return true
 	}
 	p.options.Log.Info("listening for gateways", "port", p.number, "as", p.name)
 	serving.Go(func() error {
-		err := server.Serve(listener)
+		err := server.Serve(serves)
 		if !errors.Is(err, http.ErrServerClosed) && !p.hasEnded() {
 			p.options.Log.Error("cannot accept connections for gateways", "port", p.number, "err", err)
-			p.setServer(nil, nil, "port "+portText(p.number)+" was closed: "+human.DescribeFailure(err))
+			p.setServer(nil, nil, nil, "port "+portText(p.number)+" was closed: "+human.DescribeFailure(err))
 		}
 		return nil
 	})
@@ -117,14 +128,14 @@ func (p *port) open(ctx context.Context, serving *errgroup.Group) (isDone bool) 
 }
 
 // setServer fails if the port ends.
-func (p *port) setServer(server *http.Server, listener net.Listener, problem string) bool {
+func (p *port) setServer(server *http.Server, listener net.Listener, fast FastListener, problem string) bool {
 	defer p.changed()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.isEnding && server != nil {
 		return false
 	}
-	p.server, p.listener, p.problem = server, listener, problem
+	p.server, p.listener, p.fast, p.problem = server, listener, fast, problem
 	return true
 }
 
@@ -170,11 +181,19 @@ func (p *port) reportProblem(err error) {
 func (p *port) drain(ctx context.Context) {
 	p.mu.Lock()
 	p.isEnding = true
-	server := p.server
+	server, fast := p.server, p.fast
 	p.mu.Unlock()
 	if server != nil {
-		_ = server.Shutdown(ctx) // its error is that of ctx
+		shutDown(ctx, server, fast)
 	}
+}
+
+// shutDown ends a server, and before it what is in front of it, once their requests are served, or ctx ended.
+func shutDown(ctx context.Context, server *http.Server, fast FastListener) {
+	if fast != nil {
+		fast.Drain(ctx)
+	}
+	_ = server.Shutdown(ctx) // its error is that of ctx
 }
 
 // close closes the listener and all connections.

@@ -47,14 +47,15 @@ func newBudget(limits budgetLimits) *budget {
 	return &budget{limits: limits, byOwner: map[string]int64{}}
 }
 
-// tryReserve adds n bytes to a reservation, or nothing if they exceed a limit.
+// tryReserve adds n bytes to a reservation, or nothing if they exceed a limit
+// or others wait.
 func (b *budget) tryReserve(r *reservation, n int64) bool {
 	if n == 0 {
 		return true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.fitsTotal(r, n) || !b.fitsOwner(r, n) {
+	if b.waiting.Len() > 0 || !b.fitsTotal(r, n) || !b.fitsOwner(r, n) {
 		return false
 	}
 	b.add(r, n)

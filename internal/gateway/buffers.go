@@ -12,7 +12,7 @@ const (
 )
 
 // buffers are pools of what responses are copied with, and of memory for bodies.
-type buffers struct{ responses, streams, bodies sync.Pool }
+type buffers struct{ responses, streams, bodies, small, smallest sync.Pool }
 
 // getBody returns memory for n bytes.
 func (b *buffers) getBody(n int64) []byte {
@@ -29,6 +29,37 @@ func (b *buffers) getBody(n int64) []byte {
 func (b *buffers) putBody(body []byte) {
 	if cap(body) >= minPooledBody {
 		b.bodies.Put(&body)
+	}
+}
+
+// getFastBody returns memory for n bytes of a body on the fast path.
+func (b *buffers) getFastBody(n int64) []byte {
+	switch {
+	case n > freeRead:
+		return b.getBody(n)
+	case n > minFastBody:
+		if p, ok := b.small.Get().(*[freeRead]byte); ok {
+			return p[:0]
+		}
+		return new([freeRead]byte)[:0]
+	default:
+		if p, ok := b.smallest.Get().(*[minFastBody]byte); ok {
+			return p[:0]
+		}
+		return new([minFastBody]byte)[:0]
+	}
+}
+
+// putFastBody keeps the memory of a body that nobody uses any more.
+func (b *buffers) putFastBody(body []byte) {
+	switch cap(body) {
+	case 0:
+	case minFastBody:
+		b.smallest.Put((*[minFastBody]byte)(body[:minFastBody]))
+	case freeRead:
+		b.small.Put((*[freeRead]byte)(body[:freeRead]))
+	default:
+		b.putBody(body)
 	}
 }
 

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 )
@@ -40,23 +38,30 @@ func (v *view) findCredential(digest route.Digest, now time.Time) (c credential,
 	return credential{}, false
 }
 
-// check returns an error if the credential does not open a destination. Whether a key
-// is for a model is checked once the body names it.
+// opens reports whether the credential opens a destination. Whether a key is for a
+// model is checked once the body names it.
+func (c credential) opens(d route.Destination) bool {
+	if c.key == nil {
+		return c.grant.Allows(d.Project)
+	}
+	return c.key.Project == d.Project && (d.Models || c.key.AllowsRun(d.Project, d.Run))
+}
+
+// check returns an error if the credential does not open a destination.
 func (c credential) check(d route.Destination) error {
 	forbidden := func(message, hint string) error {
 		return &responseError{details: details{Kind: dstack.Forbidden, Message: message, Hint: hint}}
 	}
 	switch {
-	case c.key == nil && !c.grant.Allows(d.Project):
-		return forbidden("this token gives no access to the project "+d.Project, "ask an administrator of the project to make you a member")
-	case c.key == nil:
+	case c.opens(d):
 		return nil
+	case c.key == nil:
+		return forbidden("this token gives no access to the project "+d.Project, "ask an administrator of the project to make you a member")
 	case c.key.Project != d.Project:
 		return forbidden("this key gives no access to the project "+d.Project, "ask an administrator of the project for a key")
-	case !d.Models && !c.key.AllowsRun(d.Project, d.Run):
+	default:
 		return forbidden("this key is not for the service "+d.Run, "ask an administrator of the project for a key that is")
 	}
-	return nil
 }
 
 // keyUse is how a request uses a key for callers.
@@ -65,13 +70,13 @@ type keyUse struct {
 	id        string                  // of the key
 	end       context.CancelCauseFunc // nil: the request does not depend on the key
 	isCounted bool
+	isLimited bool // its caller does not send too many
 }
 
 // keyTracker counts the requests with each key for callers, and ends those in flight
 // when their key ends.
 type keyTracker struct {
-	requests, refused *prometheus.CounterVec
-	counter           string // see dstack.LoadReport
+	counter string // see dstack.LoadReport
 
 	mu   sync.Mutex
 	keys map[string]*trackedKey // by ID
@@ -79,32 +84,21 @@ type keyTracker struct {
 
 // trackedKey is what the gateway knows of one key since it began.
 type trackedKey struct {
-	labels   []string // project and name
-	counts   dstack.KeyCounts
-	inFlight map[*keyUse]bool
-	isGone   bool // not in the table any more
+	project, name string
+	counts        dstack.KeyCounts
+	inFlight      map[*keyUse]bool
+	isGone        bool // not in the table any more
 }
 
 func newKeyTracker() *keyTracker {
-	labels := []string{"project", "key"}
-	return &keyTracker{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_key_requests_total",
-			Help: "Requests that a key for callers allowed."}, labels),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_key_requests_refused_total",
-			Help: "Requests with a key for callers that were too many, or not for what the key opens."}, labels),
-		counter: rand.Text(), keys: map[string]*trackedKey{},
-	}
-}
-
-func (t *keyTracker) collectors() []prometheus.Collector {
-	return []prometheus.Collector{t.requests, t.refused}
+	return &keyTracker{counter: rand.Text(), keys: map[string]*trackedKey{}}
 }
 
 // trackedKey returns what is known of a key. The caller holds the lock.
 func (t *keyTracker) trackedKey(key *route.Key) *trackedKey {
 	k := t.keys[key.ID]
 	if k == nil {
-		k = &trackedKey{labels: []string{key.Project, key.Name}, inFlight: map[*keyUse]bool{}}
+		k = &trackedKey{project: key.Project, name: key.Name, inFlight: map[*keyUse]bool{}}
 		t.keys[key.ID] = k
 	}
 	return k
@@ -121,11 +115,9 @@ func (t *keyTracker) count(use *keyUse, key *route.Key, isAllowed bool) {
 	k := t.trackedKey(key)
 	if isAllowed {
 		k.counts.Requests++
-		t.requests.WithLabelValues(k.labels...).Inc()
 		return
 	}
 	k.counts.Refused++
-	t.refused.WithLabelValues(k.labels...).Inc()
 }
 
 // begin makes a request end with its key. It fails if the key has ended already.
@@ -146,6 +138,15 @@ func (t *keyTracker) finish(use *keyUse) {
 	defer t.mu.Unlock()
 	if k := t.keys[use.id]; k != nil {
 		delete(k.inFlight, use)
+	}
+}
+
+// end ends a request whose key has expired, if it has not ended.
+func (t *keyTracker) end(id string, use *keyUse) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k := t.keys[id]; k != nil && k.inFlight[use] {
+		use.end(errKeyEnded)
 	}
 }
 
@@ -173,8 +174,6 @@ func (t *keyTracker) addTo(report *dstack.LoadReport) {
 		report.Keys[dstack.CallerKeyID(id)] = k.counts
 		if k.isGone && len(k.inFlight) == 0 {
 			delete(t.keys, id)
-			t.requests.DeleteLabelValues(k.labels...)
-			t.refused.DeleteLabelValues(k.labels...)
 		}
 	}
 }

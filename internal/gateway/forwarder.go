@@ -167,6 +167,7 @@ func (b *unsentBody) isTouched() bool { return b != nil && b.touched.Load() }
 // rewriteResponse prepares a replica's response for the client.
 func (f *forwarder) rewriteResponse(res *http.Response) error {
 	p := f.request
+	p.response.firstAt = time.Time{} // comments were no answer
 	p.rewriteResponseHeaders(res.Header)
 	contentType, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // a malformed one is no type
 	f.request.response.isEventStream = contentType == "text/event-stream"
@@ -216,19 +217,38 @@ func (f *forwarder) handleError(err error) {
 		p.model.writeProblem(problem)
 		return
 	}
-	name := "replica " + strconv.Itoa(last.target.Num) + " of " + last.route.Name
-	p.gateway.log.Warn("replica did not answer", "id", p.id, "run", last.route.Name,
-		"project", p.destination.Project, "replica", last.target.Num, "err", err)
+	failure := responseFailed
 	switch {
 	case isDialError(err):
-		p.writeError(&responseError{retryAfter: 1, details: details{Kind: badGateway,
-			Message: name + " accepts no connections"}})
+		failure = connectFailed
 	case isTimeout(err):
-		p.writeError(&responseError{details: details{Kind: dstack.Timeout,
-			Message: name + " did not begin to respond within " + p.gateway.limits.ResponseTimeout.String()}})
+		failure = responseLate
+	}
+	p.writeError(p.gateway.newReplicaError(last, p.id, p.destination.Project, failure, err))
+}
+
+// replicaFailure is how a replica did not answer.
+type replicaFailure int
+
+const (
+	connectFailed  replicaFailure = iota // it accepted no connection
+	responseLate                         // it did not begin to respond in time
+	responseFailed                       // it broke the connection, or its response is not valid
+)
+
+// newReplicaError returns the error of a request whose replica did not answer, and logs it.
+func (g *Gateway) newReplicaError(last *readyReplica, id, project string, failure replicaFailure, err error) *responseError {
+	name := "replica " + strconv.Itoa(last.target.Num) + " of " + last.route.Name
+	g.log.Warn("replica did not answer", "id", id, "run", last.route.Name, "project", project, "replica", last.target.Num, "err", err)
+	switch failure {
+	case connectFailed:
+		return &responseError{retryAfter: 1, details: details{Kind: badGateway, Message: name + " accepts no connections"}}
+	case responseLate:
+		return &responseError{details: details{Kind: dstack.Timeout,
+			Message: name + " did not begin to respond within " + g.limits.ResponseTimeout.String()}}
 	default:
-		p.gateway.loads.penalize(last, time.Now().Add(penaltyTime))
-		p.writeError(&responseError{details: details{Kind: badGateway, Message: name + " did not send a valid response",
-			Hint: "see its output: dstack logs " + last.route.Name}})
+		g.loads.penalize(last, time.Now().Add(penaltyTime))
+		return &responseError{details: details{Kind: badGateway, Message: name + " did not send a valid response",
+			Hint: "see its output: dstack logs " + last.route.Name}}
 	}
 }

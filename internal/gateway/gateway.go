@@ -122,9 +122,11 @@ type Gateway struct {
 	keys          *keyTracker
 	bodyBudget    *budget
 	readBudget    *budget
+	openings      *openingLimiter
 	transport     *http.Transport
 	grpcTransport *http.Transport
 	buffers       buffers
+	fastRequests  sync.Pool     // of *fastRequest
 	ready         chan struct{} // closed by the first route table
 	setReady      func()
 }
@@ -155,13 +157,14 @@ func New(o Options) *Gateway {
 		keys:       newKeyTracker(),
 		bodyBudget: newBodyBudget(limits.BodyBytes, limits.MaxBody),
 		readBudget: newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
-		transport:  newTransport(limits, o.Dialer),
+		openings:   newOpeningLimiter(),
 	}
 	g.SetName(cmp.Or(o.Name, "gateway"))
 	g.setReady = sync.OnceFunc(func() { close(g.ready) })
 	g.rateLimiter = newRateLimiter(g.loads.changed)
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.ofGateways = o.GatewayProxies
+	g.transport = newTransport(limits, &replicaDialer{dialer: o.Dialer, openings: g.openings, limits: limits})
 	g.grpcTransport = newGRPCTransport(g.transport)
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/openai"
 )
 
@@ -35,8 +36,7 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 		h.Del("Expect") // the gateway has read the body
 	}
 
-	values := [...]string{p.client.ForwardedFor(), p.client.AddressText(), p.client.Origin.Host, p.client.Origin.Scheme,
-		p.client.Port(), p.client.Forwarded(), p.id}
+	values := forwardedValues(p.client, p.id)
 	for i, name := range forwardedHeaders {
 		h[name] = values[i : i+1 : i+1] // one allocation for all of them
 	}
@@ -48,6 +48,11 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 // forwardedHeaders are the headers that every request to a replica has.
 var forwardedHeaders = [...]string{"X-Forwarded-For", "X-Real-Ip", "X-Forwarded-Host", "X-Forwarded-Proto",
 	"X-Forwarded-Port", "Forwarded", "X-Request-Id"}
+
+// forwardedValues are the values of forwardedHeaders.
+func forwardedValues(c route.Client, id string) [len(forwardedHeaders)]string {
+	return [...]string{c.ForwardedFor(), c.AddressText(), c.Origin.Host, c.Origin.Scheme, c.Port(), c.Forwarded(), id}
+}
 
 // isGatewayHeader reports whether only the gateway may set a header of this
 // name. Many applications do not distinguish X-Real-IP from x_real_ip.

@@ -49,11 +49,7 @@ func (g *Gateway) clientOf(r *http.Request, d route.Destination) route.Client {
 		return origin.ClientOf(r, g.proxies)
 	}
 	at := g.index().Gateway(d.Gateway)
-	proxies := route.Proxies{Trusted: g.ofGateways}
-	if at != nil && at.TrustedProxies != nil {
-		proxies.Trusted = at.TrustedProxies
-	}
-	client := origin.ClientOf(r, proxies)
+	client := origin.ClientOf(r, g.proxiesFor(d))
 	if named, _ := g.index().FindGateway(r.Host); named != nil && named.ID == d.Gateway {
 		at = named // an earlier domain may be served otherwise
 	}
@@ -61,4 +57,15 @@ func (g *Gateway) clientOf(r *http.Request, d route.Destination) route.Client {
 		client.Origin.Scheme = "https"
 	}
 	return client
+}
+
+// proxiesFor returns the proxies that are trusted at a destination.
+func (g *Gateway) proxiesFor(d route.Destination) route.Proxies {
+	if d.Gateway == "" {
+		return g.proxies
+	}
+	if at := g.index().Gateway(d.Gateway); at != nil && at.TrustedProxies != nil {
+		return route.Proxies{Trusted: at.TrustedProxies}
+	}
+	return route.Proxies{Trusted: g.ofGateways}
 }

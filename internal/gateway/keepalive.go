@@ -61,7 +61,7 @@ func (k *keepAlive) timer() <-chan time.Time {
 // errDisconnected if the client does not accept it.
 func (k *keepAlive) sendComment() error {
 	if !k.started {
-		if !openai.WantsStream(k.request.model.body.data) {
+		if !k.request.model.body.scanner.WantsStream() {
 			k.unwanted, k.next = true, time.Time{}
 			return nil
 		}
@@ -69,7 +69,7 @@ func (k *keepAlive) sendComment() error {
 	}
 	now := time.Now()
 	k.next = now.Add(k.request.gateway.limits.commentInterval(now.Sub(k.since)))
-	if _, err := io.WriteString(&k.request.response, ": "+k.commentLine()+"\n\n"); err != nil {
+	if _, err := io.WriteString(&k.request.response, ": "+k.request.gateway.commentLine(k.request.destination, k.request.model.name)+"\n\n"); err != nil {
 		return errDisconnected
 	}
 	if err := k.request.response.control.Flush(); err != nil {
@@ -89,13 +89,12 @@ func (k *keepAlive) startStream() {
 	k.request.response.WriteHeader(http.StatusOK)
 }
 
-// commentLine reads the route table itself: the fields of the acquirer may change
-// at the same time.
-func (k *keepAlive) commentLine() string {
-	p := k.request
+// commentLine says what a call to a model waits for. It reads the route table itself:
+// the fields of the acquirer may change at the same time.
+func (g *Gateway) commentLine(d route.Destination, model string) string {
 	var routes []*route.Route
-	if v := p.gateway.loads.view.Load(); v != nil {
-		routes = v.Model(p.destination, p.model.name)
+	if v := g.loads.view.Load(); v != nil {
+		routes = v.Model(d, model)
 	}
 	if len(routes) == 0 {
 		return "waiting for a replica"

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,10 +21,18 @@ type Load struct {
 	Replicas map[dstack.ReplicaID]int // requests in flight, of all ready replicas
 }
 
-// view is a route table with the loads of its replicas. It is immutable.
+// view is a route table with the loads of its runs and replicas. It is immutable.
 type view struct {
 	*route.Index
-	replicas map[dstack.RunID][]*readyReplica
+	runs map[dstack.RunID]*viewedRun
+}
+
+// viewedRun is a run in a view.
+type viewedRun struct {
+	route    *route.Route
+	load     *runLoad
+	replicas []*readyReplica
+	isDirect bool // the relay can connect to each replica itself: see isDirect
 }
 
 // readyReplica is a replica in a view.
@@ -30,6 +40,8 @@ type readyReplica struct {
 	route  *route.Route
 	target route.Target
 	load   *replicaLoad
+	run    *runLoad
+	counts *runCounts // of its run
 }
 
 // loadKey names the load of a replica, which belongs to one run.
@@ -53,6 +65,7 @@ type runLoad struct {
 	inFlight, held    int
 	isRemoved         bool // not in the table any more
 	window            window
+	counts            *runCounts
 }
 
 // loadTracker counts requests by run and by replica. One lock guards all: what
@@ -86,18 +99,20 @@ func (l *loadTracker) applyTable(x *route.Index) *view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Almost always, the runs and replicas are those of the table before: maps of that size need not grow.
-	v := &view{Index: x, replicas: make(map[dstack.RunID][]*readyReplica, len(l.runs))}
+	v := &view{Index: x, runs: make(map[dstack.RunID]*viewedRun, len(l.runs))}
 	known, runs := make(map[loadKey]bool, len(l.replicas)), make(map[dstack.RunID]bool, len(l.runs))
 	x.Runs(func(r *route.Route) {
 		runs[r.Run] = true
 		run := l.runLoadOf(r.Run)
 		run.isRemoved = false
 		run.window.resize(l.elapsed(), r.Rules.Window)
+		viewed := &viewedRun{route: r, load: run, isDirect: isDirect(r)}
 		for _, t := range r.Ready {
 			key := loadKey{r.Run, t.Replica}
 			known[key] = true
-			v.replicas[r.Run] = append(v.replicas[r.Run], &readyReplica{route: r, target: t, load: l.loadOf(key)})
+			viewed.replicas = append(viewed.replicas, &readyReplica{route: r, target: t, load: l.loadOf(key), run: run, counts: run.counts})
 		}
+		v.runs[r.Run] = viewed
 	})
 	for key, load := range l.replicas {
 		if known[key] {
@@ -134,7 +149,7 @@ func (l *loadTracker) loadOf(key loadKey) *replicaLoad {
 // runLoadOf returns the load of a run, which may have left the table just now.
 func (l *loadTracker) runLoadOf(id dstack.RunID) *runLoad {
 	if l.runs[id] == nil {
-		l.runs[id] = &runLoad{isRemoved: true, window: newWindow(l.elapsed())}
+		l.runs[id] = &runLoad{isRemoved: true, window: newWindow(l.elapsed()), counts: &runCounts{}}
 	}
 	return l.runs[id]
 }
@@ -155,7 +170,7 @@ func (l *loadTracker) forgetRun(id dstack.RunID, run *runLoad) {
 func (l *loadTracker) release(r *readyReplica) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	run := l.runLoadOf(r.load.run)
+	run := r.run // which is not forgotten while a request is in flight
 	run.inFlight--
 	run.window.addBusy(l.elapsed(), -1)
 	l.forgetRun(r.load.run, run)
@@ -198,11 +213,18 @@ func (l *loadTracker) countArrival(at *arrival, id dstack.RunID) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.elapsed()
+	l.moveArrival(at, id, l.runLoadOf(id), l.elapsed())
+}
+
+// moveArrival is countArrival. The caller holds the lock.
+func (l *loadTracker) moveArrival(at *arrival, id dstack.RunID, run *runLoad, now time.Duration) {
+	if at.run == id {
+		return
+	}
 	if old := l.runs[at.run]; old != nil {
 		old.window.retract(now, at.second)
 	}
-	*at = arrival{id, l.runLoadOf(id).window.countArrival(now)}
+	*at = arrival{id, run.window.countArrival(now)}
 }
 
 // countLimited counts a request that was refused because its caller sent too many.
@@ -210,6 +232,16 @@ func (l *loadTracker) countLimited(id dstack.RunID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.runLoadOf(id).limited++
+}
+
+// countsOf returns the counts of a run for Prometheus; nil: the run is not known.
+func (l *loadTracker) countsOf(id dstack.RunID) *runCounts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if run := l.runs[id]; run != nil {
+		return run.counts
+	}
+	return nil
 }
 
 // snapshot returns the load of every run in the table, and of those that have
@@ -264,4 +296,12 @@ func (l *loadTracker) loadReport() dstack.LoadReport {
 		report.Runs[key.run] = run
 	}
 	return report
+}
+
+// isDirect reports whether the relay can connect to each ready replica of a route: by an IP address, and not through a host.
+func isDirect(r *route.Route) bool {
+	return !slices.ContainsFunc(r.Ready, func(t route.Target) bool {
+		_, err := netip.ParseAddrPort(t.Endpoint.Address)
+		return t.Endpoint.Host != "" || err != nil
+	})
 }

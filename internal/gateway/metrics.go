@@ -2,13 +2,11 @@ package gateway
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
@@ -21,45 +19,20 @@ const maxFirstTokens = 64
 // metrics count what requests to models take, by run since the gateway knows
 // it. Prompts and answers are not part of them.
 type metrics struct {
-	requests   *prometheus.CounterVec
-	tokens     *prometheus.CounterVec
-	firstToken *prometheus.HistogramVec
-	duration   *prometheus.HistogramVec
-
 	mu   sync.Mutex
 	runs map[dstack.RunID]*runMetrics
 }
 
 type runMetrics struct {
-	labels      []string // project, run and model
-	tokens      openai.Tokens
-	firstTokens []time.Duration // a ring of the latest
-	next        int             // in the ring
+	project, run, model  string
+	statuses             map[int]uint64 // requests by the status of the answer
+	firstToken, duration histogram
+	tokens               openai.Tokens
+	firstTokens          []time.Duration // a ring of the latest
+	next                 int             // in the ring
 }
 
-// buckets are the bounds of histograms, in seconds: from a cached prompt to a
-// long answer.
-var buckets = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900}
-
-func newMetrics() *metrics {
-	labels := []string{"project", "run", "model"}
-	withLabel := func(label string) []string { return append(slices.Clone(labels), label) }
-	return &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_model_requests_total",
-			Help: "Requests to a model, by the status of the answer."}, withLabel("code")),
-		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_model_tokens_total",
-			Help: "Tokens that answers said they took (in) and gave (out)."}, withLabel("direction")),
-		firstToken: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dstack_model_first_token_seconds",
-			Help: "From a request to the first piece of a streamed answer.", Buckets: buckets}, labels),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dstack_model_request_seconds",
-			Help: "From a request to the end of its answer.", Buckets: buckets}, labels),
-		runs: map[dstack.RunID]*runMetrics{},
-	}
-}
-
-func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.tokens, m.firstToken, m.duration}
-}
+func newMetrics() *metrics { return &metrics{runs: map[dstack.RunID]*runMetrics{}} }
 
 // timing is what one request to a model takes.
 type timing struct {
@@ -73,11 +46,11 @@ func (m *metrics) recordRequest(r *route.Route, status int, startedAt time.Time,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	run := m.metricsOf(r)
-	m.requests.WithLabelValues(append(run.labels, strconv.Itoa(status))...).Inc()
-	m.duration.WithLabelValues(run.labels...).Observe(time.Since(startedAt).Seconds())
+	run.statuses[status]++
+	run.duration.observe(modelBounds, time.Since(startedAt))
 	if !t.firstAt.IsZero() {
 		first := t.firstAt.Sub(startedAt)
-		m.firstToken.WithLabelValues(run.labels...).Observe(first.Seconds())
+		run.firstToken.observe(modelBounds, first)
 		if len(run.firstTokens) < maxFirstTokens {
 			run.firstTokens = append(run.firstTokens, first)
 		} else {
@@ -89,19 +62,13 @@ func (m *metrics) recordRequest(r *route.Route, status int, startedAt time.Time,
 	tokens.In, tokens.Out = tokens.In+t.counted.In, tokens.Out+t.counted.Out
 	run.tokens.In += tokens.In
 	run.tokens.Out += tokens.Out
-	m.tokens.WithLabelValues(append(run.labels, "in")...).Add(float64(tokens.In))
-	m.tokens.WithLabelValues(append(run.labels, "out")...).Add(float64(tokens.Out))
 }
 
 // metricsOf returns the metrics of a run, which begin anew with another model.
 func (m *metrics) metricsOf(r *route.Route) *runMetrics {
 	run := m.runs[r.Run]
-	if run != nil && run.labels[2] != r.Model {
-		m.forgetRun(r.Run, run)
-		run = nil
-	}
-	if run == nil {
-		run = &runMetrics{labels: []string{r.Project, r.Name, r.Model}}
+	if run == nil || run.model != r.Model {
+		run = &runMetrics{project: r.Project, run: r.Name, model: r.Model, statuses: map[int]uint64{}}
 		m.runs[r.Run] = run
 	}
 	return run
@@ -114,20 +81,7 @@ func (m *metrics) applyTable(x *route.Index) {
 	defer m.mu.Unlock()
 	models := map[dstack.RunID]string{}
 	x.Runs(func(r *route.Route) { models[r.Run] = r.Model })
-	for id, run := range m.runs {
-		if models[id] != run.labels[2] {
-			m.forgetRun(id, run)
-		}
-	}
-}
-
-func (m *metrics) forgetRun(id dstack.RunID, run *runMetrics) {
-	delete(m.runs, id)
-	labels := prometheus.Labels{"project": run.labels[0], "run": run.labels[1], "model": run.labels[2]}
-	m.requests.DeletePartialMatch(labels)
-	m.tokens.DeletePartialMatch(labels)
-	m.firstToken.DeletePartialMatch(labels)
-	m.duration.DeletePartialMatch(labels)
+	maps.DeleteFunc(m.runs, func(id dstack.RunID, run *runMetrics) bool { return models[id] != run.model })
 }
 
 // addTo adds tokens and times to the runs of a report.

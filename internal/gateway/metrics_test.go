@@ -1,14 +1,18 @@
 package gateway_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"dstack/internal/gateway"
 )
@@ -16,26 +20,24 @@ import (
 // gatherMetrics returns what Prometheus would read, one line for each value.
 func gatherMetrics(t *testing.T, g *gateway.Gateway) string {
 	t.Helper()
-	all := prometheus.NewPedanticRegistry()
-	if err := all.Register(g.Collector()); err != nil {
-		t.Fatal(err)
-	}
-	families, err := all.Gather()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(g.AppendMetrics(nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	for _, f := range families {
-		for _, m := range f.Metric {
+	for _, name := range slices.Sorted(maps.Keys(families)) {
+		for _, m := range families[name].Metric {
 			var labels []string
 			for _, l := range m.Label {
 				labels = append(labels, l.GetName()+"="+l.GetValue())
 			}
+			slices.Sort(labels)
 			value := m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			if h := m.Histogram; h != nil {
 				value = float64(h.GetSampleCount())
 			}
-			fmt.Fprintf(&b, "%s{%s} %v\n", f.GetName(), strings.Join(labels, ","), value)
+			fmt.Fprintf(&b, "%s{%s} %v\n", name, strings.Join(labels, ","), value)
 		}
 	}
 	return b.String()

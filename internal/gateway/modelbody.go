@@ -6,6 +6,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
+	"dstack/internal/openai"
 )
 
 const (
@@ -35,7 +36,8 @@ func newReadBudget(total, perProject int64) *budget {
 // gateway's budgets.
 type modelBody struct {
 	request   *proxyRequest
-	data      []byte      // what is read so far
+	data      []byte // what is read so far
+	scanner   openai.BodyScanner
 	held      reservation // of the body budget, until the request ends
 	reading   reservation // of the read budget, until the request waits or has a replica
 	granted   int64       // bytes beyond freeRead that may be read
@@ -54,6 +56,7 @@ func (b *modelBody) readAll() error {
 	if size < 0 {
 		size = maxBody
 	}
+	b.scanner.Begin(p.r.Header.Get("Content-Type"))
 	for {
 		if len(b.data) == cap(b.data) {
 			if err := b.growMemory(size); err != nil {
@@ -63,6 +66,7 @@ func (b *modelBody) readAll() error {
 		b.setPaceDeadline()
 		n, err := p.r.Body.Read(b.data[len(b.data):cap(b.data)])
 		b.data = b.data[:len(b.data)+n]
+		b.scanner.Scan(b.data)
 		switch {
 		case int64(len(b.data)) > maxBody:
 			return bodyTooLarge(maxBody)

@@ -132,7 +132,7 @@ func (m *modelCall) readRequest() error {
 		return err
 	}
 	body := m.body.data
-	name, err := openai.FindModelInForm(p.r.Header.Get("Content-Type"), body)
+	name, err := m.body.scanner.Finish()
 	if err != nil {
 		failure := &responseError{details: details{Kind: dstack.Invalid, Message: err.Error()}}
 		if !errors.Is(err, openai.ErrNotJSON) {

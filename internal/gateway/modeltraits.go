@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -26,8 +27,11 @@ type modelTraits struct {
 
 // replicaTraits is what one replica says. read asks it on the first call.
 type replicaTraits struct {
-	at   time.Time
-	read func() (t openai.Traits, answered bool)
+	at       time.Time
+	read     func() (t openai.Traits, answered bool)
+	hasRead  atomic.Bool // read has returned, with:
+	traits   openai.Traits
+	answered bool
 }
 
 func newModelTraits() *modelTraits {
@@ -37,7 +41,7 @@ func newModelTraits() *modelTraits {
 // warn sets a header of the response that says what the model of the request's replica
 // cannot do with the request.
 func (m *modelTraits) warn(p *proxyRequest) {
-	features := p.model.FindFeatures(p.model.body.data)
+	features := p.model.FindFeatures(&p.model.body.scanner)
 	if features == (openai.Features{}) {
 		return
 	}
@@ -53,7 +57,12 @@ func (m *modelTraits) traitsOf(p *proxyRequest) openai.Traits {
 	m.mu.Lock()
 	last := m.known[replica]
 	if last == nil {
-		last = &replicaTraits{at: time.Now(), read: sync.OnceValues(p.fetchTraits)}
+		last = &replicaTraits{at: time.Now()}
+		last.read = sync.OnceValues(func() (openai.Traits, bool) {
+			last.traits, last.answered = p.fetchTraits()
+			last.hasRead.Store(true)
+			return last.traits, last.answered
+		})
 		m.known[replica] = last
 	}
 	m.mu.Unlock()
@@ -66,6 +75,17 @@ func (m *modelTraits) traitsOf(p *proxyRequest) openai.Traits {
 		m.mu.Unlock()
 	}
 	return traits
+}
+
+// knownOf returns what is known of a replica already.
+func (m *modelTraits) knownOf(id dstack.ReplicaID) (t openai.Traits, isKnown bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := m.known[id]
+	if last == nil || !last.hasRead.Load() || !last.answered && time.Since(last.at) > propsRetry {
+		return t, false
+	}
+	return last.traits, true
 }
 
 // fetchTraits reads /props of the request's replica. It goes on if the client

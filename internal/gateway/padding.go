@@ -115,7 +115,7 @@ func (m *modelCall) beginNewlines(h http.Header) (isWanted bool) {
 			p.gateway.log.Error("panic while waiting", "id", p.id, "panic", value, "stack", string(debug.Stack()))
 		}
 	}()
-	if !m.WantsJSON(m.body.data) {
+	if !m.WantsJSON(&m.body.scanner) {
 		return false
 	}
 	openai.AllowOrigin(h)

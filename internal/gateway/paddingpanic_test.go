@@ -17,7 +17,8 @@ func TestPadding_OutlivesPanics(t *testing.T) {
 	var log bytes.Buffer
 	m := &modelCall{Call: openai.ParseCall("/v1/chat/completions"), request: &proxyRequest{id: "the-request",
 		gateway: &Gateway{log: slog.New(slog.NewTextHandler(&log, nil))}}}
-	m.body.data = []byte(`{"model":"m"}`)
+	m.body.scanner.Begin("application/json")
+	m.body.scanner.Scan([]byte(`{"model":"m"}`))
 	if !m.beginNewlines(http.Header{}) {
 		t.Fatal("the client takes no newlines")
 	}

@@ -11,7 +11,10 @@ import (
 // peerInterval is how often a waiting request checks that its client is there.
 const peerInterval = time.Second
 
-type connKey struct{}
+type (
+	connKey struct{}
+	memoKey struct{}
+)
 
 // WithConn stores a connection in the context of its requests: it is meant to be
 // an http.Server's ConnContext. With it the gateway detects that a client
@@ -21,7 +24,14 @@ type connKey struct{}
 // whose body is longer than the connection's own buffers, because the end of the
 // connection comes behind unread data; reading it would take memory for every
 // waiting request.
+//
+// Of a connection that the fast path handed over, the context has what was counted of its first request.
 func WithConn(ctx context.Context, conn net.Conn) context.Context {
+	if handed, ok := conn.(interface{ Memo() any }); ok {
+		if memo, ok := handed.Memo().(*connMemo); ok {
+			ctx = context.WithValue(ctx, memoKey{}, memo)
+		}
+	}
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
 	}
@@ -41,4 +51,13 @@ func (p *proxyRequest) peerConn() syscall.RawConn {
 	}
 	conn, _ := p.ctx().Value(connKey{}).(syscall.RawConn)
 	return conn
+}
+
+// takeCounted returns, once, what the fast path counted of the request that it handed over; nil: nothing.
+func takeCounted(ctx context.Context) *countedRequest {
+	memo, _ := ctx.Value(memoKey{}).(*connMemo)
+	if memo == nil {
+		return nil
+	}
+	return memo.counted.Swap(nil)
 }

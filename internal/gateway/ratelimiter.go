@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -160,7 +161,7 @@ func (b *bucketSet) limitID(key bucketKey) dstack.LimitID {
 
 // checkKeyLimit refuses a request with a key for callers that has too many.
 func (p *proxyRequest) checkKeyLimit(key *route.Key) error {
-	if key.RPS <= 0 {
+	if key.RPS <= 0 || p.keyUse.isCounted || p.keyUse.isLimited { // by the fast path
 		return nil
 	}
 	wait := p.gateway.rateLimiter.takeForKey(key)
@@ -168,7 +169,15 @@ func (p *proxyRequest) checkKeyLimit(key *route.Key) error {
 		return nil
 	}
 	p.countKey(false)
+	return newKeyLimitError(wait, key)
+}
+
+func newKeyLimitError(wait time.Duration, key *route.Key) error {
 	return newTooManyError(wait, "too many requests: this key may send "+formatRPS(key.RPS)+" a second")
+}
+
+func newRunLimitError(wait time.Duration, r *route.Route, rule spec.RateLimit) error {
+	return newTooManyError(wait, "too many requests: "+r.Name+" takes "+formatRPS(rule.RPS)+" a second of one caller")
 }
 
 func formatRPS(rps float64) string { return strconv.FormatFloat(rps, 'g', 3, 64) }
@@ -196,7 +205,7 @@ func (a *replicaAcquirer) checkRateLimit(r *route.Route) error {
 		return nil
 	}
 	p.gateway.loads.countLimited(r.Run)
-	return newTooManyError(wait, "too many requests: "+r.Name+" takes "+formatRPS(rule.RPS)+" a second of one caller")
+	return newRunLimitError(wait, r, rule)
 }
 
 // longestRule returns the limit with the longest prefix of a path, which is
@@ -224,7 +233,11 @@ func (p *proxyRequest) callerKey(key spec.RateLimitKey) callerKey {
 		}
 		return sha256.Sum256([]byte(strings.ToLower(key.Header) + "\x00" + strings.Join(values, "\x00")))
 	}
-	ip := p.client.Address
+	return addressKey(p.client.Address)
+}
+
+// addressKey identifies the caller at an address.
+func addressKey(ip netip.Addr) callerKey {
 	if ip.Is6() {
 		network, _ := ip.Prefix(64) // one caller has all of it; it never fails, as an IPv6 address has more bits
 		ip = network.Addr()

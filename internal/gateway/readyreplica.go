@@ -20,18 +20,41 @@ func (l *loadTracker) pickReplica(v *view, routes []*route.Route, excluded []dst
 		return nil
 	}
 	best := v.bestReplica(routes, excluded)
+	if best != nil {
+		l.countPick(best, l.elapsed(), isRetry)
+	}
+	return best
+}
+
+// countPick counts a request at a replica. The caller holds the lock.
+func (l *loadTracker) countPick(r *readyReplica, now time.Duration, isRetry bool) {
+	l.picks++
+	r.load.lastPicked = l.picks
+	r.load.inFlight++
+	r.run.inFlight++
+	r.run.window.addBusy(now, 1)
+	if isRetry {
+		r.counts.countRetry()
+	} else {
+		r.run.accepted++
+	}
+}
+
+// pickReplicaOf is pickReplica for one run, and countArrival: all under one lock. It finds no replica if v is not the present
+// view, and counts the arrival only with a replica.
+func (l *loadTracker) pickReplicaOf(v *view, run *viewedRun, excluded []dstack.Endpoint, isRetry bool, at *arrival) *readyReplica {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if v != l.view.Load() {
+		return nil
+	}
+	best := run.bestReplica(excluded, nil)
 	if best == nil {
 		return nil
 	}
-	l.picks++
-	best.load.lastPicked = l.picks
-	best.load.inFlight++
-	run := l.runLoadOf(best.route.Run)
-	run.inFlight++
-	run.window.addBusy(l.elapsed(), 1)
-	if !isRetry {
-		run.accepted++
-	}
+	now := l.elapsed()
+	l.countPick(best, now, isRetry)
+	l.moveArrival(at, run.route.Run, run.load, now)
 	return best
 }
 
@@ -49,13 +72,21 @@ func (l *loadTracker) nextRoute(v *view, routes []*route.Route, excluded []dstac
 // loads.
 func (v *view) bestReplica(routes []*route.Route, excluded []dstack.Endpoint) (best *readyReplica) {
 	for _, r := range routes {
-		for _, candidate := range v.replicas[r.Run] {
-			if len(excluded) > 0 && slices.Contains(excluded, candidate.target.Endpoint) {
-				continue
-			}
-			if best == nil || isPreferred(candidate, best) {
-				best = candidate
-			}
+		if run := v.runs[r.Run]; run != nil {
+			best = run.bestReplica(excluded, best)
+		}
+	}
+	return best
+}
+
+// bestReplica returns the replica to pick next among those of the run and best, which may be nil.
+func (r *viewedRun) bestReplica(excluded []dstack.Endpoint, best *readyReplica) *readyReplica {
+	for _, candidate := range r.replicas {
+		if len(excluded) > 0 && slices.Contains(excluded, candidate.target.Endpoint) {
+			continue
+		}
+		if best == nil || isPreferred(candidate, best) {
+			best = candidate
 		}
 	}
 	return best

@@ -36,7 +36,7 @@ func TestPick(t *testing.T) {
 	if turn != "abc" {
 		t.Errorf("equals are not taken in turn: %s", turn)
 	}
-	for _, p := range v.replicas["run"] {
+	for _, p := range v.runs["run"].replicas {
 		l.release(p)
 	}
 	if a := pick(); a.target.Address != "a" {

@@ -290,19 +290,25 @@ func (a *replicaAcquirer) watchWait(ctx context.Context, w *waiter) error {
 
 // waitError translates why a wait ended, for the response.
 func (a *replicaAcquirer) waitError(err error) error {
+	if err != nil && a.request.ctx().Err() != nil {
+		return a.request.ctx().Err()
+	}
+	return newWaitError(err, a.waitsFor, a.request.gateway.limits)
+}
+
+// newWaitError says why a wait for a run ended; nil: for the first route table.
+func newWaitError(err error, waitsFor *route.Route, limits Limits) error {
 	message := ""
 	switch {
 	case err == nil:
 		return nil
-	case a.request.ctx().Err() != nil:
-		return a.request.ctx().Err()
 	case errors.Is(err, context.DeadlineExceeded):
-		return a.timeoutError()
-	case errors.Is(err, errQueueFull) && a.waitsFor != nil:
-		message = a.waitsFor.Name + " is not ready, and the queue for it is full"
+		return newTimeoutError(waitsFor)
+	case errors.Is(err, errQueueFull) && waitsFor != nil:
+		message = waitsFor.Name + " is not ready, and the queue for it is full"
 	case errors.Is(err, errQueueBytes):
-		message = a.waitsFor.Name + " is not ready, and the waiting requests use all " +
-			human.Bytes(a.request.gateway.limits.HeldBytes) + " allowed"
+		message = waitsFor.Name + " is not ready, and the waiting requests use all " +
+			human.Bytes(limits.HeldBytes) + " allowed"
 	case errors.Is(err, errQueueFull), errors.Is(err, errStopping):
 		message = err.Error()
 	default:
@@ -311,13 +317,13 @@ func (a *replicaAcquirer) waitError(err error) error {
 	return &responseError{retryAfter: 1, details: details{Kind: dstack.Unavailable, Message: message, Hint: "try again"}}
 }
 
-// timeoutError is for a request that has waited as long as it may.
-func (a *replicaAcquirer) timeoutError() error {
+// newTimeoutError is for a request that has waited as long as it may.
+func newTimeoutError(waitsFor *route.Route) error {
 	e := &responseError{retryAfter: 5, details: details{Kind: dstack.Unavailable,
 		Message: "the gateway has no routes yet", Hint: "try again"}}
-	if a.waitsFor != nil {
-		e.Message = notReady(a.waitsFor)
-		e.Hint = "try again, or see what it does: dstack logs " + a.waitsFor.Name
+	if waitsFor != nil {
+		e.Message = notReady(waitsFor)
+		e.Hint = "try again, or see what it does: dstack logs " + waitsFor.Name
 	}
 	return e
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dstack/internal/relay"
 )
 
 // lateReadTimeout is how long the gateway waits for the next piece of a response
@@ -31,10 +33,13 @@ type replicaConn struct {
 	writeError    atomic.Pointer[error] // the first error of Write
 	readEnded     chan struct{}         // closed by the first error of Read, and by Close
 	endRead       func()
+	leaveOpening  func(relay.OpeningResult) // once, with what came of the new connection
 }
 
-func newReplicaConn(conn net.Conn, stall time.Duration) *replicaConn {
+func newReplicaConn(conn net.Conn, stall time.Duration, place *opening) *replicaConn {
 	c := &replicaConn{Conn: conn, stall: stall, readEnded: make(chan struct{})}
+	var once sync.Once
+	c.leaveOpening = func(result relay.OpeningResult) { once.Do(func() { place.Leave(result) }) }
 	c.endRead = sync.OnceFunc(func() { close(c.readEnded) })
 	return c
 }
@@ -62,6 +67,7 @@ func (c *replicaConn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	if err == nil {
+		c.leaveOpening(relay.Opened)
 		return n, nil
 	}
 	if failed := c.writeError.Load(); failed != nil && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -90,5 +96,6 @@ func (c *replicaConn) limitRead() {
 // Close closes the connection and ends a Write that waits for the response.
 func (c *replicaConn) Close() error {
 	c.endRead()
+	c.leaveOpening(relay.Unused)
 	return c.Conn.Close()
 }

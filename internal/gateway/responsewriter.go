@@ -23,8 +23,10 @@ type responseWriter struct {
 	padding       *padding    // nil: none, or not any more
 	status        int         // for the log and the metrics
 	bytes         int64
-	informational uint8 // responses so far, at most one more than are passed on
-	sent          bool  // the final status is sent
+	headAt        time.Time // when the final status was sent
+	firstAt       time.Time // when the first byte of the body was sent; zero: none was, or only what the gateway adds to a wait
+	informational uint8     // responses so far, at most one more than are passed on
+	sent          bool      // the final status is sent
 	hijacked      bool
 	padded        bool // newlines have begun the response
 	isEventStream bool // the replica's response
@@ -60,7 +62,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
-	w.sent, w.status = true, status
+	w.sent, w.status, w.headAt = true, status, time.Now()
 	w.keepContentType()
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -68,8 +70,11 @@ func (w *responseWriter) WriteHeader(status int) {
 func (w *responseWriter) Write(p []byte) (int, error) {
 	w.endPadding()
 	if !w.sent {
-		w.sent, w.status = true, http.StatusOK
+		w.sent, w.status, w.headAt = true, http.StatusOK, time.Now()
 		w.keepContentType()
+	}
+	if w.firstAt.IsZero() {
+		w.firstAt = time.Now()
 	}
 	defer w.beginWrite()()
 	n, err := w.ResponseWriter.Write(p)
@@ -130,7 +135,7 @@ func (w *responseWriter) extendDeadline() {
 func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.endPadding()
 	w.sent, w.hijacked = true, true
-	w.status = http.StatusSwitchingProtocols
+	w.status, w.headAt = http.StatusSwitchingProtocols, time.Now()
 	return w.control.Hijack()
 }
 

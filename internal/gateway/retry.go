@@ -105,6 +105,7 @@ func (p *proxyRequest) sendToReplica(req *http.Request) (*http.Response, error) 
 			return res, err
 		}
 		p.logReplica("replica closed a kept connection", err)
+		p.replica().counts.countRetry()
 		body, err := req.GetBody()
 		if err != nil {
 			return nil, err

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
 	"dstack/internal/loop"
+	"dstack/internal/relay"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -127,6 +129,7 @@ type testGateway struct {
 	server  *httptest.Server
 	client  *http.Client
 	log     *logBuffer
+	fast    atomic.Int64 // requests that took the fast path
 }
 
 type logBuffer struct {
@@ -166,7 +169,8 @@ func startGatewayWith(t testing.TB, o gateway.Options, routes ...route.Route) *t
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- loop.Run(ctx, r.gateway.Tasks()...) }()
+	fast, fastTasks := r.newFastPath()
+	go func() { done <- loop.Run(ctx, append(r.gateway.Tasks(), fastTasks...)...) }()
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !r.gateway.Serves(req) {
 			http.Error(w, "the api", http.StatusTeapot)
@@ -175,6 +179,8 @@ func startGatewayWith(t testing.TB, o gateway.Options, routes ...route.Route) *t
 		r.gateway.ServeHTTP(w, req)
 	}))
 	r.server.Config.ConnContext = gateway.WithConn
+	r.server.Listener.Close()
+	r.server.Listener = fast
 	r.server.Start()
 	r.client = &http.Client{
 		Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
@@ -193,6 +199,34 @@ func startGatewayWith(t testing.TB, o gateway.Options, routes ...route.Route) *t
 	})
 	return r
 }
+
+// newFastPath returns the listener of the gateway, whose plain requests take the fast path.
+func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
+	r.t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	fast, err := r.gateway.NewRelay(gateway.DirectorOptions{
+		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] },
+		Began:   func() { r.fast.Add(1) },
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	listener := fast.Listener(inner)
+	accept := loop.Task{Name: "accept connections", Run: func(ctx context.Context) error {
+		if err := listener.Run(ctx); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	return listener, append(fast.Tasks(), accept)
+}
+
+// slowPath has the tests whose requests are all handed over.
+var slowPath = map[string]bool{}
 
 // startReplica starts a server as a replica, and returns its target.
 func startReplica(t testing.TB, num int, serve http.HandlerFunc) route.Target {

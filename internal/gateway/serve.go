@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -91,6 +92,9 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 		response: newResponseWriter(w, g.limits.StallTimeout, r.ProtoMajor == 2),
 	}
 	p.acquirer.request, p.forwarder.request = p, p
+	if counted := takeCounted(r.Context()); counted != nil {
+		p.continueCounted(counted)
+	}
 	if r.Body != nil && r.Body != http.NoBody {
 		p.body = newRequestBody(r.Body, p.response.control, g.bodyStall(r), r.ProtoMajor == 2)
 		p.body.trailer.received = r
@@ -240,6 +244,7 @@ func (p *proxyRequest) finish() {
 			p.gateway.metrics.recordRequest(last.route, p.response.status, p.startedAt, &p.model.timing)
 		}
 	}
+	p.recordCounts()
 	if !p.gateway.log.Enabled(p.ctx(), slog.LevelDebug) {
 		return
 	}
@@ -251,16 +256,40 @@ func (p *proxyRequest) finish() {
 		slog.String("project", p.destination.Project), slog.String("run", p.destination.Run))
 }
 
+// recordCounts counts the request at its run for Prometheus: the run of its replica, else the run that it is for.
+func (p *proxyRequest) recordCounts() {
+	if last := p.acquirer.lastReplica; last != nil {
+		end := time.Now()
+		first := end
+		for _, at := range []time.Time{p.response.headAt, p.response.firstAt} {
+			if !at.IsZero() {
+				first = at
+			}
+		}
+		last.counts.countResponse(p.response.status, first.Sub(p.startedAt), end.Sub(p.startedAt))
+		return
+	}
+	v := p.gateway.loads.view.Load()
+	if v == nil {
+		return
+	}
+	r := cmp.Or(p.acquirer.waitsFor, p.acquirer.chosen)
+	if r == nil && !p.destination.Models {
+		r = v.Run(p.destination)
+	}
+	if r == nil { // no run, or no model yet: whatever callers name is not counted
+		return
+	}
+	if counts := p.gateway.loads.countsOf(r.Run); counts != nil {
+		counts.countAnswer(p.response.status)
+	}
+}
+
 // requestID returns the client's own ID if it is well-formed, else a new one.
 func requestID(r *http.Request) string {
 	given := r.Header["X-Request-Id"]
-	if len(given) != 1 || given[0] == "" || len(given[0]) > 128 {
+	if len(given) != 1 || !isValidID(given[0]) {
 		return rand.Text()
-	}
-	for _, c := range []byte(given[0]) {
-		if c <= ' ' || c > '~' || c == '"' || c == '\\' {
-			return rand.Text()
-		}
 	}
 	return given[0]
 }

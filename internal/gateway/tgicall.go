@@ -120,7 +120,7 @@ func (c *tgiCall) tgiModel() openai.TGIModel {
 // warn sets a header of the response if the template does not show the tools of the
 // request to the model.
 func (c *tgiCall) warn(t *dstack.ChatTemplate) {
-	features := c.model.FindFeatures(c.model.body.data)
+	features := c.model.FindFeatures(&c.model.body.scanner)
 	if !features.Tools {
 		return
 	}

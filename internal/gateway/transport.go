@@ -35,17 +35,15 @@ func isDialError(err error) bool {
 	return ok || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-func newTransport(l Limits, dialer *dial.Dialer) *http.Transport {
+func newTransport(l Limits, dialer *replicaDialer) *http.Transport {
 	return &http.Transport{
 		Proxy: nil, // no proxy of the environment stands between the gateway and replicas
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, l.ConnectTimeout)
-			defer cancel()
-			conn, err := dialer.DialContext(ctx, network, address)
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			conn, err := dialer.dial(ctx, address)
 			if err != nil {
-				return nil, &dialError{err}
+				return nil, err
 			}
-			return newReplicaConn(conn, l.ResponseTimeout), nil
+			return conn, nil
 		},
 		MaxIdleConnsPerHost:    1024,
 		IdleConnTimeout:        replicaIdleTimeout,

@@ -36,7 +36,9 @@ type waiter struct {
 	run     dstack.RunID
 	bytes   int64
 	try     func() bool // whether the wait is over; called under the queue's lock, must not block
+	notify  func()      // called under the queue's lock when the wait is over; nil: done is closed
 	body    reservation
+	isOver  bool
 	done    chan struct{}
 	err     error
 	element *list.Element
@@ -68,7 +70,7 @@ func (q *waitQueue) wait(ctx context.Context, run dstack.RunID, try func() bool)
 }
 
 // enqueue adds a waiter unless its first try succeeds. If it returns true, wait
-// for w.done and then call dequeue. The bodies of a run's waiters share a budget;
+// for w.done, or for w.notify, and then call dequeue. The bodies of a run's waiters share a budget;
 // a body that exceeds it may wait alone.
 func (q *waitQueue) enqueue(w *waiter, maxRequests int) (waits bool, err error) {
 	q.mu.Lock()
@@ -84,7 +86,10 @@ func (q *waitQueue) enqueue(w *waiter, maxRequests int) (waits bool, err error) 
 	case !q.bodies.tryReserve(&w.body, w.bytes):
 		return false, errQueueBytes
 	}
-	w.done = make(chan struct{})
+	w.isOver, w.err = false, nil
+	if w.notify == nil {
+		w.done = make(chan struct{})
+	}
 	w.element = q.queue.PushBack(w)
 	q.count(w.run, 1)
 	return true, nil
@@ -95,19 +100,29 @@ func (q *waitQueue) enqueue(w *waiter, maxRequests int) (waits bool, err error) 
 func (q *waitQueue) dequeue(w *waiter, err error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	select {
-	case <-w.done:
+	if w.isOver {
 		return w.err
-	default:
-		q.remove(w)
-		return err
 	}
+	q.remove(w)
+	return err
+}
+
+// finish reports whether a wait is over, and if so, as dequeue, how it ended.
+func (q *waitQueue) finish(w *waiter) (isOver bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return w.isOver, w.err
 }
 
 func (q *waitQueue) remove(w *waiter) {
 	q.queue.Remove(w.element)
 	q.bodies.releaseAll(&w.body)
 	q.count(w.run, -1)
+	w.isOver = true
+	if w.notify != nil {
+		w.notify()
+		return
+	}
 	close(w.done)
 }
 

@@ -99,12 +99,9 @@ func (c Call) Streams() bool { return c.Operation == Forward && forwardedCalls[c
 
 // WantsJSON reports whether the response to a call with this body is JSON: not a
 // stream, and not numbers as bytes.
-func (c Call) WantsJSON(body []byte) bool {
-	if c.Operation != Forward || !forwardedCalls[c.Path].json || WantsStream(body) {
-		return false
-	}
-	encoding, err := findString(body, "encoding_format")
-	return err == nil && !strings.HasPrefix(encoding, "bytes")
+func (c Call) WantsJSON(b *BodyScanner) bool {
+	return c.Operation == Forward && forwardedCalls[c.Path].json && b.json.finish() == nil && !b.WantsStream() &&
+		!strings.HasPrefix(b.encodingFormat(), "bytes")
 }
 
 // Methods returns the allowed methods of a call for an Allow header.

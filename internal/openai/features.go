@@ -18,38 +18,15 @@ type Features struct {
 	RequiresTool  bool // the answer must call one of the tools
 }
 
-// partTypes are the types of message parts in the APIs of OpenAI and Anthropic that
-// are not text.
-var partTypes = []struct {
-	name   []byte // in quotes
-	isPart func(*Features) *bool
-}{
-	{[]byte(`"image_url"`), (*Features).images},
-	{[]byte(`"input_image"`), (*Features).images},
-	{[]byte(`"image"`), (*Features).images},
-	{[]byte(`"input_audio"`), (*Features).audio},
-}
-
-func (f *Features) images() *bool { return &f.Images }
-func (f *Features) audio() *bool  { return &f.Audio }
-
-// FindFeatures finds the features in the body of a call, which must be valid JSON.
-// To be fast on long bodies, it decodes nothing but the choice of a tool.
-func (c Call) FindFeatures(body []byte) (f Features) {
+// FindFeatures returns the features in the body of a call.
+func (c Call) FindFeatures(b *BodyScanner) (f Features) {
 	if !c.Streams() { // other calls have no messages
 		return f
 	}
-	for _, t := range partTypes {
-		if found := t.isPart(&f); !*found {
-			*found = hasType(body, t.name)
-		}
-	}
-	if !bytes.Contains(body, []byte(`"tools"`)) {
-		return f
-	}
-	if tools := rawField(body, "tools"); len(tools) > 2 && tools[0] == '[' && len(bytes.TrimSpace(tools[1:len(tools)-1])) > 0 {
+	f.Images, f.Audio = b.hasImages, b.hasAudio
+	if tools := b.valueAt(b.tools); len(tools) > 2 && tools[0] == '[' && len(bytes.TrimSpace(tools[1:len(tools)-1])) > 0 {
 		f.Tools = true
-		switch choice := toolChoice(rawField(body, "tool_choice")); choice {
+		switch choice := toolChoice(b.valueAt(b.toolChoice)); choice {
 		case "none":
 			f.Tools = false
 		case "", "auto":
@@ -58,32 +35,6 @@ func (c Call) FindFeatures(body []byte) (f Features) {
 		}
 	}
 	return f
-}
-
-// hasType reports whether a body has "type": name. Quotes within a JSON string are
-// escaped, so the name in quotes is a whole string.
-func hasType(body, name []byte) bool {
-	for {
-		at := bytes.Index(body, name)
-		if at < 0 {
-			return false
-		}
-		before, isValue := bytes.CutSuffix(bytes.TrimRight(body[:at], " \t\r\n"), []byte(":"))
-		if isValue && bytes.HasSuffix(bytes.TrimRight(before, " \t\r\n"), []byte(`"type"`)) {
-			return true
-		}
-		body = body[at+len(name):]
-	}
-}
-
-// rawField returns the value of a top-level key, or nil.
-func rawField(body []byte, key string) []byte {
-	s := jsonScanner{body: body, wantedKey: key}
-	from, to, err := s.findValue()
-	if err != nil {
-		return nil
-	}
-	return body[from:to]
 }
 
 // toolChoice returns the word of a tool_choice: a text in OpenAI's API, the type of an

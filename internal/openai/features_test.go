@@ -30,7 +30,7 @@ func TestCall_FindFeatures(t *testing.T) {
 		{"tools of a message", openai.Chat, `{"messages":[{"tools":[1]}]}`, openai.Features{}},
 		{"a call without messages", "/embeddings", `{"input":[{"type":"image_url"}],` + tools + `}`, openai.Features{}},
 	} {
-		if got := openai.ParseCall("/v1" + c.path).FindFeatures([]byte(c.body)); got != c.want {
+		if got := openai.ParseCall("/v1" + c.path).FindFeatures(newBodyScanner("", []byte(c.body), 5)); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}

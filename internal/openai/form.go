@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"mime/multipart"
 )
 
@@ -19,16 +18,6 @@ const (
 	maxFormParts = 1000
 	maxModelName = 4 << 10
 )
-
-// FindModelInForm returns the model named in a body, which is a multipart form
-// or JSON. Errors are those of FindModel or wrap ErrNotForm.
-func FindModelInForm(contentType string, body []byte) (string, error) {
-	kind, params, err := mime.ParseMediaType(contentType)
-	if err != nil || kind != "multipart/form-data" {
-		return FindModel(body)
-	}
-	return findModelField(params["boundary"], body)
-}
 
 // findModelField returns the last field "model" of a form.
 func findModelField(boundary string, body []byte) (name string, err error) {

@@ -30,7 +30,7 @@ func newForm(t testing.TB, fields ...string) (contentType, body string) {
 	return w.FormDataContentType(), b.String()
 }
 
-func TestFindModelInForm(t *testing.T) {
+func TestBodyScanner_Forms(t *testing.T) {
 	kind, body := newForm(t, "language", "en", "model", "org/whisper")
 	twoKind, two := newForm(t, "model", "a", "model", "b")
 	noneKind, none := newForm(t, "language", "en")
@@ -52,19 +52,19 @@ func TestFindModelInForm(t *testing.T) {
 		{"JSON called a form", kind, `{"model": "m"}`, "", openai.ErrNotForm},
 		{"a form called JSON", "application/json", body, "", openai.ErrNotJSON},
 	} {
-		got, err := openai.FindModelInForm(c.kind, []byte(c.body))
+		got, err := findModel(t, c.kind, []byte(c.body))
 		if got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: %q, %v", c.name, got, err)
 		}
 	}
 }
 
-func FuzzFindModelInForm(f *testing.F) {
+func FuzzBodyScanner_Forms(f *testing.F) {
 	kind, body := newForm(f, "model", "m")
 	f.Add(kind, []byte(body))
 	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--x--"))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
-		if name, err := openai.FindModelInForm(kind, body); err == nil && name == "" {
+		if name, err := findModel(t, kind, body); err == nil && name == "" {
 			t.Error("no model and no error")
 		}
 	})

@@ -77,7 +77,7 @@ func TestCall_WantsJSON(t *testing.T) {
 		{"/v1/models", `{}`, false},
 	}
 	for _, c := range cases {
-		if got := openai.ParseCall(c.path).WantsJSON([]byte(c.body)); got != c.want {
+		if got := openai.ParseCall(c.path).WantsJSON(newBodyScanner("", []byte(c.body), 5)); got != c.want {
 			t.Errorf("%s %s: %v, want %v", c.path, c.body, got, c.want)
 		}
 	}

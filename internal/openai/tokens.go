@@ -1,9 +1,6 @@
 package openai
 
-import (
-	"bytes"
-	"encoding/json"
-)
+import "bytes"
 
 // Tokens are the input and output tokens of a call.
 type Tokens struct{ In, Out int64 }
@@ -27,13 +24,6 @@ const (
 	maxLookBack    = 1 << 10 // bytes before such an object that are searched for the choices of its event
 )
 
-// The keys whose objects are read. Quotes within a JSON string are escaped, so
-// each of these texts can only be a key.
-var (
-	usageKey   = []byte(`"usage"`)
-	timingsKey = []byte(`"timings"`) // llama.cpp's
-)
-
 // Keys that tell what an object of an event counts.
 var (
 	choicesKey = []byte(`"choices"`)
@@ -42,7 +32,7 @@ var (
 
 // TokenScanner finds the token counts of a response while it passes through in
 // pieces: a JSON body or a stream of events. It reads the objects "usage", and,
-// where there are none, llama.cpp's "timings".
+// where there are none, llama.cpp's "timings". It looks at each byte once.
 //
 // A stream may report usage repeatedly, each time for all that it has sent: the
 // largest counts. Where each choice has an object of its own at its end, as in
@@ -51,15 +41,16 @@ type TokenScanner struct {
 	usage   tokenSums
 	timings tokenSums
 
-	tail    []byte // end of the input: for looking back, and a key that may have begun
-	scanned int    // how much of tail was searched for keys
-
-	open     []byte // incomplete object
-	isUsage  bool   // it is a usage object, not timings
+	before   []byte // the end of the text so far, without objects: for looking back, and a key that may have begun
+	searched int    // how much of before is no part of a key that may have begun
+	keyAt    int    // where in before the key is whose brace may follow
+	key      countKey
 	ends     eventEnd
-	depth    int  // of its braces; 0 outside of an object
-	inString bool // inside of a string
-	escaped  bool // after a backslash
+
+	open     []byte // the object so far, where it arrives in several pieces
+	depth    int    // of its braces; 0 outside of an object
+	inString bool   // inside of a string
+	escaped  bool   // after a backslash
 }
 
 // eventEnd is what ends with the event of an object.
@@ -109,11 +100,14 @@ func (s *TokenScanner) Tokens() Tokens {
 func (s *TokenScanner) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
-		if s.depth > 0 {
+		switch {
+		case s.depth > 0:
 			p = s.readObject(p)
-			continue
+		case s.key != noKey:
+			p = s.findBrace(p)
+		default:
+			p = s.findKey(p)
 		}
-		p = s.findKey(p)
 	}
 	return n, nil
 }
@@ -121,55 +115,73 @@ func (s *TokenScanner) Write(p []byte) (int, error) {
 // findKey searches for a key and the brace after it, and returns the rest of the
 // input.
 func (s *TokenScanner) findKey(p []byte) []byte {
-	s.tail = append(s.tail, p...)
-	for {
-		at, key := findFirstKey(s.tail[s.scanned:])
-		if at < 0 {
-			s.keepTail(len(s.tail) - (len(timingsKey) - 1))
+	if begun := s.before[max(s.searched, len(s.before)-maxCountKey):]; bytes.IndexByte(begun, '"') >= 0 {
+		var joined [2 * maxCountKey]byte
+		n := copy(joined[:], begun)
+		text := joined[:n+copy(joined[n:], p)]
+		if at, key := findCountKey(text); key != noKey && at < n {
+			end := at + len(key.text()) - n
+			s.key, s.keyAt = key, len(s.before)-n+at
+			s.ends = findEnd(s.before[:s.keyAt])
+			s.before = append(s.before, p[:end]...)
+			return p[end:]
+		}
+	}
+	for rest := p; ; {
+		at, key := findCountKey(rest)
+		if key == noKey {
+			s.remember(p)
+			s.searched = max(s.searched, len(s.before)-len(rest))
 			return nil
 		}
-		at += s.scanned
-		rest := bytes.TrimLeft(s.tail[at+len(key):], " \t\r\n:")
-		if len(rest) == 0 { // the brace may follow in the next piece
-			s.keepTail(at)
-			return nil
+		rest = rest[at+len(key.text()):]
+		brace := bytes.TrimLeft(rest, " \t\r\n:")
+		if len(brace) > 0 && brace[0] != '{' {
+			continue
 		}
-		if rest[0] == '{' {
-			s.isUsage = key[1] == usageKey[1]
-			s.ends = findEnd(s.tail[:at])
-			s.depth, s.open = 1, append(s.open[:0], '{')
-			rest = append([]byte(nil), rest[1:]...)
-			s.tail = s.tail[:at]
-			s.keepTail(at)
-			return rest
-		}
-		s.scanned = at + len(key)
+		s.remember(p[:len(p)-len(rest)-len(key.text())])
+		s.key, s.keyAt, s.ends = key, len(s.before), findEnd(s.before)
+		s.before = append(s.before, key.text()...)
+		return rest
 	}
 }
 
-// findFirstKey returns the position of the first key in text, or -1.
-func findFirstKey(text []byte) (at int, key []byte) {
-	at, key = bytes.Index(text, usageKey), usageKey
-	before := text
-	if at >= 0 {
-		before = text[:at]
+// findBrace searches for the brace after a key, and returns the rest of the input.
+func (s *TokenScanner) findBrace(p []byte) []byte {
+	rest := bytes.TrimLeft(p, " \t\r\n:")
+	switch {
+	case len(rest) > 0 && rest[0] == '{':
+		s.before = s.before[:s.keyAt]
+		s.searched = s.keyAt
+		s.depth, s.open = 1, s.open[:0]
+		return s.readObject(rest)
+	case len(rest) > 0:
+		s.key = noKey
+	case len(s.before)-s.keyAt > maxUsageObject: // white space without end
+		s.key, s.before = noKey, s.before[:0]
 	}
-	if other := bytes.Index(before, timingsKey); other >= 0 {
-		return other, timingsKey
-	}
-	return at, key
+	s.before = append(s.before, p[:len(p)-len(rest)]...)
+	s.searched = len(s.before)
+	return rest
 }
 
-// keepTail notes that the tail was searched up to a position, and forgets what is
-// too far before it.
-func (s *TokenScanner) keepTail(searched int) {
-	s.scanned = max(searched, s.scanned)
-	if cut := s.scanned - maxLookBack; cut > 0 {
-		s.tail, s.scanned = append(s.tail[:0], s.tail[cut:]...), maxLookBack
+// remember keeps the end of a text that was searched for keys.
+func (s *TokenScanner) remember(text []byte) {
+	switch {
+	case len(text) == 0:
+		return
+	case text[len(text)-1] == '\n': // nobody looks back beyond it, and no key has it
+		s.before, s.searched = s.before[:0], 0
+		return
+	case len(text) >= maxLookBack:
+		s.before, s.searched = append(s.before[:0], text[len(text)-maxLookBack:]...), 0
+		return
 	}
-	if len(s.tail)-s.scanned > maxUsageObject { // white space without end
-		s.tail, s.scanned = s.tail[:0], 0
+	if len(s.before)+len(text) > 2*maxLookBack {
+		cut := len(s.before) - maxLookBack
+		s.before, s.searched = append(s.before[:0], s.before[cut:]...), max(0, s.searched-cut)
 	}
+	s.before = append(s.before, text...)
 }
 
 // findEnd returns what ends with the event whose text begins with head.
@@ -198,8 +210,12 @@ func valueAfter(head, key []byte) []byte {
 
 // readObject reads the object up to its end, and returns the rest of the input.
 func (s *TokenScanner) readObject(p []byte) []byte {
-	for i, c := range p {
-		s.open = append(s.open, c)
+	start := 0
+	if len(s.open) == 0 {
+		start = 1 // its brace is counted already
+	}
+	for i := start; i < len(p); i++ {
+		c := p[i]
 		switch {
 		case s.escaped:
 			s.escaped = false
@@ -213,51 +229,44 @@ func (s *TokenScanner) readObject(p []byte) []byte {
 		case c == '}':
 			s.depth--
 		}
-		if len(s.open) > maxUsageObject {
-			s.depth, s.inString, s.escaped = 0, false, false // not such an object of any server
+		switch {
+		case len(s.open)+i >= maxUsageObject: // not such an object of any server
+			s.key, s.depth, s.inString, s.escaped = noKey, 0, false, false
 			return p[i+1:]
-		}
-		if s.depth == 0 {
-			s.addObject()
+		case s.depth == 0:
+			s.addObject(p[:i+1])
 			return p[i+1:]
 		}
 	}
+	s.open = append(s.open, p...)
 	return nil
 }
 
-// addObject adds the counts of an object that is complete.
-func (s *TokenScanner) addObject() {
-	if s.isUsage {
-		s.addUsage()
-		return
+// addObject adds the counts of an object, of which end is the last piece.
+func (s *TokenScanner) addObject(end []byte) {
+	object := end
+	if len(s.open) > 0 {
+		s.open = append(s.open, end...)
+		object = s.open
 	}
-	var t struct {
-		Cached    int64 `json:"cache_n"`
-		Prompt    int64 `json:"prompt_n"` // without the cached ones
-		Predicted int64 `json:"predicted_n"`
-	}
-	if json.Unmarshal(s.open, &t) == nil {
-		s.timings.addObject(Tokens{limitTokens(t.Cached) + limitTokens(t.Prompt), t.Predicted}, s.ends)
+	key := s.key
+	s.key = noKey
+	counts, ok := readCounts(key, object)
+	switch {
+	case !ok:
+	case key == usageKey:
+		s.addUsage(counts)
+	default:
+		s.timings.addObject(Tokens{limitTokens(counts[cachedCount]) + limitTokens(counts[promptCount]), counts[predictedCount]}, s.ends)
 	}
 }
 
 // addUsage adds the counts of a usage object of OpenAI or Anthropic. Anthropic's
 // input tokens are without those that were written to a cache or read from it;
 // OpenAI's are with them.
-func (s *TokenScanner) addUsage() {
-	var u struct {
-		Prompt       int64 `json:"prompt_tokens"`
-		Completion   int64 `json:"completion_tokens"`
-		Input        int64 `json:"input_tokens"`
-		Output       int64 `json:"output_tokens"`
-		CacheRead    int64 `json:"cache_read_input_tokens"`
-		CacheCreated int64 `json:"cache_creation_input_tokens"`
-	}
-	if json.Unmarshal(s.open, &u) != nil {
-		return
-	}
-	input := limitTokens(u.Input) + limitTokens(u.CacheRead) + limitTokens(u.CacheCreated)
-	t := Tokens{max(u.Prompt, input), max(u.Completion, u.Output)}
+func (s *TokenScanner) addUsage(c counts) {
+	input := limitTokens(c[inputCount]) + limitTokens(c[cacheReadCount]) + limitTokens(c[cacheCreatedCount])
+	t := Tokens{max(c[promptTokensCount], input), max(c[completionCount], c[outputCount])}
 	if t.Out == 0 {
 		s.ends = endsNothing // it announces the tokens of the prompt
 	}

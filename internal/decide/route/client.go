@@ -62,6 +62,9 @@ func (p Proxies) ClientOf(r Request) Client {
 	return c
 }
 
+// IsTrusted reports whether the headers of a peer count.
+func (p Proxies) IsTrusted(peer netip.Addr) bool { return p.isTrusted(plainAddress(peer)) }
+
 func (p Proxies) isTrusted(address netip.Addr) bool {
 	return slices.ContainsFunc(p.Trusted, func(network netip.Prefix) bool { return network.Contains(address) })
 }

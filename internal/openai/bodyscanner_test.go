@@ -4,13 +4,40 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"dstack/internal/openai"
 )
 
-func TestFindModel(t *testing.T) {
+// newBodyScanner returns a scanner that has scanned a body in pieces of a size; 0 stands for all at once.
+func newBodyScanner(contentType string, body []byte, size int) *openai.BodyScanner {
+	b := &openai.BodyScanner{}
+	b.Begin(contentType)
+	if size == 0 {
+		size = max(len(body), 1)
+	}
+	for at := size; at < len(body); at += size {
+		b.Scan(slices.Clone(body[:at])) // other memory each time
+	}
+	b.Scan(body)
+	return b
+}
+
+// findModel returns the model that a body names, for a body that arrives at once and for one that arrives in pieces.
+func findModel(t testing.TB, contentType string, body []byte) (string, error) {
+	t.Helper()
+	name, err := newBodyScanner(contentType, body, 0).Finish()
+	size := 1 + len(body)/50
+	inPieces, errInPieces := newBodyScanner(contentType, body, size).Finish()
+	if name != inPieces || fmt.Sprint(err) != fmt.Sprint(errInPieces) {
+		t.Errorf("%.60s: at once %q, %v; in pieces of %d %q, %v", body, name, err, size, inPieces, errInPieces)
+	}
+	return name, err
+}
+
+func TestBodyScanner(t *testing.T) {
 	cases := []struct {
 		body, want string
 		err        error
@@ -57,25 +84,25 @@ func TestFindModel(t *testing.T) {
 		{`{"model":"m","n":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, "", openai.ErrNotJSON},
 	}
 	for _, c := range cases {
-		got, err := openai.FindModel([]byte(c.body))
+		got, err := findModel(t, "application/json", []byte(c.body))
 		if got != c.want || !errors.Is(err, c.err) || (c.err == nil && err != nil) {
 			t.Errorf("%.60s: got %q, %v; want %q, %v", c.body, got, err, c.want, c.err)
 		}
 	}
 }
 
-// TestFindModel_ErrorsAreSilent checks that errors, which are logged,
+// TestBodyScanner_ErrorsAreSilent checks that errors, which are logged,
 // contain nothing of a prompt.
-func TestFindModel_ErrorsAreSilent(t *testing.T) {
+func TestBodyScanner_ErrorsAreSilent(t *testing.T) {
 	for _, body := range []string{`{"canary": canary}`, `{"model":"m","x":"\canary"}`, `{"x":"canary`, `canary`} {
-		_, err := openai.FindModel([]byte(body))
+		_, err := findModel(t, "application/json", []byte(body))
 		if err == nil || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
 }
 
-// findWithEncodingJSON is FindModel by means of encoding/json.
+// findWithEncodingJSON finds the model by means of encoding/json.
 func findWithEncodingJSON(body []byte) (string, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(body, &all); err != nil {
@@ -101,8 +128,8 @@ func findWithEncodingJSON(body []byte) (string, error) {
 	return name, nil
 }
 
-// FuzzFindModel compares the scanner with encoding/json.
-func FuzzFindModel(f *testing.F) {
+// FuzzBodyScanner compares the scanner with encoding/json.
+func FuzzBodyScanner(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"m","messages":[{"role":"user","content":"hello, how are you today?"}]}`,
 		`{"a":{"model":[1,-2.5e3,null,true]},"\u006dodel":"\ud83d\ude00","model":"x"}`,
@@ -112,7 +139,7 @@ func FuzzFindModel(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got, err := openai.FindModel(body)
+		got, err := findModel(t, "application/json", body)
 		want, wantErr := findWithEncodingJSON(body)
 		if got != want || !errors.Is(err, wantErr) || (wantErr == nil && err != nil) {
 			t.Fatalf("%q: got %q, %v; encoding/json: %q, %v", body, got, err, want, wantErr)
@@ -120,13 +147,13 @@ func FuzzFindModel(f *testing.F) {
 	})
 }
 
-func TestFindModel_Depth(t *testing.T) {
+func TestBodyScanner_Depth(t *testing.T) {
 	for _, n := range []int{9998, 9999, 10000, 10001} {
 		for _, kind := range []string{"[]", `{"a":}`} {
 			open, end := kind[:len(kind)-1], kind[len(kind)-1:]
 			inner := "1"
 			body := []byte(`{"model":"m","n":` + strings.Repeat(open, n) + inner + strings.Repeat(end, n) + `}`)
-			_, err := openai.FindModel(body)
+			_, err := findModel(t, "application/json", body)
 			_, want := findWithEncodingJSON(body)
 			if (err == nil) != (want == nil) {
 				t.Errorf("%d deep %s: got %v, encoding/json: %v", n, kind, err, want)
@@ -135,13 +162,23 @@ func TestFindModel_Depth(t *testing.T) {
 	}
 }
 
-func BenchmarkFindModel(b *testing.B) {
-	for _, size := range []int{300, 400_000} {
-		body := []byte(fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"org/m"}`, strings.Repeat("some words ", size/11)))
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
+func BenchmarkBodyScanner(b *testing.B) {
+	code := strings.Repeat(`{\"role\":\"user\",\n    \"words\": [1, 2]}\n`, 5)
+	messages := `{"role":"user","content":` + `"` + code + strings.Repeat("some words ", 20) + `"},`
+	for _, c := range []struct{ name, messages string }{
+		{"300 bytes", `{"role":"user","content":"` + strings.Repeat("some words ", 27) + `"}`},
+		{"400 KB of text", `{"role":"user","content":"` + strings.Repeat("some words ", 400_000/11) + `"}`},
+		{"400 KB of messages", strings.Repeat(messages, 400_000/len(messages)) + "{}"},
+		{"400 KB of numbers", strings.Repeat("12345,", 400_000/6) + "1"},
+	} {
+		body := []byte(`{"messages":[` + c.messages + `],"model":"org/m"}`)
+		var scanner openai.BodyScanner
+		b.Run(c.name, func(b *testing.B) {
 			b.SetBytes(int64(len(body)))
 			for b.Loop() {
-				if _, err := openai.FindModel(body); err != nil {
+				scanner.Begin("application/json")
+				scanner.Scan(body)
+				if _, err := scanner.Finish(); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -149,7 +186,7 @@ func BenchmarkFindModel(b *testing.B) {
 	}
 }
 
-func TestWantsStream(t *testing.T) {
+func TestBodyScanner_WantsStream(t *testing.T) {
 	cases := map[string]bool{
 		`{"model":"m","stream":true}`:              true,
 		"{ \"stream\" :\n true , \"model\":\"m\"}": true,
@@ -168,7 +205,7 @@ func TestWantsStream(t *testing.T) {
 		`[true]`:                                   false,
 	}
 	for body, want := range cases {
-		if got := openai.WantsStream([]byte(body)); got != want {
+		if got := newBodyScanner("", []byte(body), 3).WantsStream(); got != want {
 			t.Errorf("%s: %v", body, got)
 		}
 	}

@@ -1,0 +1,300 @@
+package eventloop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsSupported reports whether the operating system has event loops.
+const IsSupported = true
+
+// Loop waits for the events of its sockets, messages and timers, and calls their handlers. All methods but Send and Stop
+// are for the goroutine of Run, or for the time before it.
+type Loop struct {
+	options Options
+	epoll   int      // of all sockets
+	parking int      // an epoll that contains epoll, only while the loop is parked
+	parker  *os.File // parking, in the poller of Go's runtime
+	raw     syscall.RawConn
+	wake    int // an eventfd
+	clock   int // a timerfd
+	events  [maxEvents]unix.EpollEvent
+
+	sockets    []*Socket // by file descriptor
+	again      []*Socket // whose handlers asked for another call
+	generation int32     // of the latest socket
+	timers     timers
+	base       time.Time
+	now        time.Time
+	armed      int64 // when clock fires; 0: it does not
+
+	lastPark  time.Time
+	parkOver  func(uintptr) bool // isParkOver
+	parkCalls int
+	canPoll   bool // the kernel has epoll_pwait2
+
+	mu       sync.Mutex
+	messages []message
+	spare    []message
+	isSent   bool // the eventfd was written since messages were taken
+	isEnded  bool
+}
+
+// message is what Send sends.
+type message struct {
+	to    Receiver
+	value uint64
+}
+
+// New makes a loop. Run frees what it holds.
+func New(o Options) (*Loop, error) {
+	l := &Loop{options: o, epoll: -1, parking: -1, wake: -1, clock: -1, base: time.Now()}
+	l.now, l.lastPark, l.parkOver = l.base, l.base, l.isParkOver
+	if err := l.open(); err != nil {
+		l.free()
+		return nil, fmt.Errorf("make an event loop: %w", err)
+	}
+	return l, nil
+}
+
+func (l *Loop) open() (err error) {
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	if l.parking, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return err
+	}
+	if l.clock, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
+		return err
+	}
+	for _, fd := range []int{l.wake, l.clock} {
+		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}); err != nil {
+			return err
+		}
+	}
+	if err := unix.EpollCtl(l.parking, unix.EPOLL_CTL_ADD, l.epoll, &unix.EpollEvent{Fd: int32(l.epoll)}); err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(l.parking, true); err != nil {
+		return err
+	}
+	l.parker = os.NewFile(uintptr(l.parking), "epoll")
+	if l.raw, err = l.parker.SyscallConn(); err != nil {
+		return err
+	}
+	if err := l.parker.SetDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("the runtime does not wait for an epoll: %w", err)
+	}
+	var noEvent unix.EpollEvent
+	_, err = waitEvents(l.epoll, []unix.EpollEvent{noEvent}, 0)
+	l.canPoll = err == nil
+	return nil
+}
+
+func (l *Loop) free() {
+	if l.parker != nil {
+		_ = l.parker.Close()
+		l.parking = -1
+	}
+	for _, fd := range []int{l.epoll, l.parking, l.wake, l.clock} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// Run serves until ctx ends.
+func (l *Loop) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { l.Send(Func(func() {}), 0) })
+	defer stop()
+	defer l.end()
+	for ctx.Err() == nil {
+		count, err := l.waitForEvents()
+		if err != nil {
+			return fmt.Errorf("wait for sockets: %w", err)
+		}
+		l.now = time.Now()
+		l.callHandlers(count)
+		if len(l.again) > 0 {
+			l.callAgain()
+		}
+		l.fireTimers()
+	}
+	return ctx.Err()
+}
+
+// end closes what is open. Messages that are sent later are dropped.
+func (l *Loop) end() {
+	l.mu.Lock()
+	l.isEnded = true
+	l.mu.Unlock()
+	if l.options.Stop != nil {
+		l.options.Stop()
+	}
+	for _, s := range l.sockets {
+		if s != nil {
+			s.Close()
+		}
+	}
+	l.free()
+}
+
+func (l *Loop) callHandlers(count int) {
+	for i := range count {
+		e := &l.events[i]
+		fd := int(e.Fd)
+		switch fd {
+		case l.wake:
+			l.receive()
+			continue
+		case l.clock:
+			l.armed = 0
+			continue
+		}
+		if fd >= len(l.sockets) {
+			continue
+		}
+		s := l.sockets[fd]
+		if s == nil || s.generation != e.Pad { // it was closed by a handler of this round
+			continue
+		}
+		s.note(e.Events)
+		s.handler.Ready()
+	}
+}
+
+// callAgain calls the handlers of sockets that have more to read.
+func (l *Loop) callAgain() {
+	round := len(l.again)
+	for i := range round {
+		s := l.again[i]
+		if s.isQueued {
+			s.isQueued = false
+			s.handler.Ready()
+		}
+	}
+	l.again = append(l.again[:0], l.again[round:]...)
+}
+
+// Now returns when the events that are handled now were received.
+func (l *Loop) Now() time.Time { return l.now }
+
+// Send makes the loop call to.Receive with a message. Any goroutine may call it at any time; after the end of the loop it
+// does nothing.
+func (l *Loop) Send(to Receiver, value uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isEnded {
+		return
+	}
+	l.messages = append(l.messages, message{to, value})
+	if !l.isSent {
+		l.isSent = true
+		one := uint64(1)
+		rawWrite(l.wake, unsafe.Pointer(&one), 8)
+	}
+}
+
+// receive calls the receivers of all messages.
+func (l *Loop) receive() {
+	l.mu.Lock()
+	messages := l.messages
+	l.messages, l.isSent = l.spare[:0], false
+	l.mu.Unlock()
+	for i := range messages {
+		messages[i].to.Receive(messages[i].value)
+		messages[i] = message{}
+	}
+	l.spare = messages
+}
+
+// waitForEvents returns how many events there are in l.events; 0 where the time is over.
+func (l *Loop) waitForEvents() (int, error) {
+	if len(l.again) > 0 {
+		if l.now.Sub(l.lastPark) < maxHold {
+			return waitEvents(l.epoll, l.events[:], 0)
+		}
+		one := uint64(1)
+		rawWrite(l.wake, unsafe.Pointer(&one), 8) // so that park returns
+	} else if l.now.Sub(l.lastPark) < maxHold && l.canPoll {
+		count, err := waitEvents(l.epoll, l.events[:], shortWait)
+		if count != 0 || err != nil {
+			return count, err
+		}
+	}
+	if err := l.park(); err != nil {
+		return 0, err
+	}
+	return waitEvents(l.epoll, l.events[:], 0)
+}
+
+// park waits in the poller of Go's runtime, as a Read of a net.Conn does: the goroutine has neither a thread nor a
+// processor then.
+func (l *Loop) park() error {
+	l.parkCalls = 0
+	if err := l.raw.Read(l.parkOver); err != nil {
+		return err
+	}
+	l.lastPark = time.Now()
+	return nil
+}
+
+// isParkOver arms the epoll that Go's runtime watches when it is called first, and disarms it when there are events.
+func (l *Loop) isParkOver(fd uintptr) bool {
+	l.parkCalls++
+	if l.parkCalls == 1 {
+		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.epoll)}
+		return epollModify(int(fd), l.epoll, &event) != nil
+	}
+	_ = epollModify(int(fd), l.epoll, &unix.EpollEvent{Fd: int32(l.epoll)}) // it cannot fail
+	return true
+}
+
+// waitEvents is epoll_pwait2 without telling Go's scheduler. A signal ends it early.
+func waitEvents(epoll int, events []unix.EpollEvent, limit time.Duration) (int, error) {
+	timeout := syscall.NsecToTimespec(int64(limit))
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
+		uintptr(unsafe.Pointer(&timeout)), 0, 0)
+	switch {
+	case errno == 0:
+		return int(n), nil
+	case errno == syscall.EINTR:
+		return 0, nil
+	case errors.Is(errno, syscall.ENOSYS), errors.Is(errno, syscall.EPERM):
+		return pollEvents(epoll, events)
+	}
+	return 0, errno
+}
+
+// pollEvents takes events on kernels before 5.11.
+func pollEvents(epoll int, events []unix.EpollEvent) (int, error) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
+		uintptr(len(events)), 0, 0, 0)
+	if errno != 0 && errno != syscall.EINTR {
+		return 0, errno
+	}
+	if errno != 0 {
+		return 0, nil
+	}
+	return int(n), nil
+}
+
+func epollModify(epoll, fd int, event *unix.EpollEvent) error {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(epoll), unix.EPOLL_CTL_MOD, uintptr(fd),
+		uintptr(unsafe.Pointer(event)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

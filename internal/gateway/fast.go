@@ -1,0 +1,100 @@
+package gateway
+
+import (
+	"net/netip"
+	"time"
+
+	"dstack/internal/relay"
+)
+
+// DirectorOptions configure the director of one listener.
+type DirectorOptions struct {
+	// Accepts reports whether a request may take the fast path at this listener; nil: every request may. It must not wait.
+	Accepts func(host string, x *relay.Exchange) bool
+	// IsLast reports that responses are the last ones of their connections from now on; nil: they are not.
+	IsLast func() bool
+	// Began is called for each request that takes the fast path, and Ended when it is over; nil: nobody counts them. They must
+	// not wait.
+	Began, Ended func()
+	// Distrusted is called for each request with forwarded fields that no trusted proxy sent: they do not count; nil: nobody
+	// wants to know. It must not wait.
+	Distrusted func(host string, from netip.Addr)
+}
+
+// Director returns the policy of the fast path for one listener: what ServeHTTP does, for the requests that are plain; the
+// table in fasttable.go says which are. All others are handed over before anything of them was counted.
+func (g *Gateway) Director(o DirectorOptions) relay.Director {
+	return &director{gateway: g, options: o}
+}
+
+// RelayLimits are the gateway's own limits, for the relay that uses its directors.
+func (g *Gateway) RelayLimits() relay.Limits {
+	l := g.limits
+	return relay.Limits{ReplicaIdle: replicaIdleTimeout, ResponseTimeout: l.ResponseTimeout, StallTimeout: l.StallTimeout,
+		ConnectTimeout: min(l.ConnectTimeout, relayConnectTimeout)}
+}
+
+// relayConnectTimeout is after how long an attempt to open a connection is made anew. Nothing was sent over it.
+const relayConnectTimeout = time.Second
+
+// director decides about the exchanges of a relay. It has no state of its own: that of an exchange is a fastRequest.
+type director struct {
+	gateway *Gateway
+	options DirectorOptions
+}
+
+var _ relay.Director = (*director)(nil)
+
+// Next implements relay.Director.
+func (d *director) Next(x *relay.Exchange, e relay.Event) relay.Step {
+	f := d.requestOf(x)
+	switch e {
+	case relay.HeadArrived:
+		if d.options.IsLast != nil && d.options.IsLast() {
+			x.CloseClient = true
+		}
+		return f.begin()
+	case relay.BodyArrived, relay.BodyComplete:
+		return f.readBody(e)
+	case relay.Woken:
+		return f.wake()
+	case relay.TimePassed:
+		return f.passTime()
+	case relay.ConnectFailed:
+		return f.leaveRefused()
+	case relay.BrokenBefore:
+		return f.leaveBroken()
+	case relay.TimedOut, relay.BadResponse:
+		return f.failAtReplica(e)
+	case relay.BadBody:
+		return f.fail(bodyError())
+	default:
+		return relay.Cut
+	}
+}
+
+// requestOf returns the state of an exchange: the memory of one that has ended, if there is any.
+func (d *director) requestOf(x *relay.Exchange) *fastRequest {
+	if f, ok := x.State.(*fastRequest); ok {
+		f.x = x
+		return f
+	}
+	f, ok := d.gateway.fastRequests.Get().(*fastRequest)
+	if !ok {
+		f = newFastRequest(d.gateway)
+	}
+	x.State, f.director, f.x = f, d, x
+	return f
+}
+
+// Respond implements relay.Director.
+func (d *director) Respond(x *relay.Exchange) { d.requestOf(x).rewriteResponse() }
+
+// End implements relay.Director.
+func (d *director) End(x *relay.Exchange) {
+	f := d.requestOf(x)
+	f.finish()
+	f.reset()
+	x.State = nil
+	d.gateway.fastRequests.Put(f)
+}

@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"bytes"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/httpwire"
+)
+
+// connMemo is what the gateway knows of a client's connection: where requests for one host go by one view, and what replicas
+// are told about the client. Almost all requests of a connection are alike.
+type connMemo struct {
+	version     uint64 // of the view; a connection at rest does not keep the view itself
+	isSet       bool
+	host        string
+	destination route.Destination
+	base        string       // what paths of the destination begin with; empty: the host names it
+	run         dstack.RunID // empty: the destination has none
+	client      route.Client
+	isTrusted   bool   // a trusted proxy sent the requests: what its fields say counts
+	forwarded   []byte // fields for replicas, but X-Request-Id
+
+	counted atomic.Pointer[countedRequest] // of a request that is handed over, for the slow path
+}
+
+// identify finds what the request is for. It reports false for what the slow path is to find.
+func (f *fastRequest) identify() bool {
+	f.access.view = f.gateway.loads.view.Load()
+	memo, _ := f.x.Memo.(*connMemo)
+	if memo == nil {
+		memo = &connMemo{}
+		f.x.Memo = memo
+	}
+	f.conn = memo
+	v := f.access.view
+	if v == nil {
+		return false
+	}
+	if !memo.isSet || memo.version != v.Version || !memo.covers(f.x.Request.Host, f.x.Request.Target) {
+		if memo.isSet = f.remember(v); !memo.isSet {
+			return false
+		}
+	}
+	f.run = v.runs[memo.run]
+	accepts := f.director.options.Accepts
+	return accepts == nil || accepts(memo.host, f.x)
+}
+
+// covers reports whether a request for a host and with a target has the destination of the memo.
+func (m *connMemo) covers(host, target []byte) bool {
+	return string(host) == m.host && (m.base == "" || hasPathBase(target, m.base))
+}
+
+// hasPathBase reports whether a target is below a path.
+func hasPathBase(target []byte, base string) bool {
+	return len(target) > len(base) && string(target[:len(base)]) == base && target[len(base)] == '/'
+}
+
+// remember fills the memo for the request's host and path.
+func (f *fastRequest) remember(v *view) bool {
+	m, host := f.conn, string(f.x.Request.Host)
+	if !route.IsValidHost(host) {
+		return false
+	}
+	d, byHost := v.ByHost(f.gateway.site, host)
+	base := ""
+	if !byHost {
+		path, _, _ := strings.Cut(string(f.x.Request.Target), "?")
+		var ok bool
+		if d, ok = f.gateway.site.ByPath(path); !ok {
+			return false
+		}
+		if base = d.Base; base == "" {
+			base = route.APIPath
+		}
+		if !hasPathBase(f.x.Request.Target, base) {
+			return false
+		}
+	}
+	if d.IsEmpty() {
+		return false
+	}
+	m.version, m.host, m.destination, m.base, m.run = v.Version, host, d, base, ""
+	if r := v.Run(d); !d.Models && r != nil {
+		m.run = r.Run
+	}
+	plain := &http.Request{Host: host, RemoteAddr: f.x.Client.String()}
+	m.isTrusted = f.gateway.proxiesFor(d).IsTrusted(f.x.Client.Addr())
+	m.client = f.gateway.clientOf(plain, d)
+	m.forwarded = appendForwarded(m.forwarded[:0], m.client, d.Base)
+	return true
+}
+
+// readClient finds out who sent the request: the peer of the connection, or whom a trusted proxy names.
+func (f *fastRequest) readClient() {
+	f.client, f.forwarded = &f.conn.client, f.conn.forwarded
+	switch {
+	case !f.fields.hasForwarded:
+		return
+	case !f.conn.isTrusted:
+		if distrusted := f.director.options.Distrusted; distrusted != nil {
+			distrusted(f.conn.host, f.client.Address)
+		}
+		return
+	}
+	r := &http.Request{Host: f.conn.host, RemoteAddr: f.x.Client.String(), Header: http.Header{}}
+	for _, field := range f.x.Request.Fields {
+		if field.Kind == httpwire.Forwarded {
+			r.Header.Add(string(field.Name), string(field.Value))
+		}
+	}
+	f.own = f.gateway.clientOf(r, f.conn.destination)
+	f.client, f.forwarded = &f.own, appendForwarded(nil, f.own, f.conn.destination.Base)
+}
+
+// appendForwarded appends what replicas are told about a client: see setForwardedHeaders.
+func appendForwarded(to []byte, c route.Client, prefix string) []byte {
+	values := forwardedValues(c, "")
+	for i, name := range forwardedHeaders[:len(forwardedHeaders)-1] {
+		to = appendField(to, name, values[i])
+	}
+	if prefix != "" {
+		to = appendField(to, "X-Forwarded-Prefix", prefix)
+	}
+	return to
+}
+
+func appendField(to []byte, name, value string) []byte {
+	to = append(append(to, name...), ": "...)
+	return append(append(to, value...), "\r\n"...)
+}
+
+// isPlain reports whether a request line is one that the fast path serves: see fasttable.go.
+func (f *fastRequest) isPlain() bool {
+	r := &f.x.Request
+	return r.Oddities == 0 && isPlainTarget(r.Target) && !bytes.Equal(r.Method, methodConnect) && !bytes.Equal(r.Method, methodTrace)
+}
+
+var methodConnect, methodTrace = []byte(http.MethodConnect), []byte(http.MethodTrace)
+
+// isPlainTarget reports whether a target is a path, with an optional query, that net/url writes as it is. That of the gateway's
+// own pages is none: whatever may be an escaped spelling of it.
+func isPlainTarget(target []byte) bool {
+	if len(target) == 0 || target[0] != '/' || len(target) > 1 && (target[1] == '/' || target[1] == '.' || target[1] == '%') {
+		return false
+	}
+	for i := 1; i < len(target); i++ {
+		switch c := target[i]; {
+		case isPathByte[c]:
+		case c == '?':
+			return isPlainQuery(target[i+1:])
+		case c != '%' || i+2 >= len(target) || !isHexDigit(target[i+1]) || !isHexDigit(target[i+2]):
+			return false
+		}
+	}
+	return true
+}
+
+func isPlainQuery(query []byte) bool {
+	for _, c := range query {
+		if c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func isHexDigit(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
+}
+
+// isPathByte has the bytes that may be in an escaped path.
+var isPathByte = func() (is [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~!$&'()*+,;=:@[]/") {
+		is[c] = true
+	}
+	return is
+}()

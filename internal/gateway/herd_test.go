@@ -1,0 +1,157 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/gateway"
+)
+
+// shortQueueReplica accepts connections as Python's http.server does: one after the other, from a listen queue of 5, and
+// closes each after its response.
+type shortQueueReplica struct {
+	target   route.Target
+	requests atomic.Int64
+}
+
+func startShortQueueReplica(t testing.TB, num int) *shortQueueReplica {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = syscall.Listen(fd, 5)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "listener")
+	listener, err := net.FileListener(file)
+	file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &shortQueueReplica{target: targetAt(listener.Addr().String(), num)}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			time.Sleep(500 * time.Microsecond) // starting a thread
+			all.Go(func() { r.serve(conn) })
+		}
+	})
+	t.Cleanup(func() { listener.Close(); all.Wait() })
+	return r
+}
+
+func (r *shortQueueReplica) serve(conn net.Conn) {
+	defer conn.Close()
+	req, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	if n, err := io.Copy(io.Discard, req.Body); n != req.ContentLength || err != nil {
+		return
+	}
+	r.requests.Add(1)
+	io.WriteString(conn, "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nhello")
+}
+
+// sendHerd sends n requests at once, each over a connection of its own, and returns how many got the response, and what the
+// others got.
+func (r *testGateway) sendHerd(n int, method string, began func()) (answered int, others map[string]int) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	others = map[string]int{}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	for range n {
+		all.Go(func() {
+			result := "hello"
+			var body io.Reader = http.NoBody
+			if method == "POST" {
+				body = strings.NewReader("a body")
+			}
+			res, err := client.Do(r.newRequest(method, "http://web.localhost/", body))
+			if err == nil {
+				var text []byte
+				text, err = io.ReadAll(res.Body)
+				res.Body.Close()
+				result = string(text)
+			}
+			if err != nil {
+				result = err.Error()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if result == "hello" {
+				answered++
+			} else {
+				others[result]++
+			}
+		})
+	}
+	began()
+	all.Wait()
+	return answered, others
+}
+
+// A replica with a listen queue of 5 answers each of 200 requests that come at once within 5 seconds, also when they have
+// waited for it, and gets no body twice.
+func TestForward_HerdAtShortListenQueue(t *testing.T) {
+	for _, c := range []struct {
+		name, method       string
+		replicas, requests int
+		isWoken            bool
+	}{
+		{"ready", "GET", 1, 200, false},
+		{"woken", "POST", 1, 200, true},
+		{"three replicas", "GET", 3, 1000, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // they wait most of the time
+			var replicas []*shortQueueReplica
+			var targets []route.Target
+			for n := range c.replicas {
+				replicas = append(replicas, startShortQueueReplica(t, n))
+				targets = append(targets, replicas[n].target)
+			}
+			r := startGateway(t, gateway.Limits{}, publicRoute("web"))
+			began := time.Now()
+			wake := func() {
+				waitUntil(t, "the requests", func() bool { return r.gateway.Load()["run-web"].Held == c.requests })
+				began = time.Now()
+				r.plane.setRoutes(publicRoute("web", targets...))
+			}
+			if !c.isWoken {
+				r.plane.setRoutes(publicRoute("web", targets...))
+				waitUntil(t, "the table", func() bool { return len(r.gateway.Load()["run-web"].Replicas) == c.replicas })
+				wake = func() {}
+			}
+			answered, others := r.sendHerd(c.requests, c.method, wake)
+			took, received := time.Since(began), int64(0)
+			for _, replica := range replicas {
+				received += replica.requests.Load()
+			}
+			if answered != c.requests || received != int64(c.requests) || took > 5*time.Second {
+				t.Errorf("%d of %d were answered in %s, the replicas got %d; others: %s",
+					answered, c.requests, took, received, fmt.Sprint(others))
+			}
+			t.Log(took)
+		})
+	}
+}
