@@ -134,10 +134,9 @@ func (c *clientConn) beginResponse() {
 	w.extra = append(w.extra[:0], x.ResponseExtra...)
 	hasDate := false
 	for i := range res.Fields {
-		switch f := &res.Fields[i]; f.Kind {
-		case httpwire.Date:
-			hasDate = true
-		case httpwire.Trailer:
+		f := &res.Fields[i]
+		hasDate = hasDate || f.Kind == httpwire.Date
+		if f.Kind == httpwire.Trailer {
 			f.Drop = length != httpwire.Chunked
 		}
 	}
