@@ -87,6 +87,11 @@ func (s tokenSums) sum() Tokens {
 	return s.largest.max(s.choices)
 }
 
+// Reset makes the scanner ready for another response.
+func (s *TokenScanner) Reset() {
+	*s = TokenScanner{before: s.before[:0], open: s.open[:0]}
+}
+
 // Tokens returns the tokens found so far.
 func (s *TokenScanner) Tokens() Tokens {
 	if usage := s.usage.sum(); !usage.isZero() {
