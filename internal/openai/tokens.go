@@ -136,7 +136,9 @@ func (s *TokenScanner) findKey(p []byte) []byte {
 		at, key := findCountKey(rest)
 		if key == noKey {
 			s.remember(p)
-			s.searched = max(s.searched, len(s.before)-len(rest))
+			if len(rest) < len(p) { // what is before is a key whose brace does not follow
+				s.searched = max(0, len(s.before)-len(rest))
+			}
 			return nil
 		}
 		rest = rest[at+len(key.text()):]
