@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -219,7 +218,7 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 		r.t.Fatal(err)
 	}
 	fast, err := r.gateway.NewRelay(gateway.DirectorOptions{
-		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] && !r.isSlow && !allSlow },
+		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] && !r.isSlow },
 		Began:   func() { r.fast.Add(1) },
 	})
 	if err != nil {
@@ -238,7 +237,6 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 
 // slowPath has the tests whose requests are all handed over.
 var slowPath = map[string]bool{}
-var allSlow = os.Getenv("SLOW") != ""
 
 // startReplica starts a server as a replica, and returns its target.
 func startReplica(t testing.TB, num int, serve http.HandlerFunc) route.Target {
