@@ -37,6 +37,7 @@ func (f *fastRequest) send() relay.Step {
 	f.extra = append(append(f.extra[:0], f.forwarded...), "X-Request-Id: "...)
 	f.extra = append(append(f.extra, f.id...), "\r\n"...)
 	x.Extra = f.extra
+	x.NoInformational = f.conn.destination.Models
 	if !f.sent {
 		f.replays = !f.conn.destination.Models && x.Request.Length == 0 && isRepeatable(x.Request.Method)
 		x.IsReplayable = f.replays || f.isResendable()

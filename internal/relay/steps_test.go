@@ -286,7 +286,6 @@ func TestWriteFirst(t *testing.T) {
 		x.Reply = []byte("failed")
 		return Reply
 	}
-	r.director.respond = func(x *Exchange) { x.BodyOnly = true }
 	for _, c := range []struct{ request, first, second, response, third string }{
 		{get, ok[:17] + "X: y\r\n" + chunked + "\r\n2\r\n:\n\r\n", "4\r\n: 2\n\r\n", ok + "Content-Length: 2\r\n\r\nhi", "2\r\nhi\r\n0\r\n\r\n"},
 		{get, ok[:17] + "X: y\r\n" + chunked + "\r\n2\r\n:\n\r\n", "4\r\n: 2\n\r\n", ok + chunked + "\r\n2\r\nhi\r\n0\r\n\r\n", "2\r\nhi\r\n0\r\n\r\n"},
