@@ -159,5 +159,12 @@ func (b *benchmark) measureGateway(rounds int) (err error) {
 		}
 		result.report()
 	}
-	return d.measureHeld(b.rows)
+	if err := d.measureHeld(b.rows); err != nil {
+		return err
+	}
+	if match, err := regexp.MatchString(b.rows, "scrape of 1000 services"); err != nil || !match {
+		return err
+	}
+	fmt.Println()
+	return b.measureScrape()
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ func main() {
 	registerModel()
 	http.HandleFunc("/", about)
 	http.HandleFunc("/echo", echo)
+	http.HandleFunc("/digest", digest)
 	http.HandleFunc("/events", events)
 	http.HandleFunc("/socket", socket)
 	http.HandleFunc("/v1/chat/completions", chat)
@@ -60,6 +62,16 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		log.Print(err)
 	}
+}
+
+// digest reads the whole body, and responds with its SHA-256. Go's server drops a part of a chunked body that is read after the
+// response has begun, as echo does.
+func digest(w http.ResponseWriter, r *http.Request) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, r.Body); err != nil {
+		log.Print(err)
+	}
+	fmt.Fprintf(w, "%x", sum.Sum(nil))
 }
 
 // events sends ?n= events, ?ms= apart; without end if n is 0.

@@ -19,6 +19,8 @@ func (g *Gateway) AppendMetrics(to []byte) []byte {
 	if v := g.loads.view.Load(); v != nil {
 		e.appendRuns(g.loads.scrape(v, g.queue.queueSizes()))
 	}
+	e.begin("dstack_fast_path_requests_total", counter, "Requests that the fast path served, of all runs.")
+	e.text = append(strconv.AppendUint(append(e.text, "dstack_fast_path_requests_total "...), g.fastServed.Load(), 10), '\n')
 	g.metrics.appendTo(&e)
 	g.keys.appendTo(&e)
 	return e.text

@@ -120,6 +120,7 @@ func (f *fastRequest) finish() {
 	f.finishModel()
 	f.release()
 	f.recordCounts()
+	f.gateway.fastServed.Add(1)
 	f.logRequest()
 	f.end()
 }

@@ -124,6 +124,7 @@ type Gateway struct {
 	readBudget    *budget
 	openings      *openingLimiter
 	pool          *replicaPool
+	fastServed    atomic.Uint64 // requests that the fast path served
 	transport     *http.Transport
 	grpcTransport *http.Transport
 	buffers       buffers

@@ -62,7 +62,7 @@ func TestLimits_ClientSendsNothing(t *testing.T) {
 		c.send(post + "Content-Length: 10\r\n\r\nab")
 		p := s.accept()
 		p.expect(post + "Content-Length: 10\r\n\r\nab")
-		c.expect("HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 2\r\nX-Event: 9\r\n\r\n09")
+		c.expect("HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 2\r\nX-Event: 10\r\n\r\n10")
 		c.expectEOF()
 		p.expectEOF()
 		r.expectEnd(Complete, 502)
