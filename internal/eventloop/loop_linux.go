@@ -138,11 +138,12 @@ func (l *Loop) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// end closes what is open. Messages that are sent later are dropped.
+// end delivers the messages that were sent, and closes what is open.
 func (l *Loop) end() {
 	l.mu.Lock()
 	l.isEnded = true
 	l.mu.Unlock()
+	l.receive()
 	if l.options.Stop != nil {
 		l.options.Stop()
 	}
@@ -195,12 +196,12 @@ func (l *Loop) callAgain() {
 func (l *Loop) Now() time.Time { return l.now }
 
 // Send makes the loop call to.Receive with a message. Any goroutine may call it at any time; after the end of the loop it
-// does nothing.
-func (l *Loop) Send(to Receiver, value uint64) {
+// does nothing and returns false.
+func (l *Loop) Send(to Receiver, value uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.isEnded {
-		return
+		return false
 	}
 	l.messages = append(l.messages, message{to, value})
 	if !l.isSent {
@@ -208,6 +209,7 @@ func (l *Loop) Send(to Receiver, value uint64) {
 		one := uint64(1)
 		rawWrite(l.wake, unsafe.Pointer(&one), 8)
 	}
+	return true
 }
 
 // receive calls the receivers of all messages.

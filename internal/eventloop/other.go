@@ -29,7 +29,7 @@ func (l *Loop) Run(context.Context) error { return ErrUnsupported }
 func (l *Loop) Now() time.Time { return l.now }
 
 // Send does nothing.
-func (l *Loop) Send(Receiver, uint64) {}
+func (l *Loop) Send(Receiver, uint64) bool { return false }
 
 func (l *Loop) armClock() {}
 
@@ -79,3 +79,6 @@ func (s *Socket) AckedBytes() (acked uint64, underway uint32) { return 0, 0 }
 
 // TakeConn returns ErrUnsupported.
 func TakeConn(net.Conn) (fd int, err error) { return 0, ErrUnsupported }
+
+// CloseFD does nothing.
+func CloseFD(int) {}

@@ -266,6 +266,9 @@ func TakeConn(conn net.Conn) (fd int, err error) {
 	return fd, nil
 }
 
+// CloseFD closes what TakeConn returned.
+func CloseFD(fd int) { _ = unix.Close(fd) }
+
 func rawWrite(fd int, p unsafe.Pointer, length int) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(p), uintptr(length)) // a full eventfd wakes, too
 }

@@ -55,6 +55,8 @@ func (d *director) Next(x *relay.Exchange, e relay.Event) relay.Step {
 		return f.leaveBroken()
 	case relay.TimedOut, relay.BadResponse:
 		return f.failAtReplica(e)
+	case relay.Withheld:
+		return f.endWithheld()
 	case relay.BadBody:
 		return f.fail(bodyError())
 	default:

@@ -130,6 +130,9 @@ func (f *fastRequest) beginKey() bool {
 
 // endKeyUse releases what beginKey took.
 func (f *fastRequest) endKeyUse() {
+	if f.keyUse.key == nil && f.keyTimer == nil {
+		return
+	}
 	if f.isKeyUsed {
 		f.gateway.keys.finish(f.keyUse)
 		f.isKeyUsed = false

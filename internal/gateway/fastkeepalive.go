@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"dstack/internal/dstack"
 	"dstack/internal/openai"
 	"dstack/internal/relay"
 )
@@ -14,14 +13,19 @@ import (
 // newlines before an answer in JSON. See keepAlive and padding, which do so on the slow path. What comes first begins the
 // response: errors are a part of it from then on.
 type fastKeepAlive struct {
-	since       time.Time // when the wait for a replica began
-	nextComment time.Time // zero: none
-	nextNewline time.Time // zero: none
-	comments    bool      // comments have begun the response
-	newlines    bool      // newlines have
-	noComments  bool      // the request asks for no stream
-	warning     string    // for the client, of what the model cannot do with the request
-	failed      int       // the status of an error after the response had begun; 0: none
+	since         time.Time // when the wait for a replica began
+	nextComment   time.Time // zero: none
+	nextNewline   time.Time // zero: none
+	comments      bool      // comments have begun the response
+	newlines      bool      // newlines have
+	noComments    bool      // the request asks for no stream
+	warning       string    // for the client, of what the model cannot do with the request
+	withheld      withholding
+	foreignStatus int
+	badAnswer     string
+	kept          []byte // of a response that is withheld
+	maxKept       int
+	failed        int // the status of an error after the response had begun; 0: none
 }
 
 func (k *fastKeepAlive) hasBegun() bool { return k.comments || k.newlines }
@@ -146,21 +150,17 @@ func (f *fastRequest) failBegun(problem *openai.Problem) relay.Step {
 	return relay.Cut
 }
 
-// newUnauthorizedError returns why a call cannot go on whose response has begun: by a newer table, its caller may not use the model
-// any more, or the fast path cannot reach it.
-func (f *fastRequest) newUnauthorizedError() error {
-	v := f.gateway.loads.view.Load()
-	found, ok := v.findCredential(f.access.digest, time.Now())
+// continueBegun goes on with comments or newlines that the fast path has begun. The head that is written here is the one that
+// the client has.
+func (m *modelCall) continueBegun() {
+	p, begun := m.request, &m.request.begun
 	switch {
-	case !ok:
-		return newInvalidTokenError("")
-	case !found.opens(f.conn.destination):
-		return found.check(f.conn.destination)
-	case len(f.modelRoutes(v)) == 0:
-		return modelNotFound(f.model.name)
+	case begun.comments:
+		m.keepAlive.since, m.keepAlive.next = begun.since, begun.nextComment
+		m.keepAlive.startStream()
+	case begun.newlines:
+		p.response.continuePadding(time.Until(begun.nextNewline), p.gateway.limits.NewlineInterval, m.setNewlineHeaders)
 	}
-	return &responseError{retryAfter: 1, details: details{Kind: dstack.Unavailable, Message: "the model moved while the request waited",
-		Hint: "try again"}}
 }
 
 // isAnthropic reports whether the client speaks Anthropic's API.

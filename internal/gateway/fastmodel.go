@@ -25,9 +25,10 @@ type fastModel struct {
 	body   fastBody
 	target []byte // memory for the target at a replica
 
-	timing   timing
-	isStream bool // the response is a stream of events
-	wait     fastKeepAlive
+	timing       timing
+	isStream     bool // the response is a stream of events
+	countsTokens bool // it may say how many tokens it took
+	wait         fastKeepAlive
 }
 
 // reset makes it that of no request. The last call is kept: the next one is often the same.
@@ -35,7 +36,7 @@ func (m *fastModel) reset() {
 	if !m.isCall {
 		return
 	}
-	m.isCall, m.name, m.isStream, m.wait = false, "", false, fastKeepAlive{}
+	m.isCall, m.name, m.isStream, m.countsTokens, m.wait = false, "", false, false, fastKeepAlive{}
 	m.timing = timing{}
 	m.body.reset()
 }

@@ -18,6 +18,10 @@ func (f *fastRequest) respondModel() {
 	m, res := &f.model, &f.x.Response
 	f.responseExtra = append(f.responseExtra, modelFields...)
 	isJSON, hasRetry := false, false
+	if m.wait.hasBegun() {
+		f.continueResponse()
+		return
+	}
 	for i := range res.Fields {
 		switch field := &res.Fields[i]; field.Kind {
 		case httpwire.ContentType:
@@ -39,8 +43,8 @@ func (f *fastRequest) respondModel() {
 	if m.wait.warning != "" {
 		f.responseExtra = appendField(f.responseExtra, openai.WarningHeader, m.wait.warning)
 	}
-	if isJSON || m.isStream {
-		f.x.Watcher = m
+	if m.countsTokens = isJSON || m.isStream; m.countsTokens {
+		f.x.Watcher = f
 	}
 }
 
@@ -63,11 +67,18 @@ func answerType(value []byte) (isJSON, isStream bool) {
 }
 
 // Watch implements relay.Watcher: it counts the tokens of an answer as it passes.
-func (m *fastModel) Watch(piece []byte) {
+func (f *fastRequest) Watch(piece []byte) {
+	m := &f.model
+	if f.x.Withhold && !m.wait.takePiece(piece) {
+		return
+	}
+	f.x.Withhold = false
 	if m.isStream && m.timing.firstAt.IsZero() {
 		m.timing.firstAt = time.Now()
 	}
-	_, _ = m.timing.tokens.Write(piece) // it never fails
+	if m.countsTokens {
+		_, _ = m.timing.tokens.Write(piece) // it never fails
+	}
 }
 
 // finishModel releases the memory of the body, and counts the call.

@@ -112,9 +112,6 @@ func (f *fastRequest) end() {
 
 // handOver gives the request to the slow path, which goes on where the fast path stops: what was counted is not counted again.
 func (f *fastRequest) handOver() relay.Step {
-	if f.model.wait.hasBegun() {
-		return f.fail(f.newUnauthorizedError())
-	}
 	f.model.body.handOver(f.gateway)
 	if f.begun {
 		f.conn.counted.Store(f.countedRequest())
@@ -135,19 +132,20 @@ type countedRequest struct {
 	waitingSince time.Time
 	retries      retries
 	lastReplica  *readyReplica
+	begun        fastKeepAlive // of a call to a model whose response has begun
 }
 
 func (f *fastRequest) countedRequest() *countedRequest {
 	a := &f.acquirer
 	return &countedRequest{id: string(f.id), startedAt: f.x.StartedAt, isKeyCounted: f.keyUse.isCounted, isKeyLimited: f.keyUse.isLimited, limited: a.limited,
-		arrival: a.arrival, waitingSince: a.waitingSince, lastReplica: a.lastReplica,
+		arrival: a.arrival, waitingSince: a.waitingSince, lastReplica: a.lastReplica, begun: f.model.wait,
 		retries: retries{excluded: slices.Clone(a.retries.excluded), refusedSince: a.retries.refusedSince, lastErr: a.retries.lastErr,
 			resends: a.retries.resends}}
 }
 
 // continueCounted goes on with a request that the fast path handed over.
 func (p *proxyRequest) continueCounted(c *countedRequest) {
-	p.id, p.startedAt = c.id, c.startedAt
+	p.id, p.startedAt, p.begun = c.id, c.startedAt, c.begun
 	p.keyUse = &keyUse{isCounted: c.isKeyCounted, isLimited: c.isKeyLimited}
 	a := &p.acquirer
 	a.limited, a.arrival, a.waitingSince, a.retries, a.lastReplica = c.limited, c.arrival, c.waitingSince, c.retries, c.lastReplica

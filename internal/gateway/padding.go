@@ -42,6 +42,17 @@ func (w *responseWriter) padAfter(first, interval time.Duration, begin func(h ht
 	w.padding = p
 }
 
+// continuePadding goes on with newlines that have begun the response.
+func (w *responseWriter) continuePadding(next, interval time.Duration, setHeader func(http.Header)) {
+	setHeader(w.ResponseWriter.Header())
+	w.ResponseWriter.WriteHeader(http.StatusOK)
+	p := &padding{interval: interval, writer: w, hasBegun: true}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(next, p.writeNewline)
+	w.padding = p
+}
+
 func (p *padding) writeNewline() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,6 +111,9 @@ func (w *responseWriter) endPadding() bool {
 // JSON.
 func (m *modelCall) keepConnected() {
 	p := m.request
+	if p.response.isPadded() { // by the fast path
+		return
+	}
 	limits := p.gateway.limits
 	p.response.padAfter(time.Until(p.startedAt.Add(limits.NewlineAfter)), limits.NewlineInterval, m.beginNewlines)
 }
@@ -118,11 +132,16 @@ func (m *modelCall) beginNewlines(h http.Header) (isWanted bool) {
 	if !m.WantsJSON(&m.body.scanner) {
 		return false
 	}
+	m.setNewlineHeaders(h)
+	return true
+}
+
+// setNewlineHeaders sets the header of a response that newlines begin.
+func (m *modelCall) setNewlineHeaders(h http.Header) {
 	openai.AllowOrigin(h)
-	h.Set("X-Request-Id", p.id)
+	h.Set("X-Request-Id", m.request.id)
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Accel-Buffering", "no")
-	return true
 }
 
 // continueJSON makes a replica's response the rest of the response that newlines

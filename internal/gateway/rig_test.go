@@ -16,16 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
 	"dstack/internal/loop"
 	"dstack/internal/relay"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeControlPlane is a control plane with a table that tests set, and faults.
 type fakeControlPlane struct {
@@ -88,7 +84,10 @@ func (p *fakeControlPlane) Table(ctx context.Context, since uint64) (route.Table
 }
 
 // setRoutes publishes routes under the next version.
-func (p *fakeControlPlane) setRoutes(routes ...route.Route) {
+func (p *fakeControlPlane) setRoutes(routes ...route.Route) { p.setRoutesAnd(nil, routes...) }
+
+// setRoutesAnd publishes routes with a change of the table.
+func (p *fakeControlPlane) setRoutesAnd(change func(*fakeControlPlane), routes ...route.Route) {
 	p.mu.Lock()
 	p.table = route.Table{Version: p.table.Version + 1, Routes: routes, Tokens: map[string][]string{
 		hashToken(admin):  {"*"},
@@ -97,6 +96,9 @@ func (p *fakeControlPlane) setRoutes(routes ...route.Route) {
 	}, Projects: []string{"main", "team"}}
 	for _, r := range routes {
 		p.table.Projects = append(p.table.Projects, r.Project)
+	}
+	if change != nil {
+		change(p)
 	}
 	p.mu.Unlock()
 	p.changes.Notify()
@@ -130,6 +132,7 @@ type testGateway struct {
 	client  *http.Client
 	log     *logBuffer
 	fast    atomic.Int64 // requests that took the fast path
+	isSlow  bool         // all requests are handed over
 }
 
 type logBuffer struct {
@@ -162,7 +165,10 @@ func startGatewayWith(t testing.TB, o gateway.Options, routes ...route.Route) *t
 	if _, bench := t.(*testing.B); bench {
 		level = slog.LevelInfo
 	}
-	o.Control, o.Log = r.plane, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
+	o.Control = r.plane
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
+	}
 	r.gateway = gateway.New(o)
 	if routes != nil {
 		r.plane.setRoutes(routes...)
@@ -208,7 +214,7 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 		r.t.Fatal(err)
 	}
 	fast, err := r.gateway.NewRelay(gateway.DirectorOptions{
-		Accepts: func(string, *relay.Exchange) bool { return !slowPath[r.t.Name()] },
+		Accepts: func(string, *relay.Exchange) bool { return !isSlowPath && !r.isSlow },
 		Began:   func() { r.fast.Add(1) },
 	})
 	if err != nil {
@@ -224,9 +230,6 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 	}}
 	return listener, append(fast.Tasks(), accept)
 }
-
-// slowPath has the tests whose requests are all handed over.
-var slowPath = map[string]bool{}
 
 // startReplica starts a server as a replica, and returns its target.
 func startReplica(t testing.TB, num int, serve http.HandlerFunc) route.Target {

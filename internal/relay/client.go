@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"time"
@@ -62,6 +63,7 @@ type responseState struct {
 	inChunks      bool // as the client gets it
 	isWhole       bool // all of it was sent, or waits to be sent
 	isUntilClose  bool // the end of the connection is that of the body
+	isRecoded     bool // its chunks are not those of the replica
 	isBroken      bool // it is not complete, although it is whole
 	informational int  // responses so far
 }
@@ -493,6 +495,10 @@ func (c *clientConn) handOver() {
 	prefix := c.body.appendRead(c.in[:c.x.Request.Size:c.x.Request.Size], c.x.Body)
 	prefix = append(prefix, c.rest...)
 	c.body.release(&c.worker.memory)
+	handed := handedConn{prefix: prefix, memo: c.x.Memo, skipsHead: c.response.hasBegun, unsent: bytes.Clone(c.out.buffer)}
+	if len(handed.unsent) > 0 {
+		handed.unsent = handed.unsent[c.out.sent:]
+	}
 	conn, err := c.Detach()
 	if err != nil {
 		c.worker.relay.options.Log.Warn("cannot hand a connection over", "err", err)
@@ -501,5 +507,5 @@ func (c *clientConn) handOver() {
 	}
 	c.in = nil // the connection has it
 	c.forget()
-	c.listener.deliver(newHandedConn(conn, prefix, c.x.Memo))
+	c.listener.deliver(newHandedConn(conn, handed))
 }

@@ -33,6 +33,7 @@ const (
 	BrokenBefore               // the connection broke before the first byte of a response; x.Failure says why
 	TimedOut                   // the replica did not begin to respond in time, or stopped reading
 	BadResponse                // the replica's response is not valid HTTP; x.Failure says why
+	Withheld                   // the response ended of which nothing was passed on; x.Failure says why it is not whole, or is nil
 	BadBody                    // the client's body is not valid HTTP, or arrives too slowly; x.Failure says why
 )
 
@@ -42,7 +43,8 @@ type Step uint8
 // The steps.
 const (
 	// HandOver gives the connection to net/http, with all that was read of this request. Possible while nothing of the request
-	// was sent and nothing of a response. End is not called after it.
+	// was sent, and nothing of a response but by x.WriteFirst: what net/http sends then is the rest of that response, without its
+	// head, and must be in chunks. End is not called after it.
 	HandOver Step = iota
 	// ReadBody collects the body in x.Body, within the room that x.Body has, and asks again as it arrives.
 	ReadBody

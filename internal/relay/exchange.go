@@ -32,8 +32,12 @@ type Exchange struct {
 	// The director's own: how the response is passed on.
 	ResponseExtra []byte  // more fields for the client, each with its line end
 	Watcher       Watcher // nil: nobody watches the body
-	BodyOnly      bool    // set by Respond: of the response, which WriteFirst has begun, only the body is passed on
-	CloseClient   bool    // the client's connection is closed after the response
+	// Withhold is set by Respond for a response that goes on after WriteFirst: nothing of it is passed on, but the Watcher sees the
+	// body and may unset this: then the rest is passed on, the piece that it sees included. If the response ends before, Next is
+	// called with Withheld; without a Watcher it is at once.
+	Withhold        bool
+	NoInformational bool // informational responses of the replica are not passed on
+	CloseClient     bool // the client's connection is closed after the response
 
 	Reply []byte // for the step Reply: a whole response, head and body; after WriteFirst more body, without framing
 	State any    // what the director knows of the exchange; kept from one exchange of a connection to the next, to be used again

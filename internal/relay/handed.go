@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"io"
 	"net"
 )
@@ -10,14 +11,53 @@ type handedConn struct {
 	*net.TCPConn
 	prefix []byte // what is left of it
 	memo   any
+
+	// Of a response that has begun already:
+	skipsHead bool   // the head that is written next is left out
+	headTail  []byte // the end of the part of it that was written
+	unsent    []byte // what is to be written first
 }
 
-func newHandedConn(conn net.Conn, prefix []byte, memo any) net.Conn {
+func newHandedConn(conn net.Conn, handed handedConn) net.Conn {
 	tcp, ok := conn.(*net.TCPConn)
-	if !ok || len(prefix) == 0 {
+	if !ok || len(handed.prefix) == 0 {
 		return conn
 	}
-	return &handedConn{TCPConn: tcp, prefix: prefix, memo: memo}
+	handed.TCPConn = tcp
+	return &handed
+}
+
+// Write writes to the connection. It leaves out the head of a response that has begun already.
+func (c *handedConn) Write(p []byte) (int, error) {
+	if len(c.unsent) > 0 {
+		n, err := c.TCPConn.Write(c.unsent)
+		if c.unsent = c.unsent[n:]; err != nil {
+			return 0, err
+		}
+	}
+	if !c.skipsHead {
+		return c.TCPConn.Write(p)
+	}
+	head := append(c.headTail, p...)
+	end := bytes.Index(head, headEnd)
+	if end < 0 {
+		c.headTail = bytes.Clone(head[max(0, len(head)-len(headEnd)+1):])
+		return len(p), nil
+	}
+	skipped := end + len(headEnd) - len(c.headTail)
+	c.skipsHead, c.headTail = false, nil
+	n, err := c.TCPConn.Write(p[skipped:])
+	return skipped + n, err
+}
+
+var headEnd = []byte("\r\n\r\n")
+
+// ReadFrom reads from r and writes to the connection.
+func (c *handedConn) ReadFrom(r io.Reader) (int64, error) {
+	if c.skipsHead || len(c.unsent) > 0 {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	return c.TCPConn.ReadFrom(r)
 }
 
 // Memo returns Exchange.Memo of the exchanges on the connection.

@@ -32,7 +32,11 @@ var errHung = errors.New("the replica does not accept connections: attempts to c
 
 func newReplicaPool(w *worker, name string, address netip.AddrPort) *replicaPool {
 	p := &replicaPool{worker: w, name: name, address: address}
-	p.granted = func(place Opening) { w.loop.Send(eventloop.Func(func() { p.takeGranted(place) }), 0) }
+	p.granted = func(place Opening) {
+		if !w.loop.Send(eventloop.Func(func() { p.takeGranted(place) }), 0) {
+			place.Leave(Unused)
+		}
+	}
 	return p
 }
 

@@ -131,7 +131,10 @@ func (r *Relay) serve(conn net.Conn, l *Listener) {
 	}
 	w := r.leastBusy()
 	w.counts.connections.Add(1)
-	w.loop.Send(eventloop.Func(func() { w.attach(fd, l, client, local) }), 0)
+	if !w.loop.Send(eventloop.Func(func() { w.attach(fd, l, client, local) }), 0) {
+		w.counts.connections.Add(-1)
+		eventloop.CloseFD(fd)
+	}
 }
 
 // leastBusy returns the worker with the fewest clients.

@@ -250,6 +250,11 @@ func (r *replicaConn) setProved() {
 func (r *replicaConn) readFailed(err error) {
 	c := r.client
 	switch {
+	case r.isHeadDone && c.x.Withhold:
+		if r.isToClose && isEnd(err) {
+			err = nil
+		}
+		r.endWithheld(err)
 	case r.isHeadDone && r.isToClose && isEnd(err):
 		if c.response.inChunks && !c.write([]byte(httpwire.LastChunk)) {
 			return

@@ -74,7 +74,7 @@ func (r *replicaConn) readHead(from, to int) {
 // passInformational passes a response on that comes before the final one.
 func (c *clientConn) passInformational() bool {
 	w, x := c.worker, &c.x
-	isPassed := x.Response.Status != 100 && c.response.informational < maxInformational && !c.response.hasBegun &&
+	isPassed := x.Response.Status != 100 && c.response.informational < maxInformational && !c.response.hasBegun && !x.NoInformational &&
 		x.Request.Oddities&httpwire.OddVersion == 0
 	if !isPassed {
 		return true
@@ -106,8 +106,14 @@ func (c *clientConn) respond(r *replicaConn, from, to int) {
 	}
 	w.head = w.head[:0]
 	if !c.response.hasBegun {
+		x.Withhold = false
 		c.beginResponse()
 	}
+	if x.Withhold && x.Watcher == nil {
+		r.endWithheld(nil)
+		return
+	}
+	c.response.isRecoded = x.Withhold
 	r.passBody(w.head, from, to)
 	x.Response.Fields = nil
 }
@@ -154,7 +160,7 @@ func (r *replicaConn) passBody(head []byte, from, to int) {
 	begin := from
 	b := r.worker.input[from:to]
 	switch {
-	case r.isChunked && c.response.inChunks:
+	case r.isChunked && c.response.inChunks && !c.response.isRecoded:
 		pass, n, done, err := r.scanner.Scan(b, c)
 		if err != nil {
 			c.cut(ReplicaBroke)
@@ -167,10 +173,13 @@ func (r *replicaConn) passBody(head []byte, from, to int) {
 	case r.isChunked:
 		n, done, err := r.decodeChunks(from, to)
 		if err != nil {
-			c.cut(ReplicaBroke)
+			r.breakOff(err)
 			return
 		}
 		isDone, to = done, from+n
+		if c.response.inChunks {
+			head, end = appendFrame(head, end, n, done)
+		}
 	default:
 		if !r.isToClose {
 			if int64(len(b)) > r.left {
@@ -182,14 +191,14 @@ func (r *replicaConn) passBody(head []byte, from, to int) {
 		to = from + len(b)
 		c.Watch(b)
 		if c.response.inChunks {
-			if len(b) > 0 {
-				head = httpwire.AppendChunkSize(head, len(b))
-				end = append(end, httpwire.ChunkEnd...)
-			}
-			if isDone {
-				end = append(end, httpwire.LastChunk...)
-			}
+			head, end = appendFrame(head, end, len(b), isDone)
 		}
+	}
+	if c.x.Withhold {
+		if isDone {
+			r.endWithheld(nil)
+		}
+		return
 	}
 	if !c.writePart(head, begin, to, end) {
 		return
@@ -197,6 +206,35 @@ func (r *replicaConn) passBody(head []byte, from, to int) {
 	if isDone {
 		r.endResponse(isJunk)
 	}
+}
+
+// appendFrame appends what is before and behind a chunk of a size, which may be 0.
+func appendFrame(head, end []byte, size int, isLast bool) (before, behind []byte) {
+	if size > 0 {
+		head = httpwire.AppendChunkSize(head, size)
+		end = append(end, httpwire.ChunkEnd...)
+	}
+	if isLast {
+		end = append(end, httpwire.LastChunk...)
+	}
+	return head, end
+}
+
+// breakOff ends a response that is not whole.
+func (r *replicaConn) breakOff(err error) {
+	if r.client.x.Withhold {
+		r.endWithheld(err)
+		return
+	}
+	r.client.cut(ReplicaBroke)
+}
+
+// endWithheld asks the director what becomes of a response that was not passed on.
+func (r *replicaConn) endWithheld(err error) {
+	c := r.client
+	c.leaveReplica()
+	c.x.Failure, c.x.Withhold, c.state = err, false, waiting
+	c.proceed(Withheld)
 }
 
 // decodeChunks removes the framing of chunks from a part of the worker's input.
@@ -240,9 +278,11 @@ func (c *clientConn) Watch(piece []byte) {
 	if x.Sent == 0 && x.FirstByteAt.IsZero() {
 		x.FirstByteAt = c.worker.loop.Now()
 	}
-	x.Sent += int64(len(piece))
 	if x.Watcher != nil {
 		x.Watcher.Watch(piece)
+	}
+	if !x.Withhold {
+		x.Sent += int64(len(piece))
 	}
 }
 

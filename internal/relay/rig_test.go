@@ -21,9 +21,11 @@ import (
 // testDirector sends everything to one replica, unless next says otherwise.
 type testDirector struct {
 	replica string
+	ended   chan ending
+
+	mu      sync.Mutex
 	next    func(x *Exchange, e Event) Step
 	respond func(x *Exchange)
-	ended   chan ending
 }
 
 // ending is what was known at the end of an exchange.
@@ -34,10 +36,27 @@ type ending struct {
 }
 
 func (d *testDirector) Next(x *Exchange, e Event) Step {
-	if d.next != nil {
-		return d.next(x, e)
+	d.mu.Lock()
+	next := d.next
+	d.mu.Unlock()
+	if next != nil {
+		return next(x, e)
 	}
 	return d.send(x, e)
+}
+
+// onNext replaces the plain policy.
+func (d *testDirector) onNext(next func(x *Exchange, e Event) Step) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.next = next
+}
+
+// onRespond says what is done with responses.
+func (d *testDirector) onRespond(respond func(x *Exchange)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.respond = respond
 }
 
 // send is the plain policy: all requests go to the replica, failures are answered with 502.
@@ -51,8 +70,11 @@ func (d *testDirector) send(x *Exchange, e Event) Step {
 }
 
 func (d *testDirector) Respond(x *Exchange) {
-	if d.respond != nil {
-		d.respond(x)
+	d.mu.Lock()
+	respond := d.respond
+	d.mu.Unlock()
+	if respond != nil {
+		respond(x)
 	}
 }
 
@@ -105,9 +127,12 @@ func newRig(t *testing.T, replica string, o Options) *rig {
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() { _ = r.server.Serve(r.listener) })
-	done.Go(func() {
-		_ = loop.Run(ctx, append(r.relay.Tasks(), loop.Task{Name: "accept", Run: r.listener.Run})...)
-	})
+	accept := loop.Task{Name: "accept", Run: func(ctx context.Context) error {
+		_ = r.listener.Run(ctx)
+		<-ctx.Done() // a relay goes on without its listener
+		return ctx.Err()
+	}}
+	done.Go(func() { _ = loop.Run(ctx, append(r.relay.Tasks(), accept)...) })
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		_ = r.server.Close()

@@ -12,12 +12,12 @@ import (
 func TestHandOver(t *testing.T) {
 	s := newReplicaServer(t)
 	r := newRig(t, s.Addr().String(), Options{})
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		if strings.HasPrefix(string(x.Request.Target), "/slow") {
 			return HandOver
 		}
 		return r.director.send(x, e)
-	}
+	})
 	for name, request := range map[string]string{
 		"without a body":        "GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
 		"with a body":           "POST /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc",
@@ -57,7 +57,7 @@ func TestHandOver_AfterReading(t *testing.T) {
 	for _, framing := range []string{"Content-Length: 2600\r\n\r\n%s", "Transfer-Encoding: chunked\r\n\r\na28\r\n%s\r\n0\r\n\r\n"} {
 		for _, room := range []int{1, 100, 3000} {
 			r := newRig(t, "", Options{})
-			r.director.next = func(x *Exchange, e Event) Step {
+			r.director.onNext(func(x *Exchange, e Event) Step {
 				if e == HeadArrived {
 					x.Body = make([]byte, 0, room)
 					return ReadBody
@@ -66,7 +66,7 @@ func TestHandOver_AfterReading(t *testing.T) {
 					return ReadBody
 				}
 				return HandOver
-			}
+			})
 			c := r.dial()
 			body := strings.Repeat("0123456789abcdef....abcdef", 100)
 			c.send("POST /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + fmt.Sprintf(framing, body))
@@ -82,7 +82,7 @@ func TestReadBody(t *testing.T) {
 	s := newReplicaServer(t)
 	r := newRig(t, s.Addr().String(), Options{})
 	var events atomic.Int32
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		switch e {
 		case HeadArrived:
 			x.Body = make([]byte, 0, 2)
@@ -97,7 +97,7 @@ func TestReadBody(t *testing.T) {
 			return r.director.send(x, HeadArrived)
 		}
 		return Cut
-	}
+	})
 	var p *peer
 	for _, request := range []string{
 		post + "Content-Length: 12\r\n\r\nhello world!",
@@ -124,7 +124,7 @@ func TestReadBody(t *testing.T) {
 func TestReadBody_WithoutRoom(t *testing.T) {
 	r := newRig(t, "", Options{})
 	handles := make(chan Handle, 1)
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		switch e {
 		case HeadArrived:
 			x.Body = make([]byte, 0, 2)
@@ -136,7 +136,7 @@ func TestReadBody_WithoutRoom(t *testing.T) {
 			return Reply
 		}
 		return ReadBody
-	}
+	})
 	c := r.dial()
 	c.send(post + "Content-Length: 5\r\n\r\nhello")
 	h := <-handles
@@ -151,7 +151,7 @@ func TestWait(t *testing.T) {
 	r := newRig(t, s.Addr().String(), Options{})
 	handles := make(chan Handle, 1)
 	var events []Event
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		events = append(events, e)
 		switch e {
 		case HeadArrived:
@@ -164,7 +164,7 @@ func TestWait(t *testing.T) {
 			return r.director.send(x, HeadArrived)
 		}
 		return Cut
-	}
+	})
 	c := r.dial()
 	begin := time.Now()
 	c.send(post + "Content-Length: 2\r\n\r\nhi")
@@ -195,10 +195,10 @@ func TestWait(t *testing.T) {
 func TestWait_ClientLeaves(t *testing.T) {
 	r := newRig(t, "", Options{})
 	arrived := make(chan struct{}, 1)
-	r.director.next = func(*Exchange, Event) Step {
+	r.director.onNext(func(*Exchange, Event) Step {
 		arrived <- struct{}{}
 		return Wait
-	}
+	})
 	for name, request := range map[string]string{
 		"without a body":         get,
 		"with a body":            post + "Content-Length: 2\r\n\r\nhi",
@@ -229,11 +229,11 @@ func TestWait_ClientLeaves(t *testing.T) {
 func TestReply(t *testing.T) {
 	r := newRig(t, "", Options{})
 	const reply = "HTTP/1.1 418 Teapot\r\nContent-Length: 2\r\n\r\nhi"
-	r.director.next = func(x *Exchange, _ Event) Step {
+	r.director.onNext(func(x *Exchange, _ Event) Step {
 		x.Reply = []byte(reply)
 		x.CloseClient = string(x.Request.Target) == "/close"
 		return Reply
-	}
+	})
 	c := r.dial()
 	for _, request := range []string{
 		get, post + "Content-Length: 3\r\n\r\nabc", post + chunked + "\r\n1\r\na\r\n0\r\n\r\n", post + "Content-Length: 200000\r\n\r\n" + strings.Repeat("x", 200000), get,
@@ -259,10 +259,10 @@ func TestReply(t *testing.T) {
 // reset before it.
 func TestReply_LargeBodyUnread(t *testing.T) {
 	r := newRig(t, "", Options{})
-	r.director.next = func(x *Exchange, _ Event) Step {
+	r.director.onNext(func(x *Exchange, _ Event) Step {
 		x.Reply = []byte("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
 		return Reply
-	}
+	})
 	c := r.dial()
 	c.send(post + "Content-Length: 100000000\r\n\r\n" + strings.Repeat("x", 3<<20))
 	c.expect("HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
@@ -273,7 +273,7 @@ func TestWriteFirst(t *testing.T) {
 	s := newReplicaServer(t)
 	r := newRig(t, s.Addr().String(), Options{})
 	handles := make(chan Handle, 1)
-	r.director.next = func(x *Exchange, e Event) Step {
+	r.director.onNext(func(x *Exchange, e Event) Step {
 		switch e {
 		case HeadArrived:
 			handles <- x.Handle()
@@ -285,8 +285,7 @@ func TestWriteFirst(t *testing.T) {
 		}
 		x.Reply = []byte("failed")
 		return Reply
-	}
-	r.director.respond = func(x *Exchange) { x.BodyOnly = true }
+	})
 	for _, c := range []struct{ request, first, second, response, third string }{
 		{get, ok[:17] + "X: y\r\n" + chunked + "\r\n2\r\n:\n\r\n", "4\r\n: 2\n\r\n", ok + "Content-Length: 2\r\n\r\nhi", "2\r\nhi\r\n0\r\n\r\n"},
 		{get, ok[:17] + "X: y\r\n" + chunked + "\r\n2\r\n:\n\r\n", "4\r\n: 2\n\r\n", ok + chunked + "\r\n2\r\nhi\r\n0\r\n\r\n", "2\r\nhi\r\n0\r\n\r\n"},

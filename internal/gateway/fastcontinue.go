@@ -1,0 +1,129 @@
+package gateway
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"dstack/internal/httpwire"
+	"dstack/internal/openai"
+	"dstack/internal/relay"
+)
+
+// maxWithheld is how many bytes of a replica's compressed answer are kept, that follows newlines.
+const maxWithheld = 4 << 20
+
+// withholding is why a replica's response is not passed on, after comments or newlines have begun one for the client.
+type withholding uint8
+
+const (
+	notWithheld  withholding = iota
+	untilFirst               // the first piece of a stream
+	foreignError             // the replica's status is not 200: its body becomes an error
+	badAnswer                // the response is not of the kind that has begun
+	compressed               // the client was not told of the encoding
+)
+
+// continueResponse goes on with a response that comments or newlines have begun: see keepAlive.continueWith and
+// modelCall.continueJSON.
+func (f *fastRequest) continueResponse() {
+	m, res := &f.model, &f.x.Response
+	k := &m.wait
+	f.x.Withhold = true
+	name := f.acquirer.lastReplica.route.Name
+	contentType, encoding := "", ""
+	for i := range res.Fields {
+		switch field := &res.Fields[i]; field.Kind {
+		case httpwire.ContentType:
+			contentType = string(field.Value)
+		case httpwire.ContentEncoding:
+			encoding = string(field.Value)
+		}
+	}
+	isJSON, isStream := answerType([]byte(contentType))
+	m.isStream = isStream
+	switch {
+	case res.Status != http.StatusOK:
+		k.withheld, k.foreignStatus, k.maxKept = foreignError, res.Status, maxErrorBody
+	case k.comments && isStream:
+		k.withheld = untilFirst
+	case k.comments:
+		k.withheld, k.badAnswer = badAnswer, name+" did not answer with a stream"
+	case !isJSON && !isOtherJSON(contentType):
+		k.withheld, k.badAnswer = badAnswer, name+" did not answer with JSON"
+	case encoding == "gzip":
+		k.withheld, k.maxKept = compressed, maxWithheld
+	case encoding != "" && encoding != "identity":
+		k.withheld, k.badAnswer = badAnswer, name+" answered in the encoding "+quoteName(encoding)
+	default:
+		f.x.Withhold = false
+	}
+	if k.withheld == badAnswer {
+		return
+	}
+	f.x.Watcher = f
+	m.countsTokens = isJSON || isStream
+}
+
+// isOtherJSON reports whether a type is one whose name says that it is JSON.
+func isOtherJSON(contentType string) bool {
+	kind, _, _ := strings.Cut(contentType, ";")
+	return strings.HasSuffix(strings.ToLower(strings.TrimSpace(kind)), "+json")
+}
+
+// takePiece keeps a piece of a response that is withheld. It reports whether the response is passed on from now on.
+func (k *fastKeepAlive) takePiece(piece []byte) bool {
+	if k.withheld == untilFirst {
+		k.withheld = notWithheld
+		return true
+	}
+	if k.kept = append(k.kept, piece[:min(len(piece), k.maxKept+1-len(k.kept))]...); len(k.kept) > k.maxKept {
+		k.kept = k.kept[:k.maxKept+1]
+	}
+	return false
+}
+
+// endWithheld answers for a response of which nothing was passed on.
+func (f *fastRequest) endWithheld() relay.Step {
+	k, r := &f.model.wait, f.acquirer.lastReplica
+	switch k.withheld {
+	case foreignError:
+		body := k.kept
+		if f.x.Failure != nil || len(body) > k.maxKept {
+			body = nil // the error has the status alone
+		}
+		f.release()
+		return f.failBegun(openai.ForeignError(k.foreignStatus, body))
+	case badAnswer:
+		return f.fail(newBadResponseError(k.badAnswer))
+	case compressed:
+		return f.replyPlain()
+	}
+	f.gateway.loads.penalize(r, time.Now().Add(penaltyTime))
+	return f.fail(newBadResponseError("replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name +
+		" closed the connection before sending a response"))
+}
+
+// replyPlain passes an answer on that was compressed.
+func (f *fastRequest) replyPlain() relay.Step {
+	k := &f.model.wait
+	badGzip := newBadResponseError(f.acquirer.lastReplica.route.Name + " did not answer with valid gzip")
+	if f.x.Failure != nil || len(k.kept) > k.maxKept {
+		return f.fail(badGzip)
+	}
+	plain, err := gzip.NewReader(bytes.NewReader(k.kept))
+	if err != nil {
+		return f.fail(badGzip)
+	}
+	text, err := io.ReadAll(io.LimitReader(plain, maxWithheld+1))
+	if err != nil || len(text) > maxWithheld {
+		return f.fail(badGzip)
+	}
+	_, _ = f.model.timing.tokens.Write(text) // it never fails
+	f.x.Reply = text
+	return relay.Reply
+}
