@@ -61,12 +61,14 @@ run_tests() {
 
 run_unit() {
 	await_cluster || cluster_tests_left=yes
+	print_title "packages of decisions, without the race detector: internal/arch checks that they start nothing"
+	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" run_tests -timeout 15m "$@" ./internal/decide/...
 	print_title "packages, with the race detector (compiling comes first, for minutes without a cache)"
 	# The longest ones first, so that none of them is left over at the end, and more of them at a time than there are cores, as
 	# those wait for Docker most of the time. SQLite is translated from C and not ours: without the detector in it, the tests of the
 	# store take a fifth of the time. Without data for debuggers, linking takes two thirds.
 	# shellcheck disable=SC2046
-	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -p $((cores * 3 / 2)) -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench)
+	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -p $((cores * 3 / 2)) -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench -e /internal/decide/)
 }
 
 # run_cluster_packages runs the tests of the packages that speak to Kubernetes.

@@ -85,7 +85,7 @@ var agreedRequests = []string{
 	"GET / HTTP/1.1\nHost: HOST\nX-Bytes: ä\xff\nX-Tab: a\tb\n\n",
 	"GET / HTTP/1.1\nHost: HOST\n!#$%&'*+-.^_`|~1: odd\n\n",
 	"GET / HTTP/1.1\nHost: HOST\nCookie: a=b; c=d\nCookie: e=f\n\n",
-	"GET / HTTP/1.1\nHost: HOST\nCookie: dstack_session=abc; a=b\n\n",
+	"GET / HTTP/1.1\nHost: HOST\nCookie: dstack-session=abc; a=b\n\n",
 	"GET / HTTP/1.1\nHost: HOST\nAuthorization: Bearer token-of-a-member-of-main\n\n",
 	"GET / HTTP/1.1\nHost: HOST\nAuthorization: bearer   token-of-a-member-of-main \nX-A: b\n\n",
 	"GET / HTTP/1.1\nHost: HOST\nAuthorization: Basic YTpi\n\n",
@@ -140,7 +140,7 @@ var agreedReplies = []struct {
 	{strings.Repeat(reply("103 Early Hints", "Link: </a>"), 20) + reply("200 OK", "Content-Length: 2") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "Date: Sun, 29 Nov 2020 17:00:00 GMT") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "X-Request-Id: theirs", "X-Accel-Redirect: /a", "X-Accel-Buffering: no") + "ok", false},
-	{reply("200 OK", "Content-Length: 2", "Set-Cookie: a=b", "Set-Cookie: c=d; Path=/; Domain=localhost", "Set-Cookie: dstack_session=e") + "ok", false},
+	{reply("200 OK", "Content-Length: 2", "Set-Cookie: a=b", "Set-Cookie: c=d; Path=/; Domain=localhost", "Set-Cookie: dstack-session=e") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "Connection: X-A", "X-A: b", "Upgrade: h2c", "Proxy-Connection: c", "TE: d") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "X-A: 1", "X-B:", "x-a: 2", "X-C: ä\xff") + "ok", false},
 	{reply("200 OK", "Content-Length: 2", "Content-Encoding: gzip") + "ok", false},
@@ -203,6 +203,26 @@ func randomConversation(random *rand.Rand) conversation {
 			text.WriteString("\r\n")
 		}
 	}
+	if random.IntN(3) == 0 {
+		return conversation{requests: changeBytes(random, text.String()) + last, reply: plainReply}
+	}
 	reply := agreedReplies[random.IntN(1+random.IntN(len(agreedReplies)))]
 	return conversation{text.String() + last, reply.text, reply.closes}
+}
+
+// changeBytes changes, adds or removes a few bytes.
+func changeBytes(random *rand.Rand, text string) string {
+	const odd = "\r\n\t :;,=/?%#\x00\x7f\xff\"0a+-"
+	for range 1 + random.IntN(3) {
+		at, with := random.IntN(len(text)), string(odd[random.IntN(len(odd))])
+		switch random.IntN(3) {
+		case 0:
+			text = text[:at] + with + text[at:]
+		case 1:
+			text = text[:at] + text[at+1:]
+		default:
+			text = text[:at] + with + text[at+1:]
+		}
+	}
+	return text
 }

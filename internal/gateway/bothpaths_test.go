@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,14 +24,22 @@ import (
 
 // bothPaths are two gateways with the same routes: one serves by the fast path, the other by the slow one alone.
 type bothPaths struct {
-	fast, slow string // addresses
+	fast, slow string        // addresses
+	served     *atomic.Int64 // requests that took the fast path
 	lanes      chan *lane
 }
 
-// lane is a service with a replica of its own. Requests that are compared at the same time use different ones.
+// lane has services with a replica of its own. Requests that are compared at the same time use different ones.
 type lane struct {
-	host    string
+	number  int
 	replica *recordingReplica
+}
+
+// fill puts the names of a lane into requests.
+func (l *lane) fill(requests string) string {
+	n := strconv.Itoa(l.number)
+	return strings.NewReplacer("HOST", "lane"+n+".localhost", "AUTH", "auth"+n+".localhost", "PATH", "/proxy/services/main/lane"+n,
+		"MODEL", "model"+n, "TOKEN", member, "OTHER", other, "BAD", "token-of-nobody").Replace(requests)
 }
 
 func startBothPaths(t testing.TB, lanes int) *bothPaths {
@@ -37,12 +47,13 @@ func startBothPaths(t testing.TB, lanes int) *bothPaths {
 	b := &bothPaths{lanes: make(chan *lane, lanes)}
 	var routes []route.Route
 	for i := range lanes {
-		l := &lane{host: fmt.Sprintf("lane%d.localhost", i), replica: startRecordingReplica(t)}
-		routes = append(routes, publicRoute(fmt.Sprintf("lane%d", i), l.replica.target))
+		l, n := &lane{i, startRecordingReplica(t)}, strconv.Itoa(i)
+		routes = append(routes, publicRoute("lane"+n, l.replica.target), serviceRoute("auth"+n, l.replica.target),
+			modelRoute("llm"+n, "model"+n, l.replica.target))
 		b.lanes <- l
 	}
 	r := startGatewayWith(t, gateway.Options{}, routes...)
-	b.fast = r.server.Listener.Addr().String()
+	b.fast, b.served = r.server.Listener.Addr().String(), &r.fast
 	slow := httptest.NewUnstartedServer(r.server.Config.Handler)
 	slow.Config.ConnContext = gateway.WithConn
 	slow.Start()
@@ -51,9 +62,15 @@ func startBothPaths(t testing.TB, lanes int) *bothPaths {
 	return b
 }
 
+// isPlain reports whether a request surely takes the fast path.
+func (l *lane) isPlain(h *httpwire.RequestHead) bool {
+	mayBeOwnPage := len(h.Target) > 1 && strings.ContainsRune("/.%", rune(h.Target[1]))
+	return h.Oddities == 0 && !mayBeOwnPage && string(h.Host) == l.fill("HOST")
+}
+
 // conversation is what a client sends over one connection, and what the replica replies to each request.
 type conversation struct {
-	requests string // with HOST where the host of a lane goes
+	requests string // with the names that lane.fill replaces
 	reply    string
 	closes   bool // the replica closes its connection after the reply
 }
@@ -71,8 +88,8 @@ func (b *bothPaths) compare(t testing.TB, c conversation) {
 	t.Helper()
 	l := <-b.lanes
 	defer func() { b.lanes <- l }()
-	c.requests = strings.ReplaceAll(c.requests, "HOST", l.host)
-	read := readAll(c.requests)
+	c.requests = l.fill(c.requests)
+	read := readAll(c.requests, l)
 	isReplyRefused := slices.ContainsFunc(read.methods, c.isReplyRefused)
 	if read.verdict == incomplete || read.isOdd && (read.verdict == refused || isReplyRefused) {
 		return
@@ -107,7 +124,7 @@ type reading struct {
 	isOdd   bool // a request is handed over: net/http reads what follows by its own rules
 }
 
-func readAll(text string) (r reading) {
+func readAll(text string, l *lane) (r reading) {
 	r.verdict = incomplete // as long as the connection stays open
 	for b := []byte(text); len(b) > 0; {
 		var h httpwire.RequestHead
@@ -119,7 +136,7 @@ func readAll(text string) (r reading) {
 		if n == 0 || h.Oddities&httpwire.OddPreface != 0 {
 			return r
 		}
-		r.isOdd = r.isOdd || h.Oddities != 0 || len(h.Target) > 1 && strings.ContainsRune("/.%", rune(h.Target[1]))
+		r.isOdd = r.isOdd || !l.isPlain(&h)
 		body, v := readBody(b[n:], h.Length)
 		if v != accepted {
 			r.verdict = v
@@ -291,6 +308,11 @@ func TestBothPathsAgree(t *testing.T) {
 			all = append(all, conversation{first + last, r.text, r.closes})
 		}
 	}
+	for _, call := range agreedCalls {
+		for _, reply := range policyReplies {
+			all = append(all, conversation{callText(call) + last, reply, !strings.Contains(reply, "ength") && !strings.Contains(reply, "204")})
+		}
+	}
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 300 {
 		all = append(all, randomConversation(random))
@@ -304,4 +326,29 @@ func TestBothPathsAgree(t *testing.T) {
 		})
 	}
 	running.Wait()
+	if served := b.served.Load(); served < int64(len(all)/4) {
+		t.Errorf("only %d requests of %d conversations took the fast path", served, len(all))
+	}
+}
+
+// FuzzBothPaths compares what a client sends, and what a replica replies, that nobody has thought of.
+func FuzzBothPaths(f *testing.F) {
+	b := startBothPaths(f, 1)
+	for i, r := range agreedReplies {
+		f.Add(strings.ReplaceAll(agreedRequests[i], "\n", "\r\n"), r.text)
+	}
+	for i, call := range agreedCalls {
+		f.Add(callText(call), policyReplies[i%len(policyReplies)])
+	}
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 100 {
+		f.Add(strings.TrimSuffix(randomConversation(random).requests, last), plainReply)
+	}
+	f.Fuzz(func(t *testing.T, requests, reply string) {
+		if len(requests)+len(reply) > 32<<10 {
+			return
+		}
+		b.compare(t, conversation{requests: requests + last, reply: plainReply})
+		b.compare(t, conversation{requests: last, reply: reply, closes: true})
+	})
 }

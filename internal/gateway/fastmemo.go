@@ -55,6 +55,14 @@ func (m *connMemo) covers(host, target []byte) bool {
 	return string(host) == m.host && (m.base == "" || hasPathBase(target, m.base))
 }
 
+// pathPrefix is what the path begins with before the path that a service sees: see proxyRequest.pathPrefix.
+func (m *connMemo) pathPrefix() string {
+	if m.destination.Models {
+		return ""
+	}
+	return m.destination.Base
+}
+
 // hasPathBase reports whether a target is below a path.
 func hasPathBase(target []byte, base string) bool {
 	return len(target) > len(base) && string(target[:len(base)]) == base && target[len(base)] == '/'
@@ -91,7 +99,7 @@ func (f *fastRequest) remember(v *view) bool {
 	plain := &http.Request{Host: host, RemoteAddr: f.x.Client.String()}
 	m.isTrusted = f.gateway.proxiesFor(d).IsTrusted(f.x.Client.Addr())
 	m.client = f.gateway.clientOf(plain, d)
-	m.forwarded = appendForwarded(m.forwarded[:0], m.client, d.Base)
+	m.forwarded = appendForwarded(m.forwarded[:0], m.client, m.pathPrefix())
 	return true
 }
 
@@ -114,7 +122,7 @@ func (f *fastRequest) readClient() {
 		}
 	}
 	f.own = f.gateway.clientOf(r, f.conn.destination)
-	f.client, f.forwarded = &f.own, appendForwarded(nil, f.own, f.conn.destination.Base)
+	f.client, f.forwarded = &f.own, appendForwarded(nil, f.own, f.conn.pathPrefix())
 }
 
 // appendForwarded appends what replicas are told about a client: see setForwardedHeaders.

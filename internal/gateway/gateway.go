@@ -123,6 +123,7 @@ type Gateway struct {
 	bodyBudget    *budget
 	readBudget    *budget
 	openings      *openingLimiter
+	pool          *replicaPool
 	fastServed    atomic.Uint64 // requests that the fast path served
 	transport     *http.Transport
 	grpcTransport *http.Transport
@@ -165,7 +166,9 @@ func New(o Options) *Gateway {
 	g.rateLimiter = newRateLimiter(g.loads.changed)
 	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.ofGateways = o.GatewayProxies
-	g.transport = newTransport(limits, &replicaDialer{dialer: o.Dialer, openings: g.openings, limits: limits})
+	dialer := &replicaDialer{dialer: o.Dialer, openings: g.openings, limits: limits}
+	g.pool = newReplicaPool(dialer)
+	g.transport = newTransport(limits, dialer)
 	g.grpcTransport = newGRPCTransport(g.transport)
 	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
@@ -202,6 +205,7 @@ const (
 // followTable keeps the table up to date. While the server does not respond, the
 // gateway serves by the latest one.
 func (g *Gateway) followTable(ctx context.Context) error {
+	defer g.pool.close()
 	defer g.transport.CloseIdleConnections()
 	defer g.grpcTransport.CloseIdleConnections()
 	defer g.queue.close()

@@ -27,22 +27,7 @@ type shortQueueReplica struct {
 
 func startShortQueueReplica(t testing.TB, num int) *shortQueueReplica {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
-	}
-	if err == nil {
-		err = syscall.Listen(fd, 5)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := os.NewFile(uintptr(fd), "listener")
-	listener, err := net.FileListener(file)
-	file.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := listenShort(t, 5)
 	r := &shortQueueReplica{target: targetAt(listener.Addr().String(), num)}
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -57,6 +42,28 @@ func startShortQueueReplica(t testing.TB, num int) *shortQueueReplica {
 	})
 	t.Cleanup(func() { listener.Close(); all.Wait() })
 	return r
+}
+
+// listenShort listens with a short queue.
+func listenShort(t testing.TB, queue int) net.Listener {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = syscall.Listen(fd, queue)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "listener")
+	listener, err := net.FileListener(file)
+	file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
 }
 
 func (r *shortQueueReplica) serve(conn net.Conn) {
@@ -116,11 +123,13 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 	for _, c := range []struct {
 		name, method       string
 		replicas, requests int
-		isWoken            bool
+		isWoken, isSlow    bool
 	}{
-		{"ready", "GET", 1, 200, false},
-		{"woken", "POST", 1, 200, true},
-		{"three replicas", "GET", 3, 1000, true},
+		{"ready", "GET", 1, 200, false, false},
+		{"woken", "POST", 1, 200, true, false},
+		{"three replicas", "GET", 3, 1000, true, false},
+		{"ready, slow path", "GET", 1, 200, false, true},
+		{"woken, slow path", "POST", 1, 200, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // they wait most of the time
@@ -131,6 +140,7 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 				targets = append(targets, replicas[n].target)
 			}
 			r := startGateway(t, gateway.Limits{}, publicRoute("web"))
+			r.isSlow = c.isSlow
 			began := time.Now()
 			wake := func() {
 				waitUntil(t, "the requests", func() bool { return r.gateway.Load()["run-web"].Held == c.requests })
@@ -146,6 +156,9 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 			took, received := time.Since(began), int64(0)
 			for _, replica := range replicas {
 				received += replica.requests.Load()
+			}
+			if isSlow := r.fast.Load() == 0; isSlow != c.isSlow {
+				t.Errorf("%d took the fast path", r.fast.Load())
 			}
 			if answered != c.requests || received != int64(c.requests) || took > 5*time.Second {
 				t.Errorf("%d of %d were answered in %s, the replicas got %d; others: %s",

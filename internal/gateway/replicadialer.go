@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"net"
 	"time"
 
@@ -21,24 +20,35 @@ type replicaDialer struct {
 	limits   Limits
 }
 
-// dial opens a connection to the endpoint that address names, as dial.URLHost does. It repeats attempts that hang until
-// the replica has accepted no connection for Limits.ConnectTimeout. Its error is a dialError, or that of ctx.
-func (d *replicaDialer) dial(ctx context.Context, address string) (*replicaConn, error) {
+// dial opens a connection for http.Transport. The first byte that is read from it gives the place back.
+func (d *replicaDialer) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, place, err := d.open(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return newReplicaConn(conn, d.limits.ResponseTimeout, place), nil
+}
+
+// open opens a connection to the endpoint that address names, as dial.URLHost does. It repeats attempts that hang until
+// the replica has accepted no connection for Limits.ConnectTimeout. Its error is a dialError, or that of ctx. The caller
+// gives the place back.
+func (d *replicaDialer) open(ctx context.Context, address string) (net.Conn, *opening, error) {
 	began := time.Now()
 	for {
 		place, err := d.openings.wait(ctx, address)
 		if err != nil {
-			return nil, &dialError{err}
+			return nil, nil, err
 		}
 		conn, err := d.attempt(ctx, address)
 		if err == nil {
 			place.Connected()
-			return newReplicaConn(conn, d.limits.ResponseTimeout, place), nil
+			return conn, place, nil
 		}
 		switch {
 		case ctx.Err() != nil:
 			place.Leave(relay.Unused)
-		case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
+			return nil, nil, context.Cause(ctx)
+		case isTimeout(err):
 			place.Leave(relay.Hung)
 			fruitless := min(time.Since(began), time.Since(place.lastSuccess()))
 			if fruitless+openingTimeout <= d.limits.ConnectTimeout {
@@ -47,7 +57,7 @@ func (d *replicaDialer) dial(ctx context.Context, address string) (*replicaConn,
 		default:
 			place.Leave(relay.Refused)
 		}
-		return nil, &dialError{err}
+		return nil, nil, &dialError{err}
 	}
 }
 

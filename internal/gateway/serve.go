@@ -96,7 +96,7 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 	if counted := takeCounted(r.Context()); counted != nil {
 		p.continueCounted(counted)
 	}
-	if r.Body != nil && r.Body != http.NoBody {
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 { // over HTTP/2 there is a Body always
 		p.body = newRequestBody(r.Body, p.response.control, g.bodyStall(r), r.ProtoMajor == 2)
 		p.body.trailer.received = r
 		p.r = r.WithContext(r.Context()) // a copy: a handler must not modify its request
@@ -169,6 +169,10 @@ func (p *proxyRequest) forward() error {
 			return newTGICall(p).serveCall()
 		}
 		p.gateway.traits.warn(p)
+	}
+	if p.isPlain() {
+		(&plainForward{forwarder: &p.forwarder}).forward()
+		return nil
 	}
 	p.forwarder.forward()
 	return nil

@@ -39,11 +39,7 @@ func newTransport(l Limits, dialer *replicaDialer) *http.Transport {
 	return &http.Transport{
 		Proxy: nil, // no proxy of the environment stands between the gateway and replicas
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-			conn, err := dialer.dial(ctx, address)
-			if err != nil {
-				return nil, err
-			}
-			return conn, nil
+			return dialer.dial(ctx, address)
 		},
 		MaxIdleConnsPerHost:    1024,
 		IdleConnTimeout:        replicaIdleTimeout,
