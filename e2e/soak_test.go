@@ -173,7 +173,8 @@ func (s *soak) sample(t *testing.T) soakSample {
 	if err := errors.Join(lines.Err(), errorIf(values["go_goroutines"] == 0, "no metrics")); err != nil {
 		t.Fatal(err)
 	}
-	return soakSample{values["go_goroutines"], values["process_open_fds"], values["go_memstats_next_gc_bytes"] / 2, values["process_resident_memory_bytes"]}
+	return soakSample{values["go_goroutines"], values["process_open_fds"], values["go_memstats_next_gc_bytes"] / 2,
+		values["process_resident_memory_bytes"]}
 }
 
 func errorIf(is bool, text string) error {
@@ -252,8 +253,8 @@ func (s *soak) connectAndLeave(*http.Client) error {
 	if err != nil {
 		return err
 	}
-	request := "POST /proxy/services/main/soak/size HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + s.h.token + "\r\nContent-Length: 100\r\n\r\n" +
-		strings.Repeat("x", 50)
+	request := "POST /proxy/services/main/soak/size HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + s.h.token +
+		"\r\nContent-Length: 100\r\n\r\n" + strings.Repeat("x", 50)
 	_, err = io.WriteString(conn, request[:rand.N(len(request))])
 	time.Sleep(rand.N(20 * time.Millisecond))
 	return errors.Join(err, conn.Close())

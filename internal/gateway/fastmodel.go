@@ -40,7 +40,8 @@ func (m *fastModel) reset() {
 	}
 	m.isAsking, m.hasAsked = false, false
 	m.isCall, m.name, m.isStream, m.countsTokens, m.wait = false, "", false, false, fastKeepAlive{}
-	m.timing = timing{}
+	m.timing.tokens.Reset()
+	m.timing.firstAt = time.Time{}
 	m.body.reset()
 }
 
