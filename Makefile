@@ -31,7 +31,7 @@ unit: ## run the quick tests of the packages; installs and starts nothing
 lint: ## run gofmt, shellcheck, go vet, golangci-lint; build every platform; print figures about names and sizes
 	@scripts/lint.sh
 
-sim: ## run many random histories of the simulated world, compare 10 000 trees with git, run all clients of the model endpoint, test the API with many requests made from its description, take hosts and nodes away from services in every way, kill the server while it rents machines, kill and freeze servers that share a database, replace running processes under many streams, and check that the tests find deliberate faults
+sim: ## run many random histories of the simulated world, compare 10 000 trees with git, run all clients of the model endpoint, test the API with many requests made from its description, take hosts and nodes away from services in every way, kill the server while it rents machines, kill and freeze servers that share a database, replace running processes under many streams, load a server for an hour, and check that the tests find deliberate faults
 	$(GO) test ./internal/decide/lifecycle -run Sim -count=1 -timeout 60m -rapid.checks=20000
 	$(GO) test ./internal/gitignore -run AgreesWithGit -count=1 -timeout 60m -oracle.cases=10000
 	@scripts/test.sh clients
@@ -41,6 +41,7 @@ sim: ## run many random histories of the simulated world, compare 10 000 trees w
 	@scripts/test.sh cluster
 	@scripts/test.sh servers
 	@scripts/test.sh takeover
+	@scripts/test.sh soak
 	$(GO) run scripts/mutate.go
 
 bench: build ## measure what users wait for, also beside the published releases; parts of it need Docker, nginx and Python

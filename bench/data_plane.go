@@ -162,7 +162,8 @@ func (d *dataPlane) startOurs(name, binary, home string, to replicaPorts) error 
 		return err
 	}
 	d.servers = append(d.servers, s)
-	gateway := fmt.Sprintf("type: gateway\nname: edge\nbackend: local\ndomain: example.test\ncertificate: {type: files, cert: %s, key: %s}\n", d.cert, d.key)
+	gateway := fmt.Sprintf("type: gateway\nname: edge\nbackend: local\ndomain: example.test\n"+
+		"certificate: {type: files, cert: %s, key: %s}\n", d.cert, d.key)
 	started := []string{filepath.Join(home, "web-started"), filepath.Join(home, "tokens-started")}
 	for i, text := range []string{gateway, fmt.Sprintf(webService, to.web, started[0]), fmt.Sprintf(tokenService, to.tokens, started[1])} {
 		file := filepath.Join(home, fmt.Sprintf("%d.dstack.yml", i))
@@ -214,14 +215,4 @@ func (d *dataPlane) close() error {
 		errs = append(errs, stopProgram(replica))
 	}
 	return errors.Join(errs...)
-}
-
-// find returns a proxy; nil: it is not measured.
-func (d *dataPlane) find(name string) *proxy {
-	for _, p := range d.proxies {
-		if p.name == name {
-			return p
-		}
-	}
-	return nil
 }

@@ -41,7 +41,7 @@ func addedP99(ours, peer, direct loadFigures) float64 {
 
 const (
 	modelBody  = `{"model":"%s","messages":[{"role":"system","content":"You are a helpful assistant."},{"role":"user","content":"%s"}]}`
-	streamBody = `{"model":"tokens","stream":true,"pieces":%d,"pace":%d,"messages":[{"role":"user","content":"Tell me about the quick brown fox."}]}`
+	streamBody = `{"model":"tokens","stream":true,"pieces":%d,"pace":%d,"messages":[{"role":"user","content":"Tell me about the fox."}]}`
 	heldBody   = `{"model":"tokens","stream":true,"hold":true,"messages":[{"role":"user","content":"Tell me about the quick brown fox."}]}`
 
 	longPrompt    = 400 << 10 // bytes
@@ -62,7 +62,9 @@ func (d *dataPlane) listRows(pattern string, period time.Duration) ([]planeRow, 
 	short := fmt.Sprintf(modelBody, "whole", "Tell me about the quick brown fox, in a few words.")
 	long := fmt.Sprintf(modelBody, "tokens", strings.Repeat("a long prompt ", longPrompt/14))
 	webGoals := []planeGoal{
-		{"CPU", nginxPlain, cpuRatio, 1.25, false}, {"CPU", nginxAuthed, cpuRatio, 0.65, false}, {"CPU", "Caddy", cpuRatio, 0.33, false},
+		{"CPU", nginxPlain, cpuRatio, 1.25, false},
+		{"CPU", nginxAuthed, cpuRatio, 0.65, false},
+		{"CPU", "Caddy", cpuRatio, 0.33, false},
 		{"rate", "HAProxy", rateRatio, 0.95, true},
 	}
 	var all []planeRow
@@ -159,5 +161,12 @@ func (b *benchmark) measureGateway(rounds int) (err error) {
 		}
 		result.report()
 	}
-	return d.measureHeld(b.rows)
+	if err := d.measureHeld(b.rows); err != nil {
+		return err
+	}
+	if match, err := regexp.MatchString(b.rows, "scrape of 1000 services"); err != nil || !match {
+		return err
+	}
+	fmt.Println()
+	return b.measureScrape()
 }

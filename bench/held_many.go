@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -91,17 +92,18 @@ func (p *proxy) holdStreams() (all []heldFigures, err error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, heldFigures{(now.pss - before.pss) / float64(n), (now.inUse - before.inUse) / float64(n)})
+		all = append(all, heldFigures{(now.pss - before.pss) / float64(len(conns)), (now.inUse - before.inUse) / float64(len(conns))})
 	}
 	return all, nil
 }
 
-// openHeld opens streams, some at a time, and reads the first piece of each.
+// openHeld opens streams, some at a time, and reads the first piece of each. It leaves out those that the program breaks, if they are few
+// (see streamLimit).
 func (p *proxy) openHeld(n int) ([]*rawConnection, error) {
 	const hands = 10
 	var mu sync.Mutex
 	var conns []*rawConnection
-	var failed error
+	var failures []error
 	var group sync.WaitGroup
 	for hand := range hands {
 		group.Go(func() {
@@ -114,22 +116,24 @@ func (p *proxy) openHeld(n int) ([]*rawConnection, error) {
 					}
 				}
 				mu.Lock()
-				if c != nil {
+				switch {
+				case err != nil:
+					failures = append(failures, err)
+				case c != nil:
 					conns = append(conns, c)
 				}
-				if err != nil {
-					failed = err
-				}
-				stop := failed != nil
 				mu.Unlock()
-				if stop {
-					return
+				if err != nil && c != nil {
+					_ = c.conn.Close() // it is broken
 				}
 			}
 		})
 	}
 	group.Wait()
-	return conns, failed
+	if len(failures) > n/20 {
+		return conns, errors.Join(failures...)
+	}
+	return conns, nil
 }
 
 // readMemory returns the memory of the program, in KiB; heap and stacks only of ours, after a collection of garbage.

@@ -17,7 +17,7 @@ const (
 
 // http2Rows are requests of h2load.
 func (d *dataPlane) http2Rows() []planeRow {
-	if why := checkTool("h2load", "H2LOAD"); why != "" {
+	if why := checkTool("h2load", "WRK"); why != "" {
 		d.missing = append(d.missing, "HTTP/2 is not measured: "+why)
 		return nil
 	}

@@ -20,7 +20,8 @@ type streamLoad struct {
 	pace            time.Duration
 }
 
-// run returns the rate and the CPU of tokens that arrived, how many streams broke, and of the others the median time to the first token, and the 99th percentile of how late tokens come.
+// run returns the rate and the CPU of tokens that arrived, how many streams broke, and of the others the median time to the first token
+// and the 99th percentile of how late tokens come.
 func (s streamLoad) run(p *proxy) (loadFigures, error) {
 	body := fmt.Sprintf(streamBody, s.pieces, s.pace.Microseconds())
 	conns := make([]*rawConnection, s.clients)
@@ -52,7 +53,8 @@ func (s streamLoad) run(p *proxy) (loadFigures, error) {
 		return loadFigures{}, errors.Join(errs...)
 	}
 	tokens := float64(len(all))
-	return loadFigures{rate: tokens / wall.Seconds(), cpu: toMicroseconds(used) / tokens, p50: median(first), p99: percentile99(all), broken: broken}, nil
+	return loadFigures{rate: tokens / wall.Seconds(), cpu: toMicroseconds(used) / tokens, p50: median(first), p99: percentile99(all),
+		broken: broken}, nil
 }
 
 // readStream returns the time to the first piece, and how long after they were sent pieces came, in milliseconds.

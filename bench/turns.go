@@ -37,7 +37,7 @@ func dialEndpoint(to endpoint, body string) (*rawConnection, error) {
 
 // begin sends the request and reads the head of a response, which must be 200. It returns the length of the body; -1: it comes in chunks.
 func (c *rawConnection) begin() (int, error) {
-	if err := c.conn.SetDeadline(time.Now().Add(callLimit)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(streamLimit)); err != nil {
 		return 0, err
 	}
 	if _, err := c.conn.Write(c.ask); err != nil {

@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// cordonAll keeps new pods from the two nodes of the cluster, and waits until its scheduler knows: on a busy machine, and after an earlier
-// test has stopped the API server, that is seconds later. The set takes the cordons back.
+// cordonAll keeps new pods from the two nodes of the cluster, and waits until its scheduler knows: after an earlier test has stopped the API
+// server, its scheduler needs 20 seconds to come back. The set takes the cordons back.
 func (s *clusterSet) cordonAll() {
 	s.t.Helper()
 	for _, node := range []string{"k1", "k2"} {
 		s.cluster.MustCall(s.t, http.MethodPatch, "/api/v1/nodes/"+node, `{"spec": {"unschedulable": true}}`, nil)
 	}
 	pods := "/api/v1/namespaces/" + s.namespace + "/pods"
-	s.waitUntil(time.Minute, "the scheduler leaves out both nodes", func() error {
+	s.waitUntil(2*time.Minute, "the scheduler leaves out both nodes", func() error {
 		var probe pod
 		s.cluster.MustCall(s.t, http.MethodPost, pods, map[string]any{"metadata": map[string]any{"generateName": "probe-"},
 			"spec": map[string]any{"containers": []any{map[string]any{"name": "main", "image": "local/busybox:1"}}}}, &probe)
 		path := pods + "/" + probe.Metadata.Name
-		s.waitUntil(30*time.Second, "the scheduler looks at a pod", func() error {
+		s.waitUntil(time.Minute, "the scheduler looks at a pod", func() error {
 			if s.cluster.MustCall(s.t, http.MethodGet, path, nil, &probe); len(probe.Status.Conditions) == 0 {
 				return errNotYet
 			}

@@ -57,7 +57,7 @@ func runTests(m *testing.M) int {
 // buildBinary builds a static binary, as for a release.
 func buildBinary(dir, name, pkg string) string {
 	out := filepath.Join(dir, name)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=0.0.0-e2e", "-o", out, pkg)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-w -X main.version=0.0.0-e2e", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "cannot build %s: %v\n%s", pkg, err, output)

@@ -350,6 +350,19 @@ curl_piece() {
 	export DSTACK_TEST_CURL
 }
 
+# valgrind, which counts instructions.
+valgrind_piece() {
+	need valgrind valgrind || { mark_missing VALGRIND "$why" && return; }
+	DSTACK_TEST_VALGRIND=$(command -v valgrind)
+	export DSTACK_TEST_VALGRIND
+}
+
+# HAProxy, which the gateway is compared with.
+haproxy_piece() {
+	PATH=$PATH:/usr/sbin
+	need haproxy haproxy || mark_missing HAPROXY "$why"
+}
+
 # wrk and h2load, which send many requests by HTTP/1.1 and HTTP/2.
 wrk_piece() {
 	need wrk wrk && need h2load nghttp2-client || { mark_missing WRK "$why" && return; }

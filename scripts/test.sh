@@ -13,6 +13,7 @@
 #   scripts/test.sh cluster [FLAGS] only Kubernetes clusters, with all that can happen to them
 #   scripts/test.sh servers [FLAGS] only servers that share a database, which are killed and frozen
 #   scripts/test.sh takeover [FLAGS] only processes that replace each other, with many streams
+#   scripts/test.sh soak [FLAGS]    only an hour of mixed requests (DSTACK_TEST_SOAK is another time)
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and
@@ -60,12 +61,14 @@ run_tests() {
 
 run_unit() {
 	await_cluster || cluster_tests_left=yes
+	print_title "packages of decisions, without the race detector: internal/arch checks that they start nothing"
+	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" run_tests -timeout 15m "$@" ./internal/decide/...
 	print_title "packages, with the race detector (compiling comes first, for minutes without a cache)"
 	# The longest ones first, so that none of them is left over at the end, and more of them at a time than there are cores, as
 	# those wait for Docker most of the time. SQLite is translated from C and not ours: without the detector in it, the tests of the
 	# store take a fifth of the time. Without data for debuggers, linking takes two thirds.
 	# shellcheck disable=SC2046
-	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -p $((cores * 3 / 2)) -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench)
+	run_tests -race -gcflags='modernc.org/...=-race=false' -ldflags=-w -p $((cores * 3 / 2)) -timeout 15m "$@" ./internal/server/store ./internal/engine/docker $(go list ./... | grep -v -e /e2e -e /bench -e /internal/decide/)
 }
 
 # run_cluster_packages runs the tests of the packages that speak to Kubernetes.
@@ -112,14 +115,14 @@ run_e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl wrk ssh fleet mount before systemd nfpm pebble compute jinja moto karpenter given
+	start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl wrk valgrind ssh fleet mount before systemd nfpm pebble compute jinja moto karpenter given
 	run_lint
 	run_unit
 	run_e2e
 	;;
 lint) run_lint ;;
 unit) start_pieces kubebox postgres docker registry images cluster ssh fleet mount pebble compute jinja moto karpenter given && run_unit "$@" ;;
-e2e) start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl wrk ssh fleet mount before systemd nfpm pebble compute given && run_e2e "$@" ;;
+e2e) start_pieces kubebox postgres docker registry images cluster python published newest schemathesis node clients nginx caddy curl wrk valgrind ssh fleet mount before systemd nfpm pebble compute given && run_e2e "$@" ;;
 clients) start_pieces clients java rust load && run_e2e -run '^TestClients' "$@" ;;
 properties) start_pieces postgres schemathesis && DSTACK_TEST_LONG=1 run_e2e -timeout 3h -run '^TestAPIProperties' "$@" ;;
 fleet) start_pieces docker registry images ssh fleet && DSTACK_TEST_LONG=1 run_e2e -run '^TestFleet' "$@" ;;
@@ -133,8 +136,9 @@ cluster)
 	;;
 servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 run_e2e -run '^TestServers' "$@" ;;
 takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
+soak) DSTACK_TEST_SOAK=${DSTACK_TEST_SOAK:-1h} run_e2e -timeout 0 -run '^TestSoak$' "$@" ;;
 bench)
-	start_pieces kubebox docker images cluster nginx caddy jinja fleet published newest_server given
+	start_pieces kubebox docker images cluster nginx caddy wrk haproxy jinja fleet published newest_server given
 	await_cluster built
 	print_title "measurements"
 	go run ./bench "$@" || failed=1

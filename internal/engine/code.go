@@ -153,7 +153,7 @@ type writtenNames map[string]byte
 // add records an entry. It returns an error if the entry cannot be unpacked beside the
 // earlier ones: below a file or a link, or in place of another kind.
 func (w writtenNames) add(h *tar.Header) error {
-	for parent := path.Dir(h.Name); parent != "."; parent = path.Dir(parent) {
+	for parent := folderOf(h.Name); parent != ""; parent = folderOf(parent) {
 		kind, exists := w[parent]
 		if exists && kind != tar.TypeDir {
 			return newCodeError("%q is below %q, which is no folder", h.Name, parent)
@@ -175,6 +175,9 @@ func (w writtenNames) add(h *tar.Header) error {
 	}
 	return nil
 }
+
+// folderOf returns the folder of a clean name; empty: it is in none. path.Dir would clean each of two thousand folders of a name again.
+func folderOf(name string) string { return name[:max(strings.LastIndexByte(name, '/'), 0)] }
 
 // sanitizeHeader returns a header with only the fields that are kept: name, size,
 // link target, times and permissions, without setuid and the like.

@@ -39,7 +39,7 @@ func TestParse_RejectsOversizedFilesQuickly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var shown, message string
 			best := time.Hour // the fastest of three, since the machine may be busy
-			for range 3 {
+			for i := 0; i < 3 && best > maxRejectionTime; i++ {
 				began := time.Now()
 				_, err := spec.ParseConfiguration("f", []byte(text))
 				problems, ok := errors.AsType[spec.Problems](err)

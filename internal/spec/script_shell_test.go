@@ -75,6 +75,9 @@ func TestJoinCommands_RunOneByOneInRealShells(t *testing.T) {
 				if strings.Contains(strings.ReplaceAll(text, " ", ""), "()") {
 					t.Skip("a function may call itself for ever")
 				}
+				if strings.Contains(text, "$$") {
+					t.Skip("each shell has a number of its own")
+				}
 				commands := []string{"echo first", text, "echo last"}
 				got, want := runShell(argv, spec.JoinCommands(commands)), runOneByOne(argv, commands)
 				// A mistake of syntax may keep the commands before it from running, too.

@@ -72,11 +72,11 @@ type testEngine struct {
 
 func (e testEngine) Close() error { return e.cluster.Close() }
 
-// Remove tries again while the node has not confirmed the end of a pod, as the server does.
+// Remove tries again while the node has not confirmed the end of a pod, or the API server has not answered in time, as the server does.
 func (e testEngine) Remove(ctx context.Context, id dstack.AttemptID) error {
-	for end := time.Now().Add(time.Minute); ; {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		err := e.Engine.Remove(ctx, id)
-		if dstack.KindOf(err) != dstack.Unavailable || time.Now().After(end) {
+		if kind := dstack.KindOf(err); kind != dstack.Unavailable && kind != dstack.Timeout || time.Now().After(end) {
 			return err
 		}
 	}

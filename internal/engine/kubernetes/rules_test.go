@@ -41,6 +41,7 @@ func TestCluster(t *testing.T) {
 		"an eviction waits for the server":                    blocksEviction,
 		"two installations leave each other alone":            separatesInstallations,
 		"a secret of somebody else is left alone":             leavesForeignSecret,
+		"a pod that ends late leaves time for its secret":     removesSlowly,
 		"a killed server's upload is resumed":                 resumesUpload,
 		"a pod that may not be started is not made":           asksBeforeStart,
 		"a killed server's secrets are deleted":               sweepsLeftovers,

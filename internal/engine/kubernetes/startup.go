@@ -270,7 +270,7 @@ func (c *Cluster) deleteStarting(name string, id dstack.AttemptID) error {
 			}
 		}
 	}
-	return c.deleteSecrets(ctx, name, id)
+	return c.deleteSecrets(c.ctx, name, id)
 }
 
 // callTimeout limits calls that are expected to return at once.

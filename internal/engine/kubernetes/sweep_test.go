@@ -133,6 +133,29 @@ func leavesForeignSecret(t *testing.T, c *kubetest.Cluster, namespace string) {
 	c.MustCall(t, http.MethodGet, secrets+"/"+name, nil, nil)
 }
 
+// A busy cluster ends a pod just within the limit of Remove, and answers slowly after that.
+func removesSlowly(t *testing.T, c *kubetest.Cluster, namespace string) {
+	busy := c.Delay(t, namespace, func(r *http.Request) {
+		switch {
+		case r.Method == http.MethodDelete && strings.Contains(r.URL.Path, "/pods/"):
+			time.Sleep(6 * time.Second)
+		case r.Method == http.MethodDelete:
+			time.Sleep(2500 * time.Millisecond)
+		}
+	})
+	client, err := kubeclient.New(kubeclient.Options{KubeconfigFile: busy, Namespace: namespace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, c, namespace, "k1", func(o *kubernetes.Options) { o.Client = client })
+	spec := newSpec("exit 0")
+	r.start(spec)
+	r.waitFor(spec, "exited", func(rep dstack.Report) bool { return rep.State == dstack.AttemptExited })
+	if err := r.Engine.Remove(t.Context(), spec.Attempt); err != nil {
+		t.Error(err)
+	}
+}
+
 func asksBeforeStart(t *testing.T, c *kubetest.Cluster, namespace string) {
 	var asked atomic.Int32
 	r := newRig(t, c, namespace, "k1", func(o *kubernetes.Options) {

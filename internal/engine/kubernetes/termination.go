@@ -106,7 +106,7 @@ func (c *Cluster) findStartup(id dstack.AttemptID) *startup {
 	return c.startups[id]
 }
 
-// Times of Remove. The API server goes on with a deletion after that.
+// Times of Remove, for the end of the pods. The API server goes on with a deletion after that.
 const (
 	removeTimeout = 8 * time.Second
 	removeLook    = time.Second
@@ -128,9 +128,25 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	if err := e.waitUntilListed(ctx); err != nil {
 		return err
 	}
+	name, err := e.removePods(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := e.deleteSecrets(ctx, name, id); err != nil {
+		e.sweepSoon() // without its pod, the attempt may not be reported any more
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.ended, id)
+	return nil
+}
+
+// removePods deletes the pods of an attempt, and waits for their end. It returns the name that they have; empty: it is not known.
+func (e *Engine) removePods(ctx context.Context, id dstack.AttemptID) (name string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
-	name := e.findEndedName(id)
+	name = e.findEndedName(id)
 	for _, pod := range e.findAllPods(id) {
 		name = pod.Name
 		e.endCommands(id)
@@ -141,20 +157,13 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		options := kubeclient.DeleteOptions{UID: pod.UID, Grace: killGrace}
 		options.Force = hasEnded(pod) // its node has nothing left to do that would matter
 		if err := kubeclient.Delete(ctx, e.client, kubeclient.Pods, pod.Name, options); err != nil {
-			return err
+			return name, err
 		}
 		if err := e.waitUntilGone(ctx, pod); err != nil {
-			return err
+			return name, err
 		}
 	}
-	if err := e.deleteSecrets(ctx, name, id); err != nil {
-		e.sweepSoon() // without its pod, the attempt may not be reported any more
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.ended, id)
-	return nil
+	return name, nil
 }
 
 // hasEnded reports whether the kubelet has said that nothing of a pod runs any more.
@@ -207,8 +216,10 @@ func (c *Cluster) markGone(pod *corev1.Pod) {
 }
 
 // deleteSecrets deletes the secret of an attempt, and with it everything that belongs to it. name is that of its pod, if it is
-// known.
+// known. It has time of its own, as a pod may take long to end before.
 func (c *Cluster) deleteSecrets(ctx context.Context, name string, id dstack.AttemptID) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	if name != "" {
 		return c.deleteOwnSecret(ctx, name, id)
 	}
