@@ -67,7 +67,7 @@ func (d *dataPlane) measureHeld(pattern string) error {
 
 // holdStreams opens more and more streams.
 func (p *proxy) holdStreams() (all []heldFigures, err error) {
-	if _, err := (streamLoad{streamClients, 20, time.Millisecond}).run(p); err != nil { // so that one-time allocations do not count
+	if _, err := (streamLoad{streamClients, 20, time.Millisecond, 1}).run(p); err != nil { // so that one-time allocations do not count
 		return nil, err
 	}
 	time.Sleep(settleTime)

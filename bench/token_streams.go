@@ -14,10 +14,11 @@ import (
 // looks for the end of the request's body.
 const streamLimit = 15 * time.Second
 
-// streamLoad are streams at once, with pieces at a pace.
+// streamLoad are streams at once, with pieces at a pace, some times one after the other.
 type streamLoad struct {
 	clients, pieces int
 	pace            time.Duration
+	times           int
 }
 
 // run returns the rate and the CPU of tokens that arrived, how many streams broke, and of the others the median time to the first token
@@ -38,7 +39,13 @@ func (s streamLoad) run(p *proxy) (loadFigures, error) {
 	for i, c := range conns {
 		group.Go(func() {
 			time.Sleep(time.Duration(i) * s.pace / time.Duration(s.clients)) // not all pieces at the same time
-			first[i], late[i], errs[i] = c.readStream(s.pieces)
+			for range max(1, s.times) {
+				var pieces []float64
+				first[i], pieces, errs[i] = c.readStream(s.pieces)
+				if late[i] = append(late[i], pieces...); errs[i] != nil {
+					return
+				}
+			}
 		})
 	}
 	group.Wait()
