@@ -29,6 +29,7 @@ func TestFastPath(t *testing.T) {
 	}
 	t.Run("curl", f.testCurl)
 	t.Run("one connection", f.testOneConnection)
+	t.Run("odd bytes", f.testOddBytes)
 	t.Run("load", f.testLoad)
 }
 

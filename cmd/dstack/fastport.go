@@ -88,7 +88,7 @@ func (p *fastPort) Accept() (net.Conn, error) {
 // Close closes the listener and the connections of the fast path. Drain lets their requests finish before.
 func (p *fastPort) Close() error {
 	p.stop()
-	return p.handed.Close()
+	return ignoreClosed(p.handed.Close()) // Drain closes the inner one
 }
 
 // Addr returns the address of the listener.
@@ -98,6 +98,7 @@ func (p *fastPort) Addr() net.Addr { return p.inner.Addr() }
 func (p *fastPort) Drain(ctx context.Context) {
 	_ = p.inner.Close() // it may be closed already
 	p.relay.Drain(ctx)
+	p.handed.WaitTaken(ctx)
 }
 
 // challengePath begins the paths at which certificate authorities ask.

@@ -26,10 +26,15 @@ type rig struct {
 
 func newRig(t *testing.T, handler http.Handler) *rig {
 	t.Helper()
+	return newRigWith(t, handler, nil)
+}
+
+func newRigWith(t *testing.T, handler http.Handler, fast func(net.Listener) (frontend.FastListener, error)) *rig {
+	t.Helper()
 	r := &rig{https: findFreePort(t), http: findFreePort(t)}
 	r.covered.Store(true)
 	r.Frontend = frontend.New(frontend.Options{
-		Handler: handler, TLS: newTestTLS(t, "*.example.com"), Host: "127.0.0.1", HTTPSPort: r.https, HTTPPort: r.http,
+		Handler: handler, FastPath: fast, TLS: newTestTLS(t, "*.example.com"), Host: "127.0.0.1", HTTPSPort: r.https, HTTPPort: r.http,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Find: func(host string) frontend.Name {
 			name, _, _ := strings.Cut(strings.ToLower(strings.TrimSuffix(host, ".")), ":")
@@ -199,5 +204,54 @@ func TestFrontend_Drain(t *testing.T) {
 	if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", r.https)); err == nil {
 		conn.Close()
 		t.Error("the port is open")
+	}
+}
+
+// gate is a FastListener that serves nothing itself, and drains once it may.
+type gate struct {
+	net.Listener
+	mayDrain chan struct{}
+	drained  atomic.Bool
+}
+
+func (g *gate) Drain(ctx context.Context) {
+	select {
+	case <-g.mayDrain:
+		g.drained.Store(true)
+	case <-ctx.Done():
+	}
+}
+
+// What is in front of the http port is drained before its server shuts down, and the https port has nothing in front of it.
+func TestFrontend_FastPath(t *testing.T) {
+	gates := make(chan *gate, 2)
+	r := newRigWith(t, http.HandlerFunc(tellProtocol), func(l net.Listener) (frontend.FastListener, error) {
+		g := &gate{Listener: l, mayDrain: make(chan struct{})}
+		gates <- g
+		return g, nil
+	})
+	r.SetWanted(true, true)
+	r.waitOpen(t, true, true)
+	g := <-gates
+	if len(gates) != 0 {
+		t.Error("there are two of them")
+	}
+	if got := get(t, newTestClient(t, false), fmt.Sprintf("http://plain.example.com:%d/", r.http)); got != "HTTP/1.1 false" {
+		t.Error(got)
+	}
+	drained := make(chan bool)
+	go func() {
+		r.Drain(t.Context())
+		close(drained)
+	}()
+	select {
+	case <-drained:
+		t.Error("drained before the one in front of it")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(g.mayDrain)
+	<-drained
+	if !g.drained.Load() {
+		t.Error("it was not drained")
 	}
 }

@@ -331,6 +331,24 @@ func TestBothPathsAgree(t *testing.T) {
 	}
 }
 
+// What a replica sends beyond a response is not taken for the next response, which may be another client's.
+func TestBothPathsDropSurplusBytes(t *testing.T) {
+	b := startBothPaths(t, 1)
+	l := <-b.lanes
+	const more = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nsurplus"
+	for _, reply := range []string{plainReply + more, reply("204 No Content") + more, reply("304 Not Modified") + more,
+		reply("200 OK", "Transfer-Encoding: chunked") + "2\r\nok\r\n0\r\n\r\n" + more, reply("204 No Content", "Content-Length: 7") + "surplus",
+		reply("200 OK", "Content-Length: 0") + "surplus"} {
+		for range 20 {
+			o := have(t, b.fast, l.replica, conversation{requests: l.fill(strings.Repeat("GET / HTTP/1.1\r\nHost: HOST\r\n\r\n", 5) + last), reply: reply},
+				[]string{"GET", "GET", "GET", "GET", "GET", "GET"})
+			if o.finals() != 6 || strings.Contains(o.text(), "surplus") {
+				t.Fatalf("the replica replies %q: %s", reply, o.text())
+			}
+		}
+	}
+}
+
 // FuzzBothPaths compares what a client sends, and what a replica replies, that nobody has thought of.
 func FuzzBothPaths(f *testing.F) {
 	b := startBothPaths(f, 1)

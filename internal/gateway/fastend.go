@@ -21,6 +21,9 @@ func (f *fastRequest) wake() relay.Step {
 		return f.stopByKey()
 	case f.acquirer.isWaiting:
 		return f.acquirer.wake()
+	case f.model.isAsking:
+		f.model.isAsking = false
+		return f.send()
 	}
 	return relay.Wait // late: a deadline has ended the wait
 }

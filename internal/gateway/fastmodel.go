@@ -26,6 +26,8 @@ type fastModel struct {
 	target []byte // memory for the target at a replica
 
 	timing       timing
+	isAsking     bool // what the model of the replica can do
+	hasAsked     bool
 	isStream     bool // the response is a stream of events
 	countsTokens bool // it may say how many tokens it took
 	wait         fastKeepAlive
@@ -36,8 +38,10 @@ func (m *fastModel) reset() {
 	if !m.isCall {
 		return
 	}
+	m.isAsking, m.hasAsked = false, false
 	m.isCall, m.name, m.isStream, m.countsTokens, m.wait = false, "", false, false, fastKeepAlive{}
-	m.timing = timing{}
+	m.timing.tokens.Reset()
+	m.timing.firstAt = time.Time{}
 	m.body.reset()
 }
 
@@ -233,9 +237,9 @@ func escapedPath(path string) string {
 	return path
 }
 
-// prepareModel prepares the fields of a call for the replica that counts it. It reports false where the slow path is to ask the
-// replica first what its model can do with the request.
-func (f *fastRequest) prepareModel() bool {
+// prepareModel prepares the fields of a call for the replica that counts it. It reports false, and what to do, where the replica is
+// to be asked first what its model can do with the request.
+func (f *fastRequest) prepareModel() (step relay.Step, isReady bool) {
 	m := &f.model
 	m.body.releaseReading(f.gateway)
 	if m.wait.hasBegun() {
@@ -244,13 +248,22 @@ func (f *fastRequest) prepareModel() bool {
 				field.Drop = true // the head that has been sent names no encoding
 			}
 		}
-		return true
+		return relay.Send, true
 	}
 	features := m.call.FindFeatures(&m.body.scanner)
 	if features == (openai.Features{}) {
-		return true
+		return relay.Send, true
 	}
-	traits, isKnown := f.gateway.traits.knownOf(f.acquirer.replica.target.Replica)
-	m.wait.warning = traits.Warn(features)
-	return isKnown
+	target := f.acquirer.replica.target
+	traits, isKnown := f.gateway.traits.knownOf(target.Replica)
+	switch {
+	case isKnown || m.hasAsked:
+		m.wait.warning = traits.Warn(features)
+		return relay.Send, true
+	case !f.gateway.traits.ask(target, f.handle.Wake):
+		return f.handOver(), false
+	}
+	m.isAsking, m.hasAsked = true, true
+	f.x.WakeAt(f.nextTime())
+	return relay.Wait, false
 }

@@ -18,8 +18,10 @@ import (
 // send sends the request to the replica that counts it.
 func (f *fastRequest) send() relay.Step {
 	x, r := f.x, f.acquirer.replica
-	if f.model.isCall && !f.prepareModel() {
-		return f.handOver()
+	if f.model.isCall {
+		if step, isReady := f.prepareModel(); !isReady {
+			return step
+		}
 	}
 	if f.mustRecheckToken() {
 		f.access.hidesToken = f.carriesPlatformToken(f.access.view)

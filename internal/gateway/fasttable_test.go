@@ -34,6 +34,14 @@ var fastTable = []struct {
 	{"a run that waits for a replica", true, "GET / HTTP/1.1\nHost: waits.localhost", 503},
 	{"replicas that refuse connections", true, "GET / HTTP/1.1\nHost: refuses.localhost", 502},
 
+	{"a call to a model", true, "POST /v1/chat/completions HTTP/1.1\nHost: gateway.localhost\nTOKEN\nContent-Length: 13\n\n{\"model\":\"m\"}", 200},
+	{"a call of Anthropic's clients", true, "POST /v1/messages HTTP/1.1\nHost: gateway.localhost\nX-Api-Key: " + member + "\nContent-Length: 13\n\n{\"model\":\"m\"}", 200},
+
+	{"a model that does not exist", false, "POST /v1/chat/completions HTTP/1.1\nHost: gateway.localhost\nTOKEN\nContent-Length: 13\n\n{\"model\":\"n\"}", 404},
+	{"a model whose replicas speak the API of TGI", false, "POST /v1/chat/completions HTTP/1.1\nHost: gateway.localhost\nTOKEN\nContent-Length: 15\n\n{\"model\":\"tgi\"}", 400},
+	{"a form", false, "POST /v1/audio/transcriptions HTTP/1.1\nHost: gateway.localhost\nTOKEN\nContent-Type: multipart/form-data; boundary=x\nContent-Length: 63\n\n--x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x--\r\n", 200},
+	{"a compressed body", false, "POST /v1/embeddings HTTP/1.1\nHost: gateway.localhost\nTOKEN\nContent-Encoding: gzip\nContent-Length: 1\n\nx", 415},
+	{"the list of models", false, "GET /v1/models HTTP/1.1\nHost: gateway.localhost\nTOKEN", 200},
 	{"no token, or one that opens nothing", false, "GET / HTTP/1.1\nHost: web.localhost", 401},
 	{"two Authorization fields", false, "GET / HTTP/1.1\nHost: web.localhost\nTOKEN\nAuthorization: x", 401},
 	{"a session of a browser", false, "GET / HTTP/1.1\nHost: web.localhost\nTOKEN\nCookie: dstack-session=x", 200},
@@ -57,11 +65,13 @@ func TestFastTable(t *testing.T) {
 	limited, never, far := publicRoute("limited", up), publicRoute("never"), publicRoute("far", up)
 	limited.Rules.Limits = []spec.RateLimit{{Prefix: "/", RPS: 0.001}}
 	never.NeverServes = true
+	tgi := modelRoute("tgi", "tgi", up)
+	tgi.Format = "tgi"
 	far.Ready[0].Endpoint.Host = "gpu1"
 	waits := publicRoute("waits")
 	waits.Rules.Hold = spec.Hold{Timeout: 1}
 	r := startGateway(t, gateway.Limits{RefusedTimeout: 1}, serviceRoute("web", up), publicRoute("open", up), limited, never, far, waits,
-		publicRoute("refuses", targetAt(closedPort(t), 0)))
+		publicRoute("refuses", targetAt(closedPort(t), 0)), modelRoute("m", "m", up), tgi)
 	r.plane.setKeys(route.Key{Digest: hashToken("dstkey_caller"), ID: "k", Project: "main", Name: "caller"})
 	r.get("http://limited.localhost/")
 	waitUntil(t, "the key", func() bool {

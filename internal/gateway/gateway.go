@@ -153,7 +153,6 @@ func New(o Options) *Gateway {
 		ready:      make(chan struct{}),
 		metrics:    newMetrics(),
 		prompts:    newPromptRenderer(),
-		traits:     newModelTraits(),
 		sessions:   newSessions(o.SessionKey),
 		signIns:    newSignInLimiter(),
 		keys:       newKeyTracker(),
@@ -161,6 +160,7 @@ func New(o Options) *Gateway {
 		readBudget: newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
 		openings:   newOpeningLimiter(),
 	}
+	g.traits = newModelTraits(g)
 	g.SetName(cmp.Or(o.Name, "gateway"))
 	g.setReady = sync.OnceFunc(func() { close(g.ready) })
 	g.rateLimiter = newRateLimiter(g.loads.changed)
@@ -182,7 +182,7 @@ func (g *Gateway) RefuseWaiting() { g.queue.close() }
 // Tasks are to run while the gateway serves. When they end, requests that wait
 // for a replica are refused, as RefuseWaiting does.
 func (g *Gateway) Tasks() []loop.Task {
-	return []loop.Task{{Name: "route table", Run: g.followTable}, {Name: "load report", Run: g.sendReports}}
+	return append(g.traits.tasks(), loop.Task{Name: "route table", Run: g.followTable}, loop.Task{Name: "load report", Run: g.sendReports})
 }
 
 // Load returns what each run in the table does at this moment.

@@ -39,4 +39,5 @@ func (r bothPathsRunner) Run() int {
 const onlyOnce = `^(Fuzz.*|TestFast.*|TestBothPaths.*|TestTGI_.*|TestGRPC_.*|TestWaitQueue.*|TestWindow.*|TestBudget.*|` +
 	`TestPick.*|TestOpening.*|TestHeld_.*|TestRateLimit_.*|TestStallTimeout_.*|TestReadBudget_.*|TestModels_.*|TestReport_.*|` +
 	`TestMetrics.*|TestKeepAlive_UntilThereIsAReplica|TestForward_ReplicaThatStopsReading|TestForward_HugeBodiesInConstantMemory|` +
-	`TestForward_EarlyResponseToAModelCall|TestForward_DeadlinesEndWithTheRequest|TestCallerKey_Scope|TestAPIPath)$`
+	`TestForward_EarlyResponseToAModelCall|TestForward_HerdAtShortListenQueue|TestForward_SmallStreamsBesideABigOne|` +
+	`TestReplicaClient_.*|TestForward_DeadlinesEndWithTheRequest|TestCallerKey_Scope|TestAPIPath)$`

@@ -112,3 +112,38 @@ func TestMetrics_OfARenamedModel(t *testing.T) {
 		t.Errorf("the old name is still there:\n%s", said)
 	}
 }
+
+// Both paths count each request for a run once, by its status; times are those of requests given to a replica.
+func TestMetrics_OfRequests(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/teapot" {
+			http.Error(w, "no", http.StatusTeapot)
+			return
+		}
+		io.WriteString(w, "hello")
+	})
+	r := startGateway(t, gateway.Limits{}, serviceRoute("web", up), serviceRoute("retried", targetAt(closedPort(t), 1), up))
+	token := withToken(member)
+	for range 3 {
+		r.get("http://web.localhost/", token...)
+	}
+	r.get("http://web.localhost/", append(token, "Expect", "100-continue")...) // the slow path
+	r.get("http://web.localhost/teapot", token...)
+	r.get("http://web.localhost/", withToken("wrong")...)
+	r.get("http://nothing.localhost/", token...)
+	for range 2 { // one of them is given to the replica that refuses connections
+		r.get("http://retried.localhost/", token...)
+	}
+	for _, want := range []string{
+		"dstack_responses_total{code=200,project=main,run=web} 4", "dstack_responses_total{code=418,project=main,run=web} 1",
+		"dstack_responses_total{code=401,project=main,run=web} 1", "dstack_request_seconds{class=2xx,project=main,run=web} 4",
+		"dstack_request_first_byte_seconds{class=2xx,project=main,run=web} 4", "dstack_request_seconds{class=4xx,project=main,run=web} 1",
+		"dstack_requests_total{project=main,run=web} 5", "dstack_requests_in_flight{project=main,run=web} 0",
+		"dstack_responses_total{code=200,project=main,run=retried} 2", "dstack_requests_retried_total{project=main,run=retried} 1",
+	} {
+		waitUntil(t, want, func() bool { return strings.Contains(gatherMetrics(t, r.gateway), want+"\n") })
+	}
+	if said := gatherMetrics(t, r.gateway); strings.Contains(said, "nothing") {
+		t.Errorf("a name that no run has is counted:\n%s", said)
+	}
+}

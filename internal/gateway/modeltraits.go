@@ -3,12 +3,14 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 	"dstack/internal/openai"
 )
 
@@ -21,9 +23,23 @@ const (
 // modelTraits remembers what replicas say of their models in llama.cpp's /props.
 // Servers that have no such path say nothing.
 type modelTraits struct {
+	gateway *Gateway
+	asked   chan askedTraits
+
 	mu    sync.Mutex
 	known map[dstack.ReplicaID]*replicaTraits
 }
+
+// askedTraits is a request of the fast path, which must not wait itself, for what a replica says.
+type askedTraits struct {
+	of    *replicaTraits
+	ready func() // is called once it is known
+}
+
+const (
+	traitReaders   = 4   // tasks that ask replicas for the fast path
+	maxAskedTraits = 256 // requests that wait for them; others take the slow path
+)
 
 // replicaTraits is what one replica says. read asks it on the first call.
 type replicaTraits struct {
@@ -34,8 +50,38 @@ type replicaTraits struct {
 	answered bool
 }
 
-func newModelTraits() *modelTraits {
-	return &modelTraits{known: map[dstack.ReplicaID]*replicaTraits{}}
+func newModelTraits(g *Gateway) *modelTraits {
+	return &modelTraits{gateway: g, asked: make(chan askedTraits, maxAskedTraits), known: map[dstack.ReplicaID]*replicaTraits{}}
+}
+
+// tasks return the tasks that ask replicas for the fast path.
+func (m *modelTraits) tasks() (tasks []loop.Task) {
+	for i := range traitReaders {
+		tasks = append(tasks, loop.Task{Name: "model traits " + strconv.Itoa(i), Run: m.readAsked})
+	}
+	return tasks
+}
+
+func (m *modelTraits) readAsked(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case a := <-m.asked:
+			a.of.read()
+			a.ready()
+		}
+	}
+}
+
+// ask calls ready, soon, when it is known what a replica says of its model. It reports false if too many wait for that.
+func (m *modelTraits) ask(target route.Target, ready func()) bool {
+	select {
+	case m.asked <- askedTraits{m.entryOf(target), ready}:
+		return true
+	default:
+		return false
+	}
 }
 
 // warn sets a header of the response that says what the model of the request's replica
@@ -53,28 +99,31 @@ func (m *modelTraits) warn(p *proxyRequest) {
 // traitsOf returns what the request's replica says of its model. Requests to the same
 // replica wait for one answer.
 func (m *modelTraits) traitsOf(p *proxyRequest) openai.Traits {
-	replica := p.replica().target.Replica
-	m.mu.Lock()
-	last := m.known[replica]
-	if last == nil {
-		last = &replicaTraits{at: time.Now()}
-		last.read = sync.OnceValues(func() (openai.Traits, bool) {
-			last.traits, last.answered = p.fetchTraits()
-			last.hasRead.Store(true)
-			return last.traits, last.answered
-		})
-		m.known[replica] = last
-	}
-	m.mu.Unlock()
-	traits, answered := last.read()
-	if !answered && time.Since(last.at) > propsRetry {
-		m.mu.Lock()
-		if m.known[replica] == last {
-			delete(m.known, replica)
-		}
-		m.mu.Unlock()
-	}
+	traits, _ := m.entryOf(p.replica().target).read()
 	return traits
+}
+
+// entryOf returns what reads the traits of a replica, or has done so. One that got no answer is replaced in time.
+func (m *modelTraits) entryOf(target route.Target) *replicaTraits {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := m.known[target.Replica]
+	if last != nil && !last.isOutdated() {
+		return last
+	}
+	last = &replicaTraits{at: time.Now()}
+	last.read = sync.OnceValues(func() (openai.Traits, bool) {
+		last.traits, last.answered = m.gateway.fetchTraits(target.Endpoint)
+		last.hasRead.Store(true)
+		return last.traits, last.answered
+	})
+	m.known[target.Replica] = last
+	return last
+}
+
+// isOutdated reports whether the replica did not answer long ago.
+func (t *replicaTraits) isOutdated() bool {
+	return t.hasRead.Load() && !t.answered && time.Since(t.at) > propsRetry
 }
 
 // knownOf returns what is known of a replica already.
@@ -82,22 +131,22 @@ func (m *modelTraits) knownOf(id dstack.ReplicaID) (t openai.Traits, isKnown boo
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	last := m.known[id]
-	if last == nil || !last.hasRead.Load() || !last.answered && time.Since(last.at) > propsRetry {
+	if last == nil || !last.hasRead.Load() || last.isOutdated() {
 		return t, false
 	}
 	return last.traits, true
 }
 
-// fetchTraits reads /props of the request's replica. It goes on if the client
+// fetchTraits reads /props of a replica. It goes on if the client of a request
 // disconnects, because other requests wait for the answer.
-func (p *proxyRequest) fetchTraits() (t openai.Traits, answered bool) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx()), propsTimeout)
+func (g *Gateway) fetchTraits(endpoint dstack.Endpoint) (t openai.Traits, answered bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), propsTimeout)
 	defer cancel()
-	req, err := p.newReplicaRequest(ctx, http.MethodGet, "/props", nil)
+	req, err := newEndpointRequest(ctx, endpoint, http.MethodGet, "/props", nil)
 	if err != nil {
 		return t, false
 	}
-	res, err := p.gateway.transport.RoundTrip(req)
+	res, err := g.transport.RoundTrip(req)
 	if err != nil {
 		return t, false
 	}

@@ -202,6 +202,9 @@ func (f *plainForward) passOn(res *http.Response, arrived *replicaBody) {
 	for name := range res.Trailer {
 		w.Header().Add("Trailer", name)
 	}
+	if res.ContentLength < 0 && f.request.r.ProtoMajor == 1 {
+		w.Header()["Transfer-Encoding"] = []string{"chunked"} // also where net/http knows the length in the end
+	}
 	w.WriteHeader(res.StatusCode)
 	if !arrived.hasMore() {
 		_ = w.FlushError() // the next Write shows an error

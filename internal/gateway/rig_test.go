@@ -132,7 +132,7 @@ type testGateway struct {
 	client  *http.Client
 	log     *logBuffer
 	fast    atomic.Int64 // requests that took the fast path
-	isSlow  bool         // all requests are handed over
+	isSlow  atomic.Bool  // all requests are handed over
 }
 
 type logBuffer struct {
@@ -214,7 +214,7 @@ func (r *testGateway) newFastPath() (*relay.Listener, []loop.Task) {
 		r.t.Fatal(err)
 	}
 	fast, err := r.gateway.NewRelay(gateway.DirectorOptions{
-		Accepts: func(string, *relay.Exchange) bool { return !isSlowPath && !r.isSlow },
+		Accepts: func(string, *relay.Exchange) bool { return !isSlowPath && !r.isSlow.Load() },
 		Began:   func() { r.fast.Add(1) },
 	})
 	if err != nil {

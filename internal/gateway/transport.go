@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dstack/internal/dial"
+	"dstack/internal/dstack"
 )
 
 // replicaIdleTimeout is how long a connection to a replica is kept. It is less
@@ -54,7 +55,10 @@ func newTransport(l Limits, dialer *replicaDialer) *http.Transport {
 // serves p. Its Host header is the replica's address, which is not always what
 // its URL has.
 func (p *proxyRequest) newReplicaRequest(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
-	endpoint := p.replica().target.Endpoint
+	return newEndpointRequest(ctx, p.replica().target.Endpoint, method, path, body)
+}
+
+func newEndpointRequest(ctx context.Context, endpoint dstack.Endpoint, method, path string, body []byte) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+dial.URLHost(endpoint)+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err

@@ -93,6 +93,7 @@ func TestScannerReadsChunks(t *testing.T) {
 func TestScannerRefusesChunks(t *testing.T) {
 	for name, body := range map[string]string{
 		"no size":                      "\r\nabc\r\n0\r\n\r\n",
+		"an empty size":                "\r\n\r\n",
 		"a signed size":                "+3\r\nabc\r\n0\r\n\r\n",
 		"a negative size":              "-3\r\nabc\r\n0\r\n\r\n",
 		"a size with 0x":               "0x3\r\nabc\r\n0\r\n\r\n",

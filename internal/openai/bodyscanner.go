@@ -30,6 +30,8 @@ type BodyScanner struct {
 
 	model, stream, encoding, tools, toolChoice span
 	hasImages, hasAudio                        bool
+
+	lastModel string // of the body before, which often has the same one
 }
 
 // span is where a value lies in the body. The empty one is that of a value that is missing.
@@ -37,7 +39,7 @@ type span struct{ from, to int }
 
 // Begin makes the scanner ready for a body of a type.
 func (b *BodyScanner) Begin(contentType string) {
-	*b = BodyScanner{json: jsonScanner{open: b.json.open[:0]}}
+	*b = BodyScanner{json: jsonScanner{open: b.json.open[:0]}, lastModel: b.lastModel}
 	b.json.begin(b)
 	if isForm, params := parseForm(contentType); isForm {
 		b.isForm, b.contentType = true, params["boundary"]
@@ -68,6 +70,9 @@ func (b *BodyScanner) Finish() (model string, err error) {
 	case value[0] != '"':
 		return "", ErrNoString
 	}
+	if string(value[1:len(value)-1]) == b.lastModel && isPlain(value) && b.lastModel != "" {
+		return b.lastModel, nil
+	}
 	model, err = decodeString(value)
 	switch {
 	case err != nil:
@@ -75,6 +80,7 @@ func (b *BodyScanner) Finish() (model string, err error) {
 	case model == "":
 		return "", ErrNoModel
 	}
+	b.lastModel = model
 	return model, nil
 }
 
@@ -128,17 +134,22 @@ func (b *BodyScanner) receiveType(text []byte) {
 
 // decodeString returns the text of a JSON string.
 func decodeString(value []byte) (string, error) {
-	inner := value[1 : len(value)-1]
-	isPlain := true
-	for _, c := range inner {
-		isPlain = isPlain && c != '\\' && c < 0x80
-	}
-	if isPlain {
-		return string(inner), nil
+	if isPlain(value) {
+		return string(value[1 : len(value)-1]), nil
 	}
 	var text string
 	err := json.Unmarshal(value, &text)
 	return text, err
+}
+
+// isPlain reports whether a JSON string is written as what it stands for.
+func isPlain(value []byte) bool {
+	for _, c := range value {
+		if c == '\\' || c >= 0x80 {
+			return false
+		}
+	}
+	return true
 }
 
 // parseForm reports whether a type is that of a multipart form, and returns its parameters. It parses no other types,

@@ -87,6 +87,11 @@ func (s tokenSums) sum() Tokens {
 	return s.largest.max(s.choices)
 }
 
+// Reset makes the scanner ready for another response.
+func (s *TokenScanner) Reset() {
+	*s = TokenScanner{before: s.before[:0], open: s.open[:0]}
+}
+
 // Tokens returns the tokens found so far.
 func (s *TokenScanner) Tokens() Tokens {
 	if usage := s.usage.sum(); !usage.isZero() {
@@ -131,7 +136,9 @@ func (s *TokenScanner) findKey(p []byte) []byte {
 		at, key := findCountKey(rest)
 		if key == noKey {
 			s.remember(p)
-			s.searched = max(s.searched, len(s.before)-len(rest))
+			if len(rest) < len(p) { // what is before is a key whose brace does not follow
+				s.searched = max(0, len(s.before)-len(rest))
+			}
 			return nil
 		}
 		rest = rest[at+len(key.text()):]

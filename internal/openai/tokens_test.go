@@ -64,7 +64,7 @@ func FuzzTokenScanner(f *testing.F) {
 		if strings.Contains(string(answer), strings.Repeat(" ", 1000)) {
 			return // how much white space may be before a brace is no promise
 		}
-		var whole, parts openai.TokenScanner
+		var whole, parts, bytes openai.TokenScanner
 		whole.Write(answer)
 		at := 0
 		if len(answer) > 0 {
@@ -72,9 +72,12 @@ func FuzzTokenScanner(f *testing.F) {
 		}
 		parts.Write(answer[:at])
 		parts.Write(answer[at:])
+		for i := range answer {
+			bytes.Write(answer[i : i+1])
+		}
 		want := slowTokens(answer)
-		if whole.Tokens() != want || parts.Tokens() != want {
-			t.Errorf("%+v at once, %+v in parts, want %+v", whole.Tokens(), parts.Tokens(), want)
+		if whole.Tokens() != want || parts.Tokens() != want || bytes.Tokens() != want {
+			t.Errorf("%+v at once, %+v in parts, %+v byte by byte, want %+v", whole.Tokens(), parts.Tokens(), bytes.Tokens(), want)
 		}
 	})
 }

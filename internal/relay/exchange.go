@@ -53,8 +53,13 @@ type Handle struct {
 	generation uint64
 }
 
-// Handle returns the handle of an exchange.
-func (x *Exchange) Handle() Handle { return Handle{x.conn, x.conn.generation} }
+// Handle returns the handle of an exchange. That of one without a connection, which only tests make, does nothing.
+func (x *Exchange) Handle() Handle {
+	if x.conn == nil {
+		return Handle{}
+	}
+	return Handle{x.conn, x.conn.generation}
+}
 
 // Wake makes the loop call Next with Woken. While a response is being sent, the step is Cut or Wait.
 func (h Handle) Wake() { h.send(messageWake) }

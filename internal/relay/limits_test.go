@@ -39,10 +39,12 @@ func TestLimits_ReplicaReadsNothing(t *testing.T) {
 		c := r.dial()
 		c.send(head)
 		p := s.accept()
+		_ = c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 		c.sendZeros()
 		c.expect("HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n")
 		r.expectEnd(Complete, 502)
 		_ = p.Close()
+		_ = c.Close()
 	}
 }
 

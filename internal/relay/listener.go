@@ -27,13 +27,14 @@ type Listener struct {
 	mu      sync.Mutex
 	handed  []net.Conn
 	arrived loop.Wake
+	taken   loop.Wake // signals that nothing is left in handed
 	closed  chan struct{}
 	close   func()
 }
 
 // Listener returns a listener, whose connections are served once its Run is called.
 func (r *Relay) Listener(inner net.Listener) *Listener {
-	l := &Listener{relay: r, inner: inner, log: r.options.Log, arrived: loop.NewWake(), closed: make(chan struct{})}
+	l := &Listener{relay: r, inner: inner, log: r.options.Log, arrived: loop.NewWake(), taken: loop.NewWake(), closed: make(chan struct{})}
 	l.close = sync.OnceFunc(func() { close(l.closed) })
 	return l
 }
@@ -110,8 +111,29 @@ func (l *Listener) takeHanded() net.Conn {
 		l.arrived.Signal()
 	} else {
 		l.handed = nil
+		l.taken.Signal()
 	}
 	return conn
+}
+
+// WaitTaken returns once Accept has returned all connections that were handed over, or the listener was closed, or ctx ended.
+// One goroutine may wait at a time.
+func (l *Listener) WaitTaken(ctx context.Context) {
+	for l.hasHanded() {
+		select {
+		case <-l.taken:
+		case <-l.closed:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *Listener) hasHanded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.handed) > 0
 }
 
 // Close ends Run and Accept. The connections of the relay stay.

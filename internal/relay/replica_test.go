@@ -21,14 +21,6 @@ func (p *peer) serveOne(request string) {
 	p.send(ok + empty)
 }
 
-// exchange sends a plain request of a client, and expects the plain response.
-func (r *rig) exchange(c *peer, request string) {
-	r.t.Helper()
-	c.send(request)
-	c.expect(ok + empty)
-	r.expectEnd(Complete, 200)
-}
-
 // TestKept_EndsAtRest lets the replica close a connection at rest: the next request takes a new one.
 func TestKept_EndsAtRest(t *testing.T) {
 	s := newReplicaServer(t)

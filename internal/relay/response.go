@@ -134,10 +134,9 @@ func (c *clientConn) beginResponse() {
 	w.extra = append(w.extra[:0], x.ResponseExtra...)
 	hasDate := false
 	for i := range res.Fields {
-		switch f := &res.Fields[i]; f.Kind {
-		case httpwire.Date:
-			hasDate = true
-		case httpwire.Trailer:
+		f := &res.Fields[i]
+		hasDate = hasDate || f.Kind == httpwire.Date
+		if f.Kind == httpwire.Trailer {
 			f.Drop = length != httpwire.Chunked
 		}
 	}
@@ -155,7 +154,7 @@ func (c *clientConn) beginResponse() {
 // passBody sends head, which may be empty, and the part of a body that is in the worker's input.
 func (r *replicaConn) passBody(head []byte, from, to int) {
 	c := r.client
-	var end []byte // behind the part
+	end := r.worker.tail[:0] // behind the part
 	var isDone, isJunk bool
 	begin := from
 	b := r.worker.input[from:to]
@@ -167,7 +166,7 @@ func (r *replicaConn) passBody(head []byte, from, to int) {
 			return
 		}
 		if isDone, isJunk = done, n < len(b); done && len(r.scanner.Trailers) > 0 {
-			end = appendTrailers(nil, r.scanner.Trailers, false)
+			end = appendTrailers(end, r.scanner.Trailers, false)
 		}
 		to = from + pass
 	case r.isChunked:
@@ -200,6 +199,7 @@ func (r *replicaConn) passBody(head []byte, from, to int) {
 		}
 		return
 	}
+	r.worker.tail = end
 	if !c.writePart(head, begin, to, end) {
 		return
 	}
@@ -246,7 +246,9 @@ func (r *replicaConn) decodeChunks(from, to int) (length int, isDone bool, err e
 			return 0, false, err
 		}
 		r.client.Watch(data)
-		length += copy(r.worker.input[from+length:], data)
+		if !r.client.x.Withhold {
+			length += copy(r.worker.input[from+length:], data)
+		}
 		b, isDone = b[n:], done
 	}
 	return length, isDone, nil

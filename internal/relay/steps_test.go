@@ -95,6 +95,7 @@ func TestReadBody(t *testing.T) {
 			return ReadBody
 		case BodyComplete:
 			return r.director.send(x, HeadArrived)
+		default:
 		}
 		return Cut
 	})
@@ -134,6 +135,7 @@ func TestReadBody_WithoutRoom(t *testing.T) {
 		case BodyComplete:
 			x.Reply = []byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + string(x.Body))
 			return Reply
+		default:
 		}
 		return ReadBody
 	})
@@ -162,6 +164,7 @@ func TestWait(t *testing.T) {
 			return Wait
 		case Woken:
 			return r.director.send(x, HeadArrived)
+		default:
 		}
 		return Cut
 	})
@@ -282,6 +285,7 @@ func TestWriteFirst(t *testing.T) {
 		case Woken:
 			x.WriteFirst(nil, []byte(": 2\n"))
 			return r.director.send(x, HeadArrived)
+		default:
 		}
 		x.Reply = []byte("failed")
 		return Reply

@@ -27,6 +27,7 @@ type worker struct {
 	input      []byte // what was read last, behind frameRoom
 	head       []byte // the head that is being written
 	extra      []byte // the fields that are added to it
+	tail       []byte // what follows a part of a body
 	fields     []httpwire.Field
 	memory     memory
 	pools      map[string]*replicaPool
