@@ -84,7 +84,8 @@ func (d *dataPlane) listRows(pattern string, period time.Duration) ([]planeRow, 
 	for _, pace := range []int{1, 5, 20} {
 		all = append(all, planeRow{title: fmt.Sprintf("%d streams of %d pieces, %d ms apart", streamClients, streamPieces, pace), unit: "token",
 			times: [2]string{"first", "late p99"}, applies: isNotSpecial, measure: eachAlone(func(p *proxy) (loadFigures, error) {
-				return streamLoad{streamClients, streamPieces, time.Duration(pace) * time.Millisecond}.run(p)
+				one := streamPieces * time.Duration(pace) * time.Millisecond
+				return streamLoad{streamClients, streamPieces, time.Duration(pace) * time.Millisecond, int(period / one)}.run(p)
 			}),
 			goals: []planeGoal{{"added time to the first token", nginxPlain, addedP50, 1, false}, {"CPU", nginxPlain, cpuRatio, 1.25, false}}})
 	}

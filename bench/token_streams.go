@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -14,10 +13,11 @@ import (
 // looks for the end of the request's body.
 const streamLimit = 15 * time.Second
 
-// streamLoad are streams at once, with pieces at a pace.
+// streamLoad are streams at once, with pieces at a pace, some times one after the other.
 type streamLoad struct {
 	clients, pieces int
 	pace            time.Duration
+	times           int
 }
 
 // run returns the rate and the CPU of tokens that arrived, how many streams broke, and of the others the median time to the first token
@@ -38,7 +38,13 @@ func (s streamLoad) run(p *proxy) (loadFigures, error) {
 	for i, c := range conns {
 		group.Go(func() {
 			time.Sleep(time.Duration(i) * s.pace / time.Duration(s.clients)) // not all pieces at the same time
-			first[i], late[i], errs[i] = c.readStream(s.pieces)
+			for range max(1, s.times) {
+				var pieces []float64
+				first[i], pieces, errs[i] = c.readStream(s.pieces)
+				if late[i] = append(late[i], pieces...); errs[i] != nil {
+					return
+				}
+			}
 		})
 	}
 	group.Wait()
@@ -66,22 +72,25 @@ func (c *rawConnection) readStream(pieces int) (first float64, late []float64, e
 	if err := c.conn.SetDeadline(time.Now().Add(streamLimit)); err != nil {
 		return 0, nil, err
 	}
-	scanner := bufio.NewScanner(c.in)
-	for scanner.Scan() {
-		line := scanner.Bytes()
-		if bytes.Contains(line, []byte("[DONE]")) {
-			if len(late) != pieces {
-				return 0, late, fmt.Errorf("%d pieces in place of %d", len(late), pieces)
-			}
-			return first, late, nil
+	for isDone := false; ; {
+		line, err := c.in.ReadSlice('\n')
+		if err != nil {
+			return 0, late, errors.Join(errors.New("the stream ended early"), err)
 		}
-		if stamp := findNumber(line, stampField); stamp > 0 {
+		switch stamp := findNumber(line, stampField); {
+		case stamp > 0:
 			now := time.Now()
 			if len(late) == 0 {
 				first = toMilliseconds(now.Sub(began))
 			}
 			late = append(late, float64(now.UnixNano()-int64(stamp))/1e6)
+		case bytes.Contains(line, []byte("[DONE]")):
+			isDone = true
+		case isDone && string(line) == "0\r\n": // the last chunk
+			if _, err := c.in.Discard(len("\r\n")); err != nil || len(late) != pieces {
+				return 0, late, errors.Join(err, fmt.Errorf("%d pieces in place of %d", len(late), pieces))
+			}
+			return first, late, nil
 		}
 	}
-	return 0, late, errors.Join(errors.New("the stream ended early"), scanner.Err())
 }
