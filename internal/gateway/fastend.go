@@ -43,6 +43,9 @@ func (f *fastRequest) passTime() relay.Step {
 		return f.passBodyTime()
 	}
 	if f.acquirer.isWaiting && !time.Now().Before(f.acquirer.deadline) {
+		if next := f.nextModelTime(); !next.IsZero() && next.Before(f.acquirer.deadline) {
+			f.passModelTime() // it is late
+		}
 		return f.acquirer.passDeadline()
 	}
 	f.passModelTime()

@@ -163,11 +163,11 @@ func (s *jsonScanner) beginValue(c byte) {
 	case c == '[':
 		s.openOne(c, wantValueOrEnd)
 	case c == 't':
-		s.beginWord("rue")
+		s.beginWord("true")
 	case c == 'f':
-		s.beginWord("alse")
+		s.beginWord("false")
 	case c == 'n':
-		s.beginWord("ull")
+		s.beginWord("null")
 	case c == '-':
 		s.moveTo(inMinus)
 	case c == '0':
@@ -185,8 +185,8 @@ func (s *jsonScanner) moveTo(state scanState) {
 	s.state = state
 }
 
-func (s *jsonScanner) beginWord(rest string) {
-	s.word = rest
+func (s *jsonScanner) beginWord(word string) {
+	s.word = word[1:]
 	s.moveTo(inWord)
 }
 
