@@ -261,6 +261,9 @@ func readResponse(in *bufio.Reader, method string) (text string, err error) {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
+	if len(body) == 0 && res.ContentLength == 0 {
+		res.Header.Del("Content-Length") // net/http adds it to an empty body that came in chunks
+	}
 	if method == http.MethodHead {
 		res.Header.Del("Trailer") // net/http announces those of a body that is not sent
 	}

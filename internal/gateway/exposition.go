@@ -163,7 +163,7 @@ func (e *exposition) appendTimes(runs []scrapedRun, name, help string, of func(c
 		}
 		labels = append(append(labels[:0], `class="`...), byte('0'+class))
 		labels = append(append(labels, `xx",`...), r.labels...)
-		e.text = of(c).appendTo(e.text, name, labels, requestBounds, requestTexts)
+		e.text = of(c).appendTo(e.text, name, labels, requestEnds)
 	})
 }
 
@@ -189,7 +189,7 @@ func (m *metrics) appendTo(e *exposition) {
 		e.begin(name, histogramMetric, help)
 		for _, run := range runs {
 			if !of(run).isEmpty() {
-				e.text = of(run).appendTo(e.text, name, run.appendLabels(nil), modelBounds, modelTexts)
+				e.text = of(run).appendTo(e.text, name, run.appendLabels(nil), modelEnds)
 			}
 		}
 	}

@@ -42,6 +42,7 @@ func (f *fastRequest) continueResponse() {
 			contentType = string(field.Value)
 		case httpwire.ContentEncoding:
 			encoding = string(field.Value)
+		default: // passed on as it is
 		}
 	}
 	isJSON, isStream := answerType([]byte(contentType))
@@ -102,6 +103,7 @@ func (f *fastRequest) endWithheld() relay.Step {
 		return f.fail(newBadResponseError(k.badAnswer))
 	case compressed:
 		return f.replyPlain()
+	default: // the connection ended early
 	}
 	f.gateway.loads.penalize(r, time.Now().Add(penaltyTime))
 	return f.fail(newBadResponseError("replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name +

@@ -104,6 +104,7 @@ func (f *fastRequest) newReplicaError(e relay.Event, err error) *responseError {
 		failure = connectFailed
 	case relay.TimedOut:
 		failure = responseLate
+	default: // the response failed
 	}
 	return f.gateway.newReplicaError(f.acquirer.lastReplica, string(f.id), f.conn.destination.Project, failure, err)
 }

@@ -23,7 +23,6 @@ func (f *fastRequest) readFields() {
 	for i := range fields {
 		field := &fields[i]
 		switch field.Kind {
-		case httpwire.Other:
 		case httpwire.Authorization:
 			if f.fields.authorizations++; f.fields.authorizations == 1 {
 				f.fields.authorization = field.Value
@@ -36,6 +35,7 @@ func (f *fastRequest) readFields() {
 			field.Drop = true
 			given = field.Value
 			count++
+		default: // it says nothing about the request here
 		}
 	}
 	f.setID(given, count)

@@ -103,6 +103,7 @@ func (f *fastRequest) findBodyType() bool {
 			if types++; types > 1 || hasPrefixFold(bytes.TrimLeft(field.Value, " \t"), "multipart/") {
 				return false
 			}
+		default: // it says nothing about the body
 		}
 	}
 	return true

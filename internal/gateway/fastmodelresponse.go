@@ -35,6 +35,7 @@ func (f *fastRequest) respondModel() {
 			case len(field.Name) == len(shouldRetry) && bytes.EqualFold(field.Name, shouldRetryName):
 				hasRetry = hasRetry || len(field.Value) > 0
 			}
+		default: // passed on as it is
 		}
 	}
 	if isRetryable[res.Status] && !hasRetry {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -111,7 +112,7 @@ func TestPickReplicaOf(t *testing.T) {
 		t.Errorf("%d arrivals", requests)
 	}
 	old := v
-	v = l.applyTable(route.NewIndex(route.Table{Version: 2, Routes: []route.Route{routeTo("a")}}))
+	l.applyTable(route.NewIndex(route.Table{Version: 2, Routes: []route.Route{routeTo("a")}}))
 	if l.pickReplicaOf(old, old.runs["run"], nil, false, &at) != nil {
 		t.Error("a replica of an old view is picked")
 	}
@@ -160,7 +161,7 @@ func TestWaitQueue_Notify(t *testing.T) {
 		t.Fatal("it does not wait")
 	}
 	q.close()
-	if isOver, err := q.finish(w); !isOver || err != errStopping || woken != 1 {
+	if isOver, err := q.finish(w); !isOver || !errors.Is(err, errStopping) || woken != 1 {
 		t.Error(isOver, err, woken)
 	}
 	if sizes := q.queueSizes(); len(sizes) != 0 {

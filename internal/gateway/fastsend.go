@@ -33,6 +33,7 @@ func (f *fastRequest) send() relay.Step {
 			field.Drop = field.Drop || f.access.hidesToken
 		case httpwire.APIKey:
 			field.Drop = field.Drop || hidesKey
+		default: // passed on, unless it is dropped already
 		}
 	}
 	x.Replica, x.Target = r.target.Endpoint.Address, f.targetAt(r.route)

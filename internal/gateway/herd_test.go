@@ -131,6 +131,10 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 		{"ready, slow path", "GET", 1, 200, false, true},
 		{"woken, slow path", "POST", 1, 200, true, true},
 	} {
+		limit := 5 * time.Second
+		if raceEnabled {
+			limit *= 4
+		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // they wait most of the time
 			var replicas []*shortQueueReplica
@@ -160,7 +164,7 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 			if isSlow := r.fast.Load() == 0; isSlow != c.isSlow && !isSlowPath {
 				t.Errorf("%d took the fast path", r.fast.Load())
 			}
-			if answered != c.requests || received != int64(c.requests) || took > 5*time.Second {
+			if answered != c.requests || received != int64(c.requests) || took > limit {
 				t.Errorf("%d of %d were answered in %s, the replicas got %d; others: %s",
 					answered, c.requests, took, received, fmt.Sprint(others))
 			}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -40,18 +39,18 @@ func (h *histogram) observe(b bounds, d time.Duration) {
 	h.micros.Add(uint64(max(0, d+time.Microsecond/2) / time.Microsecond))
 }
 
-// appendTo appends the lines of a histogram in the text format of Prometheus. Labels are without braces.
-func (h *histogram) appendTo(to []byte, name string, labels []byte, b bounds, texts []string) []byte {
+// appendTo appends the lines of a histogram in the text format of Prometheus. Labels are without braces; ends are those of the bounds.
+func (h *histogram) appendTo(to []byte, name string, labels []byte, ends []string) []byte {
+	from := len(to)
+	to = append(append(append(to, name...), "_bucket{"...), labels...)
+	begin := len(to) - from // the first line's beginning, which the others share
 	var sum uint64
-	for i := range len(b) + 1 {
-		sum += h.counts[i].Load()
-		text := "+Inf"
-		if i < len(b) {
-			text = texts[i]
+	for i, end := range ends {
+		if i > 0 {
+			to = append(to, to[from:from+begin]...)
 		}
-		to = append(append(append(to, name...), "_bucket{"...), labels...)
-		to = append(append(append(to, `,le="`...), text...), `"} `...)
-		to = append(strconv.AppendUint(to, sum, 10), '\n')
+		sum += h.counts[i].Load()
+		to = append(strconv.AppendUint(append(to, end...), sum, 10), '\n')
 	}
 	to = append(append(append(append(to, name...), "_sum{"...), labels...), "} "...)
 	to = append(strconv.AppendFloat(to, float64(h.micros.Load())/1e6, 'g', -1, 64), '\n')
@@ -59,18 +58,16 @@ func (h *histogram) appendTo(to []byte, name string, labels []byte, b bounds, te
 	return append(strconv.AppendUint(to, sum, 10), '\n')
 }
 
-// texts returns the bounds in seconds, as labels.
-func (b bounds) texts() []string {
-	return slices.Collect(func(yield func(string) bool) {
-		for _, d := range b {
-			if !yield(strconv.FormatFloat(d.Seconds(), 'g', -1, 64)) {
-				return
-			}
-		}
-	})
+// ends returns what follows the labels in the line of each bucket: the bound in seconds.
+func (b bounds) ends() []string {
+	ends := make([]string, 0, len(b)+1)
+	for _, d := range b {
+		ends = append(ends, `,le="`+strconv.FormatFloat(d.Seconds(), 'g', -1, 64)+`"} `)
+	}
+	return append(ends, `,le="+Inf"} `)
 }
 
-var requestTexts, modelTexts = requestBounds.texts(), modelBounds.texts()
+var requestEnds, modelEnds = requestBounds.ends(), modelBounds.ends()
 
 // isEmpty reports that nothing was observed.
 func (h *histogram) isEmpty() bool {

@@ -60,7 +60,6 @@ func TestMemory(t *testing.T) {
 		most    uint64
 	}{{"waiting", false, 4096}, {"streams", true, 5120}} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t, "", Options{})
 			l, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -72,7 +71,7 @@ func TestMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 			replica := listenerOf(t, l)
-			r.director.replica = replica.Addr().String()
+			r := newRig(t, replica.Addr().String(), Options{})
 			if !c.streams {
 				r.director.onNext(func(*Exchange, Event) Step { return Wait })
 			}
@@ -125,7 +124,6 @@ func acceptRaw(t *testing.T, l net.Listener, response string) {
 func TestAllocations(t *testing.T) {
 	s := newReplicaServer(t)
 	r := newRig(t, s.Addr().String(), Options{})
-	r.director.ended = nil
 	client := r.dial()
 	response := []byte(ok + "Content-Length: 2\r\n\r\nhi")
 	client.send(get)
