@@ -103,8 +103,8 @@ func (d *dataPlane) wrkRow(title string, period time.Duration, load wrkLoad, goa
 // isNotSpecial leaves out what is the same as nginx without bodies.
 func isNotSpecial(p *proxy) bool { return p.name != nginxMemory }
 
-// mostTries is how often a program may fail in one round.
-const mostTries = 3
+// maxTries is how often a program may fail in one round.
+const maxTries = 3
 
 // eachAlone measures one proxy after the other, in random order.
 func eachAlone(measure func(*proxy) (loadFigures, error)) func([]*proxy) ([]loadFigures, error) {
@@ -117,7 +117,7 @@ func eachAlone(measure func(*proxy) (loadFigures, error)) func([]*proxy) ([]load
 					break
 				}
 				err = fmt.Errorf("%s: %w", proxies[i].name, err)
-				if try == mostTries {
+				if try == maxTries {
 					return nil, err
 				}
 				fmt.Println("measured once more:", err)
@@ -127,8 +127,37 @@ func eachAlone(measure func(*proxy) (loadFigures, error)) func([]*proxy) ([]load
 	}
 }
 
+// The titles of what listRows does not have.
+const (
+	heldTitle   = "held streams"
+	scrapeTitle = "scrape of 1000 services"
+)
+
+// checkRows returns an error that lists the titles of all rows if a pattern matches none.
+func checkRows(pattern string) error {
+	match, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	rows, err := new(dataPlane).listRows("", time.Second)
+	if err != nil {
+		return err
+	}
+	titles := []string{heldTitle, scrapeTitle}
+	for _, row := range rows {
+		titles = append(titles, row.title)
+	}
+	if !slices.ContainsFunc(titles, match.MatchString) {
+		return fmt.Errorf("no row matches %q; the rows are:\n  %s", pattern, strings.Join(titles, "\n  "))
+	}
+	return nil
+}
+
 // measureGateway measures what our gateway adds to requests, beside other programs.
 func (b *benchmark) measureGateway(rounds int) (err error) {
+	if err := checkRows(b.rows); err != nil {
+		return err
+	}
 	d, err := b.newDataPlane()
 	if err != nil {
 		return err
@@ -165,7 +194,7 @@ func (b *benchmark) measureGateway(rounds int) (err error) {
 	if err := d.measureHeld(b.rows); err != nil {
 		return err
 	}
-	if match, err := regexp.MatchString(b.rows, "scrape of 1000 services"); err != nil || !match {
+	if match, err := regexp.MatchString(b.rows, scrapeTitle); err != nil || !match {
 		return err
 	}
 	fmt.Println()
