@@ -15,8 +15,8 @@ type planeResult struct {
 
 // The conditions under which a row is valid.
 const (
-	mostVariation  = 0.4 // of the direct rate: standard deviation in relation to the mean
-	mostDifference = 0.1 // of the CPU of ours and ours again
+	maxVariation  = 0.4 // of the direct rate: standard deviation in relation to the mean
+	maxDifference = 0.1 // of the CPU of ours and ours again
 )
 
 func (r planeResult) column(name string, of func(loadFigures) float64) []float64 {
@@ -44,13 +44,13 @@ func (r planeResult) check() string {
 			sum, squares = sum+v, squares+v*v
 		}
 		mean := sum / float64(len(rates))
-		if variation := math.Sqrt(squares/float64(len(rates))-mean*mean) / mean; variation > mostVariation {
+		if variation := math.Sqrt(squares/float64(len(rates))-mean*mean) / mean; variation > maxVariation {
 			return fmt.Sprintf("the direct rate varies by %.0f %%", 100*variation)
 		}
 	}
 	if again := r.column(oursAgain, cpuOf); again != nil && again[0] > 0 {
 		null := median(divideByFloors(r.column(ours, cpuOf), again))
-		if math.Abs(null-1) > mostDifference {
+		if math.Abs(null-1) > maxDifference {
 			return fmt.Sprintf("the same program differs from itself: %.2f times the CPU", null)
 		}
 	}

@@ -103,8 +103,8 @@ func (d *dataPlane) wrkRow(title string, period time.Duration, load wrkLoad, goa
 // isNotSpecial leaves out what is the same as nginx without bodies.
 func isNotSpecial(p *proxy) bool { return p.name != nginxMemory }
 
-// mostTries is how often a program may fail in one round.
-const mostTries = 3
+// maxTries is how often a program may fail in one round.
+const maxTries = 3
 
 // eachAlone measures one proxy after the other, in random order.
 func eachAlone(measure func(*proxy) (loadFigures, error)) func([]*proxy) ([]loadFigures, error) {
@@ -117,7 +117,7 @@ func eachAlone(measure func(*proxy) (loadFigures, error)) func([]*proxy) ([]load
 					break
 				}
 				err = fmt.Errorf("%s: %w", proxies[i].name, err)
-				if try == mostTries {
+				if try == maxTries {
 					return nil, err
 				}
 				fmt.Println("measured once more:", err)
