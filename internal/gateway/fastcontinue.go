@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,8 +27,8 @@ const (
 	compressed               // the client was not told of the encoding
 )
 
-// continueResponse goes on with a response that comments or newlines have begun: see keepAlive.continueWith and
-// modelCall.continueJSON.
+// continueResponse makes a replica's response the rest of the one that comments or newlines have begun: see
+// keepAlive.continueWith and modelCall.continueJSON.
 func (f *fastRequest) continueResponse() {
 	m, res := &f.model, &f.x.Response
 	k := &m.wait
@@ -106,11 +105,10 @@ func (f *fastRequest) endWithheld() relay.Step {
 	case notWithheld, untilFirst:
 	}
 	f.gateway.loads.penalize(r, time.Now().Add(penaltyTime))
-	return f.fail(newBadResponseError("replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name +
-		" closed the connection before sending a response"))
+	return f.fail(newNoResponseError(r))
 }
 
-// replyPlain passes an answer on that was compressed.
+// replyPlain passes an answer on without its compression.
 func (f *fastRequest) replyPlain() relay.Step {
 	k := &f.model.wait
 	badGzip := newBadResponseError(f.acquirer.lastReplica.route.Name + " did not answer with valid gzip")

@@ -19,7 +19,7 @@ type fastKeepAlive struct {
 	comments      bool      // comments have begun the response
 	newlines      bool      // newlines have
 	noComments    bool      // the request asks for no stream
-	warning       string    // for the client, of what the model cannot do with the request
+	warning       string    // for the client: what the model cannot do with the request
 	withheld      withholding
 	foreignStatus int
 	badAnswer     string

@@ -283,7 +283,7 @@ func (p *proxyRequest) recordCounts() {
 	if r == nil && !p.destination.Models {
 		r = v.Run(p.destination)
 	}
-	if r == nil { // no run, or no model yet: whatever callers name is not counted
+	if r == nil { // no run, or no model yet: names that callers make up are not counted
 		return
 	}
 	if counts := p.gateway.loads.countsOf(r.Run); counts != nil {

@@ -36,7 +36,7 @@ const (
 	chunksDone
 )
 
-// Bounds of what surrounds the data.
+// Bounds of the framing.
 const (
 	maxChunkDigits = 15
 	maxChunkLine   = 1 << 10
@@ -46,9 +46,6 @@ const (
 
 // Reset makes the scanner ready for another body. It uses the memory of Trailers again.
 func (s *ChunkScanner) Reset() { *s = ChunkScanner{Trailers: s.Trailers[:0]} }
-
-// IsDone reports whether the body is complete.
-func (s *ChunkScanner) IsDone() bool { return s.state == chunksDone }
 
 // Scan reads b, the next piece of the body, up to the end of the body, and gives its data to w, which may be nil. It has read
 // n bytes: all of b unless the body ends (done) or is wrong. b[:pass] goes on as it is: chunks with their framing, and the

@@ -31,8 +31,6 @@ func scan(body string, size int) (data, passed, trailers, rest string, err error
 		switch {
 		case err != nil:
 			return w.String(), pass.String(), "", "", err
-		case done != s.IsDone():
-			return "", "", "", "", fmt.Errorf("done %v, IsDone %v", done, s.IsDone())
 		case done:
 			return w.String(), pass.String(), string(s.Trailers), body[begin:], nil
 		case n != len(piece):

@@ -54,7 +54,7 @@ func (h *ResponseHead) parseLine(b []byte) (n int, err error) {
 
 // setFraming finds the length of the body and the end of the connection.
 func (h *ResponseHead) setFraming(f *framing, isHead bool) error {
-	if err := f.check(h.Oddities&OddVersion != 0); err != nil {
+	if err := f.checkLengths(h.Oddities&OddVersion != 0); err != nil {
 		return err
 	}
 	h.Oddities |= f.oddities &^ OddExpect

@@ -19,7 +19,7 @@ type requestBody struct {
 	whole       []byte // a body that arrived with its head
 }
 
-// maxJoined is up to which length a body is copied behind its head, to be sent at once.
+// maxJoined is the longest body that is copied behind its head, to be sent in one write.
 const maxJoined = 16 << 10
 
 // errBodyStalled says that a client stopped to send its body.
@@ -50,7 +50,8 @@ func (b *requestBody) appendRead(to, collected []byte) []byte {
 	}
 }
 
-// frame takes the part of b that belongs to the body: pass is sent on, and after it the trailer; n bytes of b are used.
+// frame takes the part of p that belongs to the body: pass is sent on, and after it end, with the fields of the trailer
+// in the memory of trailer. n bytes of p are used.
 func (b *requestBody) frame(p []byte, trailer []byte) (pass, end []byte, n int, err error) {
 	if !b.isChunked {
 		n = int(min(int64(len(p)), b.left))
@@ -284,7 +285,7 @@ func (c *clientConn) discard() {
 			c.keepMore(p[n:])
 		}
 		if c.body.isDone {
-			c.rests()
+			c.waitForRequest()
 			return
 		}
 	}

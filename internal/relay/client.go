@@ -166,7 +166,8 @@ func (c *clientConn) refuse(err error) {
 		status = refusal.Status
 	}
 	line := strconv.Itoa(status) + " " + statusText(status)
-	reply := "HTTP/1.1 " + line + "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + line + ": " + message
+	reply := "HTTP/1.1 " + line + "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
+		line + ": " + message
 	c.state, c.willClose = flushing, true
 	if err := c.out.send(&c.Socket, &c.worker.memory, []byte(reply)); err != nil {
 		c.close()
@@ -197,7 +198,7 @@ func (c *clientConn) beginExchange() {
 	c.proceed(HeadArrived)
 }
 
-// proceed asks the director after an event, and does what it says.
+// proceed asks the director after an event, and performs its step.
 func (c *clientConn) proceed(e Event) {
 	for isEvent := true; isEvent; {
 		step := c.worker.relay.options.Director.Next(&c.x, e)
@@ -250,8 +251,8 @@ func (c *clientConn) leaveReplica() {
 	}
 }
 
-// hasLeft reports whether a client that has ended its side of the connection has left. One that has sent more requests before
-// has not, until these are served.
+// hasLeft reports whether a client that has ended its side of the connection has left. A client that sent more requests
+// before the end stays until they are served: hasLeft reads and keeps the first of them.
 func (c *clientConn) hasLeft() bool {
 	if !c.body.isDone || c.HasFailed {
 		return true
@@ -281,7 +282,8 @@ func (c *clientConn) keepMore(b []byte) {
 	c.rest = c.more
 }
 
-// flush sends what waits, and lets go on what waited for that. It reports whether the connection goes on.
+// flush sends the pending output, and continues the exchange once all of it is sent. It reports whether the connection
+// goes on.
 func (c *clientConn) flush() bool {
 	sent, err := c.out.flush(&c.Socket, &c.worker.memory)
 	switch {
@@ -340,7 +342,7 @@ func (c *clientConn) endExchange() {
 	case c.willClose:
 		c.startLingering()
 	case c.body.isDone:
-		c.rests()
+		c.waitForRequest()
 	default:
 		c.state = discarding
 		c.worker.loop.Set(&c.timer, c.worker.limits.StallTimeout)
@@ -348,7 +350,7 @@ func (c *clientConn) endExchange() {
 	}
 }
 
-// release tells the director that the exchange has ended, and gives back what belongs to that.
+// release tells the director that the exchange has ended, and gives its memory back.
 func (c *clientConn) release() {
 	w, x := c.worker, &c.x
 	c.leaveReplica()
@@ -360,8 +362,8 @@ func (c *clientConn) release() {
 	c.body.release(&w.memory)
 }
 
-// rests waits for the next request, a part of which may be there already.
-func (c *clientConn) rests() {
+// waitForRequest waits for the next request, a part of which may be there already.
+func (c *clientConn) waitForRequest() {
 	w := c.worker
 	c.state = atRest
 	rest := c.rest

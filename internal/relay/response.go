@@ -74,8 +74,8 @@ func (r *replicaConn) readHead(from, to int) {
 // passInformational passes a response on that comes before the final one.
 func (c *clientConn) passInformational() bool {
 	w, x := c.worker, &c.x
-	isPassed := x.Response.Status != 100 && c.response.informational < maxInformational && !c.response.hasBegun && !x.NoInformational &&
-		x.Request.Oddities&httpwire.OddVersion == 0
+	isPassed := x.Response.Status != 100 && c.response.informational < maxInformational && !c.response.hasBegun &&
+		!x.NoInformational && x.Request.Oddities&httpwire.OddVersion == 0
 	if !isPassed {
 		return true
 	}
@@ -292,7 +292,8 @@ func (c *clientConn) Watch(piece []byte) {
 func (r *replicaConn) endResponse(isJunk bool) {
 	c, p := r.client, r.pool
 	c.replica, r.client = nil, nil
-	isKept := !isJunk && !r.closeAfter && !r.isToClose && !r.HasEnded && !r.IsReadable && !r.out.isPending() && r.writeError == nil && c.body.isDone
+	isKept := !isJunk && !r.closeAfter && !r.isToClose && !r.HasEnded && !r.IsReadable && !r.out.isPending() &&
+		r.writeError == nil && c.body.isDone
 	p.succeededAt = r.worker.loop.Now()
 	if isKept {
 		p.put(r)

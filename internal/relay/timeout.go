@@ -6,6 +6,12 @@ import (
 	"dstack/internal/eventloop"
 )
 
+// clientTimeout is a client's connection whose client takes too long.
+type clientTimeout clientConn
+
+// exchangeTimeout is a client's connection at the time of WakeAt.
+type exchangeTimeout clientConn
+
 // Expire ends what takes the client too long.
 func (t *clientTimeout) Expire(*eventloop.Timer) {
 	c := (*clientConn)(t)
