@@ -4,7 +4,6 @@ package eventloop
 
 import (
 	"errors"
-	"log/slog"
 	"time"
 )
 
@@ -30,9 +29,11 @@ func (f Func) Receive(uint64) { f() }
 
 // Options configure a loop.
 type Options struct {
-	Log *slog.Logger
 	// Stop is called in the goroutine of the loop when its context has ended; sockets are to be closed in it.
 	Stop func()
+	// Panicked is called in the goroutine of the loop after a panic of a Handler, a Receiver or an Expirer, with it and the value of
+	// the panic; the loop goes on. nil: the panic ends the program.
+	Panicked func(of, value any)
 }
 
 const (

@@ -63,14 +63,14 @@ func (h *ResponseHead) setFraming(f *framing, isHead bool) error {
 	case h.Status == 101:
 		h.IsBodiless = true
 		h.Oddities |= OddUpgrade
-	case h.Status < 200, h.Status == 204:
+	case h.Status < 200, h.Status == 204, h.Status == 304, isHead:
 		h.IsBodiless = true
 		if f.encodings > 0 || f.length > 0 {
-			h.CloseAfter = true // another parser would read a body
+			h.CloseAfter = true // another parser would read a body, and a careless replica sends one
 		}
-	case h.Status == 304, isHead:
-		h.IsBodiless = true
-		h.keepLength(isHead)
+		if h.Status == 304 || isHead {
+			h.keepLength(isHead)
+		}
 	case f.encodings > 0:
 		h.Length = Chunked
 	case f.lengths > 0:
