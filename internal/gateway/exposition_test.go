@@ -107,10 +107,14 @@ func TestAppendMetrics_OfManyServices(t *testing.T) {
 	g := newBusyGateway(1000)
 	best := time.Hour
 	var buffer []byte
+	limit := 20 * time.Millisecond
+	if RaceEnabled {
+		limit *= 10 // the detector's own cost
+	}
 	for range 20 {
 		began := time.Now()
 		buffer = g.AppendMetrics(buffer[:0])
-		if best = min(best, time.Since(began)); best < 20*time.Millisecond {
+		if best = min(best, time.Since(began)); best < limit {
 			return
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // A plain request takes no memory: with its token checked, routed, limited by nothing, and counted.
 func TestFast_Allocations(t *testing.T) {
 	most := 0.1
-	if raceEnabled { // memory cannot be measured
+	if gateway.RaceEnabled { // memory cannot be measured
 		most = 1000
 	}
 	replica, err := net.Listen("tcp", "127.0.0.1:0")

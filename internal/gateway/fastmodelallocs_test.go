@@ -69,7 +69,7 @@ func chatCaller(t testing.TB) (r *testGateway, call func()) {
 
 // A call to a model takes almost no memory: its model is found, its tokens are counted.
 func TestFast_AllocationsOfACall(t *testing.T) {
-	if raceEnabled {
+	if gateway.RaceEnabled {
 		t.Skip("memory cannot be measured")
 	}
 	r, call := chatCaller(t)

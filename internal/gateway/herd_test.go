@@ -132,7 +132,7 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 		{"woken, slow path", "POST", 1, 200, true, true},
 	} {
 		limit := 5 * time.Second
-		if raceEnabled {
+		if gateway.RaceEnabled {
 			limit *= 4
 		}
 		t.Run(c.name, func(t *testing.T) {

@@ -1,7 +1,7 @@
 //go:build race
 
-package gateway_test
+package gateway
 
-// raceEnabled reports that the race detector is on: then pools drop items at random, and
+// RaceEnabled reports that the race detector is on: then pools drop items at random, and
 // everything takes ten times as long.
-const raceEnabled = true
+const RaceEnabled = true

@@ -203,8 +203,8 @@ func inUse() uint64 {
 // body, without Go's client and its buffers.
 func TestHeld_Memory(t *testing.T) {
 	clients, most := int64(500), int64(64<<20)
-	const fit = 12   // bodies of nearly a MiB in the 12 MiB that may wait
-	if raceEnabled { // memory cannot be measured
+	const fit = 12           // bodies of nearly a MiB in the 12 MiB that may wait
+	if gateway.RaceEnabled { // memory cannot be measured
 		clients, most = 100, 1<<30
 	}
 	body := []byte(`{"model":"org/m","user":"` + strings.Repeat("x", 1_000_000) + `"}`)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine/kubernetes"
 	"dstack/internal/kubeclient/kubetest"
 )
 
@@ -64,30 +65,40 @@ func reportsDeletion(t *testing.T, c *kubetest.Cluster, namespace string) {
 	}
 }
 
-// hooksSucceed ends pods in each way: none of their hooks before SIGTERM fails.
+// hooksSucceed ends pods in each way: none of their hooks before SIGTERM fails. On a busy machine the kubelet may see the end of killed
+// processes only after the engine has ceased to wait for that, and then runs the hook in vain: such a pod is ended again.
 func hooksSucceed(t *testing.T, c *kubetest.Cluster, namespace string) {
 	r := newRig(t, c, namespace, "k1")
+	isLate := map[string]bool{} // by the name of the pod
 	for _, end := range []func(id dstack.AttemptID) error{
 		func(id dstack.AttemptID) error { return r.Stop(t.Context(), id, 5*time.Second) },
 		func(id dstack.AttemptID) error { return r.Stop(t.Context(), id, 0) },
 		func(id dstack.AttemptID) error { return r.Remove(t.Context(), id) },
 		func(id dstack.AttemptID) error { return r.Remove(t.Context(), id) },
 	} {
-		spec := newSpec("exec httpd -f -p 8080")
-		r.start(spec)
-		r.waitFor(spec, "running", isRunning)
-		if err := end(spec.Attempt); err != nil {
-			t.Fatal(err)
+		for again := true; again; {
+			spec := newSpec("exec httpd -f -p 8080")
+			r.start(spec)
+			r.waitFor(spec, "running", isRunning)
+			began := time.Now()
+			if err := end(spec.Attempt); err != nil {
+				t.Fatal(err)
+			}
+			again = time.Since(began) >= kubernetes.KillTimeout
+			isLate[kubernetes.PodName(r.options, spec)] = again
+			r.waitFor(spec, "over", func(rep dstack.Report) bool { return rep.State.IsOver() })
 		}
-		r.waitFor(spec, "over", func(rep dstack.Report) bool { return rep.State.IsOver() })
 	}
 	var events struct {
-		Items []struct{ Reason, Message string }
+		Items []struct {
+			Reason, Message string
+			InvolvedObject  struct{ Name string }
+		}
 	}
 	c.MustCall(t, http.MethodGet, "/api/v1/namespaces/"+namespace+"/events", nil, &events)
 	for _, e := range events.Items {
-		if e.Reason == "FailedPreStopHook" {
-			t.Errorf("%s: %s", e.Reason, e.Message)
+		if late, known := isLate[e.InvolvedObject.Name]; e.Reason == "FailedPreStopHook" && (!late || !known) {
+			t.Errorf("%s: %s: %s", e.InvolvedObject.Name, e.Reason, e.Message)
 		}
 	}
 }
