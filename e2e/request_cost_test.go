@@ -37,13 +37,13 @@ const (
 // countedFunction is where the event loops handle events. What else the server does is not counted.
 const countedFunction = "dstack/internal/eventloop.(?Loop).callHandlers"
 
-// TestRequestCost counts the instructions of requests, which unlike times are the same on every machine.
+// TestRequestCost counts the instructions of requests, which unlike times are the same on every machine. It runs before the parallel
+// tests: beside them, requests wait for processors, and wake threads more often.
 func TestRequestCost(t *testing.T) {
 	valgrind := needPiece(t, "valgrind", "DSTACK_TEST_VALGRIND")
 	if runtime.GOARCH != "amd64" {
 		t.Skip("needs amd64: the numbers are of it")
 	}
-	runParallel(t)
 	h := newStoppedHarness(t, "process", "GODEBUG=asyncpreemptoff=1") // valgrind 3.19 does not get along with Go's signals
 	c := &countedServer{h: h, out: filepath.Join(h.home, "callgrind.out"), control: filepath.Join(filepath.Dir(valgrind), "callgrind_control")}
 	h.program = filepath.Join(h.home, "counted")

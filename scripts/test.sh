@@ -63,6 +63,8 @@ run_unit() {
 	await_cluster || cluster_tests_left=yes
 	print_title "packages of decisions, without the race detector: internal/arch checks that they start nothing"
 	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" run_tests -timeout 15m "$@" ./internal/decide/...
+	print_title "what requests allocate and hold, without the race detector, which hides it"
+	CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath" run_tests -timeout 5m -run 'Alloc|Memory|OfManyServices' "$@" ./internal/gateway ./internal/relay
 	print_title "packages, with the race detector (compiling comes first, for minutes without a cache)"
 	# The longest ones first, so that none of them is left over at the end, and more of them at a time than there are cores, as
 	# those wait for Docker most of the time. SQLite is translated from C and not ours: without the detector in it, the tests of the

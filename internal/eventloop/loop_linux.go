@@ -2,7 +2,6 @@ package eventloop
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -101,7 +100,7 @@ func (l *Loop) open() (err error) {
 		return fmt.Errorf("the runtime does not wait for an epoll: %w", err)
 	}
 	var noEvent unix.EpollEvent
-	_, err = waitEvents(l.epoll, []unix.EpollEvent{noEvent}, 0)
+	_, err = waitBriefly(l.epoll, []unix.EpollEvent{noEvent}, 0)
 	l.canPoll = err == nil
 	return nil
 }
@@ -252,10 +251,10 @@ func (l *Loop) waitForEvents() (int, error) {
 		return l.park(true)
 	}
 	if len(l.again) > 0 {
-		return waitEvents(l.epoll, l.events[:], 0)
+		return takeEvents(l.epoll, l.events[:])
 	}
 	if l.canPoll && l.fruitless < maxFruitless {
-		count, err := waitEvents(l.epoll, l.events[:], shortWait)
+		count, err := waitBriefly(l.epoll, l.events[:], shortWait)
 		if count != 0 || err != nil {
 			l.fruitless = 0
 			return count, err
@@ -296,7 +295,7 @@ func (l *Loop) isParkOver(fd uintptr) bool {
 			return false
 		}
 	}
-	l.parked, l.parkError = waitEvents(l.epoll, l.events[:], 0)
+	l.parked, l.parkError = takeEvents(l.epoll, l.events[:])
 	if l.parked == 0 && l.parkError == nil {
 		return false
 	}
@@ -304,33 +303,31 @@ func (l *Loop) isParkOver(fd uintptr) bool {
 	return true
 }
 
-// waitEvents is epoll_pwait2 without telling Go's scheduler. A signal ends it early.
-func waitEvents(epoll int, events []unix.EpollEvent, limit time.Duration) (int, error) {
+// waitBriefly is epoll_pwait2 without telling Go's scheduler. A signal ends it early. Kernels before 5.11 do not have it, and some
+// sandboxes do not allow it.
+func waitBriefly(epoll int, events []unix.EpollEvent, limit time.Duration) (int, error) {
 	timeout := syscall.NsecToTimespec(int64(limit))
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
 		uintptr(unsafe.Pointer(&timeout)), 0, 0)
-	switch {
-	case errno == 0:
-		return int(n), nil
-	case errno == syscall.EINTR:
-		return 0, nil
-	case errors.Is(errno, syscall.ENOSYS), errors.Is(errno, syscall.EPERM):
-		return pollEvents(epoll, events)
-	}
-	return 0, errno
+	return countEvents(n, errno)
 }
 
-// pollEvents takes events on kernels before 5.11.
-func pollEvents(epoll int, events []unix.EpollEvent) (int, error) {
+// takeEvents takes the events that are there, without a wait.
+func takeEvents(epoll int, events []unix.EpollEvent) (int, error) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
 		uintptr(len(events)), 0, 0, 0)
-	if errno != 0 && errno != syscall.EINTR {
+	return countEvents(n, errno)
+}
+
+func countEvents(n uintptr, errno syscall.Errno) (int, error) {
+	switch errno {
+	case 0:
+		return int(n), nil
+	case syscall.EINTR:
+		return 0, nil
+	default:
 		return 0, errno
 	}
-	if errno != 0 {
-		return 0, nil
-	}
-	return int(n), nil
 }
 
 func epollModify(epoll, fd int, event *unix.EpollEvent) error {

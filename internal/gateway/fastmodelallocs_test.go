@@ -69,8 +69,9 @@ func chatCaller(t testing.TB) (r *testGateway, call func()) {
 
 // A call to a model takes almost no memory: its model is found, its tokens are counted.
 func TestFast_AllocationsOfACall(t *testing.T) {
-	if gateway.RaceEnabled {
-		t.Skip("memory cannot be measured")
+	most := 0.1
+	if gateway.RaceEnabled { // memory cannot be measured; scripts/test.sh runs the test without the detector, too
+		most = 1000
 	}
 	r, call := chatCaller(t)
 	for range 100 {
@@ -85,7 +86,7 @@ func TestFast_AllocationsOfACall(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	each := float64(after.Mallocs-before.Mallocs) / calls
 	t.Logf("%.3f allocations a call", each)
-	if each > 0.1 || r.fast.Load() < calls {
+	if each > most || r.fast.Load() < calls {
 		t.Errorf("%.3f allocations a call; %d of %d are fast", each, r.fast.Load(), calls)
 	}
 }
