@@ -86,6 +86,7 @@ func (s *ChunkScanner) AppendRead(to, data []byte) []byte {
 		return to
 	case chunkDataLF:
 		return append(to, '\r')
+	default: // no chunk is open
 	}
 	if len(data) > 0 {
 		to = append(to, ChunkEnd...)
@@ -99,6 +100,7 @@ func (s *ChunkScanner) AppendRead(to, data []byte) []byte {
 		to = append(to, '\r')
 	case chunksDone:
 		to = append(to, ChunkEnd...)
+	default: // the trailers go on
 	}
 	return to
 }
@@ -113,6 +115,7 @@ func (s *ChunkScanner) appendLine(to []byte) []byte {
 		to = append(to, ';')
 	case chunkLineEnd:
 		to = append(to, '\r')
+	default: // the number goes on
 	}
 	return to
 }
