@@ -325,7 +325,7 @@ func TestWriteFirst(t *testing.T) {
 func TestReadBody_SmallChunks(t *testing.T) {
 	const size = 300_000
 	r := newRig(t, "", Options{})
-	handsOver := false
+	var handsOver atomic.Bool
 	r.director.onNext(func(x *Exchange, e Event) Step {
 		switch {
 		case e == HeadArrived:
@@ -333,7 +333,7 @@ func TestReadBody_SmallChunks(t *testing.T) {
 			return ReadBody
 		case e != BodyComplete:
 			return ReadBody
-		case handsOver:
+		case handsOver.Load():
 			return HandOver
 		}
 		x.Reply = []byte("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n" + strconv.Itoa(len(x.Body)))
@@ -345,7 +345,7 @@ func TestReadBody_SmallChunks(t *testing.T) {
 	c.send(request)
 	c.expect("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n300000")
 	r.expectEnd(Complete, 200)
-	handsOver = true
+	handsOver.Store(true)
 	c.send(request)
 	res, err := http.ReadResponse(c.r, nil)
 	if err != nil {
