@@ -84,10 +84,11 @@ func (h *ResponseHead) setFraming(f *framing, isHead bool) error {
 
 // keepLength keeps the Content-Length of a response to HEAD, and drops what net/http leaves out of 304.
 func (h *ResponseHead) keepLength(isHead bool) {
+	hasLength := !isHead || h.Status == 304
 	for i := range h.Fields {
 		switch field := &h.Fields[i]; {
-		case field.Kind == ContentLength && isHead && h.Status != 304:
-			field.Drop = false
+		case field.Kind == ContentLength && !hasLength:
+			field.Drop, hasLength = false, true
 		case field.Kind == ContentType && h.Status == 304:
 			field.Drop = true
 		}

@@ -88,6 +88,8 @@ var acceptedResponses = []struct {
 		"Content-Length: 0", "Content-Length: 0"), 0, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true, false},
 	{"HEAD", "HEAD", status("Content-Length: 5", "A: b"), 0,
 		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nA: b\r\n\r\n", true, true},
+	{"HEAD with the length twice", "HEAD", status("Content-Length: 5", "A: b", "Content-Length: 5"), 0,
+		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nA: b\r\n\r\n", true, true},
 	{"HEAD without a length", "HEAD", status("A: b"), 0, "HTTP/1.1 200 OK\r\nA: b\r\n\r\n", false, true},
 	{"HEAD of nothing", "HEAD", status("Content-Length: 0"), 0, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, true},
 	{"HEAD in chunks", "HEAD", status("Transfer-Encoding: chunked"), 0, "HTTP/1.1 200 OK\r\n\r\n", true, true},
