@@ -32,6 +32,9 @@ type Options struct {
 	// Stop is called in the goroutine of the loop when its context has ended; it closes the sockets. Nil: the loop
 	// closes them.
 	Stop func()
+	// Panicked is called in the goroutine of the loop after a panic of a Handler, a Receiver or an Expirer, with it and the value of
+	// the panic; the loop goes on. nil: the panic ends the program.
+	Panicked func(of, value any)
 }
 
 const (

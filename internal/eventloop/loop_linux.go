@@ -175,7 +175,7 @@ func (l *Loop) callHandlers(count int) {
 			continue
 		}
 		s.noteEvents(e.Events)
-		s.handler.Ready()
+		l.callReady(s.handler)
 	}
 }
 
@@ -186,7 +186,7 @@ func (l *Loop) callAgain() {
 		s := l.again[i]
 		if s.isQueued {
 			s.isQueued = false
-			s.handler.Ready()
+			l.callReady(s.handler)
 		}
 	}
 	l.again = append(l.again[:0], l.again[round:]...)
@@ -219,10 +219,31 @@ func (l *Loop) receive() {
 	l.messages, l.isSent = l.spare[:0], false
 	l.mu.Unlock()
 	for i := range messages {
-		messages[i].to.Receive(messages[i].value)
+		l.deliver(messages[i])
 		messages[i] = message{}
 	}
 	l.spare = messages
+}
+
+// The loop survives panics of what it calls: they are about one connection, and others have theirs.
+
+func (l *Loop) callReady(h Handler) {
+	defer l.survive(h)
+	h.Ready()
+}
+
+func (l *Loop) deliver(m message) {
+	defer l.survive(m.to)
+	m.to.Receive(m.value)
+}
+
+func (l *Loop) survive(of any) {
+	if l.options.Panicked == nil {
+		return
+	}
+	if value := recover(); value != nil {
+		l.options.Panicked(of, value)
+	}
 }
 
 // waitForEvents returns how many events there are in l.events; 0 where the time is over.

@@ -25,7 +25,8 @@ type fastKeepAlive struct {
 	badAnswer     string
 	kept          []byte // of a response that is withheld
 	maxKept       int
-	failed        int // the status of an error after the response had begun; 0: none
+	hasNoRoom     bool // of the memory for bodies there is none for kept
+	failed        int  // the status of an error after the response had begun; 0: none
 }
 
 func (k *fastKeepAlive) hasBegun() bool { return k.comments || k.newlines }

@@ -45,6 +45,7 @@ type clientConn struct {
 	replica   *replicaConn // that serves the exchange
 	pool      *replicaPool // in which the exchange waits for a connection
 	waitsAt   time.Time    // since when
+	ahead     *clientConn  // the one that waits in pool before this one
 	after     *clientConn  // the next one that waits in pool
 	response  responseState
 	isNew     bool // no request was served yet
@@ -64,7 +65,8 @@ type responseState struct {
 	isUntilClose  bool // the end of the connection is that of the body
 	isRecoded     bool // its chunks are not those of the replica
 	isBroken      bool // it is not complete, although it is whole
-	informational int  // responses so far
+	informational int  // responses that were passed on
+	skipped       int  // heads before the final one
 }
 
 // lateFirstByte is how long a new connection may be silent while the relay drains.
@@ -179,11 +181,12 @@ func (c *clientConn) refuse(err error) {
 // beginExchange asks the director about a request whose head is complete.
 func (c *clientConn) beginExchange() {
 	w, x := c.worker, &c.x
+	c.body.begin(x.Request.Length)
 	if x.Request.Oddities&httpwire.OddPreface != 0 {
+		c.response = responseState{} // that of the exchange before
 		c.handOver()
 		return
 	}
-	c.body.begin(x.Request.Length)
 	if c.HasEnded && c.hasLeft() {
 		c.close()
 		return
@@ -201,7 +204,7 @@ func (c *clientConn) beginExchange() {
 // proceed asks the director after an event, and performs its step.
 func (c *clientConn) proceed(e Event) {
 	for isEvent := true; isEvent; {
-		step := c.worker.relay.options.Director.Next(&c.x, e)
+		step := c.ask(e)
 		if c.failure != nil { // of WriteFirst
 			c.cut(ClientLeft)
 			return
@@ -354,12 +357,13 @@ func (c *clientConn) endExchange() {
 func (c *clientConn) release() {
 	w, x := c.worker, &c.x
 	c.leaveReplica()
+	w.asks = c
 	w.relay.options.Director.End(x)
+	w.asks = nil
 	c.generation++
 	w.loop.Clear(&c.wakeTimer)
 	w.counts.exchanges.Add(-1)
-	x.Body, x.Failure = nil, nil
-	c.body.release(&w.memory)
+	x.Body, x.Failure, c.body.whole = nil, nil, nil
 }
 
 // waitForRequest waits for the next request, a part of which may be there already.

@@ -7,6 +7,9 @@ import (
 // maxInformational is how many informational responses (103 and the like) of a replica are passed on.
 const maxInformational = 16
 
+// maxSkipped is how many of them come before a final one at most.
+const maxSkipped = 1000
+
 // readResponse reads what the replica has sent, as long as the client takes it.
 func (r *replicaConn) readResponse() {
 	w := r.worker
@@ -64,6 +67,10 @@ func (r *replicaConn) readHead(from, to int) {
 			c.respond(r, from+n, to)
 			return
 		}
+		if c.response.skipped++; c.response.skipped > maxSkipped {
+			r.failBefore(BadResponse, errSkipped)
+			return
+		}
 		if !c.passInformational() {
 			return
 		}
@@ -100,7 +107,9 @@ func (c *clientConn) respond(r *replicaConn, from, to int) {
 	c.state = responding
 	c.limitClient()
 	r.limitResponse()
+	w.asks = c
 	w.relay.options.Director.Respond(x)
+	w.asks = nil
 	if res.Length == 0 {
 		x.FirstByteAt = w.loop.Now()
 	}
@@ -281,7 +290,9 @@ func (c *clientConn) Watch(piece []byte) {
 		x.FirstByteAt = c.worker.loop.Now()
 	}
 	if x.Watcher != nil {
+		c.worker.asks = c
 		x.Watcher.Watch(piece)
+		c.worker.asks = nil
 	}
 	if !x.Withhold {
 		x.Sent += int64(len(piece))

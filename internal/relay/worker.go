@@ -34,6 +34,7 @@ type worker struct {
 	clients    clientList
 	date       dateField
 	isDraining bool
+	asks       *clientConn // whose director is being called; nil: none is
 	counts     counts
 }
 
@@ -51,7 +52,7 @@ func newWorker(r *Relay) (*worker, error) {
 		input: make([]byte, frameRoom+readSize+frameTail),
 	}
 	var err error
-	w.loop, err = eventloop.New(eventloop.Options{Stop: w.stop})
+	w.loop, err = eventloop.New(eventloop.Options{Stop: w.stop, Panicked: w.survive})
 	return w, err
 }
 
