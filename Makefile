@@ -44,7 +44,7 @@ sim: ## run many random histories of the simulated world, compare 10 000 trees w
 	@scripts/test.sh soak
 	$(GO) run scripts/mutate.go
 
-bench: build ## measure what users wait for, also beside the published releases; parts of it need Docker, nginx and Python
+bench: ## measure what users wait for, also beside the published releases; parts of it need Docker, nginx and Python
 	@scripts/test.sh bench
 
 clean: ## remove bin/ and dist/ (the caches of the tests are in ~/.cache/dstack-test)

@@ -127,8 +127,37 @@ func eachAlone(measure func(*proxy) (loadFigures, error)) func([]*proxy) ([]load
 	}
 }
 
+// The titles of what listRows does not have.
+const (
+	heldTitle   = "held streams"
+	scrapeTitle = "scrape of 1000 services"
+)
+
+// checkRows returns an error that lists the titles of all rows if a pattern matches none.
+func checkRows(pattern string) error {
+	match, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	rows, err := new(dataPlane).listRows("", time.Second)
+	if err != nil {
+		return err
+	}
+	titles := []string{heldTitle, scrapeTitle}
+	for _, row := range rows {
+		titles = append(titles, row.title)
+	}
+	if !slices.ContainsFunc(titles, match.MatchString) {
+		return fmt.Errorf("no row matches %q; the rows are:\n  %s", pattern, strings.Join(titles, "\n  "))
+	}
+	return nil
+}
+
 // measureGateway measures what our gateway adds to requests, beside other programs.
 func (b *benchmark) measureGateway(rounds int) (err error) {
+	if err := checkRows(b.rows); err != nil {
+		return err
+	}
 	d, err := b.newDataPlane()
 	if err != nil {
 		return err
@@ -165,7 +194,7 @@ func (b *benchmark) measureGateway(rounds int) (err error) {
 	if err := d.measureHeld(b.rows); err != nil {
 		return err
 	}
-	if match, err := regexp.MatchString(b.rows, "scrape of 1000 services"); err != nil || !match {
+	if match, err := regexp.MatchString(b.rows, scrapeTitle); err != nil || !match {
 		return err
 	}
 	fmt.Println()

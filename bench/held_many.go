@@ -24,7 +24,7 @@ type heldFigures struct {
 
 // measureHeld measures the memory of streams that are held, of one program after the other, if the pattern matches.
 func (d *dataPlane) measureHeld(pattern string) error {
-	if match, err := regexp.MatchString(pattern, "held streams"); err != nil || !match {
+	if match, err := regexp.MatchString(pattern, heldTitle); err != nil || !match {
 		return err
 	}
 	var limit syscall.Rlimit // Go has raised the soft limit already
@@ -37,7 +37,7 @@ func (d *dataPlane) measureHeld(pattern string) error {
 		return nil
 	}
 	seen := map[string][]heldFigures{}
-	fmt.Printf("\nheld streams, PSS of each (heap and stacks in use of ours)\n")
+	fmt.Printf("\n%s, PSS of each (in brackets: heap and stacks in use, of ours)\n", heldTitle)
 	for _, p := range d.proxies {
 		if p.pid == 0 || p.name == nginxMemory || p.name == nginxAuthed {
 			continue

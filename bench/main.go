@@ -27,6 +27,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,9 +38,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
-	rounds := flag.Int("rounds", 7, "how often everything is measured, in random order")
+	rounds := flag.Int("rounds", 7, "how often everything is measured, in random order; at least 5 times")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
-	only := flag.String("only", "", "measure only this part: start, live, gateway, chat, tls, hosts, cluster, routes, keys, catalogue, rented, templates or published")
+	only := flag.String("only", "", "measure only this part: "+listParts())
 	var more gatewayOptions
 	flag.StringVar(&more.rows, "rows", "", "of the part gateway, measure only the rows whose titles match this regular expression")
 	flag.DurationVar(&more.period, "period", 2*time.Second, "of the part gateway, how long each program gets requests of one kind in each round")
@@ -57,7 +59,55 @@ type gatewayOptions struct {
 	beside string
 }
 
+// parts are what can be measured, in this order.
+var parts = []struct {
+	name    string
+	measure func(b *benchmark, rounds int) error
+}{
+	{"start", (*benchmark).measureStart},
+	{"live", (*benchmark).measureLive},
+	{"gateway", (*benchmark).measureGateway},
+	{"chat", (*benchmark).measureChat},
+	{"tls", (*benchmark).measureTLS},
+	{"hosts", (*benchmark).measureHosts},
+	{"cluster", (*benchmark).measureCluster},
+	{"routes", (*benchmark).measureRoutes},
+	{"keys", (*benchmark).measureKeys},
+	{"catalogue", (*benchmark).measureCatalogue},
+	{"rented", (*benchmark).measureRented},
+	{"templates", func(_ *benchmark, rounds int) error { return measureTemplates(rounds) }},
+	{"published", (*benchmark).measurePublished},
+}
+
+// listParts returns the names of all parts.
+func listParts() string {
+	names := make([]string, len(parts))
+	for i, part := range parts {
+		names[i] = part.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// checkInput returns what is wrong with the flags, before anything is started.
+func checkInput(binary, only string, more gatewayOptions) error {
+	for _, binary := range []string{binary, cmp.Or(more.beside, binary)} {
+		if _, err := os.Stat(binary); err != nil {
+			return fmt.Errorf("there is no binary to measure: %w; run make build", err)
+		}
+	}
+	if only != "" && !slices.Contains(strings.Split(listParts(), ", "), only) {
+		return fmt.Errorf("there is no part %q; the parts are %s", only, listParts())
+	}
+	if _, err := regexp.Compile(more.rows); err != nil {
+		return fmt.Errorf("-rows: %w", err)
+	}
+	return nil
+}
+
 func run(binary string, rounds int, only string, more gatewayOptions) error {
+	if err := checkInput(binary, only, more); err != nil {
+		return err
+	}
 	b, err := newBench(binary)
 	if err != nil {
 		return err
@@ -65,18 +115,12 @@ func run(binary string, rounds int, only string, more gatewayOptions) error {
 	b.gatewayOptions = more
 	defer b.close()
 	fmt.Printf("%d rounds, load before %s\n", rounds, readLoadAverage())
-	for _, part := range []struct {
-		name    string
-		measure func(rounds int) error
-	}{
-		{"start", b.measureStart}, {"live", b.measureLive}, {"gateway", b.measureGateway}, {"chat", b.measureChat}, {"tls", b.measureTLS}, {"hosts", b.measureHosts},
-		{"cluster", b.measureCluster}, {"routes", b.measureRoutes}, {"keys", b.measureKeys}, {"catalogue", b.measureCatalogue}, {"rented", b.measureRented}, {"templates", measureTemplates}, {"published", b.measurePublished},
-	} {
+	for _, part := range parts {
 		if only != "" && only != part.name {
 			continue
 		}
 		fmt.Println()
-		if err := part.measure(rounds); err != nil {
+		if err := part.measure(b, rounds); err != nil {
 			return err
 		}
 	}

@@ -140,8 +140,14 @@ servers) start_pieces postgres docker registry images ssh && DSTACK_TEST_LONG=1 
 takeover) start_pieces before && DSTACK_TEST_LONG=1 run_e2e -run '^Test(TakeOver|Upgrade)' "$@" ;;
 soak) DSTACK_TEST_SOAK=${DSTACK_TEST_SOAK:-1h} run_e2e -timeout 0 -run '^TestSoak$' "$@" ;;
 bench)
-	start_pieces kubebox docker images cluster nginx caddy wrk haproxy jinja fleet published newest_server given
-	await_cluster built
+	scripts/build.sh bin/dstack || exit 1
+	case " $* " in
+	*" -only gateway "* | *" -only=gateway "*) start_pieces nginx caddy wrk haproxy given ;;
+	*)
+		start_pieces kubebox docker images cluster nginx caddy wrk haproxy jinja fleet published newest_server given
+		await_cluster built
+		;;
+	esac
 	print_title "measurements"
 	go run ./bench "$@" || failed=1
 	;;

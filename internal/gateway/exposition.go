@@ -121,7 +121,7 @@ func (e *exposition) appendRuns(runs []scrapedRun) {
 			return r.counts.retried.Load()
 		})
 	e.appendResponses(runs)
-	e.appendTimes(runs, "dstack_request_first_byte_seconds", "From a request to the first byte of its response, of requests given to a replica.",
+	e.appendTimes(runs, "dstack_request_first_byte_seconds", "From a request to the first byte of its response's body, of requests given to a replica.",
 		func(c *classCounts) *histogram { return &c.firstByte })
 	e.appendTimes(runs, "dstack_request_seconds", "From a request to the end of its response, of requests given to a replica.",
 		func(c *classCounts) *histogram { return &c.end })

@@ -161,5 +161,5 @@ func bodyTooLarge(maxBytes int64) *responseError {
 
 func bodyError() *responseError {
 	return &responseError{details: details{Kind: dstack.Invalid,
-		Message: "the request body ended early or came too slowly"}}
+		Message: "the request body is not valid HTTP, ended early or came too slowly"}}
 }
