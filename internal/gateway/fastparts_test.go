@@ -12,6 +12,8 @@ import (
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/httpwire"
+	"dstack/internal/openai"
+	"dstack/internal/relay"
 )
 
 // isPlainTarget reports whether the fast path serves a request with a target.
@@ -49,6 +51,20 @@ func TestIsPlainTarget(t *testing.T) {
 	} {
 		if got := isPlainTarget(target); got != want {
 			t.Errorf("%q: %v", target, got)
+		}
+	}
+}
+
+// A call to a model has the target at its replica that the slow path gives it, whatever the prefix of the replica's API has.
+func TestModelTarget(t *testing.T) {
+	for _, prefix := range []string{"", "/", "/v1", "/a b/", "/a!b'c", "/ä"} {
+		f := &fastRequest{x: &relay.Exchange{Request: httpwire.RequestHead{Target: []byte("/chat/completions?a=b")}}}
+		f.model.call = openai.ParseCall("/chat/completions")
+		r := &route.Route{Prefix: prefix}
+		p := &proxyRequest{destination: route.Destination{Models: true}, model: &modelCall{Call: f.model.call}}
+		u := url.URL{Path: p.pathAt(r), RawQuery: "a=b"}
+		if got := string(f.modelTarget(r)); got != u.RequestURI() {
+			t.Errorf("%q: %s, want %s", prefix, got, u.RequestURI())
 		}
 	}
 }
