@@ -105,14 +105,14 @@ func (p *proxy) holdStreams() (all []heldFigures, err error) {
 // openHeld opens streams, some at a time, and reads the first piece of each. It leaves out those that the program breaks, if they are few
 // (see streamLimit).
 func (p *proxy) openHeld(n int) ([]*rawConnection, error) {
-	const hands = 10
+	const openers = 10
 	var mu sync.Mutex
 	var conns []*rawConnection
 	var failures []error
 	var group sync.WaitGroup
-	for hand := range hands {
+	for opener := range openers {
 		group.Go(func() {
-			for range (n + hand) / hands {
+			for range (n + opener) / openers {
 				c, err := dialEndpoint(p.tokens, heldBody)
 				if err == nil {
 					c.in.Reset(c.conn)

@@ -40,7 +40,7 @@ func runMode(args []string) (isMode bool, err error) {
 	return false, nil
 }
 
-// serveReverseProxy is what a Go program does without much thought.
+// serveReverseProxy forwards by httputil.ReverseProxy with usual settings.
 func serveReverseProxy(address, to string) error {
 	target, err := url.Parse(to)
 	if err != nil {

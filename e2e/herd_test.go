@@ -7,10 +7,12 @@ import (
 	"time"
 )
 
-// herdRequests is how many requests come at once, and maxHerdTime is when all must have a response.
+// herdRequests is how many requests come at once, and maxHerdTime is when all must have a response. They need two
+// seconds on a machine that does nothing else, and the goal is five. Without the limit of openings, the last ones come
+// after 12 to 17 seconds.
 const (
 	herdRequests = 200
-	maxHerdTime  = 5 * time.Second
+	maxHerdTime  = 10 * time.Second
 )
 
 // TestHerdAtPythonServer sends 200 requests at once to Python's http.server, whose listen queue has five places: while it sleeps,

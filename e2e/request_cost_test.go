@@ -31,7 +31,7 @@ const (
 // that wake a thread cost more. There are more counts only while none is as small as it should be.
 const (
 	costRequests = 200
-	mostCounts   = 12
+	maxCounts    = 12
 )
 
 // countedFunction is where the event loops handle events. What else the server does is not counted.
@@ -115,7 +115,7 @@ func (c *countedServer) count(t *testing.T, request string, want float64) float6
 	defer c.run(t, "-i", "off")
 	c.send(t, conn, in, request, 50)
 	var all []float64
-	for len(all) < mostCounts && (len(all) == 0 || slices.Min(all) > want) {
+	for len(all) < maxCounts && (len(all) == 0 || slices.Min(all) > want) {
 		c.run(t, "-z")
 		c.send(t, conn, in, request, costRequests)
 		c.run(t, "-d")

@@ -37,14 +37,14 @@ func (f *inFlight) begin() (done func()) {
 	return f.end
 }
 
-// end ends what begin began.
+// end ends the count of a request.
 func (f *inFlight) end() {
 	if f.count.Add(-1) == 0 && f.isAwaited.Load() {
-		f.tellIdle()
+		f.signalIdle()
 	}
 }
 
-func (f *inFlight) tellIdle() {
+func (f *inFlight) signalIdle() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.idle != nil {
@@ -64,7 +64,7 @@ func (f *inFlight) waitIdle(ctx context.Context) (left int) {
 	idle := f.idle
 	f.mu.Unlock()
 	if f.count.Load() == 0 { // before or after isAwaited was set: end may not have seen it
-		f.tellIdle()
+		f.signalIdle()
 	}
 	select {
 	case <-idle:

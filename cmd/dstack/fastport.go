@@ -26,7 +26,8 @@ func readFastPath() (bool, error) {
 	case "off":
 		return false, nil
 	default:
-		return false, newInvalidError(fastPathVariable+" is neither on nor off: "+value, "leave it out, or write off to serve all requests by Go's net/http")
+		return false, newInvalidError(fastPathVariable+" is neither on nor off: "+value,
+			"leave it out, or write off to serve all requests by Go's net/http")
 	}
 }
 

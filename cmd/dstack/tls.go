@@ -79,7 +79,8 @@ func (d *daemon) newMainPort() (*mainPort, error) {
 	p.server.TLSConfig = d.serverTLS()
 	var err error
 	if d.hasFastPath {
-		p.fast, err = openFastPort(p.split.Plain(), d.gateway, d.directorOptions(func(_ string, x *relay.Exchange) bool { return !d.mayWarn(x) }))
+		options := d.directorOptions(func(_ string, x *relay.Exchange) bool { return !d.mayWarn(x) })
+		p.fast, err = openFastPort(p.split.Plain(), d.gateway, options)
 	}
 	return p, err
 }

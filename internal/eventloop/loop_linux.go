@@ -19,12 +19,12 @@ const IsSupported = true
 // are for the goroutine of Run, or for the time before it.
 type Loop struct {
 	options Options
-	epoll   int      // of all sockets
-	parking int      // an epoll that contains epoll, only while the loop is parked
-	parker  *os.File // parking, in the poller of Go's runtime
-	raw     syscall.RawConn
-	wake    int // an eventfd
-	clock   int // a timerfd
+	epoll   int             // of all sockets
+	parking int             // an epoll that contains epoll, only while the loop is parked
+	parker  *os.File        // parking, in the poller of Go's runtime
+	raw     syscall.RawConn // of parker
+	wake    int             // an eventfd
+	clock   int             // a timerfd
 	events  [maxEvents]unix.EpollEvent
 
 	sockets    []*Socket // by file descriptor
@@ -37,10 +37,10 @@ type Loop struct {
 
 	lastPark    time.Time
 	parkOver    func(uintptr) bool // isParkOver
-	fruitless   int                // short waits since one was of use
-	isParkBrief bool
-	parkCalls   int
-	parked      int // how many events park found
+	fruitless   int                // short waits in vain since the last useful one
+	isParkBrief bool               // the present park only lets other goroutines run
+	parkCalls   int                // of isParkOver by the present park
+	parked      int                // how many events park found
 	parkError   error
 	canPoll     bool // the kernel has epoll_pwait2
 
@@ -51,13 +51,13 @@ type Loop struct {
 	isEnded  bool
 }
 
-// message is what Send sends.
+// message is a message of Send with its receiver.
 type message struct {
 	to    Receiver
 	value uint64
 }
 
-// New makes a loop. Run frees what it holds.
+// New makes a loop. Run frees what it holds, also with a context that has ended.
 func New(o Options) (*Loop, error) {
 	l := &Loop{options: o, epoll: -1, parking: -1, wake: -1, clock: -1, base: time.Now()}
 	l.now, l.lastPark, l.parkOver = l.base, l.base, l.isParkOver
@@ -82,7 +82,8 @@ func (l *Loop) open() (err error) {
 		return err
 	}
 	for _, fd := range []int{l.wake, l.clock} {
-		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}); err != nil {
+		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}
+		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 			return err
 		}
 	}
@@ -117,7 +118,7 @@ func (l *Loop) free() {
 	}
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends, and returns its error. Then it closes all sockets and frees what the loop holds.
 func (l *Loop) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { l.Send(Func(func() {}), 0) })
 	defer stop()
@@ -173,8 +174,8 @@ func (l *Loop) callHandlers(count int) {
 		if s == nil || s.generation != e.Pad { // it was closed by a handler of this round
 			continue
 		}
-		s.note(e.Events)
-		s.handler.Ready()
+		s.noteEvents(e.Events)
+		l.callReady(s.handler)
 	}
 }
 
@@ -185,7 +186,7 @@ func (l *Loop) callAgain() {
 		s := l.again[i]
 		if s.isQueued {
 			s.isQueued = false
-			s.handler.Ready()
+			l.callReady(s.handler)
 		}
 	}
 	l.again = append(l.again[:0], l.again[round:]...)
@@ -218,10 +219,31 @@ func (l *Loop) receive() {
 	l.messages, l.isSent = l.spare[:0], false
 	l.mu.Unlock()
 	for i := range messages {
-		messages[i].to.Receive(messages[i].value)
+		l.deliver(messages[i])
 		messages[i] = message{}
 	}
 	l.spare = messages
+}
+
+// The loop survives panics of what it calls: they are about one connection, and others have theirs.
+
+func (l *Loop) callReady(h Handler) {
+	defer l.survive(h)
+	h.Ready()
+}
+
+func (l *Loop) deliver(m message) {
+	defer l.survive(m.to)
+	m.to.Receive(m.value)
+}
+
+func (l *Loop) survive(of any) {
+	if l.options.Panicked == nil {
+		return
+	}
+	if value := recover(); value != nil {
+		l.options.Panicked(of, value)
+	}
 }
 
 // waitForEvents returns how many events there are in l.events; 0 where the time is over.
@@ -244,7 +266,7 @@ func (l *Loop) waitForEvents() (int, error) {
 }
 
 // park waits in the poller of Go's runtime, as a Read of a net.Conn does: the goroutine has neither a thread nor a
-// processor then. It returns how many events there are. A brief one only lets other goroutines run.
+// processor then. It returns how many events there are. If isBrief is set, it only lets other goroutines run.
 func (l *Loop) park(isBrief bool) (int, error) {
 	l.parkCalls, l.isParkBrief = 0, isBrief
 	begin := time.Now()
@@ -260,12 +282,13 @@ func (l *Loop) park(isBrief bool) (int, error) {
 	return l.parked, l.parkError
 }
 
-// isParkOver arms the epoll that Go's runtime watches when it is called first, and disarms it when there are events. Linux
-// need not tell of events that are there already when it is armed (ep_modify, of an epoll that was ready before), so these
-// are looked for after it.
+// isParkOver arms the epoll that Go's runtime watches at its first call, and disarms it once there are events. Linux
+// may not report events that were there before (ep_modify, of an epoll that was ready already), so isParkOver looks for
+// them itself.
 func (l *Loop) isParkOver(fd uintptr) bool {
 	if l.parkCalls++; l.parkCalls == 1 {
-		if l.parkError = epollModify(int(fd), l.epoll, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.epoll)}); l.parkError != nil {
+		l.parkError = epollModify(int(fd), l.epoll, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(l.epoll)})
+		if l.parkError != nil {
 			return true
 		}
 		if l.isParkBrief {
@@ -286,18 +309,19 @@ func (l *Loop) isParkOver(fd uintptr) bool {
 // sandboxes do not allow it.
 func waitBriefly(epoll int, events []unix.EpollEvent, limit time.Duration) (int, error) {
 	timeout := syscall.NsecToTimespec(int64(limit))
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
-		uintptr(unsafe.Pointer(&timeout)), 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
+		uintptr(len(events)), uintptr(unsafe.Pointer(&timeout)), 0, 0)
 	return countEvents(n, errno)
 }
 
-// takeEvents takes the events that are there, without a wait.
+// takeEvents takes the events that are there, without waiting.
 func takeEvents(epoll int, events []unix.EpollEvent) (int, error) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
 		uintptr(len(events)), 0, 0, 0)
 	return countEvents(n, errno)
 }
 
+// countEvents returns what a system call for events has returned. A signal is no error.
 func countEvents(n uintptr, errno syscall.Errno) (int, error) {
 	switch errno {
 	case 0:

@@ -33,6 +33,8 @@ func (l *Loop) Send(Receiver, uint64) bool { return false }
 
 func (l *Loop) armClock() {}
 
+func (l *Loop) survive(any) {}
+
 // Socket does nothing on this operating system.
 type Socket struct {
 	IsReadable, IsWritable, HasEnded, HasFailed bool

@@ -50,7 +50,8 @@ func (s *Socket) Attach(l *Loop, fd int, h Handler) error {
 	return nil
 }
 
-// Connect begins to open a connection. The handler is called once it is open, or has failed: see ConnectError.
+// Connect begins to open a connection. The handler is called once it is open, or has failed: see ConnectError. If
+// Connect itself fails, nothing is open.
 func (s *Socket) Connect(l *Loop, to netip.AddrPort, h Handler) error {
 	fd, address, err := newSocket(to)
 	if err != nil {
@@ -120,8 +121,8 @@ func (s *Socket) ConnectError() error {
 	return nil
 }
 
-// note keeps what an event says.
-func (s *Socket) note(events uint32) {
+// noteEvents sets the fields that an event of epoll changes.
+func (s *Socket) noteEvents(events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.IsReadable = true
 	}
@@ -143,7 +144,8 @@ func (s *Socket) Again() {
 	}
 }
 
-// Read reads what has arrived, without waiting: 0 without an error means nothing. The end is io.EOF.
+// Read reads the data that has arrived, without waiting. It returns 0 without an error if there is none, and io.EOF at
+// the end.
 func (s *Socket) Read(p []byte) (int, error) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
 		uintptr(len(p)), 0, 0, 0)
@@ -162,7 +164,8 @@ func (s *Socket) Read(p []byte) (int, error) {
 	return int(n), nil
 }
 
-// Write writes as much of p as the kernel takes. Less than all means that the handler is called when there is room.
+// Write writes as much of p as the kernel takes, and returns how many bytes that is. The handler is called when there
+// is room for the rest.
 func (s *Socket) Write(p []byte) (int, error) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
 		uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
@@ -244,8 +247,8 @@ func (s *Socket) AckedBytes() (acked uint64, underway uint32) {
 	return info.Bytes_acked, info.Unacked
 }
 
-// TakeConn returns the file descriptor of a connection of Go for Attach, and closes the connection, so that Go's runtime
-// does not watch it any more.
+// TakeConn returns the file descriptor of a TCP connection of Go for Attach, and closes the connection, so that Go's
+// runtime does not watch it any more. If it fails, the connection stays as it is.
 func TakeConn(conn net.Conn) (fd int, err error) {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {

@@ -73,10 +73,15 @@ func (l *Loop) fireTimers() {
 		default:
 			l.timers.remove(t)
 			t.deadline = 0
-			t.To.Expire(t)
+			l.expire(t)
 		}
 	}
 	l.armClock()
+}
+
+func (l *Loop) expire(t *Timer) {
+	defer l.survive(t.To)
+	t.To.Expire(t)
 }
 
 // timers is a heap, ordered by key.

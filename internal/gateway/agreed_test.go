@@ -54,7 +54,7 @@ var agreedRequests = []string{
 	"POST / HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked\n\n0\n\n",
 	"GET / HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked\n\n5\nhello\n0\n\n",
 	"POST / HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked\nTrailer: X-A\n\n5\nhello\n0\nX-A: b\n\n",
-	"POST / HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked\n\n5\nhello\n0\nX-A: b\nX-Forwarded-For: 6.6.6.6\nAuthorization: c\n\n",
+	"POST / HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked\n\n5\nhello\n0\nX-A: b\nX-Forwarded-For: 6.6.6.6\nx.real~ip: 6\nAuthorization: c\n\n",
 	"POST / HTTP/1.1\nHost: HOST\nExpect: 100-continue\nContent-Length: 5\n\nhello",
 	"POST / HTTP/1.1\nHost: HOST\nExpect: more\nContent-Length: 5\n\nhello",
 	"POST / HTTP/1.1\nHost: HOST\nContent-Length: 100000\n\n" + strings.Repeat("0123456789", 10_000),

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// canonicalNames are the names of common response fields, as replicas write them, in canonical form. It saves memory for
-// each of them.
+// canonicalNames has the canonical form of common response fields by the names that replicas write. Looking it up takes
+// no memory.
 var canonicalNames = func() map[string]string {
 	names := map[string]string{}
 	for _, name := range []string{"Accept-Ranges", "Access-Control-Allow-Origin", "Age", "Allow", "Cache-Control", "Content-Disposition",

@@ -67,7 +67,7 @@ func appendLabel(labels []byte, name, value string) []byte {
 	return append(labels, '"')
 }
 
-// scrapedRun is what Prometheus gets of one run.
+// scrapedRun has the numbers of one run for Prometheus.
 type scrapedRun struct {
 	labels                []byte // project and run
 	accepted, limited     uint64
@@ -84,7 +84,8 @@ func (l *loadTracker) scrape(v *view, held map[dstack.RunID]int) []scrapedRun {
 	})
 	runs := make([]scrapedRun, len(routes))
 	for i, r := range routes {
-		runs[i] = scrapedRun{labels: appendLabel(appendLabel(nil, "project", r.Project), "run", r.Name), ready: len(r.Ready), held: held[r.Run]}
+		labels := appendLabel(appendLabel(nil, "project", r.Project), "run", r.Name)
+		runs[i] = scrapedRun{labels: labels, ready: len(r.Ready), held: held[r.Run]}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,8 +105,10 @@ func (e *exposition) appendRuns(runs []scrapedRun) {
 			e.add(name, runs[i].labels, value(&runs[i]))
 		}
 	}
-	each("dstack_requests_in_flight", gauge, "Requests that a replica is answering.", func(r *scrapedRun) uint64 { return uint64(max(0, r.inFlight)) })
-	each("dstack_requests_held", gauge, "Requests that wait for a replica.", func(r *scrapedRun) uint64 { return uint64(max(0, r.held)) })
+	each("dstack_requests_in_flight", gauge, "Requests that a replica is answering.",
+		func(r *scrapedRun) uint64 { return uint64(max(0, r.inFlight)) })
+	each("dstack_requests_held", gauge, "Requests that wait for a replica.",
+		func(r *scrapedRun) uint64 { return uint64(max(0, r.held)) })
 	each("dstack_replicas_ready", gauge, "Replicas that take requests.", func(r *scrapedRun) uint64 { return uint64(r.ready) })
 	each("dstack_requests_total", counter, "Requests given to a replica.", func(r *scrapedRun) uint64 { return r.accepted })
 	each("dstack_requests_limited_total", counter, "Requests refused because their caller sent too many.",
@@ -214,7 +217,7 @@ func (t *keyTracker) appendTo(e *exposition) {
 		var sum uint64
 		for i, k := range keys {
 			sum += value(k)
-			if i+1 < len(keys) && keys[i+1].project == k.project && keys[i+1].name == k.name { // one that has ended, and its successor
+			if i+1 < len(keys) && keys[i+1].project == k.project && keys[i+1].name == k.name { // a key that has ended, and its successor
 				continue
 			}
 			e.add(name, appendLabel(appendLabel(nil, "key", k.name), "project", k.project), sum)

@@ -1,10 +1,6 @@
 package gateway
 
-import (
-	"net/netip"
-
-	"dstack/internal/relay"
-)
+import "dstack/internal/relay"
 
 // DirectorOptions configure the director of one listener.
 type DirectorOptions struct {
@@ -15,9 +11,6 @@ type DirectorOptions struct {
 	// Began is called for each request that takes the fast path, and Ended when it is over; nil: nobody counts them. They must
 	// not wait.
 	Began, Ended func()
-	// Distrusted is called for each request with forwarded fields that no trusted proxy sent: they do not count; nil: nobody
-	// wants to know. It must not wait.
-	Distrusted func(host string, from netip.Addr)
 }
 
 // Director returns the policy of the fast path for one listener: what ServeHTTP does, for the requests that are plain; the
@@ -26,7 +19,7 @@ func (g *Gateway) Director(o DirectorOptions) relay.Director {
 	return &director{gateway: g, options: o}
 }
 
-// director decides about the exchanges of a relay. It has no state of its own: that of an exchange is a fastRequest.
+// director decides about the exchanges of a relay. It has no state of its own: Exchange.State is a fastRequest.
 type director struct {
 	gateway *Gateway
 	options DirectorOptions
@@ -44,7 +37,7 @@ func (d *director) Next(x *relay.Exchange, e relay.Event) relay.Step {
 		}
 		return f.begin()
 	case relay.BodyArrived, relay.BodyComplete:
-		return f.readBody(e)
+		return f.readModel(e)
 	case relay.Woken:
 		return f.wake()
 	case relay.TimePassed:

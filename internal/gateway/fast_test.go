@@ -21,7 +21,7 @@ func newFastGateway(token string, routes ...route.Route) *Gateway {
 	return g
 }
 
-// begin parses a request, and asks the director about it.
+// beginExchange parses a request, and asks the director about it.
 func beginExchange(t testing.TB, d relay.Director, x *relay.Exchange, head string) relay.Step {
 	t.Helper()
 	if n, err := x.Request.Parse([]byte(strings.ReplaceAll(head, "\n", "\r\n") + "\r\n\r\n")); err != nil || n == 0 {

@@ -10,8 +10,8 @@ import (
 	"dstack/internal/httpwire"
 )
 
-// fastAccess is what one view lets a request use, as access is on the slow path. It has what the request is authorized by again
-// when there is a new table, without the head of the request.
+// fastAccess is what one view lets a request use, as access is on the slow path. It has all that authorizes the request
+// again by a new table, without the head of the request.
 type fastAccess struct {
 	view       *view
 	routes     []*route.Route
@@ -28,8 +28,8 @@ func (f *fastRequest) isForReplica() bool {
 	return run != nil && run.isDirect && (len(run.replicas) > 0 || rejectIfUnstartable(run.route) == nil)
 }
 
-// authorize makes sure that the caller may use the run. It reports false for all other callers: those with a session of a browser
-// among them, and those that are refused.
+// authorize reports whether the caller may use the run by its token. The slow path serves all other callers: it knows
+// sessions of browsers, and refuses.
 func (f *fastRequest) authorize() bool {
 	if !f.run.route.Auth {
 		f.access.hidesToken = f.fields.authorizations > 0 && f.carriesPlatformToken(f.access.view)
@@ -39,7 +39,7 @@ func (f *fastRequest) authorize() bool {
 	return f.checkToken()
 }
 
-// checkToken makes sure that the request has one token that opens the destination.
+// checkToken reports whether the request has exactly one token, and that token opens the destination.
 func (f *fastRequest) checkToken() bool {
 	token, ok := bearerTokenOf(f.fields.authorization)
 	if !ok || f.fields.authorizations != 1 {
@@ -85,7 +85,7 @@ func (f *fastRequest) isStillOpen(v *view, now time.Time) bool {
 	return (before == nil) == (found.key == nil) && (before == nil || before.ID == found.key.ID)
 }
 
-// carriesPlatformToken is the same as for the slow path.
+// carriesPlatformToken calls the function of the slow path with the Authorization fields.
 func (f *fastRequest) carriesPlatformToken(v *view) bool {
 	h := http.Header{}
 	for _, field := range f.x.Request.Fields {

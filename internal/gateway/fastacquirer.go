@@ -15,7 +15,7 @@ import (
 // does on the slow path: without a goroutine, by a callback of the wait queue.
 type fastAcquirer struct {
 	request *fastRequest
-	chosen  *route.Route // the run to try next, by limit; nil: choose again
+	chosen  *route.Route // the run to try next, as limit has chosen it; nil: choose again
 	limited dstack.RunID // the run whose rate limit the request has passed
 	checked dstack.RunID // the run whose limits were looked at
 
@@ -54,7 +54,7 @@ func (a *fastAcquirer) limit() error {
 	return a.checkRateLimit(a.chosen)
 }
 
-// chooseRoute is that of the slow path.
+// chooseRoute chooses as replicaAcquirer does on the slow path.
 func (a *fastAcquirer) chooseRoute() *route.Route {
 	access := &a.request.access
 	if len(access.routes) == 1 {
@@ -66,7 +66,7 @@ func (a *fastAcquirer) chooseRoute() *route.Route {
 	return nearestToReady(access.routes)
 }
 
-// checkRateLimit is that of the slow path.
+// checkRateLimit refuses as replicaAcquirer does on the slow path.
 func (a *fastAcquirer) checkRateLimit(r *route.Route) error {
 	if a.limited == r.Run || len(r.Rules.Limits) == 0 {
 		return nil
@@ -222,7 +222,7 @@ func (a *fastAcquirer) passDeadline() relay.Step {
 	return a.acquire()
 }
 
-// waitError is that of the slow path.
+// waitError translates why a wait ended, for the response.
 func (a *fastAcquirer) waitError(err error) error {
 	return newWaitError(err, a.waitsFor, a.request.gateway.limits)
 }
@@ -235,7 +235,7 @@ func (a *fastAcquirer) stopWaiting() {
 	}
 }
 
-// leaveFailed is that of the slow path.
+// leaveFailed ends the request at its replica, and excludes that.
 func (a *fastAcquirer) leaveFailed() {
 	a.retries.excluded = append(a.retries.excluded, a.replica.target.Endpoint)
 	a.request.gateway.loads.penalize(a.replica, time.Now().Add(penaltyTime))

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,8 +27,8 @@ const (
 	compressed               // the client was not told of the encoding
 )
 
-// continueResponse goes on with a response that comments or newlines have begun: see keepAlive.continueWith and
-// modelCall.continueJSON.
+// continueResponse makes a replica's response the rest of the one that comments or newlines have begun: see
+// keepAlive.continueWith and modelCall.continueJSON.
 func (f *fastRequest) continueResponse() {
 	m, res := &f.model, &f.x.Response
 	k := &m.wait
@@ -77,15 +76,28 @@ func isOtherJSON(contentType string) bool {
 }
 
 // takePiece keeps a piece of a response that is withheld. It reports whether the response is passed on from now on.
-func (k *fastKeepAlive) takePiece(piece []byte) bool {
+func (f *fastRequest) takePiece(piece []byte) bool {
+	k := &f.model.wait
 	if k.withheld == untilFirst {
 		k.withheld = notWithheld
 		return true
 	}
-	if k.kept = append(k.kept, piece[:min(len(piece), k.maxKept+1-len(k.kept))]...); len(k.kept) > k.maxKept {
-		k.kept = k.kept[:k.maxKept+1]
+	n := len(k.kept) + min(len(piece), k.maxKept+1-len(k.kept))
+	if n > cap(k.kept) {
+		size := max(n, 2*cap(k.kept), minFastBody)
+		if !f.reserve(size - cap(k.kept)) {
+			k.kept, k.maxKept, k.hasNoRoom = nil, -1, true
+			return false
+		}
+		k.kept = append(make([]byte, 0, size), k.kept...)
 	}
+	k.kept = append(k.kept, piece[:n-len(k.kept)]...)
 	return false
+}
+
+// reserve takes memory of that for the bodies of calls, until the request ends. It reports whether there is some.
+func (f *fastRequest) reserve(n int) bool {
+	return f.gateway.bodyBudget.tryReserve(&f.model.body.held, int64(n))
 }
 
 // endWithheld answers for a response of which nothing was passed on.
@@ -106,13 +118,15 @@ func (f *fastRequest) endWithheld() relay.Step {
 	case notWithheld, untilFirst:
 	}
 	f.gateway.loads.penalize(r, time.Now().Add(penaltyTime))
-	return f.fail(newBadResponseError("replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name +
-		" closed the connection before sending a response"))
+	return f.fail(newNoResponseError(r))
 }
 
-// replyPlain passes an answer on that was compressed.
+// replyPlain passes an answer on without its compression.
 func (f *fastRequest) replyPlain() relay.Step {
 	k := &f.model.wait
+	if k.hasNoRoom {
+		return f.fail(newNoRoomError())
+	}
 	badGzip := newBadResponseError(f.acquirer.lastReplica.route.Name + " did not answer with valid gzip")
 	if f.x.Failure != nil || len(k.kept) > k.maxKept {
 		return f.fail(badGzip)
@@ -124,6 +138,9 @@ func (f *fastRequest) replyPlain() relay.Step {
 	text, err := io.ReadAll(io.LimitReader(plain, maxWithheld+1))
 	if err != nil || len(text) > maxWithheld {
 		return f.fail(badGzip)
+	}
+	if !f.reserve(2 * len(text)) { // the relay copies what it cannot send at once
+		return f.fail(newNoRoomError())
 	}
 	_, _ = f.model.timing.tokens.Write(text) // it never fails
 	f.x.Reply = text

@@ -11,9 +11,6 @@ import (
 	"dstack/internal/relay"
 )
 
-// readBody goes on as a call's body arrives: only those to models are read here.
-func (f *fastRequest) readBody(e relay.Event) relay.Step { return f.readModel(e) }
-
 // wake goes on after Handle.Wake: the wait for a replica is over, or the request's key has ended.
 func (f *fastRequest) wake() relay.Step {
 	switch {
@@ -62,7 +59,8 @@ func (f *fastRequest) nextTime() time.Time {
 	return next
 }
 
-// leaveRefused goes on with another replica, or waits for one, after one that accepts no connection. It got nothing of the request.
+// leaveRefused leaves a replica that accepts no connection, and so got nothing of the request, for another one, or
+// waits for one.
 func (f *fastRequest) leaveRefused() relay.Step {
 	f.logReplica("replica refuses connections", f.x.Failure)
 	a := &f.acquirer
@@ -94,7 +92,7 @@ func (f *fastRequest) leaveBroken() relay.Step {
 	return a.conclude()
 }
 
-// failAtReplica answers for a replica that did not.
+// failAtReplica answers with the error of a replica that did not answer.
 func (f *fastRequest) failAtReplica(e relay.Event) relay.Step {
 	return f.fail(f.newReplicaError(e, f.x.Failure))
 }
@@ -145,7 +143,7 @@ func (f *fastRequest) recordCounts() {
 	if r == nil && f.run != nil {
 		r = f.run.route
 	}
-	if r == nil { // no model yet: whatever callers name is not counted
+	if r == nil { // no model yet: names that callers make up are not counted
 		return
 	}
 	if counts := f.gateway.loads.countsOf(r.Run); counts != nil {
@@ -177,7 +175,7 @@ func (f *fastRequest) logRequest() {
 		return
 	}
 	escaped, _, _ := strings.Cut(string(f.x.Request.Target), "?")
-	path, _ := url.PathUnescape(escaped) // isPlainTarget has checked it
+	path, _ := url.PathUnescape(escaped) // isPlain has checked it
 	f.gateway.log.LogAttrs(context.Background(), slog.LevelDebug, "request",
 		slog.String("id", string(f.id)), slog.String("from", f.client.AddressText()),
 		slog.String("method", string(f.x.Request.Method)), slog.String("host", f.conn.host),

@@ -41,7 +41,7 @@ func (f *fastRequest) slowRequest(w http.ResponseWriter) *proxyRequest {
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RequestURI: string(f.x.Request.Target), RemoteAddr: f.x.Client.String()}
 	var err error
 	if r.URL, err = url.ParseRequestURI(r.RequestURI); err != nil {
-		r.URL = &url.URL{Path: "/"} // isPlainTarget has checked it
+		r.URL = &url.URL{Path: "/"} // isPlain has checked it
 	}
 	for i := range f.x.Request.Fields {
 		field := &f.x.Request.Fields[i]

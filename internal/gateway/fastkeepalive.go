@@ -19,13 +19,14 @@ type fastKeepAlive struct {
 	comments      bool      // comments have begun the response
 	newlines      bool      // newlines have
 	noComments    bool      // the request asks for no stream
-	warning       string    // for the client, of what the model cannot do with the request
+	warning       string    // for the client: what the model cannot do with the request
 	withheld      withholding
 	foreignStatus int
 	badAnswer     string
 	kept          []byte // of a response that is withheld
 	maxKept       int
-	failed        int // the status of an error after the response had begun; 0: none
+	hasNoRoom     bool // of the memory for bodies there is none for kept
+	failed        int  // the status of an error after the response had begun; 0: none
 }
 
 func (k *fastKeepAlive) hasBegun() bool { return k.comments || k.newlines }

@@ -11,8 +11,8 @@ import (
 	"dstack/internal/httpwire"
 )
 
-// connMemo is what the gateway knows of a client's connection: where requests for one host go by one view, and what replicas
-// are told about the client. Almost all requests of a connection are alike.
+// connMemo is what the gateway remembers of a client's connection: the destination of requests for one host by one
+// view, and the forwarded fields. Almost all requests of a connection are alike.
 type connMemo struct {
 	version     uint64 // of the view; a connection at rest does not keep the view itself
 	isSet       bool
@@ -27,7 +27,7 @@ type connMemo struct {
 	counted atomic.Pointer[countedRequest] // of a request that is handed over, for the slow path
 }
 
-// identify finds what the request is for. It reports false for what the slow path is to find.
+// identify finds the destination of the request. It reports false for requests of the slow path.
 func (f *fastRequest) identify() bool {
 	f.access.view = f.gateway.loads.view.Load()
 	memo, _ := f.x.Memo.(*connMemo)
@@ -103,16 +103,10 @@ func (f *fastRequest) remember(v *view) bool {
 	return true
 }
 
-// readClient finds out who sent the request: the peer of the connection, or whom a trusted proxy names.
+// readClient finds the client: the peer of the connection, or the one that a trusted proxy names.
 func (f *fastRequest) readClient() {
 	f.client, f.forwarded = &f.conn.client, f.conn.forwarded
-	switch {
-	case !f.fields.hasForwarded:
-		return
-	case !f.conn.isTrusted:
-		if distrusted := f.director.options.Distrusted; distrusted != nil {
-			distrusted(f.conn.host, f.client.Address)
-		}
+	if !f.fields.hasForwarded || !f.conn.isTrusted {
 		return
 	}
 	r := &http.Request{Host: f.conn.host, RemoteAddr: f.x.Client.String(), Header: http.Header{}}
@@ -125,7 +119,7 @@ func (f *fastRequest) readClient() {
 	f.client, f.forwarded = &f.own, appendForwarded(nil, f.own, f.conn.pathPrefix())
 }
 
-// appendForwarded appends what replicas are told about a client: see setForwardedHeaders.
+// appendForwarded appends the fields that tell a replica about the client: see setForwardedHeaders.
 func appendForwarded(to []byte, c route.Client, prefix string) []byte {
 	values := forwardedValues(c, "")
 	for i, name := range forwardedHeaders[:len(forwardedHeaders)-1] {
@@ -142,49 +136,17 @@ func appendField(to []byte, name, value string) []byte {
 	return append(append(to, value...), "\r\n"...)
 }
 
-// isPlain reports whether a request line is one that the fast path serves: see docs/reference/data-plane.md.
-func (f *fastRequest) isPlain() bool {
-	r := &f.x.Request
-	return r.Oddities == 0 && isPlainTarget(r.Target) && !bytes.Equal(r.Method, methodConnect) && !bytes.Equal(r.Method, methodTrace)
+// isPlain reports whether the fast path serves a request line: see docs/reference/data-plane.md. Without oddities, the
+// target is a path, with an optional query, that net/url writes as it is.
+func isPlain(r *httpwire.RequestHead) bool {
+	return r.Oddities == 0 && !mayBeOwnPage(r.Target) && !bytes.Equal(r.Method, methodConnect) &&
+		!bytes.Equal(r.Method, methodTrace)
 }
 
 var methodConnect, methodTrace = []byte(http.MethodConnect), []byte(http.MethodTrace)
 
-// isPlainTarget reports whether a target is a path, with an optional query, that net/url writes as it is. That of the gateway's
-// own pages is none: whatever may be an escaped spelling of it.
-func isPlainTarget(target []byte) bool {
-	if len(target) == 0 || target[0] != '/' || len(target) > 1 && (target[1] == '/' || target[1] == '.' || target[1] == '%') {
-		return false
-	}
-	for i := 1; i < len(target); i++ {
-		switch c := target[i]; {
-		case isPathByte[c]:
-		case c == '?':
-			return isPlainQuery(target[i+1:])
-		case c != '%' || i+2 >= len(target) || !isHexDigit(target[i+1]) || !isHexDigit(target[i+2]):
-			return false
-		}
-	}
-	return true
+// mayBeOwnPage reports whether a target without oddities may be a spelling of a page of the gateway's own, or begins
+// with two slashes, which net/url takes for a host.
+func mayBeOwnPage(target []byte) bool {
+	return len(target) > 1 && (target[1] == '/' || target[1] == '.' || target[1] == '%')
 }
-
-func isPlainQuery(query []byte) bool {
-	for _, c := range query {
-		if c <= ' ' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-func isHexDigit(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
-}
-
-// isPathByte has the bytes that may be in an escaped path.
-var isPathByte = func() (is [256]bool) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~!$&'()*+,;=:@[]/") {
-		is[c] = true
-	}
-	return is
-}()

@@ -26,14 +26,14 @@ type fastModel struct {
 	target []byte // memory for the target at a replica
 
 	timing       timing
-	isAsking     bool // what the model of the replica can do
+	isAsking     bool // the request waits until the replica has said what its model can do
 	hasAsked     bool
 	isStream     bool // the response is a stream of events
 	countsTokens bool // it may say how many tokens it took
 	wait         fastKeepAlive
 }
 
-// reset makes it that of no request. The last call is kept: the next one is often the same.
+// reset forgets the request. It keeps the parsed call, as the next request often has the same.
 func (m *fastModel) reset() {
 	if !m.isCall {
 		return
@@ -137,7 +137,7 @@ func (f *fastRequest) modelToken() (token []byte, ok bool) {
 	return token, len(token) > 0
 }
 
-// readModel goes on after relay.ReadBody.
+// readModel goes on after relay.ReadBody, which only calls to models ask for.
 func (f *fastRequest) readModel(e relay.Event) relay.Step {
 	body := &f.model.body
 	body.scanner.Scan(f.x.Body)
@@ -218,7 +218,7 @@ func (f *fastRequest) modelTarget(r *route.Route) []byte {
 	m := &f.model
 	to := m.target[:0]
 	if !m.call.Root {
-		to = append(to, escapedPath(strings.TrimSuffix(r.Prefix, "/"))...)
+		to = append(to, (&url.URL{Path: strings.TrimSuffix(r.Prefix, "/")}).EscapedPath()...)
 	}
 	to = append(to, m.call.Path...)
 	if at := bytes.IndexByte(f.x.Request.Target, '?'); at >= 0 {
@@ -228,18 +228,8 @@ func (f *fastRequest) modelTarget(r *route.Route) []byte {
 	return to
 }
 
-// escapedPath returns a path as it is written in a request line.
-func escapedPath(path string) string {
-	for i := range len(path) {
-		if !isPathByte[path[i]] {
-			return (&url.URL{Path: path}).EscapedPath()
-		}
-	}
-	return path
-}
-
-// prepareModel prepares the fields of a call for the replica that counts it. It reports false, and what to do, where the replica is
-// to be asked first what its model can do with the request.
+// prepareModel prepares the fields of a call for the replica that counts it. It returns false and the step to take if
+// it has to ask the replica first what its model can do with the request.
 func (f *fastRequest) prepareModel() (step relay.Step, isReady bool) {
 	m := &f.model
 	m.body.releaseReading(f.gateway)

@@ -70,7 +70,7 @@ func answerType(value []byte) (isJSON, isStream bool) {
 // Watch implements relay.Watcher: it counts the tokens of an answer as it passes.
 func (f *fastRequest) Watch(piece []byte) {
 	m := &f.model
-	if f.x.Withhold && !m.wait.takePiece(piece) {
+	if f.x.Withhold && !f.takePiece(piece) {
 		return
 	}
 	f.x.Withhold = false

@@ -11,7 +11,17 @@ import (
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/httpwire"
+	"dstack/internal/openai"
+	"dstack/internal/relay"
 )
+
+// isPlainTarget reports whether the fast path serves a request with a target.
+func isPlainTarget(target string) bool {
+	var h httpwire.RequestHead
+	n, err := h.Parse([]byte("GET " + target + " HTTP/1.1\r\nHost: web.localhost\r\n\r\n"))
+	return n > 0 && err == nil && string(h.Target) == target && isPlain(&h)
+}
 
 // A target that the fast path passes on is one that net/url reads and writes as it is.
 func FuzzIsPlainTarget(f *testing.F) {
@@ -20,7 +30,7 @@ func FuzzIsPlainTarget(f *testing.F) {
 		f.Add(target)
 	}
 	f.Fuzz(func(t *testing.T, target string) {
-		if !isPlainTarget([]byte(target)) {
+		if !isPlainTarget(target) {
 			return
 		}
 		u, err := url.ParseRequestURI(target)
@@ -39,8 +49,22 @@ func TestIsPlainTarget(t *testing.T) {
 		"": false, "*": false, "http://a/": false, "//a": false, "/a%2": false, "/a%zz": false, "/ä": false, "/a\"": false, "/a#b": false,
 		"/.dstack/sign-in": false, "/%2edstack/sign-in": false, "/a?b c": false,
 	} {
-		if got := isPlainTarget([]byte(target)); got != want {
+		if got := isPlainTarget(target); got != want {
 			t.Errorf("%q: %v", target, got)
+		}
+	}
+}
+
+// A call to a model has the target at its replica that the slow path gives it, whatever the prefix of the replica's API has.
+func TestModelTarget(t *testing.T) {
+	for _, prefix := range []string{"", "/", "/v1", "/a b/", "/a!b'c", "/ä"} {
+		f := &fastRequest{x: &relay.Exchange{Request: httpwire.RequestHead{Target: []byte("/chat/completions?a=b")}}}
+		f.model.call = openai.ParseCall("/chat/completions")
+		r := &route.Route{Prefix: prefix}
+		p := &proxyRequest{destination: route.Destination{Models: true}, model: &modelCall{Call: f.model.call}}
+		u := url.URL{Path: p.pathAt(r), RawQuery: "a=b"}
+		if got := string(f.modelTarget(r)); got != u.RequestURI() {
+			t.Errorf("%q: %s, want %s", prefix, got, u.RequestURI())
 		}
 	}
 }

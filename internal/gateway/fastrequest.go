@@ -10,8 +10,9 @@ import (
 	"dstack/internal/relay"
 )
 
-// fastRequest is one request on the fast path, as proxyRequest is one on the slow path. Its memory is used again. Its fields belong to the goroutine of the event loop, and those of the acquirer to the lock of the
-// wait queue while the request waits there.
+// fastRequest is one request on the fast path, as proxyRequest is one on the slow path. Its memory is used again. Its
+// fields belong to the goroutine of the event loop; while the request waits, the lock of the wait queue guards those of
+// the acquirer.
 type fastRequest struct {
 	director *director
 	gateway  *Gateway
@@ -46,7 +47,7 @@ func newFastRequest(g *Gateway) *fastRequest {
 	return f
 }
 
-// reset makes the state that of no request.
+// reset forgets the request.
 func (f *fastRequest) reset() {
 	f.director, f.x, f.run, f.conn, f.handle = nil, nil, nil, nil, relay.Handle{}
 	f.client, f.own, f.forwarded = nil, route.Client{}, nil
@@ -60,7 +61,7 @@ func (f *fastRequest) reset() {
 // before anything was counted.
 func (f *fastRequest) begin() relay.Step {
 	f.handle = f.x.Handle()
-	if !f.isPlain() || !f.identify() {
+	if !isPlain(&f.x.Request) || !f.identify() {
 		return relay.HandOver
 	}
 	f.readFields()
@@ -137,8 +138,9 @@ type countedRequest struct {
 
 func (f *fastRequest) countedRequest() *countedRequest {
 	a := &f.acquirer
-	return &countedRequest{id: string(f.id), startedAt: f.x.StartedAt, isKeyCounted: f.keyUse.isCounted, isKeyLimited: f.keyUse.isLimited, limited: a.limited,
-		arrival: a.arrival, waitingSince: a.waitingSince, lastReplica: a.lastReplica, begun: f.model.wait,
+	return &countedRequest{id: string(f.id), startedAt: f.x.StartedAt, isKeyCounted: f.keyUse.isCounted,
+		isKeyLimited: f.keyUse.isLimited, limited: a.limited, arrival: a.arrival, waitingSince: a.waitingSince,
+		lastReplica: a.lastReplica, begun: f.model.wait,
 		retries: retries{excluded: slices.Clone(a.retries.excluded), refusedSince: a.retries.refusedSince, lastErr: a.retries.lastErr,
 			resends: a.retries.resends}}
 }

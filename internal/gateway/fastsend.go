@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"net/http"
 	"net/url"
 	"path"
@@ -52,7 +51,7 @@ func (f *fastRequest) send() relay.Step {
 	return relay.Send
 }
 
-// mustRecheckToken reports that a public service may get a token that is one of the platform only by a newer view.
+// mustRecheckToken reports whether a newer view may know the token that a public service would get.
 func (f *fastRequest) mustRecheckToken() bool {
 	return !f.access.hasToken && f.fields.authorizations > 0 && f.access.view.Version != f.conn.version
 }
@@ -171,7 +170,7 @@ func (f *fastRequest) limitedPath(r *route.Route) string {
 		target = f.x.Request.Target
 	}
 	escaped, _, _ := strings.Cut(string(target), "?")
-	unescaped, _ := url.PathUnescape(escaped) // isPlainTarget has checked it
+	unescaped, _ := url.PathUnescape(escaped) // isPlain has checked it
 	return path.Clean("/" + unescaped)
 }
 
@@ -191,8 +190,5 @@ func (f *fastRequest) callerKey(key spec.RateLimitKey) callerKey {
 			}
 		}
 	}
-	if len(values) == 0 {
-		return callerKey{} // all requests without the header count as one caller
-	}
-	return sha256.Sum256([]byte(strings.ToLower(key.Header) + "\x00" + strings.Join(values, "\x00")))
+	return headerKey(key.Header, values)
 }

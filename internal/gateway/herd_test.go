@@ -117,8 +117,13 @@ func (r *testGateway) sendHerd(n int, method string, began func()) (answered int
 	return answered, others
 }
 
-// A replica with a listen queue of 5 answers each of 200 requests that come at once within 5 seconds, also when they have
-// waited for it, and gets no body twice.
+// maxHerdTime is when all requests that come at once must have a response. They need one or two seconds on a machine
+// that does nothing else, and the goal is five. Without the limiter the last ones come after 12 to 17 seconds, also on
+// such a machine.
+const maxHerdTime = 10 * time.Second
+
+// A replica with a listen queue of 5 answers each of 200 requests that come at once, also when they have waited for it,
+// without waiting for Linux to repeat what did not fit into the queue, and gets no body twice.
 func TestForward_HerdAtShortListenQueue(t *testing.T) {
 	for _, c := range []struct {
 		name, method       string
@@ -131,9 +136,9 @@ func TestForward_HerdAtShortListenQueue(t *testing.T) {
 		{"ready, slow path", "GET", 1, 200, false, true},
 		{"woken, slow path", "POST", 1, 200, true, true},
 	} {
-		limit := 5 * time.Second
-		if gateway.RaceEnabled {
-			limit *= 4
+		limit := maxHerdTime
+		if gateway.RaceEnabled { // the clients of the test need most of the time
+			limit *= 2
 		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // they wait most of the time

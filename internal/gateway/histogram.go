@@ -25,7 +25,7 @@ const maxBounds = 16
 
 // histogram counts durations by buckets. Several goroutines may observe at once.
 type histogram struct {
-	counts [maxBounds + 1]atomic.Uint64 // of each bucket alone; the last is for what is over all bounds
+	counts [maxBounds + 1]atomic.Uint64 // of each bucket alone; the last has the durations above all bounds
 	micros atomic.Uint64                // the sum
 }
 

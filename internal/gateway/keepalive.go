@@ -69,7 +69,8 @@ func (k *keepAlive) sendComment() error {
 	}
 	now := time.Now()
 	k.next = now.Add(k.request.gateway.limits.commentInterval(now.Sub(k.since)))
-	if _, err := io.WriteString(&k.request.response, ": "+k.request.gateway.commentLine(k.request.destination, k.request.model.name)+"\n\n"); err != nil {
+	comment := ": " + k.request.gateway.commentLine(k.request.destination, k.request.model.name) + "\n\n"
+	if _, err := io.WriteString(&k.request.response, comment); err != nil {
 		return errDisconnected
 	}
 	if err := k.request.response.control.Flush(); err != nil {
@@ -147,6 +148,12 @@ func newBadResponseError(message string) error {
 	return &responseError{details: details{Kind: badGateway, Message: message}}
 }
 
+// newNoResponseError returns the error of a replica that broke the connection before its response.
+func newNoResponseError(r *readyReplica) *responseError {
+	return &responseError{details: details{Kind: badGateway, Message: "replica " + strconv.Itoa(r.target.Num) + " of " +
+		r.route.Name + " closed the connection before sending a response"}}
+}
+
 // continuedStream is the stream of a replica after comments. If it breaks or
 // ends before its first byte, an error event takes its place.
 type continuedStream struct {
@@ -167,8 +174,7 @@ func (s *continuedStream) Read(p []byte) (int, error) {
 	}
 	r := s.request.replica()
 	s.request.gateway.loads.penalize(r, time.Now().Add(penaltyTime))
-	broken := &responseError{details: details{Kind: badGateway,
-		Message: "replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name + " closed the connection before sending a response"}}
+	broken := newNoResponseError(r)
 	// The proxy writes the event like the rest of a stream: it may be flushing
 	// at this moment.
 	s.request.response.status = errorKinds[badGateway].status

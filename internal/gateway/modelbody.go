@@ -133,10 +133,14 @@ func (b *modelBody) setPaceDeadline() {
 func (b *modelBody) reserveBytes(n int64) error {
 	b.held.owner = b.request.destination.Project
 	if !b.request.gateway.bodyBudget.tryReserve(&b.held, n) {
-		return &responseError{retryAfter: 1, details: details{Kind: dstack.Unavailable,
-			Message: "the gateway holds too many large requests", Hint: "try again"}}
+		return newNoRoomError()
 	}
 	return nil
+}
+
+func newNoRoomError() *responseError {
+	return &responseError{retryAfter: 1, details: details{Kind: dstack.Unavailable,
+		Message: "the gateway holds too many large requests", Hint: "try again"}}
 }
 
 // releaseBytes gives n reserved bytes back before the request ends.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -68,10 +69,20 @@ func (m *modelTraits) readAsked(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case a := <-m.asked:
-			a.of.read()
-			a.ready()
+			m.read(a)
 		}
 	}
+}
+
+// read asks a replica. What the replica says must not end the process, whatever it is.
+func (m *modelTraits) read(a askedTraits) {
+	defer a.ready()
+	defer func() {
+		if value := recover(); value != nil {
+			m.gateway.log.Error("panic while asking a replica", "panic", value, "stack", string(debug.Stack()))
+		}
+	}()
+	a.of.read()
 }
 
 // ask calls ready, soon, when it is known what a replica says of its model. It reports false if too many wait for that.

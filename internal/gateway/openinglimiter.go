@@ -39,7 +39,7 @@ type openingLimiter struct {
 	sweptAt  time.Time // when idle replicas were forgotten last
 }
 
-// replicaOpenings is what the limiter knows of one replica.
+// replicaOpenings has the limit of one replica, and the attempts to connect to it.
 type replicaOpenings struct {
 	limit       float64 // places
 	growth      float64 // by how much it grows when as many as it allows have succeeded
@@ -205,10 +205,10 @@ func (l *openingLimiter) checkWaiting(r *replicaOpenings) {
 		grants = append(grants, func() { granted(place) })
 	}
 	l.mu.Unlock()
-	call(grants)
+	callAll(grants)
 }
 
-func call(grants []func()) {
+func callAll(grants []func()) {
 	for _, grant := range grants {
 		grant()
 	}
@@ -239,7 +239,7 @@ func (o *opening) giveBack() {
 	o.free()
 	grants := l.grantPlaces(r, now)
 	l.mu.Unlock()
-	call(grants)
+	callAll(grants)
 }
 
 // free ends the counting of a place. The caller holds the lock.
@@ -268,7 +268,7 @@ func (o *opening) Leave(result relay.OpeningResult) {
 	}
 	grants := l.grantPlaces(r, now)
 	l.mu.Unlock()
-	call(grants)
+	callAll(grants)
 }
 
 // grow raises the limit where it keeps attempts waiting.

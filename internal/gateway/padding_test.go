@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
@@ -176,6 +177,31 @@ func TestPadding_ErrorsAreCut(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// TestPadding_CompressedAnswersTakeMemory checks that compressed answers, which are kept whole on the fast path, take their memory from
+// that for bodies.
+func TestPadding_CompressedAnswersTakeMemory(t *testing.T) {
+	limits := soon
+	limits.MaxBody, limits.BodyBytes = 8<<10, 16<<10
+	seen := make(chan struct{})
+	r := startGateway(t, limits, modelRoute("llama31", "org/m", startReplica(t, 0, serveAfterNewlines(seen, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		for range 2000 {
+			io.WriteString(z, rand.Text()) // it takes half of its length
+		}
+		z.Close()
+	}))))
+	_, in := r.openStream("/v1/chat/completions", chatWhole)
+	readNewlines(t, in)
+	close(seen)
+	rest, err := io.ReadAll(in)
+	isRefused := errors.Is(err, io.ErrUnexpectedEOF) && strings.Contains(string(rest), "too many large requests")
+	if isRefused == isSlowPath { // which passes the answer on as it arrives
+		t.Errorf("%v, %.200s", err, rest)
 	}
 }
 

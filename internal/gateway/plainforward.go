@@ -22,7 +22,7 @@ const maxPlainBody = 64 << 10
 // of all headers. What is unusual stays with them.
 type plainForward struct {
 	*forwarder
-	message *[]byte // the request as it is sent
+	message *[]byte // the whole request
 }
 
 // isPlain reports whether plainForward serves the request.
@@ -32,8 +32,8 @@ func (p *proxyRequest) isPlain() bool {
 		isWhole = p.r.ContentLength <= maxPlainBody
 	}
 	return keepsConns && isWhole && p.replica().target.Endpoint.Host == "" && p.r.URL.Opaque == "" &&
-		p.r.Header["Upgrade"] == nil && (p.model != nil || p.r.Header["Expect"] == nil) && p.r.Header["Te"] == nil && p.r.Header["Trailer"] == nil &&
-		isASCII(p.r.Host)
+		p.r.Header["Upgrade"] == nil && (p.model != nil || p.r.Header["Expect"] == nil) && p.r.Header["Te"] == nil &&
+		p.r.Header["Trailer"] == nil && isASCII(p.r.Host)
 }
 
 func isASCII(s string) bool {
@@ -58,7 +58,7 @@ func (f *plainForward) forward() {
 	if err == nil {
 		arrived, _ = res.Body.(*replicaBody) // res.Body may become something that reads from it
 		if err = f.rewriteResponse(res); err != nil {
-			_ = res.Body.Close() // the error is told below
+			_ = res.Body.Close() // err is handled below
 		}
 	}
 	if err != nil {
@@ -194,7 +194,8 @@ func (f *plainForward) passInformational(status int, from http.Header) {
 	clear(to)
 }
 
-// passOn sends a response to the client, of which arrived is the part that the replica has sent. It panics with http.ErrAbortHandler where that cannot be completed.
+// passOn sends a response to the client; arrived is its body as the replica sends it. It panics with
+// http.ErrAbortHandler if the response cannot be completed.
 func (f *plainForward) passOn(res *http.Response, arrived *replicaBody) {
 	w := &f.request.response
 	maps.Copy(w.Header(), res.Header)

@@ -228,12 +228,17 @@ func (p *proxyRequest) callerKey(key spec.RateLimitKey) callerKey {
 		if strings.EqualFold(key.Header, "Host") { // net/http removes it from the headers
 			values = []string{p.r.Host}
 		}
-		if len(values) == 0 {
-			return callerKey{} // all requests without the header count as one caller
-		}
-		return sha256.Sum256([]byte(strings.ToLower(key.Header) + "\x00" + strings.Join(values, "\x00")))
+		return headerKey(key.Header, values)
 	}
 	return addressKey(p.client.Address)
+}
+
+// headerKey identifies the caller by the values of a header.
+func headerKey(name string, values []string) callerKey {
+	if len(values) == 0 {
+		return callerKey{} // all requests without the header count as one caller
+	}
+	return sha256.Sum256([]byte(strings.ToLower(name) + "\x00" + strings.Join(values, "\x00")))
 }
 
 // addressKey identifies the caller at an address.

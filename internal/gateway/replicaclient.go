@@ -26,7 +26,7 @@ type replicaCall struct {
 	repeated      func(err error)                 // is called before the request is sent again
 }
 
-// maxSkipped is how many informational responses come before a final one at most.
+// maxSkipped is how many responses are read until the final one; the others are informational.
 const maxSkipped = 1000
 
 // send sends a call to its replica, over a kept connection if there is one. Its error is a dialError where the replica got
@@ -44,7 +44,7 @@ func (p *replicaPool) send(ctx context.Context, call *replicaCall) (*http.Respon
 			return res, nil
 		}
 		exchange.stop()
-		_, isUnaccepted := errors.AsType[*noAnswerError](err)
+		_, isUnaccepted := errors.AsType[*unacceptedError](err)
 		if isUnaccepted {
 			conn.leaveOpening(relay.Hung)
 		}
@@ -161,7 +161,7 @@ func (x *replicaExchange) fill() error {
 		return eofIsUnexpected(err)
 	}
 	if x.written > 0 && unacknowledged(x.conn.raw) >= x.written {
-		return &noAnswerError{}
+		return &unacceptedError{}
 	}
 	x.conn.leaveOpening(relay.Opened)
 	return eofIsUnexpected(x.conn.fill())

@@ -22,7 +22,7 @@ type replicaPool struct {
 	isClosed bool
 }
 
-// replicaConns is what the pool has of one replica.
+// replicaConns has the connections of one replica, and the requests that wait for one.
 type replicaConns struct {
 	kept    []*keptConn // the one given back last at the end
 	waiting []*connWait // in the order in which they came
@@ -187,12 +187,12 @@ func (p *replicaPool) close() {
 	}
 }
 
-var _ net.Error = (*noAnswerError)(nil)
+var _ net.Error = (*unacceptedError)(nil)
 
-// noAnswerError says that a new connection was established, and nothing that was sent over it was acknowledged: it is in no
-// listen queue. The replica got nothing of the request.
-type noAnswerError struct{}
+// unacceptedError says that a new connection was established, and nothing that was sent over it was acknowledged: it is
+// in no listen queue. The replica got nothing of the request.
+type unacceptedError struct{}
 
-func (*noAnswerError) Error() string   { return "the replica accepts no connections in time" }
-func (*noAnswerError) Timeout() bool   { return true }
-func (*noAnswerError) Temporary() bool { return true }
+func (*unacceptedError) Error() string   { return "the replica accepts no connections in time" }
+func (*unacceptedError) Timeout() bool   { return true }
+func (*unacceptedError) Temporary() bool { return true }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -122,8 +121,7 @@ func dropInformational(int, textproto.MIMEHeader) error { return nil }
 // isReplayable reports whether HTTP allows to send the request twice. A request
 // with a body is not in memory, and is sent once.
 func (p *proxyRequest) isReplayable() bool {
-	return !p.destination.Models && p.body == nil &&
-		slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, p.r.Method)
+	return !p.destination.Models && p.body == nil && isRepeatable([]byte(p.r.Method))
 }
 
 // sendReplayable marks the errors of connections that broke before the response.

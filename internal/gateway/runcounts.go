@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// runCounts are what requests for one run came to, for Prometheus, since the gateway knows the run. Its methods may be called at
-// once by event loops and goroutines: they take no lock and look nothing up.
+// runCounts counts the requests for one run by status and time, for Prometheus, since the gateway knows the run.
+// Several goroutines may call its methods at once: they take no lock and look nothing up.
 type runCounts struct {
 	retried atomic.Uint64
 	classes [10]atomic.Pointer[classCounts] // by the first digit of the status; nil: none had such a status

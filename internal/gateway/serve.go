@@ -117,12 +117,19 @@ func (p *proxyRequest) checkAddress() error {
 	switch {
 	case p.r.Method == http.MethodConnect || p.r.Method == http.MethodTrace:
 		return &responseError{details: details{Kind: badMethod, Message: "the method " + p.r.Method + " is not allowed"}}
-	case strings.ContainsAny(p.r.Host, `"<>`): // possible where the request line has a whole URL
+	case strings.ContainsAny(p.r.Host, " \"#/<>?@\\^`{|}"): // possible over HTTP/2, and where the request line has a whole URL
 		return &responseError{details: details{Kind: dstack.Invalid, Message: "the Host header is invalid"}}
+	case !isWord(p.r.Method), strings.Contains(p.r.URL.RawQuery, " "): // possible over HTTP/2: a replica would read another request line
+		return &responseError{details: details{Kind: dstack.Invalid, Message: "the method or the path has a byte in it that it must not have"}}
 	case p.destination.IsEmpty():
 		return runNotFound(p.destination)
 	}
 	return nil
+}
+
+// isWord reports whether a method has no byte that ends it in a request line.
+func isWord(method string) bool {
+	return !strings.ContainsFunc(method, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", c) })
 }
 
 // redirectToRoot redirects a client from a service's path to the same with a
@@ -283,7 +290,7 @@ func (p *proxyRequest) recordCounts() {
 	if r == nil && !p.destination.Models {
 		r = v.Run(p.destination)
 	}
-	if r == nil { // no run, or no model yet: whatever callers name is not counted
+	if r == nil { // no run, or no model yet: names that callers make up are not counted
 		return
 	}
 	if counts := p.gateway.loads.countsOf(r.Run); counts != nil {

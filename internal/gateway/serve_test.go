@@ -241,3 +241,35 @@ func (p *panicky) Header() http.Header {
 	}
 	return p.ResponseRecorder.Header()
 }
+
+// TestRequestLine checks what HTTP/2 lets clients write into a method, a path and a host: a replica must not read another request
+// line, or another Host field.
+func TestRequestLine(t *testing.T) {
+	replica := startRecordingReplica(t)
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", replica.target))
+	for _, c := range []struct {
+		method, target, host string
+		status               int
+	}{
+		{"GET", "/a?b", "open.localhost", 200},
+		{"PROPFIND", "/a?b", "open.localhost", 200},
+		{"GET /other", "/", "open.localhost", 400},
+		{"G:T", "/", "open.localhost", 400},
+		{"GET", "/?a b", "open.localhost", 400},
+		{"GET", "/proxy/services/main/open/", "a@b", 400},
+		{"GET", "/proxy/services/main/open/", "a/b", 400},
+		{"GET", "/proxy/services/main/open/", "a b", 400},
+		{"GET", "/proxy/services/main/open/", "a_b:1", 200},
+	} {
+		replica.expect("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false)
+		request := httptest.NewRequest("GET", "/", nil)
+		request.Method, request.Host, request.RequestURI = c.method, c.host, c.target
+		request.URL, _ = request.URL.Parse(c.target)
+		w := httptest.NewRecorder()
+		r.gateway.ServeHTTP(w, request)
+		got := replica.taken()
+		if w.Code != c.status || (len(got) > 0) != (c.status == 200) {
+			t.Errorf("%s %s at %s: status %d, and the replica gets %q", c.method, c.target, c.host, w.Code, got)
+		}
+	}
+}

@@ -36,7 +36,7 @@ const (
 	chunksDone
 )
 
-// Bounds of what surrounds the data.
+// Bounds of the framing.
 const (
 	maxChunkDigits = 15
 	maxChunkLine   = 1 << 10
@@ -46,9 +46,6 @@ const (
 
 // Reset makes the scanner ready for another body. It uses the memory of Trailers again.
 func (s *ChunkScanner) Reset() { *s = ChunkScanner{Trailers: s.Trailers[:0]} }
-
-// IsDone reports whether the body is complete.
-func (s *ChunkScanner) IsDone() bool { return s.state == chunksDone }
 
 // Scan reads b, the next piece of the body, up to the end of the body, and gives its data to w, which may be nil. It has read
 // n bytes: all of b unless the body ends (done) or is wrong. b[:pass] goes on as it is: chunks with their framing, and the
@@ -69,6 +66,55 @@ func (s *ChunkScanner) Scan(b []byte, w Watcher) (pass, n int, done bool, err er
 		}
 	}
 	return pass, n, s.state == chunksDone, nil
+}
+
+// AppendRead appends what stands for all that was read of the body: data, which is that of its chunks, as one chunk, and the framing
+// behind it, without extensions. What arrives next goes on behind it.
+func (s *ChunkScanner) AppendRead(to, data []byte) []byte {
+	left := uint64(0)
+	if s.state == chunkData {
+		left = s.left
+	}
+	if size := len(data) + int(left); size > 0 {
+		to = append(AppendChunkSize(to, size), data...)
+	}
+	switch s.state {
+	case chunkData, chunkDataCR:
+		return to
+	case chunkDataLF:
+		return append(to, '\r')
+	default: // no chunk is open
+	}
+	if len(data) > 0 {
+		to = append(to, ChunkEnd...)
+	}
+	if s.state < chunkData {
+		return s.appendLine(to)
+	}
+	to = append(append(to, "0\r\n"...), s.Trailers...)
+	switch s.state {
+	case trailerEnd:
+		to = append(to, '\r')
+	case chunksDone:
+		to = append(to, ChunkEnd...)
+	default: // the trailers go on
+	}
+	return to
+}
+
+// appendLine appends what was read of the line before a chunk.
+func (s *ChunkScanner) appendLine(to []byte) []byte {
+	for i := s.digits - 1; i >= 0; i-- {
+		to = append(to, "0123456789abcdef"[s.left>>(4*i)&0xf])
+	}
+	switch s.state {
+	case chunkExtension:
+		to = append(to, ';')
+	case chunkLineEnd:
+		to = append(to, '\r')
+	default: // the number goes on
+	}
+	return to
 }
 
 // Next reads from b up to the next data of the body: data is a part of b, empty where b holds none or the body ends (done).

@@ -52,7 +52,7 @@ func parseFields(b []byte, i int, fields []Field, limit int, f *framing) (_ []Fi
 			return fields, 0, err
 		}
 		if field.Kind != Other {
-			if err := f.note(field); err != nil {
+			if err := f.noteField(field); err != nil {
 				return fields, 0, err
 			}
 		}
@@ -104,8 +104,8 @@ func explainName(line []byte, i int) error {
 	return errName
 }
 
-// note takes over what a field says about the message, and drops the fields of one connection.
-func (f *framing) note(field *Field) error {
+// noteField records what a field says about the message, and drops the fields of one connection.
+func (f *framing) noteField(field *Field) error {
 	switch field.Kind {
 	case Host:
 		f.host = field.Value
@@ -199,8 +199,8 @@ func (f *framing) noteConnection(value []byte) error {
 	return nil
 }
 
-// check refuses lengths that contradict each other.
-func (f *framing) check(isOld bool) error {
+// checkLengths refuses lengths that contradict each other.
+func (f *framing) checkLengths(isOld bool) error {
 	switch {
 	case f.encodings > 0 && f.lengths > 0:
 		return errBothLengths

@@ -112,7 +112,7 @@ func (h *RequestHead) setHost(f *framing) error {
 
 // setFraming finds the length of the body and the end of the connection.
 func (h *RequestHead) setFraming(f *framing) error {
-	if err := f.check(h.Oddities&OddVersion != 0); err != nil {
+	if err := f.checkLengths(h.Oddities&OddVersion != 0); err != nil {
 		return err
 	}
 	switch {

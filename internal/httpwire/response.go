@@ -54,7 +54,7 @@ func (h *ResponseHead) parseLine(b []byte) (n int, err error) {
 
 // setFraming finds the length of the body and the end of the connection.
 func (h *ResponseHead) setFraming(f *framing, isHead bool) error {
-	if err := f.check(h.Oddities&OddVersion != 0); err != nil {
+	if err := f.checkLengths(h.Oddities&OddVersion != 0); err != nil {
 		return err
 	}
 	h.Oddities |= f.oddities &^ OddExpect
@@ -63,14 +63,14 @@ func (h *ResponseHead) setFraming(f *framing, isHead bool) error {
 	case h.Status == 101:
 		h.IsBodiless = true
 		h.Oddities |= OddUpgrade
-	case h.Status < 200, h.Status == 204:
+	case h.Status < 200, h.Status == 204, h.Status == 304, isHead:
 		h.IsBodiless = true
 		if f.encodings > 0 || f.length > 0 {
-			h.CloseAfter = true // another parser would read a body
+			h.CloseAfter = true // another parser would read a body, and a careless replica sends one
 		}
-	case h.Status == 304, isHead:
-		h.IsBodiless = true
-		h.keepLength(isHead)
+		if h.Status == 304 || isHead {
+			h.keepLength(isHead)
+		}
 	case f.encodings > 0:
 		h.Length = Chunked
 	case f.lengths > 0:
@@ -84,10 +84,11 @@ func (h *ResponseHead) setFraming(f *framing, isHead bool) error {
 
 // keepLength keeps the Content-Length of a response to HEAD, and drops what net/http leaves out of 304.
 func (h *ResponseHead) keepLength(isHead bool) {
+	hasLength := !isHead || h.Status == 304
 	for i := range h.Fields {
 		switch field := &h.Fields[i]; {
-		case field.Kind == ContentLength && isHead && h.Status != 304:
-			field.Drop = false
+		case field.Kind == ContentLength && !hasLength:
+			field.Drop, hasLength = false, true
 		case field.Kind == ContentType && h.Status == 304:
 			field.Drop = true
 		}

@@ -13,12 +13,15 @@ var (
 	ErrNotJSON  = errors.New("the request body is not a JSON object")
 	ErrNoModel  = errors.New("the request body has no model")
 	ErrNoString = errors.New("the model is not a text")
+	// ErrTwoModels is for a body that says more than once what its model is. Which one counts differs between parsers, so a replica could
+	// use another one than the caller was authorized for.
+	ErrTwoModels = errors.New("the request body names the model more than once")
 )
 
 // BodyScanner finds what the gateway needs of a request's body while the body arrives: the model that it names, and what
 // the response depends on. To be fast on long prompts, it looks at each byte once and decodes nothing else. Like
-// encoding/json, it uses the last of duplicate keys, decodes escapes of keys, and rejects invalid JSON anywhere in the
-// body.
+// encoding/json, it uses the last of duplicate keys (of "model" none), decodes escapes of keys, and rejects invalid JSON
+// anywhere in the body.
 //
 // Begin comes first, then Scan as often as something arrives, then Finish; the other methods follow. They read the memory
 // of the body. After Finish, they may be called by several goroutines at once.
@@ -29,6 +32,7 @@ type BodyScanner struct {
 	json        jsonScanner
 
 	model, stream, encoding, tools, toolChoice span
+	models                                     int // fields that a parser may take for the model
 	hasImages, hasAudio                        bool
 
 	lastModel string // of the body before, which often has the same one
@@ -54,8 +58,11 @@ func (b *BodyScanner) Scan(body []byte) {
 	}
 }
 
+// maxLastModel is the length of a name up to which it is kept for the next body.
+const maxLastModel = 1 << 10
+
 // Finish returns the model that the whole body names, which is JSON or a multipart form. The error is or wraps
-// ErrNotJSON, ErrNotForm, ErrNoModel or ErrNoString.
+// ErrNotJSON, ErrNotForm, ErrNoModel, ErrNoString or ErrTwoModels.
 func (b *BodyScanner) Finish() (model string, err error) {
 	if b.isForm {
 		return findModelField(b.contentType, b.body)
@@ -65,6 +72,8 @@ func (b *BodyScanner) Finish() (model string, err error) {
 	}
 	value := b.valueAt(b.model)
 	switch {
+	case b.models > 1:
+		return "", ErrTwoModels
 	case len(value) == 0:
 		return "", ErrNoModel
 	case value[0] != '"':
@@ -80,7 +89,9 @@ func (b *BodyScanner) Finish() (model string, err error) {
 	case model == "":
 		return "", ErrNoModel
 	}
-	b.lastModel = model
+	if len(model) <= maxLastModel {
+		b.lastModel = model
+	}
 	return model, nil
 }
 
@@ -118,6 +129,9 @@ func (b *BodyScanner) receiveField(name []byte, from, to int) {
 		b.tools = at
 	case "tool_choice":
 		b.toolChoice = at
+	}
+	if len(name) == len("model") && strings.EqualFold(string(name), "model") { // Go's servers take Model for it
+		b.models++
 	}
 }
 

@@ -1,6 +1,7 @@
 package openai_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ func TestBodyScanner(t *testing.T) {
 		{`{"model":"m"}`, "m", nil},
 		{" {\n\t\"model\" :\r\n \"org/m:1.5-instruct\" } \n", "org/m:1.5-instruct", nil},
 		{`{"messages":[{"role":"user","content":"hi"}],"model":"m","n":1}`, "m", nil},
-		{`{"model":"first","stream":true,"model":"last"}`, "last", nil},
+		{`{"models":["a"],"model":"m","a model":1}`, "m", nil},
 		{`{"\u006dod\u0065l":"m"}`, "m", nil},
 		{`{"\u006D\u006F\u0064\u0065\u006C":"m"}`, "m", nil},
 		{`{"model":"a\"b\\\u00e9\ud83d\ude00"}`, "a\"b\\é😀", nil},
@@ -53,7 +54,12 @@ func TestBodyScanner(t *testing.T) {
 		{`{"messages":[{"model":"inner"}],"tools":{"model":"inner"},"model":"m"}`, "m", nil},
 		{`{"x":"\"model\":\"no\"","model":"m"}`, "m", nil},
 		{`{"model":"m","a":[[],{},[{}],-0.5e+10,true,false,null,"\/"]}`, "m", nil},
-		{`{"model":"first","model":1}`, "", openai.ErrNoString},
+		{`{"model":"first","stream":true,"model":"last"}`, "", openai.ErrTwoModels},
+		{`{"model":"m","model":"m"}`, "", openai.ErrTwoModels},
+		{`{"model":"m","\u006dodel":"m"}`, "", openai.ErrTwoModels},
+		{`{"model":"m","Model":"m"}`, "", openai.ErrTwoModels},
+		{`{"model":1,"model":"m"}`, "", openai.ErrTwoModels},
+		{`{"model":"m","model":"m"`, "", openai.ErrNotJSON},
 
 		{`{}`, "", openai.ErrNoModel},
 		{`{"Model":"m"}`, "", openai.ErrNoModel},
@@ -112,6 +118,9 @@ func findWithEncodingJSON(body []byte) (string, error) {
 	if all == nil {
 		return "", openai.ErrNotJSON // null
 	}
+	if countModels(body) > 1 {
+		return "", openai.ErrTwoModels
+	}
 	if !ok {
 		return "", openai.ErrNoModel
 	}
@@ -128,12 +137,29 @@ func findWithEncodingJSON(body []byte) (string, error) {
 	return name, nil
 }
 
+// countModels counts the fields of an object that are named model in any case.
+func countModels(object []byte) (n int) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	_, _ = d.Token()
+	for d.More() {
+		name, _ := d.Token()
+		if text, _ := name.(string); len(text) == len("model") && strings.EqualFold(text, "model") {
+			n++
+		}
+		var value json.RawMessage
+		if d.Decode(&value) != nil {
+			return n
+		}
+	}
+	return n
+}
+
 // FuzzBodyScanner compares the scanner with encoding/json.
 func FuzzBodyScanner(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"m","messages":[{"role":"user","content":"hello, how are you today?"}]}`,
 		`{"a":{"model":[1,-2.5e3,null,true]},"\u006dodel":"\ud83d\ude00","model":"x"}`,
-		`{"model":"a","model":2}`, `{"x":"\ud800"}`, `{}`, `[]`, `null`, `{"a":0.}`, `{"a":1e}`, "{\"m\x00\":1}",
+		`{"model":"a","model":2}`, `{"MODEL":"a","m\u006fdel":"b"}`, `{"x":"\ud800"}`, `{}`, `[]`, `null`, `{"a":0.}`, `{"a":1e}`, "{\"m\x00\":1}",
 		"{\"model\":\"\xff\"}", "{\"mod\xffel\":\"m\"}",
 	} {
 		f.Add([]byte(seed))

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"mime/multipart"
+	"net/textproto"
+	"regexp"
 )
 
 // ErrNotForm says that a body is not the multipart form that its Content-Type
@@ -19,12 +22,12 @@ const (
 	maxModelName = 4 << 10
 )
 
-// findModelField returns the last field "model" of a form.
+// findModelField returns the only field "model" of a form. A part whose name parsers could read differently is refused.
 func findModelField(boundary string, body []byte) (name string, err error) {
 	if boundary == "" {
 		return "", fmt.Errorf("%w: it has no boundary", ErrNotForm)
 	}
-	form := multipart.NewReader(bytes.NewReader(body), boundary)
+	form, found := multipart.NewReader(bytes.NewReader(body), boundary), false
 	for range maxFormParts {
 		part, err := form.NextRawPart()
 		if err == io.EOF { //nolint:errorlint // a truncated body gives a wrapped io.EOF
@@ -36,9 +39,16 @@ func findModelField(boundary string, body []byte) (name string, err error) {
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", ErrNotForm, err)
 		}
+		if !hasPlainName(part.Header) {
+			return "", fmt.Errorf("%w: a field has no name, or several", ErrNotForm)
+		}
 		if part.FormName() != "model" {
 			continue
 		}
+		if found {
+			return "", ErrTwoModels
+		}
+		found = true
 		text, err := io.ReadAll(io.LimitReader(part, maxModelName+1))
 		switch {
 		case err != nil:
@@ -50,3 +60,18 @@ func findModelField(boundary string, body []byte) (name string, err error) {
 	}
 	return "", fmt.Errorf("%w: it has more than %d fields", ErrNotForm, maxFormParts)
 }
+
+// hasPlainName reports whether the head of a part says once, and in the usual way, what the part's name is.
+func hasPlainName(h textproto.MIMEHeader) bool {
+	said := h["Content-Disposition"]
+	if len(said) != 1 {
+		return false
+	}
+	kind, _, err := mime.ParseMediaType(said[0])
+	return err == nil && kind == "form-data" && !extendedName.MatchString(quotedText.ReplaceAllString(said[0], ""))
+}
+
+var (
+	quotedText   = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	extendedName = regexp.MustCompile(`(?i);\s*name\*`) // name*=utf-8''model, which few servers know
+)

@@ -41,7 +41,13 @@ func TestBodyScanner_Forms(t *testing.T) {
 		err                    error
 	}{
 		{"a form", kind, body, "org/whisper", nil},
-		{"the last of two", twoKind, two, "b", nil},
+		{"two models", twoKind, two, "", openai.ErrTwoModels},
+		{"a name in the long way", kind, strings.Replace(body, `name="language"`, `name="language"; name*=utf-8''model`, 1), "", openai.ErrNotForm},
+		{"two names", kind, strings.Replace(body, `name="language"`, `name="language"; name="model"`, 1), "", openai.ErrNotForm},
+		{"another disposition", kind, strings.Replace(body, `form-data; name="language"`, `inline; name="language"`, 1), "", openai.ErrNotForm},
+		{"no disposition", kind, strings.Replace(body, "Content-Disposition: form-data; name=\"language\"", "A: b", 1), "", openai.ErrNotForm},
+		{"two dispositions", kind, strings.Replace(body, `name="language"`, "name=\"language\"\r\nContent-Disposition: form-data; name=\"x\"", 1), "", openai.ErrNotForm},
+		{"a file with a long name", kind, strings.Replace(body, `filename="speech.wav"`, `filename="; name*=a"; filename*=utf-8''b`, 1), "org/whisper", nil},
 		{"JSON", "application/json", `{"model": "m"}`, "m", nil},
 		{"JSON that nobody calls so", "", `{"model": "m"}`, "m", nil},
 		{"a form without a model", noneKind, none, "", openai.ErrNoModel},

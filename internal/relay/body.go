@@ -15,11 +15,11 @@ type requestBody struct {
 	isCollected bool // all of it is in Exchange.Body
 	wasFull     bool // the director was asked for more room, and gave none
 	scanner     httpwire.ChunkScanner
-	raw         []byte // a body in chunks as it was received while it is collected; to hand it over
+	hasGrown    bool   // since the director was asked
 	whole       []byte // a body that arrived with its head
 }
 
-// maxJoined is up to which length a body is copied behind its head, to be sent at once.
+// maxJoined is the longest body that is copied behind its head, to be sent in one write.
 const maxJoined = 16 << 10
 
 // errBodyStalled says that a client stopped to send its body.
@@ -33,16 +33,11 @@ func (b *requestBody) begin(length int64) {
 	}
 }
 
-func (b *requestBody) release(m *memory) {
-	m.give(b.raw)
-	b.raw, b.whole = nil, nil
-}
-
-// appendRead appends what was read of the body, as it was received; collected is what of it is in Exchange.Body.
+// appendRead appends what was read of the body, as it could have been received; collected is what of it is in Exchange.Body.
 func (b *requestBody) appendRead(to, collected []byte) []byte {
 	switch {
 	case b.isChunked:
-		return append(to, b.raw...)
+		return b.scanner.AppendRead(to, collected)
 	case b.whole != nil:
 		return append(to, b.whole...)
 	default:
@@ -50,7 +45,8 @@ func (b *requestBody) appendRead(to, collected []byte) []byte {
 	}
 }
 
-// frame takes the part of b that belongs to the body: pass is sent on, and after it the trailer; n bytes of b are used.
+// frame takes the part of p that belongs to the body: pass is sent on, and after it end, with the fields of the trailer
+// in the memory of trailer. n bytes of p are used.
 func (b *requestBody) frame(p []byte, trailer []byte) (pass, end []byte, n int, err error) {
 	if !b.isChunked {
 		n = int(min(int64(len(p)), b.left))
@@ -72,21 +68,28 @@ func (b *requestBody) frame(p []byte, trailer []byte) (pass, end []byte, n int, 
 // collectBody reads a body into Exchange.Body. It may result in an event.
 func (c *clientConn) collectBody() (Event, bool) {
 	c.state = collecting
-	b, x, grew := &c.body, &c.x, false
+	b, x, reads := &c.body, &c.x, 0
 	for !b.isDone {
 		if len(x.Body) == cap(x.Body) {
 			if b.wasFull {
 				return 0, false // until it is woken
 			}
-			b.wasFull = true
+			b.wasFull, b.hasGrown = true, false
 			return BodyArrived, true
 		}
 		b.wasFull = false
+		if len(c.rest) == 0 && c.IsReadable {
+			if reads++; reads > maxReads { // others have their turn
+				c.Again()
+				return 0, false
+			}
+		}
 		n, err := c.collectPiece()
 		switch {
 		case err == nil && n > 0:
-			grew = true
-		case err == nil && grew:
+			b.hasGrown = true
+		case err == nil && b.hasGrown:
+			b.hasGrown = false
 			return BodyArrived, true
 		case err == nil:
 			c.worker.loop.Set(&c.timer, c.worker.limits.StallTimeout)
@@ -146,7 +149,6 @@ func (c *clientConn) collectPiece() (int, error) {
 		return 0, err
 	}
 	b.isDone = isDone
-	b.raw = c.worker.memory.grow(b.raw, p[:n])
 	x.Body = append(x.Body, data...)
 	c.rest = c.rest[n:]
 	return n, nil
@@ -284,7 +286,7 @@ func (c *clientConn) discard() {
 			c.keepMore(p[n:])
 		}
 		if c.body.isDone {
-			c.rests()
+			c.waitForRequest()
 			return
 		}
 	}

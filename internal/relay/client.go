@@ -45,6 +45,7 @@ type clientConn struct {
 	replica   *replicaConn // that serves the exchange
 	pool      *replicaPool // in which the exchange waits for a connection
 	waitsAt   time.Time    // since when
+	ahead     *clientConn  // the one that waits in pool before this one
 	after     *clientConn  // the next one that waits in pool
 	response  responseState
 	isNew     bool // no request was served yet
@@ -64,7 +65,8 @@ type responseState struct {
 	isUntilClose  bool // the end of the connection is that of the body
 	isRecoded     bool // its chunks are not those of the replica
 	isBroken      bool // it is not complete, although it is whole
-	informational int  // responses so far
+	informational int  // responses that were passed on
+	skipped       int  // heads before the final one
 }
 
 // lateFirstByte is how long a new connection may be silent while the relay drains.
@@ -166,7 +168,8 @@ func (c *clientConn) refuse(err error) {
 		status = refusal.Status
 	}
 	line := strconv.Itoa(status) + " " + statusText(status)
-	reply := "HTTP/1.1 " + line + "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + line + ": " + message
+	reply := "HTTP/1.1 " + line + "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
+		line + ": " + message
 	c.state, c.willClose = flushing, true
 	if err := c.out.send(&c.Socket, &c.worker.memory, []byte(reply)); err != nil {
 		c.close()
@@ -178,11 +181,12 @@ func (c *clientConn) refuse(err error) {
 // beginExchange asks the director about a request whose head is complete.
 func (c *clientConn) beginExchange() {
 	w, x := c.worker, &c.x
+	c.body.begin(x.Request.Length)
 	if x.Request.Oddities&httpwire.OddPreface != 0 {
+		c.response = responseState{} // that of the exchange before
 		c.handOver()
 		return
 	}
-	c.body.begin(x.Request.Length)
 	if c.HasEnded && c.hasLeft() {
 		c.close()
 		return
@@ -197,10 +201,10 @@ func (c *clientConn) beginExchange() {
 	c.proceed(HeadArrived)
 }
 
-// proceed asks the director after an event, and does what it says.
+// proceed asks the director after an event, and performs its step.
 func (c *clientConn) proceed(e Event) {
 	for isEvent := true; isEvent; {
-		step := c.worker.relay.options.Director.Next(&c.x, e)
+		step := c.ask(e)
 		if c.failure != nil { // of WriteFirst
 			c.cut(ClientLeft)
 			return
@@ -250,8 +254,8 @@ func (c *clientConn) leaveReplica() {
 	}
 }
 
-// hasLeft reports whether a client that has ended its side of the connection has left. One that has sent more requests before
-// has not, until these are served.
+// hasLeft reports whether a client that has ended its side of the connection has left. A client that sent more requests
+// before the end stays until they are served: hasLeft reads and keeps the first of them.
 func (c *clientConn) hasLeft() bool {
 	if !c.body.isDone || c.HasFailed {
 		return true
@@ -281,7 +285,8 @@ func (c *clientConn) keepMore(b []byte) {
 	c.rest = c.more
 }
 
-// flush sends what waits, and lets go on what waited for that. It reports whether the connection goes on.
+// flush sends the pending output, and continues the exchange once all of it is sent. It reports whether the connection
+// goes on.
 func (c *clientConn) flush() bool {
 	sent, err := c.out.flush(&c.Socket, &c.worker.memory)
 	switch {
@@ -340,7 +345,7 @@ func (c *clientConn) endExchange() {
 	case c.willClose:
 		c.startLingering()
 	case c.body.isDone:
-		c.rests()
+		c.waitForRequest()
 	default:
 		c.state = discarding
 		c.worker.loop.Set(&c.timer, c.worker.limits.StallTimeout)
@@ -348,20 +353,21 @@ func (c *clientConn) endExchange() {
 	}
 }
 
-// release tells the director that the exchange has ended, and gives back what belongs to that.
+// release tells the director that the exchange has ended, and gives its memory back.
 func (c *clientConn) release() {
 	w, x := c.worker, &c.x
 	c.leaveReplica()
+	w.asks = c
 	w.relay.options.Director.End(x)
+	w.asks = nil
 	c.generation++
 	w.loop.Clear(&c.wakeTimer)
 	w.counts.exchanges.Add(-1)
-	x.Body, x.Failure = nil, nil
-	c.body.release(&w.memory)
+	x.Body, x.Failure, c.body.whole = nil, nil, nil
 }
 
-// rests waits for the next request, a part of which may be there already.
-func (c *clientConn) rests() {
+// waitForRequest waits for the next request, a part of which may be there already.
+func (c *clientConn) waitForRequest() {
 	w := c.worker
 	c.state = atRest
 	rest := c.rest

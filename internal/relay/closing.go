@@ -2,6 +2,8 @@ package relay
 
 import (
 	"bytes"
+	"net/http"
+	"runtime/debug"
 	"time"
 )
 
@@ -35,6 +37,60 @@ func (c *clientConn) cut(o Outcome) {
 		c.Reset() // or the client would take the end of the connection for that of the response
 	}
 	c.close()
+}
+
+// abandon closes the connection after a panic, which may have left anything half done. The director is told, so that it does not
+// count the exchange for ever.
+func (c *clientConn) abandon() {
+	w := c.worker
+	if c.state == closed {
+		return
+	}
+	if !c.isExchanging() {
+		c.Reset()
+		c.forget()
+		return
+	}
+	c.generation++
+	w.counts.exchanges.Add(-1)
+	c.leaveReplica()
+	if c.x.Outcome = WasCut; !c.response.hasBegun {
+		c.x.Status = http.StatusInternalServerError
+		_, _ = c.Write([]byte(panicReply)) // its client left
+		c.Close()
+	}
+	func() {
+		defer func() { _ = recover() }() // it may be End that panics
+		w.relay.options.Director.End(&c.x)
+	}()
+	c.x.Body, c.body.whole = nil, nil
+	c.Reset()
+	c.forget()
+}
+
+const panicReply = "HTTP/1.1 500 Internal Server Error\r\n" + closeField + "Content-Length: 0\r\n\r\n"
+
+// survive is called after a panic while a connection was served. Only its exchange ends.
+func (w *worker) survive(of, value any) {
+	w.relay.options.Log.Error("panic while serving", "panic", value, "stack", string(debug.Stack()))
+	asked := w.asks
+	w.asks = nil
+	switch of := of.(type) {
+	case *clientConn:
+		of.abandon()
+	case *clientTimeout:
+		(*clientConn)(of).abandon()
+	case *exchangeTimeout:
+		(*clientConn)(of).abandon()
+	case *replicaConn:
+		if c := of.client; c != nil {
+			c.abandon()
+		}
+		of.abandon()
+	}
+	if asked != nil {
+		asked.abandon()
+	}
 }
 
 // startLingering closes the connection such that the client gets all that was sent: what it still sends is read for a while,
@@ -103,7 +159,7 @@ func (c *clientConn) handOver() {
 	}
 	prefix := c.body.appendRead(c.in[:c.x.Request.Size:c.x.Request.Size], c.x.Body)
 	prefix = append(prefix, c.rest...)
-	c.body.release(&c.worker.memory)
+	c.body.whole = nil
 	handed := handedConn{prefix: prefix, memo: c.x.Memo, skipsHead: c.response.hasBegun, unsent: bytes.Clone(c.out.buffer)}
 	if len(handed.unsent) > 0 {
 		handed.unsent = handed.unsent[c.out.sent:]

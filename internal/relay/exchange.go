@@ -93,3 +93,11 @@ func (h Handle) send(kind uint64) {
 		h.conn.worker.loop.Send(h.conn, h.generation*messageKinds+kind)
 	}
 }
+
+// ask asks the director.
+func (c *clientConn) ask(e Event) Step {
+	c.worker.asks = c
+	step := c.worker.relay.options.Director.Next(&c.x, e)
+	c.worker.asks = nil
+	return step
+}

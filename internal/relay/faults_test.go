@@ -204,3 +204,53 @@ func TestRefused(t *testing.T) {
 	s.expectNone()
 	eventually(t, "nothing is left", func() bool { return r.relay.Counts() == Counts{} })
 }
+
+// TestPanic ends the exchange alone in which a director panics.
+func TestPanic(t *testing.T) {
+	s := newReplicaServer(t)
+	r := newRig(t, s.Addr().String(), Options{})
+	r.director.onNext(func(x *Exchange, e Event) Step {
+		switch string(x.Request.Target) {
+		case "/next":
+			panic("a mistake")
+		case "/watch":
+			x.Watcher = r.director
+		}
+		return r.director.send(x, e)
+	})
+	r.director.onRespond(func(x *Exchange) {
+		if string(x.Request.Target) == "/respond" {
+			panic("a mistake")
+		}
+	})
+	other := r.dial()
+	other.send(get)
+	p := s.accept()
+	p.expect(get)
+	for _, path := range []string{"/next", "/respond", "/watch"} {
+		c := r.dial()
+		c.send("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n")
+		if path != "/next" {
+			q := s.accept()
+			q.expect("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n")
+			q.send(ok + "Content-Length: 1\r\n\r\na")
+		}
+		c.limit()
+		got, err := io.ReadAll(c.r)
+		if path == "/watch" && (err == nil || len(got) > 0) || path != "/watch" && (err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 500 ")) {
+			t.Fatalf("%s: received %q (%v)", path, got, err)
+		}
+		if e := r.end(); e.outcome != WasCut {
+			t.Fatalf("%s: outcome %d", path, e.outcome)
+		}
+	}
+	p.send(ok + empty)
+	other.expect(ok + empty)
+	r.expectEnd(Complete, 200)
+	_ = other.Close()
+	_ = p.Close()
+	eventually(t, "the connections are gone", func() bool { return r.relay.Counts() == Counts{} })
+}
+
+// Watch is a mistake.
+func (d *testDirector) Watch([]byte) { panic("a mistake") }

@@ -90,10 +90,10 @@ func mayTrail(name string, isRequest bool) bool {
 		switch {
 		case 'A' <= c && c <= 'Z':
 			return c + 'a' - 'A'
-		case c == '_':
-			return '-'
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			return c
 		}
-		return c
+		return '-' // many applications do not distinguish X-Real-IP from x.real_ip
 	}, name)
 	switch name {
 	case "authorization", "connection", "cookie", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",

@@ -6,7 +6,7 @@ import (
 	"net"
 )
 
-// handedConn is a connection that was handed over: what was read of it already is read first.
+// handedConn is a connection that was handed over. It reads the bytes first that the relay had read.
 type handedConn struct {
 	*net.TCPConn
 	prefix []byte // what is left of it

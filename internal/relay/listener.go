@@ -39,8 +39,8 @@ func (r *Relay) Listener(inner net.Listener) *Listener {
 	return l
 }
 
-// Run accepts connections until the inner listener is closed or ctx ends. It closes the inner listener, and not Accept:
-// connections are handed over as long as the relay has some.
+// Run accepts connections until the inner listener is closed, which is net.ErrClosed, or ctx ends, which closes the
+// inner listener. Accept goes on: the relay may still hand connections over.
 func (l *Listener) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.inner.Close() })
 	defer stop()

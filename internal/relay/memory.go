@@ -50,7 +50,11 @@ func (m *memory) grow(b, p []byte) []byte {
 	if len(b)+len(p) <= cap(b) {
 		return append(b, p...)
 	}
-	larger := append(m.take(len(b)+len(p)), b...)
+	n := len(b) + len(p)
+	if n > 1<<maxBufferBits {
+		n = max(n, 2*cap(b)) // or each small piece would copy all
+	}
+	larger := append(m.take(n), b...)
 	m.give(b)
 	return append(larger, p...)
 }

@@ -77,7 +77,7 @@ func (p *replicaPool) removeKept(r *replicaConn) {
 
 // addWaiter makes an exchange wait for a connection.
 func (p *replicaPool) addWaiter(c *clientConn) {
-	c.pool, c.after = p, nil
+	c.pool, c.ahead, c.after = p, p.last, nil
 	if p.last == nil {
 		p.first = c
 	} else {
@@ -99,19 +99,17 @@ func (p *replicaPool) takeWaiter() *clientConn {
 }
 
 func (p *replicaPool) removeWaiter(c *clientConn) {
-	var before *clientConn
-	for at := p.first; at != c; at = at.after {
-		before = at
-	}
-	if before == nil {
+	if c.ahead == nil {
 		p.first = c.after
 	} else {
-		before.after = c.after
+		c.ahead.after = c.after
 	}
-	if p.last == c {
-		p.last = before
+	if c.after == nil {
+		p.last = c.ahead
+	} else {
+		c.after.ahead = c.ahead
 	}
-	c.pool, c.after, c.state = nil, nil, waiting
+	c.pool, c.ahead, c.after, c.state = nil, nil, nil, waiting
 	p.waiting--
 	c.limitClient()
 }

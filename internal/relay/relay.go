@@ -88,7 +88,7 @@ type Relay struct {
 	closed  loop.Wake // signals that a client's connection was closed
 }
 
-// New makes a relay, which serves while its tasks run.
+// New makes a relay, which serves while its tasks run. It fails if the system has no file descriptors left.
 func New(o Options) (*Relay, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -101,11 +101,21 @@ func New(o Options) (*Relay, error) {
 	for range cmp.Or(o.Loops, runtime.GOMAXPROCS(0)) {
 		w, err := newWorker(r)
 		if err != nil {
+			r.freeLoops()
 			return nil, err
 		}
 		r.workers = append(r.workers, w)
 	}
 	return r, nil
+}
+
+// freeLoops closes the file descriptors of loops that never run.
+func (r *Relay) freeLoops() {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	for _, w := range r.workers {
+		_ = w.run(ended) // its error is that of ended
+	}
 }
 
 // Tasks returns what runs the relay: the event loops. When their context ends, all connections are closed.
@@ -129,7 +139,7 @@ func (r *Relay) serve(conn net.Conn, l *Listener) {
 		l.deliver(conn)
 		return
 	}
-	w := r.leastBusy()
+	w := r.findLeastBusy()
 	w.counts.connections.Add(1)
 	if !w.loop.Send(eventloop.Func(func() { w.attach(fd, l, client, local) }), 0) {
 		w.counts.connections.Add(-1)
@@ -137,8 +147,8 @@ func (r *Relay) serve(conn net.Conn, l *Listener) {
 	}
 }
 
-// leastBusy returns the worker with the fewest clients.
-func (r *Relay) leastBusy() *worker {
+// findLeastBusy returns the worker with the fewest clients.
+func (r *Relay) findLeastBusy() *worker {
 	first := int(r.next.Add(1) % uint64(len(r.workers)))
 	best := r.workers[first]
 	for i := range r.workers {

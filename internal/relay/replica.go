@@ -48,6 +48,7 @@ const (
 // Why a response is of no use.
 var (
 	errSwitched = errors.New("the replica switched to another protocol, which was not asked for")
+	errSkipped  = errors.New("the replica sends too many informational responses")
 	errTimedOut = errors.New("the replica did not respond in time")
 )
 
@@ -282,6 +283,15 @@ func (r *replicaConn) failBefore(e Event, err error) {
 	}
 	if e, isEvent := c.sendRequest(); isEvent {
 		c.proceed(e)
+	}
+}
+
+// abandon closes the connection after a panic, whatever it is used for.
+func (r *replicaConn) abandon() {
+	if p := r.pool; p != nil {
+		p.removeKept(r)
+		p.endAttempt(r)
+		r.close()
 	}
 }
 

@@ -120,7 +120,7 @@ func (c *clientConn) reply() {
 	}
 }
 
-// maxDiscarded is up to which length the rest of a body is read that nobody wants.
+// maxDiscarded is the longest rest of a body that the relay reads and drops to keep a connection.
 const maxDiscarded = 256 << 10
 
 // canDiscard reports whether the connection can be kept although the request was answered without its body.
@@ -160,9 +160,3 @@ func (c *clientConn) writeFirst(head, body []byte) {
 		w.loop.Set(&c.timer, w.limits.StallTimeout)
 	}
 }
-
-// clientTimeout is called when a client takes too long.
-type clientTimeout clientConn
-
-// exchangeTimeout is called at the time of WakeAt.
-type exchangeTimeout clientConn

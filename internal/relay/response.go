@@ -7,6 +7,9 @@ import (
 // maxInformational is how many informational responses (103 and the like) of a replica are passed on.
 const maxInformational = 16
 
+// maxSkipped is how many of them come before a final one at most.
+const maxSkipped = 1000
+
 // readResponse reads what the replica has sent, as long as the client takes it.
 func (r *replicaConn) readResponse() {
 	w := r.worker
@@ -64,6 +67,10 @@ func (r *replicaConn) readHead(from, to int) {
 			c.respond(r, from+n, to)
 			return
 		}
+		if c.response.skipped++; c.response.skipped > maxSkipped {
+			r.failBefore(BadResponse, errSkipped)
+			return
+		}
 		if !c.passInformational() {
 			return
 		}
@@ -74,8 +81,8 @@ func (r *replicaConn) readHead(from, to int) {
 // passInformational passes a response on that comes before the final one.
 func (c *clientConn) passInformational() bool {
 	w, x := c.worker, &c.x
-	isPassed := x.Response.Status != 100 && c.response.informational < maxInformational && !c.response.hasBegun && !x.NoInformational &&
-		x.Request.Oddities&httpwire.OddVersion == 0
+	isPassed := x.Response.Status != 100 && c.response.informational < maxInformational && !c.response.hasBegun &&
+		!x.NoInformational && x.Request.Oddities&httpwire.OddVersion == 0
 	if !isPassed {
 		return true
 	}
@@ -100,7 +107,9 @@ func (c *clientConn) respond(r *replicaConn, from, to int) {
 	c.state = responding
 	c.limitClient()
 	r.limitResponse()
+	w.asks = c
 	w.relay.options.Director.Respond(x)
+	w.asks = nil
 	if res.Length == 0 {
 		x.FirstByteAt = w.loop.Now()
 	}
@@ -281,7 +290,9 @@ func (c *clientConn) Watch(piece []byte) {
 		x.FirstByteAt = c.worker.loop.Now()
 	}
 	if x.Watcher != nil {
+		c.worker.asks = c
 		x.Watcher.Watch(piece)
+		c.worker.asks = nil
 	}
 	if !x.Withhold {
 		x.Sent += int64(len(piece))
@@ -292,7 +303,8 @@ func (c *clientConn) Watch(piece []byte) {
 func (r *replicaConn) endResponse(isJunk bool) {
 	c, p := r.client, r.pool
 	c.replica, r.client = nil, nil
-	isKept := !isJunk && !r.closeAfter && !r.isToClose && !r.HasEnded && !r.IsReadable && !r.out.isPending() && r.writeError == nil && c.body.isDone
+	isKept := !isJunk && !r.closeAfter && !r.isToClose && !r.HasEnded && !r.IsReadable && !r.out.isPending() &&
+		r.writeError == nil && c.body.isDone
 	p.succeededAt = r.worker.loop.Now()
 	if isKept {
 		p.put(r)

@@ -3,6 +3,8 @@ package relay
 import (
 	"fmt"
 	"io"
+	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -316,5 +318,54 @@ func TestWriteFirst(t *testing.T) {
 		r.expectEnd(Complete, 200)
 		_ = p.Close()
 		eventually(t, "no connection to the replica is kept", func() bool { return r.relay.Counts().Kept == 0 })
+	}
+}
+
+// TestReadBody_SmallChunks reads a body in chunks of one byte each: its framing must cost neither memory nor a copy of all for each.
+func TestReadBody_SmallChunks(t *testing.T) {
+	const size = 300_000
+	r := newRig(t, "", Options{})
+	var handsOver atomic.Bool
+	r.director.onNext(func(x *Exchange, e Event) Step {
+		switch {
+		case e == HeadArrived:
+			x.Body = make([]byte, 0, size+1) // the end takes no room, but the relay asks before it
+			return ReadBody
+		case e != BodyComplete:
+			return ReadBody
+		case handsOver.Load():
+			return HandOver
+		}
+		x.Reply = []byte("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n" + strconv.Itoa(len(x.Body)))
+		return Reply
+	})
+	request := post + chunked + "\r\n" + strings.Repeat("1\r\na\r\n", size) + "0\r\n\r\n"
+	c := r.dial()
+	c.limit()
+	c.send(request)
+	c.expect("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n300000")
+	r.expectEnd(Complete, 200)
+	handsOver.Store(true)
+	c.send(request)
+	res, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(res.Body); err != nil || string(body) != "slow: POST / "+strings.Repeat("a", size) {
+		t.Fatalf("%d bytes (%v)", len(body), err)
+	}
+}
+
+// TestHandOver_AfterAnotherRequest hands a connection over that begins HTTP/2 after a request was served.
+func TestHandOver_AfterAnotherRequest(t *testing.T) {
+	r := newRig(t, echo(t), Options{})
+	c := r.dial()
+	c.send(post + chunked + "\r\n1\r\na\r\n0\r\n\r\n")
+	c.readHead()
+	c.expect("POST / a")
+	r.expectEnd(Complete, 200)
+	c.send("PRI * HTTP/2.0\r\n\r\n")
+	if line, _ := c.readHead(); !strings.HasPrefix(line, "HTTP/1.1 ") {
+		t.Fatalf("received %q", line)
 	}
 }

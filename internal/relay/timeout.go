@@ -6,6 +6,12 @@ import (
 	"dstack/internal/eventloop"
 )
 
+// clientTimeout is a client's connection whose client takes too long.
+type clientTimeout clientConn
+
+// exchangeTimeout is a client's connection at the time of WakeAt.
+type exchangeTimeout clientConn
+
 // Expire ends what takes the client too long.
 func (t *clientTimeout) Expire(*eventloop.Timer) {
 	c := (*clientConn)(t)
@@ -90,7 +96,7 @@ func (c *clientConn) Receive(message uint64) {
 	case c.canDecide():
 		c.body.wasFull = false
 		c.proceed(Woken)
-	case c.worker.relay.options.Director.Next(&c.x, Woken) == Cut: // the response is being sent: nothing else is possible
+	case c.ask(Woken) == Cut: // the response is being sent: nothing else is possible
 		c.cut(WasCut)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"dstack/internal/httpwire"
 )
 
-// Sizes of what a worker reads at once.
+// Sizes of reads, and of the room around what was read.
 const (
 	readSize    = 64 << 10
 	maxHeadRead = 16 << 10 // while a head is expected
@@ -34,6 +34,7 @@ type worker struct {
 	clients    clientList
 	date       dateField
 	isDraining bool
+	asks       *clientConn // whose director is being called; nil: none is
 	counts     counts
 }
 
@@ -51,7 +52,7 @@ func newWorker(r *Relay) (*worker, error) {
 		input: make([]byte, frameRoom+readSize+frameTail),
 	}
 	var err error
-	w.loop, err = eventloop.New(eventloop.Options{Log: r.options.Log, Stop: w.stop})
+	w.loop, err = eventloop.New(eventloop.Options{Stop: w.stop, Panicked: w.survive})
 	return w, err
 }
 
