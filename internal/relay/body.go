@@ -16,7 +16,9 @@ type requestBody struct {
 	wasFull     bool // the director was asked for more room, and gave none
 	scanner     httpwire.ChunkScanner
 	raw         []byte // a body in chunks as it was received while it is collected; to hand it over
-	whole       []byte // a body that arrived with its head
+	whole       []byte // a body that arrived with its head, or was held
+	askedAt     int64  // the Exchange.Hold for which the director was asked for more
+	held        []byte // what was read while the exchange waited; the part of it that was not used yet is clientConn.rest
 }
 
 // maxJoined is up to which length a body is copied behind its head, to be sent at once.
@@ -35,7 +37,7 @@ func (b *requestBody) begin(length int64) {
 
 func (b *requestBody) release(m *memory) {
 	m.give(b.raw)
-	b.raw, b.whole = nil, nil
+	b.raw, b.whole, b.held = nil, nil, nil
 }
 
 // appendRead appends what was read of the body, as it was received; collected is what of it is in Exchange.Body.
@@ -190,7 +192,7 @@ func (c *clientConn) passBody() {
 		if r == nil || c.body.isDone || r.out.isPending() || r.writeError != nil {
 			break
 		}
-		p := c.rest
+		p := c.rest[:min(len(c.rest), readSize)]
 		if len(p) == 0 {
 			if !c.IsReadable {
 				break
@@ -208,7 +210,8 @@ func (c *clientConn) passBody() {
 			c.failBody(err)
 			return
 		}
-		if len(c.rest) > 0 {
+		hasRest := len(c.rest) > 0
+		if hasRest {
 			c.rest = c.rest[n:]
 		} else {
 			c.keepMore(p[n:])
@@ -216,6 +219,9 @@ func (c *clientConn) passBody() {
 		if len(pass) > 0 {
 			c.x.IsBodySent = true
 			r.write(pass)
+		}
+		if hasRest && len(c.rest) == 0 {
+			c.rest, c.body.held = nil, nil
 		}
 		if len(end) > 0 {
 			r.write(end)

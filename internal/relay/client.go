@@ -99,9 +99,13 @@ func (c *clientConn) Ready() {
 // readBody goes on with a body of which more may have arrived.
 func (c *clientConn) readBody() {
 	switch {
-	case c.body.isDone || !c.IsReadable:
+	case c.body.isDone || !c.IsReadable && len(c.rest) == 0:
 	case c.state == collecting:
 		if e, isEvent := c.collectBody(); isEvent {
+			c.proceed(e)
+		}
+	case c.state == waiting:
+		if e, isEvent := c.holdBody(); isEvent {
 			c.proceed(e)
 		}
 	case c.replica != nil:
@@ -200,7 +204,7 @@ func (c *clientConn) beginExchange() {
 // proceed asks the director after an event, and does what it says.
 func (c *clientConn) proceed(e Event) {
 	for isEvent := true; isEvent; {
-		step := c.worker.relay.options.Director.Next(&c.x, e)
+		step := c.nextStep(e)
 		if c.failure != nil { // of WriteFirst
 			c.cut(ClientLeft)
 			return
@@ -223,6 +227,9 @@ func (c *clientConn) perform(step Step) (Event, bool) {
 		if c.state == collecting {
 			c.state = waiting
 			c.limitClient()
+		}
+		if c.state == waiting {
+			return c.holdBody()
 		}
 	case Send:
 		return c.sendRequest()
@@ -248,26 +255,6 @@ func (c *clientConn) leaveReplica() {
 	if c.state == connecting || c.state == sent {
 		c.state = waiting
 	}
-}
-
-// hasLeft reports whether a client that has ended its side of the connection has left. One that has sent more requests before
-// has not, until these are served.
-func (c *clientConn) hasLeft() bool {
-	if !c.body.isDone || c.HasFailed {
-		return true
-	}
-	for len(c.rest) == 0 {
-		room := c.worker.input[frameRoom : frameRoom+maxHeadRead]
-		n, err := c.Read(room)
-		if err != nil {
-			return true
-		}
-		if n == 0 {
-			return false
-		}
-		c.keepMore(room[:n])
-	}
-	return false
 }
 
 // keepMore keeps what was read beyond the end of the request.
@@ -352,7 +339,7 @@ func (c *clientConn) endExchange() {
 func (c *clientConn) release() {
 	w, x := c.worker, &c.x
 	c.leaveReplica()
-	w.relay.options.Director.End(x)
+	c.tellEnd()
 	c.generation++
 	w.loop.Clear(&c.wakeTimer)
 	w.counts.exchanges.Add(-1)

@@ -17,6 +17,26 @@ func (c *clientConn) drainAtRest() {
 	}
 }
 
+// hasLeft reports whether a client that has ended its side of the connection has left. One that has sent more requests before
+// has not, until these are served.
+func (c *clientConn) hasLeft() bool {
+	if !c.body.isDone || c.HasFailed {
+		return true
+	}
+	for len(c.rest) == 0 {
+		room := c.worker.input[frameRoom : frameRoom+maxHeadRead]
+		n, err := c.Read(room)
+		if err != nil {
+			return true
+		}
+		if n == 0 {
+			return false
+		}
+		c.keepMore(room[:n])
+	}
+	return false
+}
+
 // cut ends the exchange, if there is one, and the connection. What waits to be sent of a response that a replica broke off is
 // sent.
 func (c *clientConn) cut(o Outcome) {

@@ -98,9 +98,15 @@ func (c *clientConn) respond(r *replicaConn, from, to int) {
 	}
 	w.loop.Clear(&c.wakeTimer)
 	c.state = responding
+	if !r.out.isPending() { // it is not sent again
+		c.body.whole, c.body.held = nil, nil
+	}
 	c.limitClient()
 	r.limitResponse()
-	w.relay.options.Director.Respond(x)
+	if !c.rewriteResponse() {
+		c.cut(WasCut)
+		return
+	}
 	if res.Length == 0 {
 		x.FirstByteAt = w.loop.Now()
 	}
@@ -281,7 +287,7 @@ func (c *clientConn) Watch(piece []byte) {
 		x.FirstByteAt = c.worker.loop.Now()
 	}
 	if x.Watcher != nil {
-		x.Watcher.Watch(piece)
+		c.showPiece(piece)
 	}
 	if !x.Withhold {
 		x.Sent += int64(len(piece))

@@ -90,7 +90,7 @@ func (c *clientConn) Receive(message uint64) {
 	case c.canDecide():
 		c.body.wasFull = false
 		c.proceed(Woken)
-	case c.worker.relay.options.Director.Next(&c.x, Woken) == Cut: // the response is being sent: nothing else is possible
+	case c.nextStep(Woken) == Cut: // the response is being sent: nothing else is possible
 		c.cut(WasCut)
 	}
 }
