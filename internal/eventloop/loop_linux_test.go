@@ -2,6 +2,7 @@ package eventloop
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"runtime"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // startLoop runs a loop until the test ends. Calls of the function that it returns run in the loop's goroutine.
@@ -234,3 +237,44 @@ func TestLoop_SendAfterEnd(t *testing.T) {
 		t.Fatalf("delivered %v, stopped %v", delivered, stopped)
 	}
 }
+
+// TestConnectError_ToItself takes a connection whose both ends are one socket for one that was refused.
+func TestConnectError_ToItself(t *testing.T) {
+	l, do := startLoop(t)
+	for _, local := range []unix.Sockaddr{&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}} {
+		family := unix.AF_INET
+		if _, is6 := local.(*unix.SockaddrInet6); is6 {
+			family = unix.AF_INET6
+		}
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Bind(fd, local); err != nil {
+			_ = unix.Close(fd)
+			t.Logf("no such address here: %v", err)
+			continue
+		}
+		to, err := unix.Getsockname(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+			t.Fatal(err)
+		}
+		var s Socket
+		do(func() {
+			if err := s.Attach(l, fd, nothing{}); err != nil {
+				t.Error(err)
+			}
+			if err := s.ConnectError(); !errors.Is(err, errToItself) {
+				t.Errorf("%v, want %v", err, errToItself)
+			}
+			s.Close()
+		})
+	}
+}
+
+type nothing struct{}
+
+func (nothing) Ready() {}

@@ -118,7 +118,39 @@ func (s *Socket) ConnectError() error {
 	case value != 0:
 		return os.NewSyscallError("connect", syscall.Errno(value))
 	}
-	return nil
+	return s.checkPeer()
+}
+
+// errToItself says that both ends of a connection are the same socket. Linux makes that where the random port of a client is that of
+// a server which has gone: nothing listens there.
+var errToItself = errors.New("connect: nothing listens there: the connection led to itself")
+
+func (s *Socket) checkPeer() error {
+	local, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	peer, err := unix.Getpeername(s.fd)
+	if err != nil {
+		return os.NewSyscallError("getpeername", err)
+	}
+	if !isSameAddress(local, peer) {
+		return nil
+	}
+	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // the port is for the server
+	return errToItself
+}
+
+func isSameAddress(a, b unix.Sockaddr) bool {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		b, ok := b.(*unix.SockaddrInet4)
+		return ok && a.Port == b.Port && a.Addr == b.Addr
+	case *unix.SockaddrInet6:
+		b, ok := b.(*unix.SockaddrInet6)
+		return ok && a.Port == b.Port && a.Addr == b.Addr
+	}
+	return false
 }
 
 // noteEvents sets the fields that an event of epoll changes.

@@ -50,6 +50,8 @@ func (d *director) Next(x *relay.Exchange, e relay.Event) relay.Step {
 		return f.failAtReplica(e)
 	case relay.Withheld:
 		return f.endWithheld()
+	case relay.BodyHeld:
+		return f.holdMore()
 	case relay.BadBody:
 		return f.fail(bodyError())
 	default:

@@ -176,6 +176,7 @@ func (a *fastAcquirer) wait() relay.Step {
 	case waits:
 		a.isWaiting = true
 		f.beginWaiting()
+		f.beginHold()
 		f.x.WakeAt(f.nextTime())
 		return relay.Wait
 	case err != nil:

@@ -167,6 +167,7 @@ func (f *fastRequest) release() {
 	f.acquirer.stopWaiting()
 	f.acquirer.release()
 	f.endKeyUse()
+	f.endHold()
 }
 
 // logRequest logs the request without its body and query, which are private.

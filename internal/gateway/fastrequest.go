@@ -36,6 +36,7 @@ type fastRequest struct {
 	keyTimer  *time.Timer  // at the time when the key expires; nil: never
 	isKeyUsed bool         // keyUse is in the tracker
 	model     fastModel    // of a call to a model
+	upload    reservation  // of the upload budget: for x.Hold
 
 	extra, responseExtra []byte // memory for fields that are added
 }

@@ -99,6 +99,7 @@ var idempotencyKey, xIdempotencyKey = []byte("Idempotency-Key"), []byte("X-Idemp
 
 // rewriteResponse prepares a replica's fields for the client, as rewriteResponseHeaders does on the slow path.
 func (f *fastRequest) rewriteResponse() {
+	f.endHold()
 	x, prefix := f.x, f.conn.pathPrefix()
 	f.responseExtra = append(append(append(f.responseExtra[:0], "X-Request-Id: "...), f.id...), "\r\n"...)
 	rewritesCookies := f.mustRewriteCookies(prefix)

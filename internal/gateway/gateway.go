@@ -122,6 +122,7 @@ type Gateway struct {
 	keys          *keyTracker
 	bodyBudget    *budget
 	readBudget    *budget
+	uploadBudget  *budget // of bodies that are read while their requests wait, by run: see fastRequest.beginHold
 	openings      *openingLimiter
 	pool          *replicaPool
 	fastServed    atomic.Uint64 // requests that the fast path served
@@ -159,6 +160,8 @@ func New(o Options) *Gateway {
 		bodyBudget: newBodyBudget(limits.BodyBytes, limits.MaxBody),
 		readBudget: newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
 		openings:   newOpeningLimiter(),
+
+		uploadBudget: newBudget(budgetLimits{total: limits.BodyBytes / 8, perOwner: limits.HeldBytes}),
 	}
 	g.traits = newModelTraits(g)
 	g.SetName(cmp.Or(o.Name, "gateway"))

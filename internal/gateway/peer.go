@@ -22,8 +22,7 @@ type (
 // the operating system can tell; net/http detects that only once a body is read
 // to its end. Without it such a request waits on, and is sent. So does a request
 // whose body is longer than the connection's own buffers, because the end of the
-// connection comes behind unread data; reading it would take memory for every
-// waiting request.
+// connection comes behind unread data: only the fast path reads it.
 //
 // Of a connection that the fast path handed over, the context has what was counted of its first request.
 func WithConn(ctx context.Context, conn net.Conn) context.Context {

@@ -16,7 +16,9 @@ type requestBody struct {
 	wasFull     bool // the director was asked for more room, and gave none
 	scanner     httpwire.ChunkScanner
 	hasGrown    bool   // since the director was asked
-	whole       []byte // a body that arrived with its head
+	whole       []byte // a body that arrived with its head, or was held
+	askedAt     int64  // the Exchange.Hold for which the director was asked for more
+	held        []byte // what was read while the exchange waited; the part of it that was not used yet is clientConn.rest
 }
 
 // maxJoined is the longest body that is copied behind its head, to be sent in one write.
@@ -32,6 +34,9 @@ func (b *requestBody) begin(length int64) {
 		b.scanner = httpwire.ChunkScanner{Trailers: trailers}
 	}
 }
+
+// release gives up what is kept of the body.
+func (b *requestBody) release() { b.whole, b.held = nil, nil }
 
 // appendRead appends what was read of the body, as it could have been received; collected is what of it is in Exchange.Body.
 func (b *requestBody) appendRead(to, collected []byte) []byte {
@@ -192,7 +197,7 @@ func (c *clientConn) passBody() {
 		if r == nil || c.body.isDone || r.out.isPending() || r.writeError != nil {
 			break
 		}
-		p := c.rest
+		p := c.rest[:min(len(c.rest), readSize)]
 		if len(p) == 0 {
 			if !c.IsReadable {
 				break
@@ -210,7 +215,8 @@ func (c *clientConn) passBody() {
 			c.failBody(err)
 			return
 		}
-		if len(c.rest) > 0 {
+		hasRest := len(c.rest) > 0
+		if hasRest {
 			c.rest = c.rest[n:]
 		} else {
 			c.keepMore(p[n:])
@@ -218,6 +224,9 @@ func (c *clientConn) passBody() {
 		if len(pass) > 0 {
 			c.x.IsBodySent = true
 			r.write(pass)
+		}
+		if hasRest && len(c.rest) == 0 {
+			c.rest, c.body.held = nil, nil
 		}
 		if len(end) > 0 {
 			r.write(end)

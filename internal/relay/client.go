@@ -101,9 +101,13 @@ func (c *clientConn) Ready() {
 // readBody goes on with a body of which more may have arrived.
 func (c *clientConn) readBody() {
 	switch {
-	case c.body.isDone || !c.IsReadable:
+	case c.body.isDone || !c.IsReadable && len(c.rest) == 0:
 	case c.state == collecting:
 		if e, isEvent := c.collectBody(); isEvent {
+			c.proceed(e)
+		}
+	case c.state == waiting:
+		if e, isEvent := c.holdBody(); isEvent {
 			c.proceed(e)
 		}
 	case c.replica != nil:
@@ -228,6 +232,9 @@ func (c *clientConn) perform(step Step) (Event, bool) {
 			c.state = waiting
 			c.limitClient()
 		}
+		if c.state == waiting {
+			return c.holdBody()
+		}
 	case Send:
 		return c.sendRequest()
 	case Reply:
@@ -252,26 +259,6 @@ func (c *clientConn) leaveReplica() {
 	if c.state == connecting || c.state == sent {
 		c.state = waiting
 	}
-}
-
-// hasLeft reports whether a client that has ended its side of the connection has left. A client that sent more requests
-// before the end stays until they are served: hasLeft reads and keeps the first of them.
-func (c *clientConn) hasLeft() bool {
-	if !c.body.isDone || c.HasFailed {
-		return true
-	}
-	for len(c.rest) == 0 {
-		room := c.worker.input[frameRoom : frameRoom+maxHeadRead]
-		n, err := c.Read(room)
-		if err != nil {
-			return true
-		}
-		if n == 0 {
-			return false
-		}
-		c.keepMore(room[:n])
-	}
-	return false
 }
 
 // keepMore keeps what was read beyond the end of the request.
@@ -363,7 +350,8 @@ func (c *clientConn) release() {
 	c.generation++
 	w.loop.Clear(&c.wakeTimer)
 	w.counts.exchanges.Add(-1)
-	x.Body, x.Failure, c.body.whole = nil, nil, nil
+	x.Body, x.Failure = nil, nil
+	c.body.release()
 }
 
 // waitForRequest waits for the next request, a part of which may be there already.

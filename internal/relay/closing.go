@@ -19,6 +19,26 @@ func (c *clientConn) drainAtRest() {
 	}
 }
 
+// hasLeft reports whether a client that has ended its side of the connection has left. One that has sent more requests before
+// has not, until these are served.
+func (c *clientConn) hasLeft() bool {
+	if !c.body.isDone || c.HasFailed {
+		return true
+	}
+	for len(c.rest) == 0 {
+		room := c.worker.input[frameRoom : frameRoom+maxHeadRead]
+		n, err := c.Read(room)
+		if err != nil {
+			return true
+		}
+		if n == 0 {
+			return false
+		}
+		c.keepMore(room[:n])
+	}
+	return false
+}
+
 // cut ends the exchange, if there is one, and the connection. What waits to be sent of a response that a replica broke off is
 // sent.
 func (c *clientConn) cut(o Outcome) {
@@ -63,7 +83,8 @@ func (c *clientConn) abandon() {
 		defer func() { _ = recover() }() // it may be End that panics
 		w.relay.options.Director.End(&c.x)
 	}()
-	c.x.Body, c.body.whole = nil, nil
+	c.x.Body = nil
+	c.body.release()
 	c.Reset()
 	c.forget()
 }
@@ -159,7 +180,7 @@ func (c *clientConn) handOver() {
 	}
 	prefix := c.body.appendRead(c.in[:c.x.Request.Size:c.x.Request.Size], c.x.Body)
 	prefix = append(prefix, c.rest...)
-	c.body.whole = nil
+	c.body.release()
 	handed := handedConn{prefix: prefix, memo: c.x.Memo, skipsHead: c.response.hasBegun, unsent: bytes.Clone(c.out.buffer)}
 	if len(handed.unsent) > 0 {
 		handed.unsent = handed.unsent[c.out.sent:]

@@ -35,6 +35,7 @@ const (
 	BadResponse                // the replica's response is not valid HTTP; x.Failure says why
 	Withheld                   // the response ended of which nothing was passed on; x.Failure says why it is not whole, or is nil
 	BadBody                    // the client's body is not valid HTTP, or arrives too slowly; x.Failure says why
+	BodyHeld                   // after Wait: x.Hold bytes of the body are in memory, and more have arrived
 )
 
 // Step is what is done with an exchange.
@@ -48,7 +49,7 @@ const (
 	HandOver Step = iota
 	// ReadBody collects the body in x.Body, within the room that x.Body has, and asks again as it arrives.
 	ReadBody
-	// Wait does nothing until Handle.Wake, x.WakeAt or the end of the client. A body stays with the client.
+	// Wait does nothing until Handle.Wake, x.WakeAt or the end of the client. A body stays with the client, but for x.Hold bytes.
 	Wait
 	// Send sends the request to x.Replica: x.Body if it was collected, else the body as it arrives.
 	Send

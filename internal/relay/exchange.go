@@ -28,6 +28,10 @@ type Exchange struct {
 	// Body is what ReadBody collects: the relay appends up to its capacity, and asks with BodyArrived for more room when it is
 	// full, and whenever something arrived. The memory is the director's, also after the end.
 	Body []byte
+	// Hold is how many bytes of a body that was not collected the relay may read while the exchange waits: the end of a client that
+	// leaves comes behind its body. 0: none. Once they are read and more have arrived, Next is called with BodyHeld, which may raise
+	// it.
+	Hold int64
 
 	// The director's own: how the response is passed on.
 	ResponseExtra []byte  // more fields for the client, each with its line end

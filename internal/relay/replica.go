@@ -193,10 +193,14 @@ func (r *replicaConn) Expire(*eventloop.Timer) {
 		r.close()
 	case r.isProving && !r.isHeadDone:
 		r.prove()
+	case r.isHeadDone && r.writeError == nil:
+		r.failWrite(errTimedOut)
+	case r.isHeadDone && c.out.isPending(): // the client is slow, not the replica
+		r.worker.loop.Set(&r.timer, lateReadTimeout)
+	case r.isHeadDone:
+		r.breakOff(r.writeError)
 	case r.writeError != nil:
 		r.failBefore(BrokenBefore, r.writeError)
-	case r.isHeadDone:
-		r.failWrite(errTimedOut)
 	default:
 		r.failBefore(TimedOut, errTimedOut)
 	}

@@ -50,7 +50,7 @@ func (c *clientConn) useReplica(r *replicaConn) {
 	}
 	w.head = x.Request.Append(w.head[:0], target, x.Extra, length)
 	if !isWhole {
-		pass, end, n, err := c.body.frame(c.rest, w.extra[:0])
+		pass, end, n, err := c.body.frame(c.rest[:min(len(c.rest), maxJoined)], w.extra[:0])
 		if err != nil {
 			c.failBody(err)
 			return

@@ -105,6 +105,9 @@ func (c *clientConn) respond(r *replicaConn, from, to int) {
 	}
 	w.loop.Clear(&c.wakeTimer)
 	c.state = responding
+	if !r.out.isPending() { // it is not sent again
+		c.body.whole, c.body.held = nil, nil
+	}
 	c.limitClient()
 	r.limitResponse()
 	w.asks = c
