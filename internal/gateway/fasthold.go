@@ -16,7 +16,7 @@ func (f *fastRequest) beginHold() {
 	if f.x.Hold > 0 || f.model.isCall || length >= 0 && length <= unreadBody || length > f.gateway.limits.HeldBytes {
 		return
 	}
-	f.upload.owner = string(f.acquirer.waitsFor.Run)
+	f.upload.owner = string(f.acquirer.waiter.run) // waitsFor changes under the lock of the wait queue
 	f.growHold(firstHold)
 }
 
