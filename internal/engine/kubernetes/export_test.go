@@ -27,6 +27,3 @@ func (c *Cluster) ForgetBudget() {
 	defer c.budgetMu.Unlock()
 	c.budgetAt = time.Time{}
 }
-
-// KillTimeout is how long a kill waits until the kubelet has seen the end of the processes.
-const KillTimeout = killTimeout
