@@ -106,7 +106,7 @@ func (c *clientConn) respond(r *replicaConn, from, to int) {
 	w.loop.Clear(&c.wakeTimer)
 	c.state = responding
 	if !r.out.isPending() { // it is not sent again
-		c.body.whole, c.body.held = nil, nil
+		c.body.release()
 	}
 	c.limitClient()
 	r.limitResponse()
